@@ -1,0 +1,26 @@
+"""Sparse attention as a weighted mask: what is read, with which weight, and the output.
+
+A masker is any callable `(AttentionInputs, AttentionMask) -> AttentionMask`; see `Masker`.
+"""
+
+from sah.attention.budget import Budget, select_top
+from sah.attention.compute import dense_attention, gathered_attention, weighted_attention
+from sah.attention.inputs import AttentionInputs, KeyIndex
+from sah.attention.mask import AttentionMask
+from sah.attention.methods import DenseAttention, Masker, SparseAttention
+from sah.attention.session import AttentionSession
+
+__all__ = [
+    "AttentionInputs",
+    "AttentionMask",
+    "AttentionSession",
+    "Budget",
+    "DenseAttention",
+    "KeyIndex",
+    "Masker",
+    "SparseAttention",
+    "dense_attention",
+    "gathered_attention",
+    "select_top",
+    "weighted_attention",
+]

@@ -1,0 +1,147 @@
+"""What one attention layer is asked to compute, and what maskers may know about it."""
+
+# B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension, V value dimension
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol, Self, TypeVar, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sah.seeding import derive
+
+
+class KeyIndex(Protocol):
+    """What a masker keeps about the keys of one layer, so as not to read them all again."""
+
+    length: int
+    """Keys indexed so far."""
+
+    def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
+        """Index the next N keys."""
+
+    def rewind(self, length: int) -> None:
+        """Forget every key from position `length` on."""
+
+
+Index = TypeVar("Index", bound=KeyIndex)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionInputs:
+    """Queries, keys and values of one layer after the rotary embedding.
+
+    Keys and values are per key-value head; query head h reads key-value head
+    h // (H / G), as everywhere in transformers.
+    """
+
+    query: Float[Tensor, "B H Q D"]
+    key: Float[Tensor, "B G K D"]
+    value: Float[Tensor, "B G K V"]
+    visible: Bool[Tensor, "B 1 Q K"]
+    """Keys that each query may read: causal, and not padding."""
+    scaling: float
+    softcap: float | None = None
+    """Scores s become softcap * tanh(s / softcap) (Gemma 2)."""
+    sinks: Float[Tensor, " H"] | None = None
+    """Logits of the model's own attention sinks (gpt-oss): in the denominator only."""
+    layer_idx: int = 0
+    first_position: int = 0
+    """Position of query 0 in the sequence."""
+    context_length: int = 0
+    """Keys that belong to the context; later ones are rewound after the answer."""
+    seed: int = 0
+    """Derived from the run's seed, the example and the layer."""
+    indexes: dict[Hashable, KeyIndex] = field(default_factory=dict)
+    """The layer's key indexes by masker; kept by the session between calls."""
+
+    @property
+    def group_size(self) -> int:
+        """Query heads on one key-value head, H / G."""
+        return self.query.shape[1] // self.key.shape[1]
+
+    @cached_property
+    def scores(self) -> Float[Tensor, "B H Q K"]:
+        """Exact attention logits in float32: q·k·scaling, soft-capped; computed once.
+
+        Invisible keys have a score too; whoever reads this applies `visible`.
+        """
+        batch, heads, queries, dim = self.query.shape
+        groups, keys = self.key.shape[1:3]
+        # The queries of a group are stacked, so that keys are not copied per query head.
+        stacked = self.query.float().reshape(batch, groups, self.group_size * queries, dim)
+        scores = stacked @ self.key.float().transpose(-1, -2) * self.scaling
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        return scores.view(batch, heads, queries, keys)
+
+    @cached_property
+    def visible_count(self) -> Int[Tensor, "B 1 Q 1"]:
+        """Keys that each query may read."""
+        return self.visible.sum(-1, keepdim=True)
+
+    @cached_property
+    def visible_rank(self) -> Int[Tensor, "B 1 Q K"]:
+        """1 for each query's first visible key, 2 for the second, and so on."""
+        return self.visible.cumsum(-1)
+
+    def uniform(self) -> Float[Tensor, "B H Q K"]:
+        """Draw one number in [0, 1) per cell, the same however the queries are chunked.
+
+        Every query has a generator of its own, derived from (seed, example, layer,
+        position); a second call goes on where the first ended.
+        """
+        batch, heads, queries, keys = *self.query.shape[:3], self.key.shape[2]
+        noise = torch.empty(batch, heads, queries, keys, device=self.query.device)
+        for row, generators in enumerate(self._generators):
+            for column, generator in enumerate(generators):
+                noise[row, :, column] = torch.rand(
+                    heads, keys, generator=generator, device=self.query.device
+                )
+        return noise
+
+    @cached_property
+    def _generators(self) -> list[list[torch.Generator]]:
+        batch, queries = self.query.shape[0], self.query.shape[2]
+        return [
+            [
+                torch.Generator(self.query.device).manual_seed(
+                    derive(self.seed, row, self.first_position + column)
+                )
+                for column in range(queries)
+            ]
+            for row in range(batch)
+        ]
+
+    def index(self, owner: Hashable, build: Callable[[Tensor, Tensor], Index]) -> Index:
+        """Return the owner's index over all K keys.
+
+        Built from the keys and values of the context when first asked for, appended to
+        as the sequence grows; the session rewinds it to the context after an answer.
+        Equal owners share one index.
+        """
+        if owner not in self.indexes:
+            length = self.context_length
+            self.indexes[owner] = build(self.key[:, :, :length], self.value[:, :, :length])
+        index = cast(Index, self.indexes[owner])
+        if index.length < self.key.shape[2]:
+            index.append(self.key[:, :, index.length :], self.value[:, :, index.length :])
+        return index
+
+    def chunks(self, queries: int) -> list[Self]:
+        """Split into consecutive chunks of at most `queries` queries each."""
+        total = self.query.shape[2]
+        if queries >= total:
+            return [self]
+        return [
+            replace(
+                self,
+                query=self.query[:, :, start : start + queries],
+                visible=self.visible[:, :, start : start + queries],
+                first_position=self.first_position + start,
+            )
+            for start in range(0, total, queries)
+        ]

@@ -1,0 +1,74 @@
+"""The weighted mask: which keys a query reads, and how much each one counts."""
+
+# B batch, H query heads, Q queries, K keys
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sah.attention.inputs import AttentionInputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionMask:
+    """Selected keys per query and head. Never changed in place: `add` returns a new mask.
+
+    A key has weight 0 (not read), 1 (read), or 1/p (read because it was sampled with
+    inclusion probability p); the output is Σ w·e^s·v / Σ w·e^s.
+    """
+
+    visible: Bool[Tensor, "B 1 Q K"]
+    selected: Bool[Tensor, "B H Q K"]
+    sampled_weight: Float[Tensor, "B H Q K"] | None = None
+    """Weights of the selected keys; None while every selected key has weight 1."""
+
+    @classmethod
+    def empty(cls, inputs: AttentionInputs) -> Self:
+        """Start a fold: nothing is selected yet."""
+        shape = (*inputs.query.shape[:3], inputs.key.shape[2])
+        nothing = torch.zeros(shape, dtype=torch.bool, device=inputs.query.device)
+        return cls(visible=inputs.visible, selected=nothing)
+
+    @property
+    def candidates(self) -> Bool[Tensor, "B H Q K"]:
+        """Keys a masker may add: visible, and not selected yet."""
+        return self.visible & ~self.selected
+
+    @property
+    def weights(self) -> Float[Tensor, "B H Q K"]:
+        """The weight of every key, 0 where it is not read."""
+        if self.sampled_weight is None:
+            return self.selected.float()
+        return torch.where(self.selected, self.sampled_weight, 0.0)
+
+    def add(
+        self,
+        keys: Bool[Tensor, "#B #H #Q K"],
+        weight: Float[Tensor, "#B #H #Q #K"] | None = None,
+    ) -> Self:
+        """Select more keys, with weight 1 or the weight given.
+
+        What is invisible is left out, and a key that is selected already keeps the
+        weight it has: neither a mistake nor a later sampler can change it.
+        """
+        added = keys & self.candidates
+        sampled_weight = self.sampled_weight
+        if weight is not None or sampled_weight is not None:
+            before = (
+                torch.ones_like(added, dtype=torch.float)
+                if sampled_weight is None
+                else (sampled_weight)
+            )
+            sampled_weight = torch.where(added, 1.0 if weight is None else weight, before)
+        return type(self)(
+            visible=self.visible,
+            selected=self.selected | added,
+            sampled_weight=sampled_weight,
+        )
+
+    def density(self) -> Float[Tensor, "B H Q"]:
+        """Selected over visible keys; NaN for a query that sees none (padding)."""
+        return self.selected.sum(-1) / self.visible.sum(-1)

@@ -1,0 +1,193 @@
+"""An arm's attention at work inside a transformers model."""
+
+# B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension
+
+import itertools
+import logging
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from sah.attention.compute import dense_attention, weighted_attention
+from sah.attention.inputs import AttentionInputs, KeyIndex
+from sah.attention.mask import AttentionMask
+from sah.attention.methods import DenseAttention, SparseAttention
+from sah.errors import ConfigurationError
+from sah.seeding import derive
+
+logger = logging.getLogger(__name__)
+
+Observer = Callable[[AttentionInputs, AttentionMask, Tensor], None]
+
+_names = (f"sah_{number}" for number in itertools.count())
+
+
+class AttentionSession:
+    """Runs one attention configuration in a model: example by example, undone afterwards.
+
+    Holds what an arm knows while it runs: the key indexes of each layer, the measured
+    density, the example that seeds depend on. Two sessions never share anything, so
+    several arms can take turns on one model.
+    """
+
+    def __init__(
+        self,
+        attention: DenseAttention | SparseAttention,
+        *,
+        seed: int,
+        observers: tuple[Observer, ...] = (),
+    ) -> None:
+        self.attention = attention
+        self.seed = seed
+        self.observers = observers
+        self._indexes: dict[int, dict[Hashable, KeyIndex]] = {}
+        self._context_length = 0
+        self._example_id = ""
+        self._density_sum: Tensor | float = 0.0
+        self._queries: Tensor | int = 0
+        self._sparse_calls = 0
+
+    def begin_context(self, length: int) -> None:
+        """Start on another context of `length` keys: indexes of the last one are dropped."""
+        self._indexes.clear()
+        self._context_length = length
+
+    def begin_example(self, example_id: str) -> None:
+        """Start on the next question of the context: indexes are rewound, density restarts."""
+        for indexes in self._indexes.values():
+            for index in indexes.values():
+                index.rewind(self._context_length)
+        self._example_id = example_id
+        self._density_sum, self._queries, self._sparse_calls = 0.0, 0, 0
+
+    def density(self) -> float:
+        """Mean density of the example so far, over layers, heads and queries.
+
+        Layers that `dense_layers` keeps dense count as 1; sliding-window layers, which
+        stay as the model has them, do not count.
+
+        Raises:
+            ConfigurationError: if no layer was sparse at all.
+        """
+        if isinstance(self.attention, DenseAttention):
+            return 1.0
+        if self._sparse_calls == 0:
+            raise ConfigurationError(
+                f"sparse_attention {self.attention.name!r} had no layer to work on: all layers are "
+                "sliding-window layers or in dense_layers; use sparse_attention=dense"
+            )
+        return float(self._density_sum / self._queries)
+
+    @contextmanager
+    def attached(self, model: PreTrainedModel) -> Iterator[None]:
+        """Run the model's attention under this session; everything is restored on exit.
+
+        Raises:
+            ConfigurationError: if dense_layers names a layer that the model has not.
+        """
+        if isinstance(self.attention, DenseAttention):
+            yield
+            return
+        config = model.config.get_text_config(decoder=True)
+        beyond = [n for n in self.attention.dense_layers if n >= config.num_hidden_layers]
+        if beyond:
+            raise ConfigurationError(
+                f"dense_layers: {beyond} of a model whose layers are 0 to "
+                f"{config.num_hidden_layers - 1}"
+            )
+        name, before = next(_names), config._attn_implementation
+        AttentionInterface.register(name, self._forward)
+        AttentionMaskInterface.register(name, sdpa_mask)
+        config._attn_implementation = name
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
+            # transformers has `register` but nothing to take a registration back.
+            AttentionInterface._global_mapping.pop(name)
+            AttentionMaskInterface._global_mapping.pop(name)
+
+    def _forward(
+        self,
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        softcap: float | None = None,
+        s_aux: Tensor | None = None,
+        sliding_window: int | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """The attention function transformers calls: [B, H, Q, D] in, [B, Q, H, D] out."""
+        attention = self.attention
+        assert isinstance(attention, SparseAttention)
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        sliding = sliding_window is not None
+        stays_dense = sliding or layer in attention.dense_layers
+        if stays_dense and not sliding:
+            self._density_sum = self._density_sum + query.shape[0] * query.shape[2]
+            self._queries = self._queries + query.shape[0] * query.shape[2]
+        if stays_dense and softcap is None and s_aux is None:
+            output, _ = sdpa_attention_forward(
+                module, query, key, value, attention_mask, scaling=scaling, **kwargs
+            )
+            return output, None
+
+        queries, keys = query.shape[2], key.shape[2]
+        inputs = AttentionInputs(
+            query=query,
+            key=key,
+            value=value,
+            visible=_visible(query, key, attention_mask),
+            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+            softcap=softcap,
+            sinks=s_aux,
+            layer_idx=layer,
+            first_position=keys - queries,
+            context_length=self._context_length,
+            seed=derive(self.seed, self._example_id, layer),
+            indexes=self._indexes.setdefault(layer, {}),
+        )
+        chunks = inputs.chunks(attention.queries_per_chunk(inputs))
+        if stays_dense:
+            outputs = [dense_attention(chunk, _all_visible(chunk)) for chunk in chunks]
+        else:
+            self._sparse_calls += 1
+            outputs = [self._attend(attention, chunk) for chunk in chunks]
+        return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+    def _attend(self, attention: SparseAttention, inputs: AttentionInputs) -> Tensor:
+        mask = attention.select(inputs)
+        output = weighted_attention(inputs, mask)
+        density = mask.density().mean(dim=1)
+        self._density_sum = self._density_sum + density.nansum()
+        self._queries = self._queries + (~density.isnan()).sum()
+        for observe in self.observers:
+            observe(inputs, mask, output)
+        return output
+
+
+def _all_visible(inputs: AttentionInputs) -> AttentionMask:
+    mask = AttentionMask.empty(inputs)
+    return mask.add(mask.visible)
+
+
+def _visible(query: Tensor, key: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The keys each query may read, [B, 1, Q, K].
+
+    Without a mask from transformers, attention is causal and the queries are the last
+    positions.
+    """
+    batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
+    if attention_mask is not None:
+        return attention_mask[..., :keys].expand(batch, 1, queries, keys)
+    position = torch.arange(keys, device=key.device)
+    return (position <= position[keys - queries :, None]).expand(batch, 1, queries, keys)

@@ -1,0 +1,1 @@
+"""The benchmarks, one file each, their scoring functions beside them."""

@@ -1,0 +1,38 @@
+"""Using fewer examples than there are, without favouring any."""
+
+import random
+from collections.abc import Sequence
+
+from sah.seeding import derive
+from sah.types import Example
+
+
+def limit_examples(examples: Sequence[Example], limit: int | None, seed: int) -> list[Example]:
+    """Draw `limit` examples, from every task in proportion to its size, in their old order.
+
+    Args:
+        examples: all of them.
+        limit: None, or more than there are, keeps all.
+        seed: the draw depends on nothing else.
+    """
+    if limit is None or limit >= len(examples):
+        return list(examples)
+    by_task: dict[str, list[int]] = {}
+    for position, example in enumerate(examples):
+        by_task.setdefault(example.task, []).append(position)
+    kept: list[int] = []
+    for task, share in _shares({task: len(found) for task, found in by_task.items()}, limit):
+        generator = random.Random(derive(seed, "limit", task))
+        kept.extend(generator.sample(by_task[task], share))
+    return [examples[position] for position in sorted(kept)]
+
+
+def _shares(sizes: dict[str, int], limit: int) -> list[tuple[str, int]]:
+    """Split a limit in proportion to sizes: whole numbers, largest remainders first."""
+    total = sum(sizes.values())
+    exact = {task: limit * size / total for task, size in sizes.items()}
+    shares = {task: int(share) for task, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda task: shares[task] - exact[task])
+    for task in by_remainder[: limit - sum(shares.values())]:
+        shares[task] += 1
+    return list(shares.items())

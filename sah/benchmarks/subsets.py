@@ -1,0 +1,35 @@
+"""Choosing subsets by name."""
+
+from collections.abc import Sequence
+
+from sah.errors import ConfigurationError
+
+
+def chosen_subsets(
+    benchmark: str, chosen: str | Sequence[str] | None, known: Sequence[str]
+) -> tuple[str, ...]:
+    """The subsets that a configuration names, in the benchmark's order; None is all.
+
+    Raises:
+        ConfigurationError: for a name the benchmark does not have, listing those it has.
+    """
+    if chosen is None:
+        return tuple(known)
+    names = {chosen} if isinstance(chosen, str) else set(chosen)
+    unknown = sorted(names - set(known))
+    if unknown or not names:
+        raise ConfigurationError(
+            f"benchmark.subset={chosen!r}: {benchmark} has no such subset; choose from "
+            f"{', '.join(known)}, or null for all"
+        )
+    return tuple(name for name in known if name in names)
+
+
+def require_positive(benchmark: str, field: str, value: int | None) -> None:
+    """Check a count that may be left out.
+
+    Raises:
+        ConfigurationError: if it is below 1.
+    """
+    if value is not None and value < 1:
+        raise ConfigurationError(f"{benchmark}: benchmark.{field} must be at least 1, got {value}")

@@ -1,0 +1,77 @@
+"""The command line: `sah OVERRIDES` (the same as run.py) and the subcommands."""
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig
+
+import sah
+from sah.errors import Interrupted, category
+
+logger = logging.getLogger(__name__)
+
+
+def config_folder() -> Path:
+    """Where conf/ lies: beside the package in a checkout, inside it when installed."""
+    package = Path(sah.__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+class ExperimentFailed(CompactHydraException):
+    """Ends Hydra with one message instead of a traceback."""
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
+def _hydra_main(config: DictConfig) -> float | None:
+    from sah.job import compute
+    from sah.report.table import show_results
+
+    overrides = list(HydraConfig.get().overrides.task)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        results = compute(config, overrides)
+    except Exception as error:
+        kind = category(error)
+        if kind == "unknown":
+            raise
+        raise ExperimentFailed(f"{kind}: {error}\ndetails in {folder / 'error.json'}") from error
+    show_results(results, folder)
+    return float(results["score"])
+
+
+def _benchmarks(arguments: list[str]) -> None:
+    """List the benchmarks and their subsets."""
+    from sah.benchmarks.listing import show_benchmarks
+
+    if arguments:
+        sys.exit(f"sah benchmarks takes no arguments, got {arguments}")
+    show_benchmarks(config_folder() / "benchmark")
+
+
+SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {"benchmarks": _benchmarks}
+
+
+def main() -> None:
+    """Run a subcommand, or Hydra with everything else."""
+    if len(sys.argv) > 1 and sys.argv[1] in SUBCOMMANDS:
+        SUBCOMMANDS[sys.argv[1]](sys.argv[2:])
+        return
+    for argument in sys.argv[1:]:
+        key = re.match(r"[+~]*attention\.([^=]*)", argument)
+        if key:
+            sys.exit(
+                f"{argument}: attention= only chooses; a value is set with "
+                f"sparse_attention.{key.group(1)}="
+            )
+    try:
+        _hydra_main()
+    except Interrupted as interruption:
+        logger.warning("interrupted; what was answered is kept, run again to go on")
+        sys.exit(128 + interruption.signum)

@@ -1,0 +1,105 @@
+"""One composed configuration, computed in its directory by this process."""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from sah.errors import ConfigurationError, Interrupted
+from sah.results.identity import directory, fingerprint
+from sah.results.store import ResultStore, read_results, require_writable
+
+logger = logging.getLogger(__name__)
+
+
+def finished(config: DictConfig) -> tuple[Path, dict[str, Any] | None]:
+    """Where an experiment belongs, and its results if it is complete. Loads no model.
+
+    With resume=false nothing counts as complete.
+
+    Raises:
+        ConfigurationError: if a mandatory value is missing.
+        DamagedResults: if the directory holds something else.
+    """
+    try:
+        folder, identity = directory(config), fingerprint(config)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"{reason}; set it on the command line with KEY=VALUE") from error
+    return folder, read_results(folder, identity) if config.resume else None
+
+
+def check(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Find what is wrong with an experiment before anything is written or submitted.
+
+    Raises:
+        ConfigurationError: naming the value, the limit and the way out.
+    """
+    from sah.experiment import Experiment
+
+    chosen = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    if {"attention", "sparse_attention"} <= chosen:
+        raise ConfigurationError(
+            "attention= and sparse_attention= are two names of one choice; give only one of them"
+        )
+    Experiment.from_config(config)
+    require_writable(Path(str(config.output_root)))
+
+
+def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """Compute an experiment and return its results; what is done already is not done again.
+
+    An error of any kind is written to error.json in the experiment's directory and
+    travels on.
+    """
+    from sah.experiment import Experiment, run
+
+    experiment = Experiment.from_config(config)
+    store = ResultStore(directory(config), fingerprint(config))
+    with _interruptible(), store.claimed(config, overrides, bool(config.resume)):
+        results = store.results()
+        if results is not None:
+            logger.info("already complete: %s", store.directory)
+            return results
+        try:
+            return run(experiment, store)
+        except BaseException as error:
+            store.record_error(error)
+            raise
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into Interrupted, so that files are closed and claims released.
+
+    Inside a submitit job the signals are submitit's: it knows when to requeue.
+    """
+    ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        # A second signal must not interrupt the tidying up.
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        raise Interrupted(signum)
+
+    # Under nohup SIGINT is ignored, and stays so.
+    before = {
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

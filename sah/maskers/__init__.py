@@ -1,0 +1,1 @@
+"""The methods, one file each. A masker imports sah.attention and torch, nothing else."""

@@ -1,0 +1,17 @@
+"""Everything: the control that runs the sparse code with density 1."""
+
+from dataclasses import dataclass
+
+from sah.attention import AttentionInputs, AttentionMask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Causal:
+    """Add all visible keys.
+
+    The output is that of dense attention up to rounding; `sparse_attention=dense` runs
+    the model's own kernels instead.
+    """
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        return mask.add(inputs.visible)

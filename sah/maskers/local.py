@@ -1,0 +1,24 @@
+"""The sliding window: the keys right before each query."""
+
+from dataclasses import dataclass
+
+from sah.attention import AttentionInputs, AttentionMask
+from sah.attention.budget import require_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """Add the last visible keys of each query, itself included.
+
+    The window of StreamingLLM (arXiv:2309.17453). Every query of a prompt has a window of
+    its own, so that prefill is as sparse as decoding.
+    """
+
+    tokens: int
+
+    def __post_init__(self) -> None:
+        require_tokens("Local", self.tokens)
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        first = inputs.visible_count - self.tokens
+        return mask.add(inputs.visible & (inputs.visible_rank > first))

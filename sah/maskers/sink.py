@@ -1,0 +1,24 @@
+"""Attention sinks: the first keys of the sequence."""
+
+from dataclasses import dataclass
+
+from sah.attention import AttentionInputs, AttentionMask
+from sah.attention.budget import require_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sink:
+    """Add the first visible keys of the sequence (StreamingLLM, arXiv:2309.17453).
+
+    Behind left padding the first visible key is the first key of the text. Unlike the
+    paper, positions are not renumbered: keys keep the rotary embedding they were cached
+    with.
+    """
+
+    tokens: int
+
+    def __post_init__(self) -> None:
+        require_tokens("Sink", self.tokens)
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        return mask.add(inputs.visible & (inputs.visible_rank <= self.tokens))

@@ -1,0 +1,93 @@
+"""How the next token is chosen."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from sah.errors import NonFiniteLogits
+from sah.seeding import derive
+from sah.validation import check_types
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """Greedy unless `temperature` is above 0; then top_k, then top_p, as in transformers."""
+
+    max_new_tokens: int | None = None
+    """Caps the example's own limit, for that example only; null leaves it as it is."""
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    """Seed of the sampling alone; null takes the run's."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError(
+                f"generation.max_new_tokens must be at least 1 or null, got {self.max_new_tokens}"
+            )
+        if self.temperature < 0:
+            raise ValueError(
+                f"generation.temperature must be at least 0 (0 is greedy), got {self.temperature}"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"generation.top_k must be at least 1 or null, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"generation.top_p must be in (0, 1] or null, got {self.top_p}")
+        if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
+            raise ValueError(
+                "generation.top_k and top_p do nothing at temperature 0 (greedy); set "
+                "generation.temperature above 0, or leave them null"
+            )
+
+    def token_limit(self, example_limit: int) -> int:
+        """The limit of one example under this cap."""
+        if self.max_new_tokens is None:
+            return example_limit
+        return min(example_limit, self.max_new_tokens)
+
+    def sampler(self, run_seed: int, example_id: str, device: torch.device) -> "Sampler":
+        """The sampler of one example, the same whatever was answered before it."""
+        seed = run_seed if self.seed is None else self.seed
+        generator = torch.Generator(device).manual_seed(derive(seed, "sampling", example_id))
+        return Sampler(self, generator)
+
+
+class Sampler:
+    """Chooses the tokens of one answer."""
+
+    def __init__(self, generation: Generation, generator: torch.Generator) -> None:
+        self.greedy = generation.temperature == 0
+        self.generator = generator
+        self.warpers = LogitsProcessorList()
+        if not self.greedy:
+            self.warpers.append(TemperatureLogitsWarper(float(generation.temperature)))
+            if generation.top_k is not None:
+                self.warpers.append(TopKLogitsWarper(generation.top_k))
+            if generation.top_p is not None:
+                self.warpers.append(TopPLogitsWarper(float(generation.top_p)))
+
+    def choose(self, logits: Float[Tensor, "1 vocabulary"]) -> int:
+        """Choose the next token.
+
+        Raises:
+            NonFiniteLogits: if the best logit is NaN or infinite.
+        """
+        best, token = logits.float().max(dim=-1)
+        if not torch.isfinite(best).item():
+            raise NonFiniteLogits(f"the model's logits are not finite (best: {best.item()})")
+        if self.greedy:
+            return int(token.item())
+        # The warpers look at scores alone; the ids before do not matter to them.
+        warped = self.warpers(torch.empty(1, 0, dtype=torch.long), logits.float())  # type: ignore[arg-type]
+        probability = torch.softmax(warped, dim=-1)
+        return int(torch.multinomial(probability, 1, generator=self.generator).item())

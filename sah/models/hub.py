@@ -1,0 +1,177 @@
+"""Models in the Hugging Face format: a Hub id, or a local folder."""
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+
+from sah.errors import ModelLoadingError, ModelNotFound, TokenizerError, category
+from sah.models.language_model import LanguageModel
+from sah.models.prompts import PromptEncoder
+from sah.validation import check_types
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubModel:
+    """Any causal language model that transformers loads by name."""
+
+    name: str
+    """Names the output directory and the row in reports."""
+    name_or_path: str
+    """Hub id, or a folder as `hf download` or `save_pretrained` leaves it."""
+    revision: str | None = None
+    dtype: str = "auto"
+    """auto: bfloat16 on a GPU, float32 on a CPU; or a torch name such as float16."""
+    device: str = "auto"
+    """auto: the first GPU, else the CPU; or a torch name such as cuda:1."""
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Passed to `from_pretrained` as they are."""
+    tokenizer_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you know who wrote it."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not self.name_or_path:
+            raise ValueError("model.name_or_path is empty; give a Hub id or a folder")
+        resolve_device_and_dtype(self.device, self.dtype)
+
+    def load(self) -> LanguageModel:
+        """Load tokenizer and weights.
+
+        Raises:
+            ModelNotFound: if a file is neither here nor to be had.
+            TokenizerError, ModelLoadingError: if the files do not work.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        device, dtype = resolve_device_and_dtype(self.device, self.dtype)
+        common: dict[str, Any] = {
+            "revision": self.revision or "main",
+            "trust_remote_code": self.trust_remote_code,
+            "local_files_only": self._find(),
+        }
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                self.name_or_path, **common, **self.tokenizer_kwargs
+            )
+        except (OSError, ValueError) as error:
+            raise TokenizerError(
+                f"the tokenizer of {self.name_or_path!r} does not load: {_first_line(error)}"
+            ) from error
+        placement = {} if "device_map" in self.model_kwargs else {"device_map": device}
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                self.name_or_path, dtype=dtype, **placement, **common, **self.model_kwargs
+            )
+        except (OSError, ValueError) as error:
+            if category(error) == "network":
+                raise
+            raise ModelLoadingError(
+                f"the weights of {self.name_or_path!r} do not load: {_first_line(error)}; "
+                f"{_how_to_get(self.name_or_path)}"
+            ) from error
+        limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        return LanguageModel(model, PromptEncoder(tokenizer, limit))
+
+    def _find(self) -> bool:
+        """Look for the model's config; return whether to do without the network.
+
+        Fails in seconds where transformers would retry for minutes.
+        """
+        from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
+
+        if Path(self.name_or_path).is_dir():
+            if not (Path(self.name_or_path) / "config.json").is_file():
+                raise ModelNotFound(
+                    f"model.name_or_path={self.name_or_path!r} is a folder without config.json; "
+                    "give one that `hf download` or `save_pretrained` made"
+                )
+            return True
+        offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
+        try:
+            cached = try_to_load_from_cache(
+                self.name_or_path, "config.json", revision=self.revision or "main"
+            )
+            if offline and not isinstance(cached, str):
+                state = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "it is unreachable"
+                raise ModelNotFound(
+                    f"config.json of {self.name_or_path!r} (revision {self.revision or 'main'}) is "
+                    f"not in the cache {constants.HF_HUB_CACHE} and cannot be fetched from "
+                    f"{constants.ENDPOINT} ({state}); {_how_to_get(self.name_or_path)}"
+                )
+            if not offline:
+                hf_hub_download(self.name_or_path, "config.json", revision=self.revision)
+        except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
+            raise ModelNotFound(
+                f"{self.name_or_path!r} cannot be had from {constants.ENDPOINT}: "
+                f"{_first_line(error)}; {_how_to_get(self.name_or_path)}"
+            ) from error
+        return bool(offline)
+
+
+def resolve_device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """Turn `auto` into what this machine has.
+
+    Raises:
+        ValueError: if torch knows no such device or dtype, or the GPU is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"model.device={device!r}: torch knows no such device") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"model.device={device!r}: this process sees {torch.cuda.device_count()} GPUs; "
+            "use auto, cpu, or one of them"
+        )
+    if dtype == "auto":
+        return found, torch.bfloat16 if found.type == "cuda" else torch.float32
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise ValueError(
+            f"model.dtype={dtype!r} is no floating-point type of torch; use auto, float32, "
+            "float16 or bfloat16"
+        )
+    return found, kind
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether the Hub's host takes a connection; behind a proxy that cannot be told."""
+    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+        return True
+    url = urlsplit(endpoint)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        with socket.create_connection((url.hostname, port), timeout=_CONNECT_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _how_to_get(name: str) -> str:
+    return (
+        f"run `hf download {name}` where there is a network, or set model.name_or_path to a folder "
+        "that holds the model"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

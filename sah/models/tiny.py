@@ -1,0 +1,114 @@
+"""A model of random weights, made in memory in well under a second: for tests."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from sah.models.hub import resolve_device_and_dtype
+from sah.models.language_model import LanguageModel
+from sah.models.prompts import PromptEncoder
+from sah.seeding import derive
+from sah.validation import check_types
+
+_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
+    "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+# Enough text for merges that make words; any other text falls back to bytes.
+_CORPUS = (
+    "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.",
+    "One of the special magic numbers for the key is hidden within the following text.",
+    "What is the answer to the question about the context mentioned in the provided text?",
+    "0123456789 abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyModel:
+    """A Llama of random weights: its answers mean nothing, and depend on every key.
+
+    Weights are larger than an untrained model's, so that attention is peaked and a
+    sparse method that misses keys gives another answer.
+    """
+
+    name: str = "tiny"
+    layers: int = 2
+    heads: int = 4
+    key_value_heads: int = 2
+    head_dim: int = 16
+    max_tokens: int = 8192
+    weight_seed: int = 0
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        resolve_device_and_dtype(self.device, self.dtype)
+        if self.heads % self.key_value_heads:
+            raise ValueError(
+                f"model.heads={self.heads} is no multiple of key_value_heads={self.key_value_heads}"
+            )
+
+    def load(self) -> LanguageModel:
+        """Make the model and its tokenizer."""
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        device, dtype = resolve_device_and_dtype(self.device, self.dtype)
+        tokenizer = tiny_tokenizer()
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=self.heads * self.head_dim,
+            intermediate_size=2 * self.heads * self.head_dim,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.key_value_heads,
+            max_position_embeddings=self.max_tokens,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        # transformers initialises from the global generator; it is put back, and every
+        # weight is drawn again from one of our own.
+        with torch.random.fork_rng(devices=[]):
+            model: Any = LlamaForCausalLM(config)
+        randomize(model, derive(self.weight_seed, "tiny"))
+        return LanguageModel(model.to(device, dtype), PromptEncoder(tokenizer, self.max_tokens))
+
+
+def randomize(model: torch.nn.Module, seed: int, scale: float = 0.25) -> None:
+    """Draw all weight matrices from a normal distribution with this standard deviation."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
+
+
+@cache
+def tiny_tokenizer() -> Any:
+    """A byte-level BPE tokenizer of about 400 tokens with a chat template."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+    from tokenizers.trainers import BpeTrainer
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        bos_token="<|begin|>",
+        eos_token="<|end|>",
+        pad_token="<|end|>",
+        chat_template=_TEMPLATE,
+    )

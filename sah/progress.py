@@ -1,0 +1,67 @@
+"""What a person sees while an experiment runs: a bar on a terminal, plain lines elsewhere."""
+
+import logging
+import time
+from types import TracebackType
+from typing import Self
+
+from rich import progress as rich_progress
+from rich.console import Console
+
+logger = logging.getLogger(__name__)
+
+_LINE_EVERY_SECONDS = 30.0
+
+
+class Progress:
+    """Counts examples; shows how many are done, the score so far, and the time left."""
+
+    def __init__(self, total: int, *, done: int) -> None:
+        self.total = total
+        self.done = done
+        self._scores: list[float] = []
+        self._started = self._last_line = time.monotonic()
+        self._bar: rich_progress.Progress | None = None
+        console = Console(stderr=True)
+        if console.is_terminal:
+            self._bar = rich_progress.Progress(
+                rich_progress.BarColumn(bar_width=24),
+                rich_progress.MofNCompleteColumn(),
+                rich_progress.TextColumn("{task.fields[score]}"),
+                rich_progress.TimeElapsedColumn(),
+                rich_progress.TextColumn("left"),
+                rich_progress.TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=total, completed=done, score="")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, score: float) -> None:
+        """One more example is done."""
+        self.done += 1
+        self._scores.append(score)
+        mean = f"score so far {sum(self._scores) / len(self._scores):.3f}"
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, score=mean)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_EVERY_SECONDS and self.done < self.total:
+            self._last_line = now
+            left = (now - self._started) / len(self._scores) * (self.total - self.done)
+            logger.info(
+                "%d of %d examples, %s, about %.0f s left", self.done, self.total, mean, left
+            )

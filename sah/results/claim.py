@@ -1,0 +1,184 @@
+"""One experiment, one process: a claim file with a heartbeat."""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sah.errors import Busy
+
+logger = logging.getLogger(__name__)
+
+CLAIM_NAME = ".claim"
+HEARTBEAT_SECONDS = 20.0
+# On another host only the heartbeat tells whether the owner lives; shared file systems
+# may show it late.
+STALE_SECONDS = 180.0
+
+
+class Claim:
+    """Held while a process computes an experiment; taken over from a dead owner.
+
+    An owner on this host is dead when its process is gone; an owner elsewhere when its
+    heartbeat stopped for STALE_SECONDS. An owner that lost its claim all the same (its
+    machine slept, say) finds out at its next `check`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / CLAIM_NAME
+        self.token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._heartbeat: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Take the claim.
+
+        Raises:
+            Busy: if a living process holds it.
+        """
+        while not self._create():
+            self._remove_if_dead()
+        self._heartbeat = threading.Thread(target=self._beat, daemon=True)
+        self._heartbeat.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._holder().get("token") == self.token:
+            self.path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Make sure that this process still holds the claim.
+
+        Raises:
+            Busy: if another one took it over; writing on would mix two runs.
+        """
+        if self._holder().get("token") != self.token:
+            raise Busy(f"{self.path.parent} was taken over by another process; stopping this one")
+
+    def _create(self) -> bool:
+        holder = {
+            "token": self.token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_start": _process_start(os.getpid()),
+            "job": os.environ.get("SLURM_JOB_ID"),
+        }
+        # Written aside and linked into place: a claim is never seen half-written.
+        unlinked = self.path.with_name(f"{CLAIM_NAME}.{self.token}")
+        try:
+            unlinked.write_text(json.dumps(holder))
+            os.link(unlinked, self.path)
+        except FileExistsError:
+            return False
+        finally:
+            unlinked.unlink(missing_ok=True)
+        return True
+
+    def _remove_if_dead(self) -> None:
+        holder = self._holder()
+        if not holder:
+            return
+        age = self._seconds_since_heartbeat()
+        if not _is_dead(holder, age):
+            raise Busy(
+                f"{self.path.parent} is being computed by process {holder.get('pid')} on "
+                f"{holder.get('host')} (last sign of life {age:.0f} s ago); wait for it, or stop it"
+            )
+        logger.info("taking over %s from a process that is gone", self.path.parent)
+        # Renamed first, so that of several takers one wins, and looked at again: a claim
+        # that somebody renewed in between is put back.
+        tomb = self.path.with_name(f"{CLAIM_NAME}.{self.token}.tomb")
+        try:
+            os.rename(self.path, tomb)
+        except FileNotFoundError:
+            return
+        if _read(tomb).get("token") != holder.get("token"):
+            try:
+                os.link(tomb, self.path)
+            except FileExistsError:
+                logger.warning("%s changed hands twice at once", self.path)
+        tomb.unlink(missing_ok=True)
+
+    def _holder(self) -> dict[str, Any]:
+        return _read(self.path)
+
+    def _seconds_since_heartbeat(self) -> float:
+        # Compared with a file touched now, on the same file system: hosts' clocks differ.
+        now = self.path.with_name(f"{CLAIM_NAME}.{self.token}.now")
+        try:
+            now.touch()
+            return now.stat().st_mtime - self.path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+        finally:
+            now.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            try:
+                os.utime(self.path)
+            except OSError as error:
+                logger.warning("no heartbeat on %s: %s", self.path, error)
+
+
+def is_alive(directory: Path) -> bool | None:
+    """Whether a living process computes this experiment; None if none claims it."""
+    claim = Claim(directory)
+    holder = claim._holder()
+    if not holder:
+        return None
+    try:
+        age = time.time() - claim.path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    return not _is_dead(holder, age)
+
+
+def _is_dead(holder: dict[str, Any], heartbeat_age: float) -> bool:
+    if holder.get("host") == socket.gethostname():
+        start = _process_start(holder.get("pid", -1))
+        # A process id is used again sooner or later; its start time is not.
+        return start is None or start != holder.get("process_start")
+    return heartbeat_age > STALE_SECONDS
+
+
+def _process_start(pid: int) -> str | None:
+    """When a process of this host started, in clock ticks; None if it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+        return _exists(pid)
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _exists(pid: int) -> str | None:
+    """Without /proc (macOS), that the process exists is all that can be known."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return "exists"
+    return "exists"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}

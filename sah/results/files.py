@@ -1,0 +1,85 @@
+"""Writing files so that a crash at any moment leaves the old or the new one, never half."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from sah.errors import DamagedResults
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file next to its place, bring it to the disk, and rename it there."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically; NaN and infinity become null."""
+    write_atomically(path, orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def json_lines(values: list[Any]) -> bytes:
+    """One compact JSON document a line."""
+    return b"".join(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE) for value in values)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DamagedResults: if the file is anything else.
+    """
+    try:
+        value = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise DamagedResults(_damaged(path, str(error))) from error
+    if not isinstance(value, dict):
+        raise DamagedResults(_damaged(path, f"it holds a {type(value).__name__}, not an object"))
+    return value
+
+
+def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int, bool]:
+    """Read a file that was appended to, line by line.
+
+    Returns:
+        The records, the bytes they take from the beginning of the file, and whether a
+        torn last line, which an interrupted write leaves, comes after them.
+
+    Raises:
+        DamagedResults: if any line but the last is no JSON object.
+    """
+    records: list[dict[str, Any]] = []
+    if not path.exists():
+        return records, 0, False
+    good = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            torn = not line.endswith(b"\n")
+            try:
+                record = None if torn else orjson.loads(line)
+            except json.JSONDecodeError:
+                record = None
+            if not isinstance(record, dict):
+                if file.read(1):
+                    raise DamagedResults(_damaged(path, f"line {number} is no JSON object"))
+                return records, good, True
+            records.append(record)
+            good += len(line)
+    return records, good, False
+
+
+def _damaged(path: Path, what: str) -> str:
+    return (
+        f"{path} is damaged: {what}. Nothing was changed; repair the file, move its directory "
+        "away, or start afresh with resume=false (the directory is kept aside)"
+    )

@@ -1,0 +1,79 @@
+"""Which directory an experiment belongs to: a function of what it computes, and nothing else."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# What cannot change the files of an experiment.
+_NOT_IDENTITY = frozenset({"hydra", "output_root", "resume", "timeout_minutes", "progress"})
+
+# In these mappings the order of the keys means something.
+_ORDERED = frozenset({"sparse_attention.maskers"})
+
+FINGERPRINT_LENGTH = 12
+
+
+def fingerprint(config: DictConfig) -> str:
+    """Hash the resolved experiment.
+
+    Equal for every spelling and order of overrides that compose the same experiment.
+    Keys whose value is null do not count, so that a new option with default null leaves
+    old results valid; 1 and 1.0 are the same number. The order of maskers counts.
+    """
+    text = json.dumps(_canonical(_identity(config), ""), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
+
+def directory(config: DictConfig) -> Path:
+    """<output_root>/<model>/<attention>/<benchmark>_<subset>/<fingerprint>."""
+    subset = OmegaConf.select(config, "benchmark.subset")
+    return Path(
+        str(config.output_root),
+        sanitise(config.model.name),
+        sanitise(config.sparse_attention.name),
+        sanitise(f"{config.benchmark.name}_{_subset_name(subset)}"),
+        fingerprint(config),
+    )
+
+
+def sanitise(name: Any) -> str:
+    """Make a name safe as one path component, on every common file system.
+
+    Two names that become equal still differ in the fingerprint.
+    """
+    safe = re.sub(r'[/\\:*?"<>|\x00-\x20]+', "-", str(name)).lstrip(".-").rstrip(". ")
+    return safe[:100] or "unnamed"
+
+
+def _subset_name(subset: Any) -> str:
+    if subset is None:
+        return "all"
+    if isinstance(subset, str):
+        return subset
+    return "+".join(str(name) for name in subset)
+
+
+def _identity(config: DictConfig) -> dict[str, Any]:
+    kept = [str(key) for key in config if key not in _NOT_IDENTITY]
+    resolved = OmegaConf.to_container(OmegaConf.masked_copy(config, kept), resolve=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _canonical(value: Any, path: str) -> Any:
+    if isinstance(value, dict):
+        items = [
+            [str(key), _canonical(child, f"{path}.{key}".lstrip("."))]
+            for key, child in value.items()
+            if child is not None
+        ]
+        return {"": items if path in _ORDERED else sorted(items, key=lambda item: item[0])}
+    if isinstance(value, list):
+        return [_canonical(child, path) for child in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

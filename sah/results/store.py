@@ -1,0 +1,249 @@
+"""The output directory of one experiment: what is answered, and whether it is complete."""
+
+import dataclasses
+import logging
+import os
+import shutil
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sah.errors import ConfigurationError, DamagedResults, category
+from sah.results.claim import Claim
+from sah.results.files import (
+    json_lines,
+    read_json,
+    read_json_lines,
+    write_atomically,
+    write_json,
+)
+from sah.types import Prediction, Score
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+
+CONFIG = "config.yaml"
+OVERRIDES = "overrides.yaml"
+PREDICTIONS = "predictions.jsonl"
+MICRO_METRICS = "micro_metrics.jsonl"
+SCORES = "scores.jsonl"
+RESULTS = "results.json"
+ERROR = "error.json"
+# With resume=false, the old files wait here until the new result is complete.
+PREVIOUS = ".previous"
+
+_FILES = (CONFIG, OVERRIDES, PREDICTIONS, MICRO_METRICS, SCORES, RESULTS, ERROR)
+
+
+def read_results(directory: Path, fingerprint: str | None = None) -> dict[str, Any] | None:
+    """Read results.json; None if the experiment is not complete.
+
+    Raises:
+        DamagedResults: if the file is not one this version wrote, or is the result of
+            another experiment than `fingerprint` names.
+    """
+    path = directory / RESULTS
+    if not path.is_file():
+        return None
+    results = read_json(path)
+    if results.get("schema") != SCHEMA:
+        raise DamagedResults(
+            f"{path} has schema {results.get('schema')!r}, this version reads {SCHEMA}; move its "
+            "directory away, or use the version that wrote it"
+        )
+    if fingerprint is not None and results.get("fingerprint") != fingerprint:
+        raise DamagedResults(
+            f"{path} belongs to experiment {results.get('fingerprint')!r}, not to {fingerprint!r}; "
+            "was it copied there? Move it away"
+        )
+    return results
+
+
+def is_complete(directory: Path, fingerprint: str) -> bool:
+    """Whether the experiment is finished: results.json is there, and is its own."""
+    return read_results(directory, fingerprint) is not None
+
+
+class ResultStore:
+    """Writes one experiment's files. Use inside `claimed`, which holds off other processes."""
+
+    def __init__(self, directory: Path, fingerprint: str) -> None:
+        self.directory = directory
+        self.fingerprint = fingerprint
+        self.predictions: dict[str, Prediction] = {}
+        """What is answered, by example id."""
+        self.micro_metric_records = 0
+        """Micro metrics on disk, all of answered examples."""
+        self._claim: Claim | None = None
+
+    @contextmanager
+    def claimed(self, config: DictConfig, overrides: Sequence[str], resume: bool) -> Iterator[None]:
+        """Hold the directory, with what it has read in and put in order.
+
+        Raises:
+            Busy: if another process computes this experiment.
+            DamagedResults: if files are damaged beyond a torn last line.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with Claim(self.directory) as claim:
+            self._claim = claim
+            try:
+                if not resume:
+                    self._put_aside()
+                self._load()
+                resolved = OmegaConf.to_yaml(config, resolve=True)
+                write_atomically(self.path(CONFIG), resolved.encode())
+                typed = OmegaConf.to_yaml(OmegaConf.create(list(overrides)))
+                write_atomically(self.path(OVERRIDES), typed.encode())
+                yield
+            finally:
+                self._claim = None
+
+    def path(self, name: str) -> Path:
+        """Where one of the experiment's files lies."""
+        return self.directory / name
+
+    def results(self) -> dict[str, Any] | None:
+        """The results if the experiment is complete."""
+        return read_results(self.directory, self.fingerprint)
+
+    def append(self, prediction: Prediction) -> None:
+        """Add an answer: on its way to the disk when this returns, whatever kills the process.
+
+        Raises:
+            Busy: if the claim was lost; nothing is written then.
+        """
+        assert self._claim is not None, "append outside `claimed`"
+        self._claim.check()
+        descriptor = os.open(self.path(PREDICTIONS), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            line = json_lines([prediction])
+            written = os.write(descriptor, line)
+            if written != len(line):
+                raise OSError(f"only {written} of {len(line)} bytes fit into {PREDICTIONS}")
+        finally:
+            os.close(descriptor)
+        self.predictions[prediction.example_id] = prediction
+
+    def check_examples(self, example_ids: Sequence[str]) -> None:
+        """Check that every stored answer is to an example of this experiment.
+
+        Raises:
+            DamagedResults: naming the first that is not.
+        """
+        unknown = self.predictions.keys() - set(example_ids)
+        if unknown:
+            raise DamagedResults(
+                f"{self.path(PREDICTIONS)} answers {min(unknown)!r}, which is no example of this "
+                "experiment: the benchmark's code or data changed since; start afresh with "
+                "resume=false"
+            )
+
+    def record_error(self, error: BaseException) -> None:
+        """Write error.json: what happened last, how often something happened, where."""
+        path = self.path(ERROR)
+        try:
+            attempt = int(read_json(path).get("attempt", 0)) + 1 if path.exists() else 1
+        except DamagedResults:
+            attempt = 1
+        text = "".join(traceback.format_exception(error))
+        write_json(
+            path,
+            {
+                "category": category(error),
+                "type": type(error).__name__,
+                "message": str(error),
+                "traceback": text,
+                "attempt": attempt,
+                "time": datetime.now(UTC).isoformat(),
+            },
+        )
+
+    def complete(self, results: dict[str, Any], scores: Sequence[Score]) -> None:
+        """Write the scores and, last, results.json."""
+        write_atomically(self.path(SCORES), json_lines(list(scores)))
+        self.path(ERROR).unlink(missing_ok=True)
+        # Written last: its existence is what "complete" means to resume.
+        stamp = {"schema": SCHEMA, "fingerprint": self.fingerprint}
+        write_json(self.path(RESULTS), stamp | results)
+        shutil.rmtree(self.path(PREVIOUS), ignore_errors=True)
+
+    def _put_aside(self) -> None:
+        """Move the files of the last run away; those of an older one that wait stay."""
+        present = [self.path(name) for name in _FILES if self.path(name).exists()]
+        aside = self.path(PREVIOUS)
+        if not present:
+            return
+        if aside.exists():
+            logger.info("%s: dropping an unfinished repetition", self.directory)
+            for path in present:
+                path.unlink()
+            return
+        aside.mkdir()
+        # results.json first: without it the rest is an unfinished run, which is harmless.
+        for path in sorted(present, key=lambda path: path.name != RESULTS):
+            path.rename(aside / path.name)
+
+    def _load(self) -> None:
+        path = self.path(PREDICTIONS)
+        records, good_bytes, torn = read_json_lines(path)
+        if torn:
+            logger.warning("%s: dropping a torn last line; its example is answered again", path)
+            os.truncate(path, good_bytes)
+        self.predictions = {}
+        for number, record in enumerate(records, start=1):
+            prediction = _prediction(record, path, number)
+            if prediction.example_id in self.predictions:
+                raise DamagedResults(
+                    f"{path} answers {prediction.example_id!r} twice (line {number}); "
+                    "repair the file, or start afresh with resume=false"
+                )
+            self.predictions[prediction.example_id] = prediction
+        self._drop_metrics_of_unanswered()
+
+    def _drop_metrics_of_unanswered(self) -> None:
+        """Keep each answered example's records; the others will be logged again."""
+        path = self.path(MICRO_METRICS)
+        records, _, torn = read_json_lines(path)
+        known = {None, *self.predictions}
+        kept = [
+            record for record in records if record.get("metadata", {}).get("example_id") in known
+        ]
+        if torn or len(kept) < len(records):
+            write_atomically(path, json_lines(kept))
+        self.micro_metric_records = len(kept)
+
+
+def _prediction(record: dict[str, Any], path: Path, number: int) -> Prediction:
+    try:
+        return Prediction(**record)
+    except TypeError as error:
+        names = [field.name for field in dataclasses.fields(Prediction)]
+        raise DamagedResults(
+            f"{path} line {number} has the fields {sorted(record)}, expected {sorted(names)}; "
+            "it is from another version. Use that one, or start afresh with resume=false"
+        ) from error
+
+
+def require_writable(root: Path) -> None:
+    """Make the output root and check that files can be created in it.
+
+    Raises:
+        ConfigurationError: naming the path and the system's reason.
+    """
+    probe = root / f".write-probe-{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"output_root: cannot write to {str(root)!r} ({error.strerror}); choose another with "
+            "output_root=DIR"
+        ) from error

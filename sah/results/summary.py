@@ -1,0 +1,68 @@
+"""From predictions and scores to the numbers of results.json."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sah.types import Prediction, Score
+
+
+def summarise(
+    predictions: Sequence[Prediction], scores: Sequence[Score], *, load_seconds: float
+) -> dict[str, Any]:
+    """Average scores and measurements.
+
+    The overall score is the mean of the task scores, as the suites report it; its
+    standard error follows from theirs. Density, output error and recall are means over
+    examples. What was not measured is None, never 0.
+    """
+    by_task: dict[str, list[float]] = {}
+    for score in scores:
+        by_task.setdefault(score.task, []).append(score.score)
+    means = {task: statistics.fmean(values) for task, values in by_task.items()}
+    stderrs = {task: _stderr(values) for task, values in by_task.items()}
+    tasks = {
+        task: {"score": means[task], "stderr": stderrs[task], "n": len(values)}
+        for task, values in by_task.items()
+    }
+    return {
+        "score": statistics.fmean(means.values()),
+        "stderr": _stderr_of_mean(list(stderrs.values())),
+        "n": len(scores),
+        "tasks": tasks,
+        "density": statistics.fmean(prediction.density for prediction in predictions),
+        "output_error": _mean(prediction.output_error for prediction in predictions),
+        "recall": _mean(prediction.recall for prediction in predictions),
+        "truncated": 0,
+        "timing": _timing(predictions, load_seconds),
+    }
+
+
+def _timing(predictions: Sequence[Prediction], load_seconds: float) -> dict[str, Any]:
+    prefilled = [item for item in predictions if item.prefill_seconds is not None]
+    return {
+        "load_seconds": load_seconds,
+        "prefill_seconds": sum(item.prefill_seconds or 0.0 for item in prefilled),
+        "decode_seconds": sum(item.decode_seconds for item in predictions),
+        "context_tokens": sum(item.context_tokens for item in prefilled),
+        "new_tokens": sum(item.new_tokens for item in predictions),
+    }
+
+
+def _stderr(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    return statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _stderr_of_mean(stderrs: Sequence[float | None]) -> float | None:
+    known = [stderr for stderr in stderrs if stderr is not None]
+    if len(known) < len(stderrs):
+        return None
+    return math.sqrt(sum(stderr**2 for stderr in known)) / len(known)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None

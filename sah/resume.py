@@ -1,0 +1,49 @@
+"""The Hydra callback that checks experiments before they run and skips what is finished."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, flag_override
+
+from sah.errors import SahError
+from sah.job import check, finished
+
+logger = logging.getLogger(__name__)
+
+
+class ResumeCallback(Callback):
+    """Before a single run: check, or skip. Before a sweep: put ResumeLauncher in front.
+
+    Hydra turns exceptions of callbacks into warnings, so that a single run ends with
+    SystemExit, and a sweep's checks live in the launcher.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """End here with status 0 if the experiment is complete, with 1 if it cannot work."""
+        from sah.report.table import show_results
+
+        overrides = list(config.hydra.overrides.task)
+        try:
+            folder, results = finished(config)
+            if results is None:
+                check(config, overrides)
+                return
+        except SahError as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                logger.exception("%s", error)
+            sys.stderr.write(f"{error}\n")
+            raise SystemExit(1) from error
+        show_results(results, folder)
+        raise SystemExit(0)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Wrap the launcher that was chosen; ResumeLauncher puts it back when it is set up."""
+        with flag_override(config.hydra, ["struct", "readonly"], False):
+            config.hydra.launcher = {
+                "_target_": "hydra_plugins.sah.resume_launcher.ResumeLauncher",
+                "_recursive_": False,
+                "wrapped": config.hydra.launcher,
+            }

@@ -1,0 +1,90 @@
+"""The nouns that travel between benchmark, model and results. Standard library only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One question about one context."""
+
+    id: str
+    """Unique within the experiment; the same for every model and attention."""
+    task: str
+    context: str
+    """Prefilled once and shared by every example that has the same one."""
+    question: str
+    """Follows the context directly; brings its own separator."""
+    references: tuple[str, ...]
+    max_new_tokens: int
+    """The example's own limit; `generation.max_new_tokens` may lower it for this example."""
+    answer_prefix: str = ""
+    """The beginning of the answer, given to the model after its turn has begun."""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What one attention method answered to one example."""
+
+    example_id: str
+    task: str
+    text: str
+    input_hash: str
+    """Hash of all input token ids: two arms are comparable where it is equal."""
+    finish_reason: str
+    """`eos` or `length`."""
+    context_tokens: int
+    question_tokens: int
+    new_tokens: int
+    """Generated tokens, the end-of-sequence token included."""
+    prefill_seconds: float | None
+    """None where an earlier example of the same context paid for the prefill."""
+    decode_seconds: float
+    density: float
+    """Mean over layers, heads and queries of selected / visible keys."""
+    output_error: float | None = None
+    """Mean of the logged research_attention_output_error; None if none was logged."""
+    recall: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The score of one prediction, in [0, 1]."""
+
+    example_id: str
+    task: str
+    score: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class PromptTokenizer(Protocol):
+    """What a benchmark may ask of the run's tokenizer."""
+
+    max_tokens: int | None
+    """The longest sequence that the model takes; None if it does not say."""
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text on its own, without special tokens."""
+
+    def prompt_length(self, example: Example) -> int:
+        """Tokens of the whole prompt as the model sees it, chat template included."""
+
+
+class Benchmark(Protocol):
+    """A source of examples and the rule that scores their answers."""
+
+    name: str
+    subset: str | None
+    limit: int | None
+
+    @classmethod
+    def subsets(cls) -> tuple[str, ...]:
+        """The names that `subset` may take."""
+
+    def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
+        """The examples of this experiment, the same for the same tokenizer and seed."""
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
+        """One score for each example, in order; `predictions` is aligned with `examples`."""
