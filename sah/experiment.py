@@ -198,8 +198,8 @@ def _deadline(timeout_minutes: float | None) -> Callable[[], None]:
     def check() -> None:
         if time.monotonic() > end:
             raise ExperimentTimeout(
-                f"timeout_minutes={timeout_minutes} is over; what was answered is kept, run again to "
-                "go on (or raise timeout_minutes)"
+                f"timeout_minutes={timeout_minutes} is over; what was answered is kept, run again "
+                "to go on (or raise timeout_minutes)"
             )
 
     return check

@@ -42,7 +42,7 @@ class SparseAttention:
     def __post_init__(self) -> None:
         if not self.maskers:
             raise ValueError(
-                f"sparse_attention {self.name!r} has no masker: it would read nothing; add one with "
+                f"sparse_attention {self.name!r} has no masker and would read nothing; add one: "
                 "+masker@sparse_attention.maskers.NAME=OPTION, or use sparse_attention=dense"
             )
         for name, masker in self.maskers.items():

@@ -57,9 +57,7 @@ _DEPTHS = [round(100 * step / 39) for step in range(40)]
 
 @dataclass(frozen=True, kw_only=True)
 class Ruler:
-    """Synthetic long-context tasks whose prompts and answers fill `context_tokens` exactly as far
-    as whole sentences allow.
-    """
+    """Needles in haystacks: each prompt is the longest that fits into `context_tokens`."""
 
     name: str = "ruler"
     subset: str | Sequence[str] | None = None
@@ -91,8 +89,8 @@ class Ruler:
         if tokenizer.max_tokens is not None and self.context_tokens > tokenizer.max_tokens:
             raise ConfigurationError(
                 f"benchmark.context_tokens={self.context_tokens} is more than the "
-                f"{tokenizer.max_tokens} tokens the model takes; lower it, or choose a model with a "
-                "longer context"
+                f"{tokenizer.max_tokens} tokens the model takes; lower it, or choose a model with "
+                "a longer context"
             )
         tasks = chosen_subsets("ruler", self.subset, self.subsets())
         examples = [
@@ -189,7 +187,8 @@ def _example(
         task=name,
         context=(
             f"{'Some' if several else 'A'} special magic {kind} {verb} hidden within the following "
-            f"text. Make sure to memorize it. I will quiz you about the {kind} afterwards.\n{text}\n"
+            f"text. Make sure to memorize it. I will quiz you about the {kind} afterwards.\n"
+            f"{text}\n"
         ),
         question=(
             f"What {'are all' if several else 'is'} the special magic {kind} for {asked} mentioned "

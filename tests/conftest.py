@@ -1,0 +1,61 @@
+"""What all tests share: no network, shapes checked, a tiny model, and a way to call run.py."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Before anything imports transformers or huggingface_hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Two test processes share two cores: more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+from jaxtyping import install_import_hook
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Wrong shapes in annotations, or tensors that do not fit them, fail the test.
+install_import_hook(
+    [
+        "sah.attention.inputs",
+        "sah.attention.mask",
+        "sah.attention.budget",
+        "sah.attention.compute",
+        "sah.metric_logging.metrics",
+    ],
+    "beartype.beartype",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Any:
+    """The tiny model. Tests must leave it as it is."""
+    from sah.models.tiny import TinyModel
+
+    return TinyModel().load()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Call run.py as a user does, with results under tmp_path / "outputs".
+
+    Keyword arguments go to subprocess.run; `environment` adds to the environment.
+    """
+
+    def call(
+        *arguments: str, environment: dict[str, str] | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        options = {"cwd": tmp_path, "timeout": 240, **options}
+        return subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *arguments],
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            **options,
+        )
+
+    return call
