@@ -1,0 +1,92 @@
+"""A mistake gets one clear message, no traceback, and leaves nothing behind."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+TINY = ("model=tiny", "benchmark=mock")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["attention=nope"], ["attention/nope", "streaming_llm"]),
+        (["model=nope"], ["model/nope", "smollm2"]),
+        (["atention=dense"], ["atention"]),
+        (["sparse_attention.maskers.sink.token=3"], ["sparse_attention.maskers.sink.token"]),
+        (["attention.maskers.sink.tokens=3"], ["sparse_attention.maskers.sink.tokens="]),
+        (["attention=dense", "sparse_attention=sparse"], ["attention= and sparse_attention="]),
+        (["sparse_attention.maskers.sink.tokens=-1"], ["Sink", "-1", "at least 1"]),
+        (["sparse_attention.maskers.local.tokens=0"], ["Local", "0", "at least 1"]),
+        (["sparse_attention.maskers.oracle_top_k.fraction=1.5"], ["fraction", "1.5", "(0, 1]"]),
+        (
+            ["sparse_attention.maskers.oracle_top_k.tokens=8"],
+            ["tokens=8", "fraction=0.1", "null"],
+        ),
+        (["attention=custom"], ["custom", "+masker@sparse_attention.maskers"]),
+        (["sparse_attention.dense_layers=[7]"], ["dense_layers", "7", "0 to 1"]),
+        (["benchmark=ruler", "benchmark.subset=niah_9"], ["niah_9", "niah_multiquery"]),
+        (
+            ["benchmark=ruler", "benchmark.context_tokens=100000"],
+            ["context_tokens=100000", "8192"],
+        ),
+        (["benchmark=ruler", "benchmark.context_tokens=64"], ["context_tokens=64", "too small"]),
+        (["benchmark.limit=0"], ["limit", "0"]),
+        (["generation.temperature=hot"], ["temperature", "'hot'"]),
+        (["generation.temperature=-1"], ["temperature", "-1"]),
+        (["generation.top_k=5"], ["top_k", "temperature 0"]),
+        (["seed=one"], ["seed", "'one'"]),
+        (["timeout_minutes=0"], ["timeout_minutes", "0"]),
+        (["metric_logging.enabled_metrics=[nope]"], ["nope", "research_attention_density"]),
+        (["model.device=cuda:7"], ["cuda:7", "GPUs"]),
+        (["model.dtype=int8"], ["int8", "bfloat16"]),
+        (["model=hf"], ["model.name_or_path"]),
+        (["model=llama"], ["config.json", "hf download meta-llama/Llama-3.1-8B-Instruct"]),
+        (["output_root=/proc/nope"], ["output_root", "/proc/nope"]),
+        (["protocol.question=both"], ["question", "both"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value[0], str) and "=" in value[0] else "",
+)
+def test_mistake_is_named(run, tmp_path, overrides, expected):
+    empty_hub = {"HF_HOME": str(tmp_path / "empty_hub")}
+    done = run(*TINY, *overrides, environment=empty_hub)
+    assert done.returncode == 1
+    for part in expected:
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("outputs/*/*/*/*/predictions.jsonl"))
+    assert not list(tmp_path.glob("outputs/*/*/*/*/results.json"))
+
+
+def test_full_error_shows_the_traceback(run):
+    done = run(*TINY, "seed=one", environment={"HYDRA_FULL_ERROR": "1"})
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_name_cannot_leave_the_output_root(run, tmp_path):
+    inside = tmp_path / "deep" / "outputs"
+    done = run(*TINY, "model.name=../../../x", f"output_root={inside}")
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(tmp_path) == ["deep"]
+    assert len(list(inside.glob("*/*/*/*/results.json"))) == 1
+
+
+def test_output_root_that_is_a_file_is_named(run, tmp_path):
+    (tmp_path / "taken").write_text("not a folder")
+    done = run(*TINY, "output_root=taken")
+    assert done.returncode == 1
+    assert "output_root" in done.stderr
+    assert "'taken'" in done.stderr
+    assert (tmp_path / "taken").read_text() == "not a folder"
+
+
+def test_model_that_is_no_model_folder_is_named(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = run("model=hf", "model.name_or_path=empty", "benchmark=mock")
+    assert done.returncode == 1
+    assert "config.json" in done.stderr
+    error: Path
+    (error,) = tmp_path.glob("outputs/*/*/*/*/error.json")
+    assert '"category": "model_not_found"' in error.read_text()

@@ -1,0 +1,113 @@
+"""Every way to compose an attention that the documentation promises, from the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ("model=tiny", "benchmark=mock", "benchmark.limit=1")
+
+
+def maskers_of(folder: Path) -> dict[str, dict[str, object]]:
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    return config["sparse_attention"]["maskers"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["sparse_attention.maskers.sink.tokens=7"],
+            {"sink": 7, "local": 64, "oracle_top_k": 0.1},
+        ),
+        (
+            ["masker@sparse_attention.maskers.oracle_top_k=random_sampling"],
+            {"sink": 4, "local": 64, "oracle_top_k": 0.1},
+        ),
+        (["~sparse_attention.maskers.sink"], {"local": 64, "oracle_top_k": 0.1}),
+        (
+            ["+masker@sparse_attention.maskers.tail=random_sampling"],
+            {"sink": 4, "local": 64, "oracle_top_k": 0.1, "tail": 0.1},
+        ),
+        (
+            [
+                "attention=custom",
+                "+masker@sparse_attention.maskers.first=sink",
+                "+masker@sparse_attention.maskers.rest=oracle_top_k",
+                "sparse_attention.maskers.rest.fraction=null",
+                "sparse_attention.maskers.rest.tokens=5",
+            ],
+            {"first": 4, "rest": 5},
+        ),
+    ],
+)
+def test_masker_spellings_compose(run, result_folders, overrides, expected):
+    done = run(*TINY, *overrides)
+    assert done.returncode == 0, done.stderr
+    (folder,) = result_folders()
+    found = {}
+    for name, masker in maskers_of(folder).items():
+        budget = masker.get("tokens") or masker.get("fraction")
+        found[name] = budget
+    assert found == expected
+    assert list(found) == list(expected)
+
+
+def test_replaced_masker_is_the_one_that_runs(run, result_folders):
+    run(*TINY, "masker@sparse_attention.maskers.oracle_top_k=random_sampling")
+    (folder,) = result_folders()
+    target = maskers_of(folder)["oracle_top_k"]["_target_"]
+    assert target == "sah.maskers.random_sampling.RandomSampling"
+
+
+def test_attention_is_another_name_of_sparse_attention(run, result_folders):
+    run(*TINY, "attention=streaming_llm")
+    again = run(*TINY, "sparse_attention=streaming_llm")
+    assert len(result_folders()) == 1
+    assert result_folders()[0].name in again.stdout
+
+
+@pytest.mark.parametrize("flag", [["--cfg", "job"], ["--cfg", "all"], ["--info", "defaults"]])
+def test_attention_works_with_hydras_own_flags(run, flag):
+    done = run(*TINY, "attention=dense", *flag)
+    assert done.returncode == 0, done.stderr
+    assert "dense" in done.stdout
+
+
+def test_help_lists_the_options_of_attention(run):
+    help_text = run("--help").stdout
+    groups = [line for line in help_text.splitlines() if line.startswith("attention:")]
+    assert groups == [
+        "attention: "
+        + ", ".join(sorted(path.stem for path in (ROOT / "conf/sparse_attention").glob("*.yaml")))
+    ]
+
+
+def test_study_file_outside_the_repository_composes(run, tmp_path, result_folders):
+    study = tmp_path / "studies"
+    study.mkdir()
+    (study / "small.yaml").write_text(
+        "defaults:\n  - config\n  - override model: tiny\n  - override benchmark: mock\n"
+        "  - override attention: streaming_llm\n  - _self_\n"
+        "benchmark:\n  limit: 1\n"
+    )
+    done = run("--config-dir", "studies", "--config-name", "small")
+    assert done.returncode == 0, done.stderr
+    (folder,) = result_folders()
+    assert json.loads((folder / "results.json").read_text())["attention"] == "streaming_llm"
+
+
+def test_own_attention_file_outside_the_repository_composes(run, tmp_path, result_folders):
+    own = tmp_path / "own" / "sparse_attention"
+    own.mkdir(parents=True)
+    (own / "wide.yaml").write_text(
+        "defaults:\n  - /masker@maskers.local: local\n  - _self_\n"
+        "_target_: sah.attention.SparseAttention\nname: wide\n"
+        "maskers:\n  local:\n    tokens: 128\n"
+    )
+    done = run("--config-dir", "own", *TINY, "sparse_attention=wide")
+    assert done.returncode == 0, done.stderr
+    assert maskers_of(result_folders()[0])["local"]["tokens"] == 128

@@ -1,0 +1,187 @@
+"""One experiment, called as a user calls it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ("model=tiny", "benchmark=mock")
+
+# An experiment long enough to be stopped in the middle.
+LONG = (
+    "model=tiny",
+    "benchmark=ruler",
+    "benchmark.subset=[niah_single_1,niah_single_2]",
+    "benchmark.samples=6",
+    "benchmark.context_tokens=800",
+    "metric_logging=full",
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the long experiment, run without interruption."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    subprocess.run([sys.executable, str(ROOT / "run.py"), *LONG], cwd=folder, check=True)
+    (results,) = folder.glob("outputs/*/*/*/*/results.json")
+    return results.parent
+
+
+def test_run_writes_every_file_and_shows_the_result(run, result_folders):
+    done = run(*TINY)
+    assert done.returncode == 0, done.stderr
+    (folder,) = result_folders()
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml",
+        "overrides.yaml",
+        "predictions.jsonl",
+        "micro_metrics.jsonl",
+        "scores.jsonl",
+        "results.json",
+        "run.log",
+    }
+    for expected in ("mock", "density", "output error", "tokens/s", folder.name):
+        assert expected in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()[:-1]) <= 80
+
+
+def test_finished_experiment_is_not_computed_again(run, result_folders):
+    run(*TINY)
+    (folder,) = result_folders()
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    again = run("benchmark=mock", "model=tiny", "attention=sparse")
+    assert again.returncode == 0
+    assert folder.name in again.stdout
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_resume_false_computes_again_in_the_same_directory(run, result_folders, answers):
+    run(*TINY)
+    (folder,) = result_folders()
+    first, stamp = answers(folder), (folder / "results.json").stat().st_mtime_ns
+    again = run(*TINY, "resume=false")
+    assert again.returncode == 0, again.stderr
+    assert result_folders() == [folder]
+    assert (folder / "results.json").stat().st_mtime_ns != stamp
+    assert answers(folder) == first
+    assert not (folder / ".previous").exists()
+
+
+def test_all_attentions_see_the_same_input(run, result_folders, answers):
+    for attention in ("dense", "sparse", "streaming_llm"):
+        run(*TINY, f"attention={attention}")
+    hashes = [[line["input_hash"] for line in answers(folder)] for folder in result_folders()]
+    assert len(hashes) == 3
+    assert hashes[0] == hashes[1] == hashes[2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_run_goes_on_to_the_results_of_an_undisturbed_one(
+    number: signal.Signals,
+    run: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    answers: Callable[[Path], list[dict[str, Any]]],
+    undisturbed: Path,
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *LONG],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait_for_answers(tmp_path / "outputs", 3)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert (
+        process.returncode
+        == {
+            signal.SIGINT: 130,
+            signal.SIGTERM: 143,
+            signal.SIGKILL: -9,
+        }[number]
+    ), errors
+    assert "Traceback" not in errors
+    (predictions,) = tmp_path.glob("outputs/*/*/*/*/predictions.jsonl")
+    folder = predictions.parent
+    assert 3 <= len(predictions.read_text().splitlines()) < 12
+    if number != signal.SIGKILL:
+        error = json.loads((folder / "error.json").read_text())
+        assert error["category"] == "interrupt"
+        assert not (folder / ".claim").exists()
+
+    resumed = run(*LONG)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "already answered" in resumed.stderr
+    assert answers(folder) == answers(undisturbed)
+    assert _metrics(folder) == _metrics(undisturbed)
+    assert (folder / "scores.jsonl").read_bytes() == (undisturbed / "scores.jsonl").read_bytes()
+    assert not (folder / "error.json").exists()
+
+
+def test_timeout_keeps_what_was_answered(run, tmp_path):
+    done = run(*LONG, "timeout_minutes=0.02")
+    assert done.returncode == 1
+    assert done.stderr.startswith("timeout: ") or "\ntimeout: " in done.stderr
+    assert "Traceback" not in done.stderr
+    (error,) = tmp_path.glob("outputs/*/*/*/*/error.json")
+    assert json.loads(error.read_text())["category"] == "timeout"
+    finished = run(*LONG)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_second_process_leaves_a_running_experiment_alone(run, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *LONG],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _wait_for_answers(tmp_path / "outputs", 1)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        second = run(*LONG)
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert second.returncode == 1
+    assert f"process {process.pid}" in second.stderr
+    assert process.wait(timeout=60) == 0
+    (predictions,) = tmp_path.glob("outputs/*/*/*/*/predictions.jsonl")
+    assert len(predictions.read_text().splitlines()) == 12
+
+
+def test_damaged_results_are_refused_and_left_as_they_are(run, result_folders):
+    run(*TINY)
+    (folder,) = result_folders()
+    (folder / "results.json").write_text('{"schema": 1, "fing')
+    done = run(*TINY)
+    assert done.returncode == 1
+    assert "results.json is damaged" in done.stderr
+    assert "resume=false" in done.stderr
+    assert (folder / "results.json").read_text() == '{"schema": 1, "fing'
+
+
+def _wait_for_answers(root: Path, count: int) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for path in root.glob("*/*/*/*/predictions.jsonl"):
+            if len(path.read_text().splitlines()) >= count:
+                return
+        time.sleep(0.005)
+    raise TimeoutError(f"no {count} answers below {root}; environment {os.environ.get('HF_HOME')}")
+
+
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "micro_metrics.jsonl").read_text().splitlines()
+    return [
+        {key: value for key, value in json.loads(line).items() if key != "timestamp"}
+        for line in lines
+    ]

@@ -1,0 +1,86 @@
+"""The matrix: models times attentions, finished cells skipped, mistakes refused up front."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# Verbatim from the mission of this project.
+MATRIX = ("-m", "model=llama,mistral", "attention=dense,sparse", "benchmark=mock")
+
+
+def test_matrix_makes_four_directories_and_a_second_run_computes_nothing(
+    run, hub_cache, result_folders, answers
+):
+    first = run(*MATRIX, environment=hub_cache)
+    assert first.returncode == 0, first.stderr
+    folders = result_folders()
+    assert [(path.parts[-4], path.parts[-3]) for path in folders] == [
+        ("llama", "dense"),
+        ("llama", "sparse"),
+        ("mistral", "dense"),
+        ("mistral", "sparse"),
+    ]
+    before = [(folder / "results.json").stat().st_mtime_ns for folder in folders]
+    second = run(*MATRIX, environment=hub_cache)
+    assert second.returncode == 0, second.stderr
+    assert "4 finished already" in second.stderr
+    assert [(folder / "results.json").stat().st_mtime_ns for folder in folders] == before
+    texts = [tuple(line["text"] for line in answers(folder)) for folder in folders]
+    assert texts[0] != texts[2], "llama and mistral are different models"
+
+
+def test_killed_sweep_goes_on_to_identical_predictions(
+    run, hub_cache, tmp_path, result_folders, answers
+):
+    run(*MATRIX, "output_root=undisturbed", environment=hub_cache)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *MATRIX],
+        cwd=tmp_path,
+        env={**os.environ, **hub_cache},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 60
+    while len(list(tmp_path.glob("outputs/*/*/*/*/predictions.jsonl"))) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    unfinished = 4 - len(result_folders())
+    assert unfinished > 0
+    resumed = run(*MATRIX, environment=hub_cache)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{4 - unfinished} finished already" in resumed.stderr
+    for folder in result_folders():
+        relative = folder.relative_to(tmp_path / "outputs")
+        assert answers(folder) == answers(tmp_path / "undisturbed" / relative)
+
+
+def test_two_spellings_of_one_cell_run_once(run, result_folders):
+    done = run("-m", "model=tiny", "benchmark=mock", "generation.temperature=0,0.0")
+    assert done.returncode == 0, done.stderr
+    assert len(result_folders()) == 1
+    assert "1 the same as another" in done.stderr
+
+
+def test_cell_that_cannot_work_stops_the_sweep_before_anything_runs(run, tmp_path):
+    done = run("-m", "model=tiny", "benchmark=mock", "benchmark.limit=1,0,-1")
+    assert done.returncode == 1
+    assert "2 of 3 experiments cannot work" in done.stderr
+    assert "benchmark.limit=0" in done.stderr
+    assert "benchmark.limit=-1" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("outputs/*/*/*/*"))
+
+
+def test_failed_cell_does_not_stop_the_others(run, tmp_path, result_folders):
+    (tmp_path / "empty").mkdir()
+    done = run("-m", "benchmark=mock", "model=hf", "model.name_or_path=empty", "seed=1,2")
+    assert done.returncode == 1
+    errors = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/*/*/*/*/error.json")]
+    assert [error["category"] for error in errors] == ["model_not_found", "model_not_found"]
