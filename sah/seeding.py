@@ -9,6 +9,8 @@ def derive(seed: int, *parts: str | int) -> int:
     The same arguments give the same seed on every machine and Python version; any
     other combination gives an unrelated one.
     """
-    text = "\x1f".join([str(seed), *(f"{type(part).__name__}:{part}" for part in parts)])
+    # A separator inside a part is doubled, so that it never looks like one between parts.
+    named = [f"{type(part).__name__}:{part}".replace("\x1f", "\x1f\x1f") for part in parts]
+    text = "\x1f".join([str(seed), *named])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

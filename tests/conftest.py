@@ -13,8 +13,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Two test processes share two cores: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hydra
 import pytest
+from hydra import initialize_config_dir
 from jaxtyping import install_import_hook
+from omegaconf import DictConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,6 +40,17 @@ def tiny() -> Any:
     from sah.models.tiny import TinyModel
 
     return TinyModel().load()
+
+
+@pytest.fixture
+def compose() -> Callable[..., DictConfig]:
+    """Compose the configuration from overrides, as the command line does."""
+
+    def call(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return hydra.compose("config", list(overrides))
+
+    return call
 
 
 @pytest.fixture

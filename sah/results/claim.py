@@ -88,7 +88,9 @@ class Claim:
 
     def _remove_if_dead(self) -> None:
         holder = self._holder()
-        if not holder:
+        # A machine that crashed may leave an empty file: that is an owner without a host,
+        # dead when it is old.
+        if not holder and not self.path.exists():
             return
         age = self._seconds_since_heartbeat()
         if not _is_dead(holder, age):

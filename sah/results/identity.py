@@ -45,8 +45,9 @@ def sanitise(name: Any) -> str:
 
     Two names that become equal still differ in the fingerprint.
     """
-    safe = re.sub(r'[/\\:*?"<>|\x00-\x20]+', "-", str(name)).lstrip(".-").rstrip(". ")
-    return safe[:100] or "unnamed"
+    safe = re.sub(r'[/\\:*?"<>|\x00-\x20]+', "-", str(name)).lstrip(".-")
+    # File systems count bytes.
+    return safe.encode()[:100].decode(errors="ignore").rstrip(". ") or "unnamed"
 
 
 def _subset_name(subset: Any) -> str:

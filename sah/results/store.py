@@ -180,6 +180,9 @@ class ResultStore:
         aside = self.path(PREVIOUS)
         if not present:
             return
+        if self.path(RESULTS).exists():
+            # What waits is older than a complete result: `complete` was killed at its end.
+            shutil.rmtree(aside, ignore_errors=True)
         if aside.exists():
             logger.info("%s: dropping an unfinished repetition", self.directory)
             for path in present:

@@ -1,0 +1,63 @@
+"""Predictions, and stores to put them in."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from omegaconf import OmegaConf
+
+from sah.results.store import ResultStore
+from sah.types import Prediction
+
+
+@pytest.fixture
+def prediction() -> Callable[..., Prediction]:
+    """Make a prediction from its id and whatever else matters to the test."""
+
+    def make(example_id: str, **fields: Any) -> Prediction:
+        values = {
+            "task": "task",
+            "text": f"answer to {example_id}: “no\nyes”",
+            "input_hash": "0" * 24,
+            "finish_reason": "eos",
+            "context_tokens": 10,
+            "question_tokens": 5,
+            "new_tokens": 3,
+            "prefill_seconds": None,
+            "decode_seconds": 0.5,
+            "density": 0.25,
+        }
+        return Prediction(example_id=example_id, **{**values, **fields})
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The output directory of one experiment."""
+    return tmp_path / "outputs" / "model" / "fingerprint"
+
+
+@pytest.fixture
+def claimed() -> Callable[..., AbstractContextManager[None]]:
+    """Claim a store as the experiment does."""
+
+    def claim(store: ResultStore, *, resume: bool = True) -> AbstractContextManager[None]:
+        return store.claimed(OmegaConf.create({"seed": 0}), ["seed=0"], resume)
+
+    return claim
+
+
+@pytest.fixture
+def lines() -> Callable[[Path], list[dict[str, Any]]]:
+    """Read a file of JSON lines, every one of which must be whole."""
+
+    def read(path: Path) -> list[dict[str, Any]]:
+        content = path.read_bytes()
+        assert content == b"" or content.endswith(b"\n")
+        return [orjson.loads(line) for line in content.splitlines()]
+
+    return read

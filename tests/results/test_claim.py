@@ -1,0 +1,238 @@
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sah.errors import Busy
+from sah.results import claim as claim_module
+from sah.results.claim import Claim, is_alive
+
+# Claims a directory once a file exists, says so, and holds it until a line arrives.
+HOLDER = """
+import sys
+from pathlib import Path
+from sah.errors import Busy
+from sah.results.claim import Claim
+
+print("ready", flush=True)
+while not Path(sys.argv[2]).exists():
+    pass
+try:
+    with Claim(Path(sys.argv[1])) as claim:
+        print("claimed", flush=True)
+        sys.stdin.readline()
+        claim.check()
+        print("held", flush=True)
+except Busy as error:
+    print("busy", error, flush=True)
+"""
+
+
+@pytest.fixture
+def start():
+    """Start processes that claim a directory; whatever is left of them ends with the test."""
+    started = []
+
+    def begin(folder, *, once=Path("/")):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(folder), str(once)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def put_claim(tmp_path):
+    """Leave a claim file as another process would, with a heartbeat so many seconds ago."""
+
+    def put(seconds_ago=0.0, **holder):
+        path = tmp_path / ".claim"
+        path.write_text(json.dumps({"token": "another", "pid": os.getpid(), **holder}))
+        then = time.time() - seconds_ago
+        os.utime(path, (then, then))
+        return path
+
+    return put
+
+
+def my_start_time():
+    """Field 22 of /proc/self/stat, as proc(5) numbers them."""
+    with open("/proc/self/stat") as file:
+        return file.read().rpartition(")")[2].split()[22 - 3]
+
+
+def test_a_claim_is_released_at_the_end(tmp_path):
+    with Claim(tmp_path) as claim:
+        assert claim.path.exists()
+        assert is_alive(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert is_alive(tmp_path) is None
+
+
+def test_a_claim_is_released_after_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), Claim(tmp_path):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_process_is_told_who_is_busy(tmp_path, start):
+    with Claim(tmp_path) as claim:
+        answer = start(tmp_path).communicate(timeout=60)[0]
+        assert answer.startswith("busy")
+        assert f"process {os.getpid()} on {socket.gethostname()}" in answer
+        claim.check()
+
+
+def test_a_living_process_keeps_its_claim_whatever_its_heartbeat(tmp_path, start):
+    process = start(tmp_path)
+    assert process.stdout.readline() == "claimed\n"
+    os.utime(tmp_path / ".claim", (0, 0))
+    with pytest.raises(Busy, match=f"process {process.pid} "), Claim(tmp_path):
+        pass
+    assert process.communicate("\n", timeout=60)[0] == "held\n"
+
+
+def test_a_second_claim_of_the_same_process_is_busy_too(tmp_path):
+    with Claim(tmp_path) as claim:
+        with pytest.raises(Busy), Claim(tmp_path):
+            pass
+        claim.check()
+
+
+def test_a_killed_owner_is_followed(tmp_path, start):
+    process = start(tmp_path)
+    assert process.stdout.readline() == "claimed\n"
+    process.kill()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert is_alive(tmp_path) is False
+    with Claim(tmp_path) as claim:
+        claim.check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_zombie_is_dead(tmp_path, start):
+    """Killed, and not waited for by its parent."""
+    process = start(tmp_path)
+    assert process.stdout.readline() == "claimed\n"
+    process.kill()
+    # Its end of the pipe closes when the process is gone; `wait` would bury it.
+    assert select.select([process.stdout], [], [], 60)[0]
+    assert process.stdout.read() == ""
+    while is_alive(tmp_path):
+        time.sleep(0.01)
+    with Claim(tmp_path) as claim:
+        claim.check()
+
+
+def test_a_process_id_that_was_used_again_is_not_the_owner(tmp_path, put_claim):
+    put_claim(host=socket.gethostname(), process_start=f"{int(my_start_time()) - 1}")
+    assert is_alive(tmp_path) is False
+    with Claim(tmp_path) as claim:
+        claim.check()
+
+
+def test_the_same_process_id_and_start_is_the_owner(tmp_path, put_claim):
+    put_claim(host=socket.gethostname(), process_start=my_start_time())
+    assert is_alive(tmp_path) is True
+    with pytest.raises(Busy), Claim(tmp_path):
+        pass
+
+
+def test_a_fresh_heartbeat_on_another_host_is_alive(tmp_path, put_claim):
+    path = put_claim(seconds_ago=100, host="another-host", process_start="1")
+    assert is_alive(tmp_path) is True
+    with pytest.raises(Busy, match=r"another-host \(last sign of life 100 s ago\)"):
+        Claim(tmp_path).__enter__()
+    assert json.loads(path.read_text())["token"] == "another"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_old_heartbeat_on_another_host_is_dead(tmp_path, put_claim):
+    """Though a process of this host has the same id and start time."""
+    put_claim(seconds_ago=1000, host="another-host", process_start=my_start_time())
+    assert is_alive(tmp_path) is False
+    with Claim(tmp_path) as claim:
+        claim.check()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_an_unreadable_claim_counts_by_its_age(tmp_path, content):
+    """A machine that loses power leaves empty files."""
+    path = tmp_path / ".claim"
+    path.write_text(content)
+    with pytest.raises(Busy):
+        Claim(tmp_path).__enter__()
+    os.utime(path, (0, 0))
+    with Claim(tmp_path) as claim:
+        claim.check()
+
+
+def test_the_heartbeat_keeps_a_claim_fresh(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim_module, "HEARTBEAT_SECONDS", 0.01)
+    with Claim(tmp_path) as claim:
+        os.utime(claim.path, (0, 0))
+        give_up = time.monotonic() + 60
+        while claim.path.stat().st_mtime == 0 and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert claim.path.stat().st_mtime > 0
+
+
+def test_an_owner_that_lost_its_claim_is_told_and_leaves_the_new_one(tmp_path, put_claim):
+    claim = Claim(tmp_path)
+    with claim:
+        claim.check()
+        path = put_claim(host="another-host")
+        with pytest.raises(Busy, match="taken over"):
+            claim.check()
+    assert json.loads(path.read_text())["token"] == "another"
+
+
+def test_an_owner_whose_claim_is_gone_is_told(tmp_path):
+    with Claim(tmp_path) as claim:
+        claim.path.unlink()
+        with pytest.raises(Busy):
+            claim.check()
+
+
+def test_a_claim_renewed_while_it_was_taken_over_is_put_back(tmp_path, put_claim, monkeypatch):
+    """Another taker was faster: between our look and our rename the claim became its own."""
+    put_claim(host="another-host", seconds_ago=1000)
+    real_rename = os.rename
+
+    def late_rename(one, other):
+        put_claim(host="another-host", token="faster")
+        real_rename(one, other)
+
+    monkeypatch.setattr(os, "rename", late_rename)
+    with pytest.raises(Busy):
+        Claim(tmp_path).__enter__()
+    assert json.loads((tmp_path / ".claim").read_text())["token"] == "faster"
+    assert [path.name for path in tmp_path.iterdir()] == [".claim"]
+
+
+def test_of_several_processes_one_takes_over(tmp_path, start, put_claim):
+    put_claim(seconds_ago=1000, host="another-host")
+    racing = [start(tmp_path, once=tmp_path / "go") for _ in range(6)]
+    (tmp_path / "go").touch()
+    said = [process.stdout.readline() for process in racing]
+    # All have claimed or given up by now; who claimed checks again, as before each write.
+    ends = [said[n] + process.communicate("\n", timeout=60)[0] for n, process in enumerate(racing)]
+    assert sum("held" in end for end in ends) == 1
+    assert sum("busy" in end for end in ends) == 5
+    assert list(tmp_path.iterdir()) == [tmp_path / "go"]

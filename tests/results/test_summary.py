@@ -1,0 +1,91 @@
+import math
+
+import pytest
+
+from sah.results.summary import summarise
+from sah.types import Score
+
+
+@pytest.fixture
+def summary(prediction):
+    """Summarise (task, score) pairs, with fields of their predictions."""
+
+    def make(pairs, fields=None):
+        scores = [
+            Score(example_id=str(number), task=task, score=score)
+            for number, (task, score) in enumerate(pairs)
+        ]
+        predictions = [
+            prediction(score.example_id, task=score.task, **given)
+            for score, given in zip(scores, fields or [{}] * len(scores), strict=True)
+        ]
+        return summarise(predictions, scores, load_seconds=2.5)
+
+    return make
+
+
+def test_tasks_have_means_and_standard_errors(summary):
+    tasks = summary([("a", 1.0), ("b", 0.5), ("a", 0.0), ("b", 0.5), ("a", 1.0)])["tasks"]
+    # Sample variance of 1, 0, 1 is 1/3; its mean's variance a third of that.
+    assert tasks["a"] == {"score": pytest.approx(2 / 3), "stderr": pytest.approx(1 / 3), "n": 3}
+    assert tasks["b"] == {"score": 0.5, "stderr": 0.0, "n": 2}
+    assert list(tasks) == ["a", "b"]
+
+
+def test_overall_score_is_the_mean_of_the_tasks_whatever_their_sizes(summary):
+    overall = summary([("a", 1.0), ("b", 0.0), ("b", 0.0), ("b", 0.0)])
+    assert overall["score"] == 0.5
+    assert overall["n"] == 4
+
+
+def test_overall_standard_error_follows_from_those_of_the_tasks(summary):
+    overall = summary([("a", 1.0), ("a", 0.0), ("b", 1.0), ("b", 0.0)])
+    # Each task: sd √½, over √2 samples: ½. The mean of two: √(¼ + ¼) / 2.
+    assert overall["tasks"]["a"]["stderr"] == pytest.approx(0.5)
+    assert overall["stderr"] == pytest.approx(math.sqrt(0.5) / 2)
+
+
+def test_of_one_task_both_standard_errors_are_the_same(summary):
+    overall = summary([("a", 1.0), ("a", 0.0), ("a", 0.25)])
+    assert overall["stderr"] == pytest.approx(overall["tasks"]["a"]["stderr"])
+
+
+@pytest.mark.parametrize("pairs", [[("a", 1.0)], [("a", 1.0), ("a", 0.0), ("b", 1.0)]])
+def test_one_sample_has_no_standard_error(summary, pairs):
+    overall = summary(pairs)
+    assert overall["stderr"] is None
+    assert overall["tasks"][pairs[-1][0]]["stderr"] is None
+
+
+def test_what_was_not_measured_is_none(summary):
+    overall = summary([("a", 1.0), ("a", 0.0)])
+    assert overall["output_error"] is None
+    assert overall["recall"] is None
+
+
+def test_measurements_are_means_over_the_examples_that_have_them(summary):
+    fields = [
+        {"density": 0.1, "output_error": 0.2, "recall": None},
+        {"density": 0.2, "output_error": None, "recall": None},
+        {"density": 0.6, "output_error": 0.0, "recall": 1.0},
+    ]
+    overall = summary([("a", 0.0), ("b", 0.0), ("b", 0.0)], fields)
+    assert overall["density"] == pytest.approx(0.3)
+    assert overall["output_error"] == pytest.approx(0.1)
+    assert overall["recall"] == 1.0
+
+
+def test_a_prefill_is_counted_once_for_all_questions_of_a_context(summary):
+    fields = [
+        {"prefill_seconds": 3.0, "context_tokens": 100, "new_tokens": 2, "decode_seconds": 0.5},
+        {"prefill_seconds": None, "context_tokens": 100, "new_tokens": 3, "decode_seconds": 0.25},
+        {"prefill_seconds": 1.0, "context_tokens": 40, "new_tokens": 4, "decode_seconds": 0.25},
+    ]
+    timing = summary([("a", 0.0)] * 3, fields)["timing"]
+    assert timing == {
+        "load_seconds": 2.5,
+        "prefill_seconds": 4.0,
+        "decode_seconds": 1.0,
+        "context_tokens": 140,
+        "new_tokens": 9,
+    }
