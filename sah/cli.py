@@ -31,10 +31,12 @@ class ExperimentFailed(CompactHydraException):
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
 def _hydra_main(config: DictConfig) -> float | None:
     from sah.job import compute
+    from sah.progress import quiet_libraries
     from sah.report.table import show_results
 
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    quiet_libraries()
     try:
         results = compute(config, overrides)
     except Exception as error:

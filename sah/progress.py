@@ -13,6 +13,14 @@ logger = logging.getLogger(__name__)
 _LINE_EVERY_SECONDS = 30.0
 
 
+def quiet_libraries() -> None:
+    """Keep the progress bars of transformers out of log files."""
+    if not Console(stderr=True).is_terminal:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 class Progress:
     """Counts examples; shows how many are done, the score so far, and the time left."""
 

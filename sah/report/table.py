@@ -1,6 +1,5 @@
 """The small table at the end of an experiment."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ def show_results(results: dict[str, Any], folder: Path) -> None:
     """Show the scores of one experiment and where its files are; fits 80 columns."""
     console = Console(highlight=False)
     console.print(Text(_title(results), style="bold"))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in ("task", "score", "stderr", "n"):
         table.add_column(column, justify="left" if column == "task" else "right")
     for task, values in results["tasks"].items():
@@ -35,7 +34,13 @@ def show_results(results: dict[str, Any], folder: Path) -> None:
         f"decode {_rate(timing['new_tokens'], timing['decode_seconds'])}"
     )
     # Never folded or cut: a path is there to be copied.
-    console.print(Text(os.path.relpath(folder)), soft_wrap=True)
+    console.print(Text(_shortest(folder)), soft_wrap=True)
+
+
+def _shortest(folder: Path) -> str:
+    """Relative below the current directory, absolute elsewhere."""
+    folder = folder.absolute()
+    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
 
 
 def _title(results: dict[str, Any]) -> str:

@@ -1,0 +1,79 @@
+"""The README's commands are run, and its example masker is added, word for word."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Code blocks of a language, each with the paragraph before it."""
+    return re.findall(rf"([^\n]*)\n\n```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = [line for _, block in blocks("sh") for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout with the README's masker in it."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("sah", "conf", "hydra_plugins", "tests"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in ("run.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    written = 0
+    for before, content in blocks("python") + blocks("yaml"):
+        (path,) = re.findall(r"`([\w/.]+\.(?:py|yaml))`", before)
+        (folder / path).write_text(content, encoding="utf-8")
+        written += 1
+    assert written == 3, "a masker takes one file, one yaml and one test"
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_readme_command_works(command, checkout, hub_cache):
+    program, *arguments = shlex.split(command)
+    programs = {
+        "python": [sys.executable],
+        "sah": [sys.executable, "-c", "from sah.cli import main; main()"],
+    }
+    done = subprocess.run(
+        [*programs[program], *arguments],
+        cwd=checkout,
+        env={**os.environ, **hub_cache, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or "experiments" in done.stderr
+
+
+def test_example_masker_passes_its_own_and_the_contract_tests(checkout):
+    command = [sys.executable, "-m", "pytest", "-n", "0", "tests/maskers", "-k", "strided"]
+    done = subprocess.run(
+        command,
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout
+    (passed,) = re.findall(r"(\d+) passed", done.stdout)
+    assert int(passed) > 5, "the contract tests found the new option by themselves"
+
+
+def test_readme_names_every_option_of_every_group():
+    for group in ("model", "sparse_attention", "masker", "benchmark", "metric_logging", "protocol"):
+        for path in (ROOT / "conf" / group).glob("*.yaml"):
+            assert f"`{path.stem}`" in README, f"{group}={path.stem} is missing in the README"
