@@ -51,7 +51,7 @@ class Budget:
         return wanted, math.ceil(total * self.fraction - 1e-9)
 
 
-def require_tokens(name: str, tokens: int) -> None:
+def require_tokens(name: str, tokens: object) -> None:
     """Check a number of tokens.
 
     Raises:
@@ -64,7 +64,7 @@ def require_tokens(name: str, tokens: int) -> None:
         )
 
 
-def require_fraction(name: str, field: str, value: float) -> None:
+def require_fraction(name: str, field: str, value: object) -> None:
     """Check a share.
 
     Raises:

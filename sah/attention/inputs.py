@@ -5,7 +5,7 @@
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol, Self, TypeVar, cast
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ from torch import Tensor
 from sah.seeding import derive
 
 
+@runtime_checkable
 class KeyIndex(Protocol):
     """What a masker keeps about the keys of one layer, so as not to read them all again."""
 
@@ -131,7 +132,7 @@ class AttentionInputs:
             index.append(self.key[:, :, index.length :], self.value[:, :, index.length :])
         return index
 
-    def chunks(self, queries: int) -> list[Self]:
+    def chunks(self, queries: int) -> "list[AttentionInputs]":
         """Split into consecutive chunks of at most `queries` queries each."""
         total = self.query.shape[2]
         if queries >= total:

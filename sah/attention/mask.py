@@ -3,7 +3,6 @@
 # B batch, H query heads, Q queries, K keys
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,7 +25,7 @@ class AttentionMask:
     """Weights of the selected keys; None while every selected key has weight 1."""
 
     @classmethod
-    def empty(cls, inputs: AttentionInputs) -> Self:
+    def empty(cls, inputs: AttentionInputs) -> "AttentionMask":
         """Start a fold: nothing is selected yet."""
         shape = (*inputs.query.shape[:3], inputs.key.shape[2])
         nothing = torch.zeros(shape, dtype=torch.bool, device=inputs.query.device)
@@ -48,7 +47,7 @@ class AttentionMask:
         self,
         keys: Bool[Tensor, "#B #H #Q K"],
         weight: Float[Tensor, "#B #H #Q #K"] | None = None,
-    ) -> Self:
+    ) -> "AttentionMask":
         """Select more keys, with weight 1 or the weight given.
 
         What is invisible is left out, and a key that is selected already keeps the
@@ -63,7 +62,7 @@ class AttentionMask:
                 else (sampled_weight)
             )
             sampled_weight = torch.where(added, 1.0 if weight is None else weight, before)
-        return type(self)(
+        return AttentionMask(
             visible=self.visible,
             selected=self.selected | added,
             sampled_weight=sampled_weight,
