@@ -1,0 +1,102 @@
+"""Attention problems for maskers: large enough for the methods as configured, small to run."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from sah.attention import AttentionInputs, AttentionMask, Masker
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+@pytest.fixture(scope="session")
+def make_inputs() -> Callable[..., AttentionInputs]:
+    """Random queries, keys and values; causal, with `padding[b]` invisible keys on the left.
+
+    `other_rows` draws every row but the first anew.
+    """
+
+    def make(
+        *,
+        heads: int = 4,
+        groups: int = 2,
+        queries: int = 1,
+        keys: int = 200,
+        dim: int = 16,
+        padding: Sequence[int] = (0,),
+        seed: int = 0,
+        run_seed: int = 0,
+        other_rows: int = 0,
+    ) -> AttentionInputs:
+        def normal(*shape: int, kind: int) -> Tensor:
+            rows = []
+            for row in range(len(padding)):
+                generator = torch.Generator().manual_seed(
+                    1000 * seed + 100 * kind + 10 * row + (other_rows if row else 0)
+                )
+                rows.append(torch.randn(*shape, generator=generator))
+            return torch.stack(rows)
+
+        position = torch.arange(keys)
+        causal = position <= torch.arange(keys - queries, keys)[:, None]
+        real = position >= torch.tensor(padding)[:, None, None, None]
+        return AttentionInputs(
+            # Peaked enough that some keys matter and most do not.
+            query=3 * normal(heads, queries, dim, kind=0),
+            key=normal(groups, keys, dim, kind=1),
+            value=normal(groups, keys, dim, kind=2),
+            visible=causal & real,
+            scaling=dim**-0.5,
+            first_position=keys - queries,
+            context_length=keys - queries,
+            seed=run_seed,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def some_mask() -> Callable[[AttentionInputs], AttentionMask]:
+    """What earlier maskers may have left: some keys of weight 1, some sampled ones."""
+
+    def make(inputs: AttentionInputs) -> AttentionMask:
+        generator = torch.Generator().manual_seed(7)
+        noise = torch.rand(*inputs.query.shape[:3], inputs.key.shape[2], generator=generator)
+        weight = 1 + 9 * torch.rand(noise.shape, generator=generator)
+        mask = AttentionMask.empty(inputs).add(noise < 0.1)
+        return mask.add((noise > 0.1) & (noise < 0.2), weight)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def configured_masker() -> Callable[..., Masker]:
+    """The masker of a yaml in conf/masker, with other values for some of its parameters."""
+
+    def make(name: str, **changes: object) -> Masker:
+        config = OmegaConf.load(CONF / "masker" / f"{name}.yaml")
+        masker: Masker = instantiate(OmegaConf.merge(config, changes), _convert_="all")
+        return masker
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def composed() -> Callable[..., DictConfig]:
+    """The sparse_attention group of the whole configuration, composed from overrides."""
+
+    @cache
+    def call(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config: DictConfig = hydra.compose("config", list(overrides)).sparse_attention
+            return config
+
+    return call
