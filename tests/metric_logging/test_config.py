@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+
+from sah.metric_logging import MetricLogging, MicroMetricLogger
+
+OPTIONS = sorted(
+    path.stem
+    for path in (Path(__file__).resolve().parents[2] / "conf" / "metric_logging").glob("*.yaml")
+)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_the_group_makes_a_logger(option, compose, path):
+    logging = instantiate(compose(f"metric_logging={option}").metric_logging, _convert_="all")
+    assert isinstance(logging, MetricLogging)
+    assert logging.name == option
+    logger = logging.logger(path, seed=0, records_logged=0)
+    assert logger.get_enabled_metrics() <= MicroMetricLogger.get_registered_metrics().keys()
+    logger.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sampling_factor": 1.5}, r"sampling_factor must be in \[0, 1\], got 1.5"),
+        ({"sampling_factor": -0.1}, r"sampling_factor must be in \[0, 1\], got -0.1"),
+        ({"sampling_factor": float("nan")}, r"sampling_factor must be in \[0, 1\]"),
+        ({"sampling_factor": "much"}, "sampling_factor"),
+        ({"max_records": -1}, "max_records"),
+        ({"max_records": 1.5}, "max_records"),
+        ({"max_records": True}, "max_records"),
+        ({"flush_every": 0}, "flush_every"),
+        ({"flush_interval": 0}, "flush_interval"),
+        ({"enabled_metrics": ["research_attention_recal"]}, "known are.*research_attention_recall"),
+        ({"enabled_metrics": None}, "enabled_metrics"),
+        ({"name": 3}, "name"),
+    ],
+)
+def test_what_cannot_work_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MetricLogging(**{"name": "name", "enabled_metrics": "all", **settings})
+
+
+def test_settings_reach_the_logger(path):
+    logging = MetricLogging(
+        name="name", enabled_metrics=["number"], max_records=7, sampling_factor=0.25
+    )
+    logger = logging.logger(path, seed=0, records_logged=3)
+    assert logger.get_enabled_metrics() == {"number"}
+    assert logger.get_max_records() == 7
+    assert logger.get_records_remaining() == 4
+    assert logger.get_sampling_factor() == 0.25
+    logger.close()
+
+
+def test_without_metrics_the_path_is_never_touched(path):
+    logging = MetricLogging(name="off", enabled_metrics=[])
+    logger = logging.logger(path, seed=0, records_logged=0)
+    assert not logger.log("number", 1.0)
+    logger.close()
+    assert not path.parent.exists()

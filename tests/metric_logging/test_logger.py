@@ -1,0 +1,557 @@
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+import torch
+
+from sah.metric_logging import MicroMetricLogger
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    """Start a Python program that finds a logger's path in sys.argv[1]."""
+    started = []
+
+    def run(program, path):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+# -- metrics that exist ----------------------------------------------------------------
+
+
+def test_metrics_are_registered_with_name_and_type_without_an_instance():
+    MicroMetricLogger.register_metric("another", int)
+    assert MicroMetricLogger.get_registered_metrics()["another"] is int
+    MicroMetricLogger.register_metric("another", int)
+
+
+def test_a_name_has_one_type():
+    with pytest.raises(ValueError, match=r"'number'.*float.*int"):
+        MicroMetricLogger.register_metric("number", int)
+    assert MicroMetricLogger.get_registered_metrics()["number"] is float
+
+
+def test_the_registry_cannot_be_changed_from_outside():
+    MicroMetricLogger.get_registered_metrics()["smuggled"] = float
+    assert "smuggled" not in MicroMetricLogger.get_registered_metrics()
+
+
+def test_the_metrics_of_attention_are_registered():
+    registered = MicroMetricLogger.get_registered_metrics()
+    for name in ("density", "output_error", "recall"):
+        assert registered[f"research_attention_{name}"] is float
+
+
+def test_all_enables_what_is_registered_now(configured):
+    logger = configured(enabled_metrics="all")
+    assert logger.get_enabled_metrics() == set(MicroMetricLogger.get_registered_metrics())
+
+
+def test_a_list_enables_its_names_only(configured, records):
+    logger = configured(enabled_metrics=["number"])
+    assert logger.get_enabled_metrics() == {"number"}
+    assert logger.is_metric_enabled("number")
+    assert not logger.is_metric_enabled("vector")
+    assert logger.log("number", 1.0)
+    assert not logger.log("vector", [1.0])
+    logger.flush()
+    assert [record["metric"] for record in records()] == ["number"]
+
+
+def test_an_empty_list_enables_nothing(configured):
+    assert not configured(enabled_metrics=[]).log("number", 1.0)
+
+
+def test_an_unknown_metric_is_an_error_that_lists_the_known_ones(path):
+    with pytest.raises(ValueError, match="numbr") as caught:
+        MicroMetricLogger().configure_logging(path, ["numbr"])
+    for name in MicroMetricLogger.get_registered_metrics():
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_records": -1}, "max_records"),
+        ({"flush_every": 0}, "flush_every"),
+        ({"flush_interval": 0.0}, "flush_interval"),
+        ({"enabled_metrics": ["nothing"]}, "nothing"),
+    ],
+)
+def test_settings_that_are_refused_change_nothing(configured, path, settings, message):
+    logger = configured(enabled_metrics=["number"], max_records=5)
+    logger.log("number", 1.0)
+    with pytest.raises(ValueError, match=message):
+        logger.configure_logging(path, **settings)
+    assert logger.get_enabled_metrics() == {"number"}
+    assert logger.get_max_records() == 5
+    assert logger.get_total_records_logged() == 1
+
+
+# -- records ---------------------------------------------------------------------------
+
+
+class Caller:
+    def method(self, logger):
+        logger.log("number", 1.0)
+
+    def inner(self, logger):
+        return [logger.log("number", 1.0) for _ in range(1)]
+
+    @staticmethod
+    def static(logger):
+        logger.log("number", 1.0)
+
+
+def function(logger):
+    logger.log("number", 1.0)
+
+
+def test_a_record_has_time_metric_value_metadata_and_location(configured, records):
+    logger = configured()
+    before = datetime.now(UTC)
+    logger.begin_example("example-7")
+    assert logger.log("number", 0.25, {"layer_idx": 3, "step": 17}) is True
+    logger.flush()
+    (record,) = records()
+    assert list(record) == ["timestamp", "metric", "value", "metadata", "location"]
+    time_logged = datetime.fromisoformat(record["timestamp"])
+    assert time_logged.utcoffset() == timedelta(0)
+    assert before <= time_logged <= datetime.now(UTC)
+    assert record["metric"] == "number"
+    assert record["value"] == 0.25
+    assert record["metadata"] == {"example_id": "example-7", "layer_idx": 3, "step": 17}
+    assert record["location"] == (
+        f"{__name__}.test_a_record_has_time_metric_value_metadata_and_location"
+    )
+
+
+def test_the_location_is_the_function_or_method_that_logged(configured, records):
+    logger = configured()
+    function(logger)
+    Caller().method(logger)
+    Caller().inner(logger)
+    Caller.static(logger)
+    logger.flush()
+    assert [record["location"] for record in records()] == [
+        f"{__name__}.function",
+        f"{__name__}.Caller.method",
+        f"{__name__}.Caller.inner",
+        f"{__name__}.Caller.static",
+    ]
+
+
+def test_every_record_is_one_line_whatever_the_text_holds(configured, records):
+    logger = configured()
+    text = 'line\nbreak "quoted" \u2028 漢'
+    logger.begin_example(text)
+    logger.log("vector", [text], {"note": text})
+    logger.flush()
+    (record,) = records()
+    assert record["value"] == [text]
+    assert record["metadata"] == {"example_id": text, "note": text}
+
+
+def test_the_file_is_appended_to(configured, records):
+    for value in (1.0, 2.0):
+        logger = configured()
+        logger.log("number", value)
+        logger.close()
+    assert [record["value"] for record in records()] == [1.0, 2.0]
+
+
+# -- configuration ---------------------------------------------------------------------
+
+
+def test_configuring_again_sets_everything_and_counts_from_zero(configured, tmp_path, records):
+    logger = configured(
+        enabled_metrics=["number"],
+        max_records=10,
+        sampling_factor=0.5,
+        flush_every=2,
+        flush_interval=1.0,
+        seed=3,
+    )
+    logger.begin_example("old")
+    while logger.get_total_records_logged() < 3:
+        logger.log("number", 1.0)
+    other = tmp_path / "other.jsonl"
+    logger.configure_logging(other)
+    # What waited went to the file it was logged for.
+    assert len(records()) == 3
+    assert logger.get_total_records_logged() == 0
+    assert logger.get_enabled_metrics() == set(MicroMetricLogger.get_registered_metrics())
+    assert logger.get_max_records() is None
+    assert logger.get_records_remaining() is None
+    assert logger.get_sampling_factor() == 1.0
+    assert logger.example_mean("number") is None
+    for _ in range(999):
+        assert logger.log("number", 2.0)
+    assert not other.exists()
+    logger.log("number", 2.0)
+    written = [orjson.loads(line) for line in other.read_bytes().splitlines()]
+    assert len(written) == 1000
+    assert all(record["metadata"] == {} for record in written)
+    assert len(records()) == 3
+
+
+def test_before_configuration_nothing_is_logged():
+    logger = MicroMetricLogger()
+    assert not logger.is_logging_configured()
+    assert not logger.log("number", 1.0)
+    assert logger.get_total_records_logged() == 0
+    logger.flush()
+
+
+def test_questions_are_answered(configured):
+    logger = configured(max_records=3)
+    assert logger.is_logging_configured()
+    assert logger.get_max_records() == 3
+    answers = []
+    for _ in range(5):
+        answers.append(
+            (
+                logger.get_total_records_logged(),
+                logger.get_records_remaining(),
+                logger.is_max_records_reached(),
+            )
+        )
+        logger.log("number", 1.0)
+    assert answers == [(0, 3, False), (1, 2, False), (2, 1, False), (3, 0, True), (3, 0, True)]
+
+
+def test_after_close_nothing_is_logged(configured, records):
+    logger = configured()
+    logger.log("number", 1.0)
+    logger.close()
+    assert len(records()) == 1
+    assert not logger.is_logging_configured()
+    assert not logger.log("number", 2.0)
+    logger.close()
+    assert len(records()) == 1
+
+
+# -- the limit -------------------------------------------------------------------------
+
+
+def test_the_limit_ends_logging_for_good(configured, records):
+    logger = configured(max_records=3, flush_every=2)
+    kept = [logger.log("number", float(value)) for value in range(10)]
+    assert kept == [True] * 3 + [False] * 7
+    logger.flush()
+    logger.log("number", 10.0)
+    logger.close()
+    assert [record["value"] for record in records()] == [0.0, 1.0, 2.0]
+
+
+def test_a_limit_of_zero_logs_nothing(configured, path):
+    logger = configured(max_records=0)
+    assert not logger.log("number", 1.0)
+    logger.close()
+    assert not path.exists()
+
+
+def test_records_of_before_an_interruption_count_towards_the_limit(configured):
+    logger = configured(max_records=3, records_logged=2)
+    assert [logger.log("number", 1.0) for _ in range(3)] == [True, False, False]
+    assert logger.get_total_records_logged() == 3
+
+
+# -- sampling --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "clamped"), [(-1, 0.0), (0, 0.0), (0.3, 0.3), (1, 1.0), (7, 1.0)]
+)
+def test_the_sampling_factor_is_clamped(configured, given, clamped):
+    assert configured(sampling_factor=given).get_sampling_factor() == clamped
+
+
+def test_a_factor_of_one_keeps_all_and_zero_none(configured):
+    everything, nothing = configured(sampling_factor=1.0), configured(sampling_factor=0.0)
+    assert all(everything.log("number", 1.0) for _ in range(200))
+    assert not any(nothing.log("number", 1.0) for _ in range(200))
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.5, 0.9])
+def test_the_share_kept_is_the_sampling_factor(configured, factor):
+    logger, tries = configured(sampling_factor=factor, seed=5), 2000
+    for number in range(tries):
+        # Draws within an example, and between examples.
+        if number % 20 == 0:
+            logger.begin_example(f"example-{number}")
+        logger.log("number", 1.0)
+    # Four standard deviations of a binomial: one seed in 16,000 would fall outside.
+    tolerance = 4 * math.sqrt(tries * factor * (1 - factor))
+    assert abs(logger.get_total_records_logged() - tries * factor) < tolerance
+
+
+def test_draws_leave_the_global_generators_alone(configured):
+    random_state, torch_state = random.getstate(), torch.random.get_rng_state()
+    logger = configured(sampling_factor=0.5)
+    logger.begin_example("a")
+    for _ in range(20):
+        logger.log("number", 1.0)
+    assert random.getstate() == random_state
+    assert torch.equal(torch.random.get_rng_state(), torch_state)
+
+
+def test_draws_do_not_depend_on_the_global_generators(configured):
+    def kept():
+        logger = configured(sampling_factor=0.5, seed=1)
+        return [logger.log("number", 1.0) for _ in range(50)]
+
+    first = kept()
+    random.random()
+    assert kept() == first
+    assert set(first) == {True, False}
+
+
+def test_draws_of_an_example_do_not_depend_on_those_before(configured):
+    def kept(*before, seed=1):
+        logger = configured(sampling_factor=0.5, seed=seed)
+        for example_id, count in before:
+            logger.begin_example(example_id)
+            for _ in range(count):
+                logger.log("number", 1.0)
+        logger.begin_example("b")
+        return [logger.log("number", 1.0) for _ in range(50)]
+
+    alone = kept()
+    assert kept(("a", 7)) == alone
+    assert kept(("c", 3), ("a", 20)) == alone
+    assert kept(seed=2) != alone
+
+
+def test_examples_have_draws_of_their_own(configured):
+    logger = configured(sampling_factor=0.5)
+    drawn = []
+    for example_id in "ab":
+        logger.begin_example(example_id)
+        drawn.append([logger.log("number", 1.0) for _ in range(50)])
+    assert drawn[0] != drawn[1]
+
+
+def test_a_value_is_computed_only_for_records_that_are_kept(configured):
+    calls = []
+
+    def expensive():
+        calls.append(1)
+        return 1.0
+
+    logger = configured(enabled_metrics=["number"], sampling_factor=0.3, max_records=20)
+    kept = [logger.log("number", expensive) for _ in range(500)]
+    assert sum(kept) == 20
+    assert len(calls) == 20
+    assert not logger.log("vector", expensive)
+    assert not configured(sampling_factor=0.0).log("number", expensive)
+    assert not MicroMetricLogger.current().log("number", expensive)
+    assert len(calls) == 20
+
+
+# -- values ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (torch.tensor(0.5), 0.5),
+        (torch.tensor([0.5]), 0.5),
+        (torch.tensor([[3]]), 3),
+        (torch.tensor(True), True),
+        (torch.tensor(0.5, dtype=torch.bfloat16), 0.5),
+        (torch.tensor([0.5, 1.5]), [0.5, 1.5]),
+        (torch.tensor([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (torch.tensor(0.5, requires_grad=True), 0.5),
+        (torch.tensor(float("nan")), None),
+        ({"a": [1, 2.5, "x", None]}, {"a": [1, 2.5, "x", None]}),
+        (float("inf"), None),
+        ("text", "text"),
+    ],
+)
+def test_values_become_json(configured, records, value, written):
+    logger = configured(enabled_metrics=["vector"])
+    logger.log("vector", value)
+    logger.flush()
+    (record,) = records()
+    assert record["value"] == written
+    assert type(record["value"]) is type(written)
+
+
+def test_tensors_stay_tensors_until_the_flush(configured, records, monkeypatch):
+    to_the_host = []
+    for name in ("item", "tolist", "__float__", "cpu", "numpy"):
+        real = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor,
+            name,
+            lambda *args, real=real, name=name: (to_the_host.append(name), real(*args))[1],
+        )
+    logger = configured()
+    for value in (0.25, 0.75):
+        logger.log("number", torch.tensor(value))
+    logger.log("vector", torch.tensor([1.0, 2.0]))
+    assert to_the_host == []
+    logger.flush()
+    assert to_the_host != []
+    assert [record["value"] for record in records()] == [0.25, 0.75, [1.0, 2.0]]
+
+
+def test_order_is_kept_across_kinds_of_values(configured, records):
+    values = [1.0, torch.tensor(2.0), torch.tensor([3.0, 4.0]), torch.tensor(5), torch.tensor(6.0)]
+    logger = configured(enabled_metrics=["vector"])
+    for value in values:
+        logger.log("vector", value)
+    logger.flush()
+    assert [record["value"] for record in records()] == [1.0, 2.0, [3.0, 4.0], 5, 6.0]
+
+
+def test_the_mean_of_an_example_is_over_its_kept_records(configured):
+    logger = configured(max_records=3)
+    logger.begin_example("a")
+    logger.log("number", 100.0)
+    logger.begin_example("b")
+    assert logger.example_mean("number") is None
+    for value in (1.0, torch.tensor(2.0), 100.0):
+        logger.log("number", value)
+    assert logger.example_mean("number") == pytest.approx(1.5)
+    assert isinstance(logger.example_mean("number"), float)
+
+
+# -- flushing --------------------------------------------------------------------------
+
+
+def test_flushes_by_count(configured, records):
+    logger = configured(flush_every=3)
+    seen = []
+    for value in range(7):
+        logger.log("number", float(value))
+        seen.append(len(records()))
+    assert seen == [0, 0, 3, 3, 3, 6, 6]
+
+
+def test_flushes_after_the_interval_though_nothing_more_is_logged(configured, records):
+    logger = configured(flush_interval=0.05)
+    for count in (1, 2):
+        logger.log("number", 1.0)
+        give_up = time.monotonic() + 60
+        while len(records()) < count and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert len(records()) == count
+
+
+def test_a_flush_without_records_writes_nothing(configured, path):
+    configured().flush()
+    assert not path.exists()
+
+
+def test_nothing_is_dropped_or_written_twice(configured, records):
+    # The interval's thread and the count write at the same time.
+    logger = configured(flush_every=7, flush_interval=0.001)
+    for value in range(2000):
+        logger.log("number", float(value))
+    logger.close()
+    assert [record["value"] for record in records()] == list(range(2000))
+
+
+def test_records_wait_when_the_file_cannot_be_written(configured, path, records):
+    logger = configured()
+    logger.log("number", torch.tensor(1.0))
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        logger.flush()
+    path.rmdir()
+    logger.log("number", 2.0)
+    logger.flush()
+    assert [record["value"] for record in records()] == [1.0, 2.0]
+
+
+LOG_THREE = """
+import sys
+from pathlib import Path
+import torch
+from sah.metric_logging.logger import MicroMetricLogger
+
+MicroMetricLogger.register_metric("number", float)
+
+def log_and_forget(folder):
+    logger = MicroMetricLogger()
+    logger.configure_logging(folder / "forgotten.jsonl")
+    logger.log("number", 3.0)
+
+logger = MicroMetricLogger()
+logger.configure_logging(Path(sys.argv[1]) / "log.jsonl")
+logger.log("number", 1.0)
+logger.log("number", torch.tensor(2.0))
+log_and_forget(Path(sys.argv[1]))
+"""
+
+
+def values(path):
+    return [orjson.loads(line)["value"] for line in path.read_bytes().splitlines()]
+
+
+def test_flushes_at_exit(run_python, tmp_path):
+    process = run_python(LOG_THREE, tmp_path)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert values(tmp_path / "log.jsonl") == [1.0, 2.0]
+    assert values(tmp_path / "forgotten.jsonl") == [3.0]
+
+
+def test_flushes_on_sigterm_and_ends_by_it(run_python, tmp_path):
+    process = run_python(LOG_THREE + "\nprint('ready', flush=True)\nsys.stdin.read()", tmp_path)
+    assert process.stdout.readline() == "ready\n"
+    assert list(tmp_path.iterdir()) == []
+    process.terminate()
+    assert process.wait(timeout=120) == -signal.SIGTERM
+    assert values(tmp_path / "log.jsonl") == [1.0, 2.0]
+    assert values(tmp_path / "forgotten.jsonl") == [3.0]
+
+
+def test_somebody_elses_sigterm_handler_stays(configured):
+    def handler(signum, frame):
+        raise AssertionError
+
+    signal.signal(signal.SIGTERM, handler)
+    configured()
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+# -- the current logger ----------------------------------------------------------------
+
+
+def test_outside_a_run_the_current_logger_is_disabled():
+    logger = MicroMetricLogger.current()
+    assert logger.get_enabled_metrics() == frozenset()
+    assert not logger.log("number", 1.0)
+
+
+def test_the_current_logger_is_the_innermost(configured):
+    one, other = configured(), configured()
+    with one.as_current():
+        assert MicroMetricLogger.current() is one
+        with other.as_current():
+            assert MicroMetricLogger.current() is other
+        assert MicroMetricLogger.current() is one
+    with pytest.raises(ZeroDivisionError), other.as_current():
+        raise ZeroDivisionError
+    assert MicroMetricLogger.current() not in (one, other)
