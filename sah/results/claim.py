@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -33,6 +34,17 @@ class Claim:
     def __init__(self, directory: Path) -> None:
         self.path = directory / CLAIM_NAME
         self.token = uuid.uuid4().hex
+        self._content: dict[str, Any] = {
+            "token": self.token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_start": _process_start(os.getpid()),
+            "since": time.time(),
+            "device": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "job": os.environ.get("SLURM_JOB_ID"),
+            "restart": os.environ.get("SLURM_RESTART_COUNT", "0"),
+            "examples": None,
+        }
         self._stop = threading.Event()
         self._heartbeat: threading.Thread | None = None
 
@@ -67,24 +79,31 @@ class Claim:
         if self._holder().get("token") != self.token:
             raise Busy(f"{self.path.parent} was taken over by another process; stopping this one")
 
+    def note_examples(self, examples: int) -> None:
+        """Tell those who look how many examples the experiment has.
+
+        Raises:
+            Busy: if the claim was lost.
+        """
+        self.check()
+        self._content["examples"] = examples
+        os.replace(self._write_aside(), self.path)
+
     def _create(self) -> bool:
-        holder = {
-            "token": self.token,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "process_start": _process_start(os.getpid()),
-            "job": os.environ.get("SLURM_JOB_ID"),
-        }
         # Written aside and linked into place: a claim is never seen half-written.
-        unlinked = self.path.with_name(f"{CLAIM_NAME}.{self.token}")
+        unlinked = self._write_aside()
         try:
-            unlinked.write_text(json.dumps(holder))
             os.link(unlinked, self.path)
         except FileExistsError:
             return False
         finally:
             unlinked.unlink(missing_ok=True)
         return True
+
+    def _write_aside(self) -> Path:
+        aside = self.path.with_name(f"{CLAIM_NAME}.{self.token}")
+        aside.write_text(json.dumps(self._content))
+        return aside
 
     def _remove_if_dead(self) -> None:
         holder = self._holder()
@@ -135,25 +154,58 @@ class Claim:
                 logger.warning("no heartbeat on %s: %s", self.path, error)
 
 
-def is_alive(directory: Path) -> bool | None:
-    """Whether a living process computes this experiment; None if none claims it."""
-    claim = Claim(directory)
-    holder = claim._holder()
+@dataclass(frozen=True, kw_only=True)
+class ClaimView:
+    """Who computes an experiment, as others see it."""
+
+    host: str
+    pid: int
+    job: str | None
+    """SLURM's id of the job, if it is one."""
+    device: str | None
+    """CUDA_VISIBLE_DEVICES of the process."""
+    since: float
+    """Seconds since the epoch, by the owner's clock."""
+    examples: int | None
+    alive: bool
+
+
+def read_claim(directory: Path) -> ClaimView | None:
+    """Who computes this experiment; None if nobody claims it."""
+    path = directory / CLAIM_NAME
+    holder = _read(path)
     if not holder:
         return None
     try:
-        age = time.time() - claim.path.stat().st_mtime
+        age = time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return None
-    return not _is_dead(holder, age)
+    return ClaimView(
+        host=str(holder.get("host")),
+        pid=int(holder.get("pid", -1)),
+        job=holder.get("job"),
+        device=holder.get("device"),
+        since=float(holder.get("since", 0.0)),
+        examples=holder.get("examples"),
+        alive=not _is_dead(holder, age),
+    )
 
 
 def _is_dead(holder: dict[str, Any], heartbeat_age: float) -> bool:
+    if _is_earlier_start_of_this_job(holder):
+        return True
     if holder.get("host") == socket.gethostname():
         start = _process_start(holder.get("pid", -1))
         # A process id is used again sooner or later; its start time is not.
         return start is None or start != holder.get("process_start")
     return heartbeat_age > STALE_SECONDS
+
+
+def _is_earlier_start_of_this_job(holder: dict[str, Any]) -> bool:
+    """SLURM requeues a job, on whatever node, only when its last start is over."""
+    job = os.environ.get("SLURM_JOB_ID")
+    restart = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return job is not None and holder.get("job") == job and holder.get("restart") != restart
 
 
 def _process_start(pid: int) -> str | None:

@@ -132,7 +132,7 @@ class ResultStore:
         self.predictions[prediction.example_id] = prediction
 
     def check_examples(self, example_ids: Sequence[str]) -> None:
-        """Check that every stored answer is to an example of this experiment.
+        """Check that every stored answer is to an example; tell others how many there are.
 
         Raises:
             DamagedResults: naming the first that is not.
@@ -144,6 +144,8 @@ class ResultStore:
                 "experiment: the benchmark's code or data changed since; start afresh with "
                 "resume=false"
             )
+        assert self._claim is not None, "check_examples outside `claimed`"
+        self._claim.note_examples(len(example_ids))
 
     def record_error(self, error: BaseException) -> None:
         """Write error.json: what happened last, how often something happened, where."""

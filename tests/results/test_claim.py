@@ -12,7 +12,7 @@ import pytest
 
 from sah.errors import Busy
 from sah.results import claim as claim_module
-from sah.results.claim import Claim, is_alive
+from sah.results.claim import Claim, read_claim
 
 # Claims a directory once a file exists, says so, and holds it until a line arrives.
 HOLDER = """
@@ -33,6 +33,11 @@ try:
 except Busy as error:
     print("busy", error, flush=True)
 """
+
+
+def is_alive(folder):
+    claim = read_claim(folder)
+    return None if claim is None else claim.alive
 
 
 @pytest.fixture
