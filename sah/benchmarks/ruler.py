@@ -131,7 +131,8 @@ def needle_example(
     queried = draw.sample(keys, task.keys_queried)
     references = tuple(value for key in queried for value in hidden[key])
     # More than can fit: no unit is shorter than four tokens.
-    haystack = _haystack(task, context_tokens // 4, set(keys), draw)
+    most = max(len(needles), context_tokens // 4)
+    haystack = _haystack(task, most, set(keys), draw)
     placement = draw.getrandbits(63)
 
     def build(units: int) -> Example:

@@ -1,0 +1,131 @@
+"""What every benchmark of the group promises; a new yaml is tested on arrival."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_class, instantiate
+
+from sah.errors import ConfigurationError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+BENCHMARKS = sorted(path.stem for path in (CONF / "benchmark").glob("*.yaml"))
+
+
+@pytest.fixture(params=BENCHMARKS)
+def build(request, compose):
+    """Make the benchmark of one yaml, small where it can be; overrides without the group."""
+
+    def make(*overrides):
+        config = compose(f"benchmark={request.param}").benchmark
+        small = ["benchmark.samples=2"] if "samples" in config else []
+        chosen = [f"benchmark.{override}" for override in overrides]
+        composed = compose(f"benchmark={request.param}", *small, *chosen).benchmark
+        return instantiate(composed, _convert_="all")
+
+    return make
+
+
+def test_examples_are_well_formed(build, tiny):
+    benchmark = build()
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    assert examples
+    assert len({example.id for example in examples}) == len(examples)
+    for example in examples:
+        assert example.task in benchmark.subsets()
+        assert example.question.strip()
+        assert example.max_new_tokens >= 1
+        length = tiny.prompts.prompt_length(example)
+        assert length + example.max_new_tokens <= tiny.prompts.max_tokens
+
+
+def test_the_yaml_spells_out_every_option(build, compose):
+    benchmark = build()
+    config = compose(f"benchmark={benchmark.name}").benchmark
+    fields = set(type(benchmark).__dataclass_fields__)
+    assert set(config) - {"_target_"} == fields
+
+
+def test_the_same_seed_makes_the_same_examples(build, tiny):
+    assert build().examples(tiny.prompts, seed=3) == build().examples(tiny.prompts, seed=3)
+
+
+def test_another_seed_generates_other_examples_under_the_same_ids(build, tiny):
+    benchmark = build()
+    one, other = (benchmark.examples(tiny.prompts, seed=seed) for seed in (0, 1))
+    assert [example.id for example in one] == [example.id for example in other]
+    if hasattr(benchmark, "samples"):
+        assert all(mine.context != theirs.context for mine, theirs in zip(one, other, strict=True))
+    else:
+        assert one == other
+
+
+def test_a_limit_takes_every_task_in_proportion(build, tiny):
+    everything = build("subset=null").examples(tiny.prompts, seed=0)
+    sizes = Counter(example.task for example in everything)
+    for limit in (1, len(everything) // 2, len(everything), len(everything) + 5):
+        limited = build("subset=null", f"limit={limit}").examples(tiny.prompts, seed=0)
+        assert len(limited) == min(limit, len(everything))
+        # Some of the same examples, in the same order.
+        remaining = iter(everything)
+        assert all(example in remaining for example in limited)
+        for task, count in Counter(example.task for example in limited).items():
+            assert abs(count - len(limited) * sizes[task] / len(everything)) < 1
+
+
+def test_every_subset_works_alone_and_gives_its_part_of_all(build, tiny):
+    everything = build("subset=null").examples(tiny.prompts, seed=0)
+    alone = []
+    for subset in build().subsets():
+        examples = build(f"subset={subset}").examples(tiny.prompts, seed=0)
+        assert {example.task for example in examples} == {subset}
+        alone.extend(examples)
+    assert alone == everything
+
+
+def test_an_unknown_subset_is_an_error_that_lists_the_known_ones(build, compose):
+    benchmark = build()
+    config = compose(f"benchmark={benchmark.name}").benchmark
+    settings = {key: value for key, value in config.items() if key not in ("_target_", "subset")}
+    with pytest.raises(ConfigurationError, match="no-such-subset") as caught:
+        get_class(config._target_)(**settings, subset="no-such-subset")
+    for subset in benchmark.subsets():
+        assert subset in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_is_an_error(build, limit):
+    with pytest.raises(Exception, match=rf"limit must be at least 1, got {limit}"):
+        build(f"limit={limit}")
+
+
+def test_scores_are_aligned_and_between_zero_and_one(build, tiny, predict):
+    benchmark = build("subset=null")
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    texts = {example.id: "Otto 123" if n % 2 else "" for n, example in enumerate(examples)}
+    scores = benchmark.score(examples, predict(examples, lambda example: texts[example.id]))
+    assert [(score.example_id, score.task) for score in scores] == [
+        (example.id, example.task) for example in examples
+    ]
+    assert all(0 <= score.score <= 1 for score in scores)
+
+
+def test_the_references_as_answers_score_one(build, tiny, predict):
+    benchmark = build("subset=null")
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    answers = predict(examples, lambda example: ", ".join(example.references))
+    assert [score.score for score in benchmark.score(examples, answers)] == [1.0] * len(examples)
+
+
+def test_empty_answers_score_zero(build, tiny, predict):
+    benchmark = build("subset=null")
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    answers = predict(examples, lambda example: "")
+    assert [score.score for score in benchmark.score(examples, answers)] == [0.0] * len(examples)
+
+
+def test_an_answer_too_few_is_an_error(build, tiny, predict):
+    benchmark = build()
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    with pytest.raises(ValueError, match="shorter"):
+        benchmark.score(examples, predict(examples[:-1], lambda example: ""))

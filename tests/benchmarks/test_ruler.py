@@ -1,0 +1,295 @@
+import re
+import uuid
+
+import pytest
+
+from sah.benchmarks.ruler import Ruler
+from sah.errors import ConfigurationError
+from sah.models.prompts import PromptEncoder
+
+# RULER's scripts (NVIDIA/RULER, synthetic.yaml): haystack, kind of key and value, and how many
+# keys are hidden, values each has, and keys are asked for.
+PUBLISHED = {
+    "niah_single_1": ("noise", "words", "numbers", 1, 1, 1),
+    "niah_single_2": ("prose", "words", "numbers", 1, 1, 1),
+    "niah_single_3": ("prose", "words", "uuids", 1, 1, 1),
+    "niah_multikey_1": ("prose", "words", "numbers", 4, 1, 1),
+    "niah_multikey_2": ("needles", "words", "numbers", 1, 1, 1),
+    "niah_multikey_3": ("needles", "uuids", "uuids", 1, 1, 1),
+    "niah_multivalue": ("prose", "words", "numbers", 1, 4, 1),
+    "niah_multiquery": ("prose", "words", "numbers", 4, 1, 4),
+}
+NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+NEEDLE = re.compile(r"One of the special magic (numbers|uuids) for (\S+) is: (\S+)\.")
+CONTEXT_TOKENS = 1500
+TASKS = sorted(PUBLISHED)
+
+
+@pytest.fixture(scope="module")
+def examples(tiny):
+    """Three samples of every task, by task."""
+    made = Ruler(context_tokens=CONTEXT_TOKENS, samples=3).examples(tiny.prompts, seed=0)
+    return {task: [item for item in made if item.task == task] for task in PUBLISHED}
+
+
+def prompt_text(example):
+    """The tiny model's template, written out."""
+    return (
+        f"<|begin|><|user|>{example.context}{example.question}<|end|><|assistant|>"
+        f"{example.answer_prefix}"
+    )
+
+
+def prompt_tokens(tiny, example):
+    """Tokens of the prompt, without sah.models.prompts."""
+    before, after = prompt_text(example).split(example.context)
+    tokenizer = tiny.prompts.tokenizer._tokenizer
+    parts = (before + example.context, after)
+    return sum(len(tokenizer.encode(part, add_special_tokens=False).ids) for part in parts)
+
+
+def asked_keys(example):
+    keys = re.fullmatch(
+        r"What (?:is|are all) the special magic \w+ for (.+) mentioned in the provided text\?",
+        example.question,
+    )
+    assert keys
+    return re.split(r", and |, ", keys.group(1))
+
+
+def test_all_published_needle_tasks_are_there():
+    assert set(Ruler.subsets()) == set(PUBLISHED)
+
+
+def test_without_a_subset_all_tasks_come_in_order(tiny):
+    made = Ruler(context_tokens=1000, samples=1).examples(tiny.prompts, seed=0)
+    assert [item.task for item in made] == list(Ruler.subsets())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_prompt_and_answer_fit_into_the_context(task, examples, tiny):
+    for example in examples[task]:
+        length = prompt_tokens(tiny, example) + example.max_new_tokens
+        assert length <= CONTEXT_TOKENS
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_one_more_unit_of_haystack_would_not_fit(task, examples, tiny):
+    """A unit of the kind the haystack is made of; a needle of the length of the others."""
+    haystack = PUBLISHED[task][0]
+    for example in examples[task]:
+        if haystack == "needles":
+            lengths = [
+                len(tiny.prompts.tokenizer(f"\n{found.group()}").input_ids)
+                for found in NEEDLE.finditer(example.context)
+            ]
+            # Needles differ in length; the longest there is bounds the next.
+            spare = max(lengths) + 8
+        elif haystack == "noise":
+            spare = len(tiny.prompts.tokenizer(f"\n{NOISE}").input_ids)
+        else:
+            # The next unit is a verse: look up which one follows the last.
+            spare = len(tiny.prompts.tokenizer(" " + next_verse(example.context)).input_ids) + 2
+        length = prompt_tokens(tiny, example) + example.max_new_tokens
+        assert length + spare > CONTEXT_TOKENS
+
+
+def next_verse(context):
+    from sah.benchmarks.haystacks import prose
+
+    body = NEEDLE.sub("", context.split("\n", 1)[1])
+    verses = prose()
+    found = [number for number, verse in enumerate(verses) if len(verse) > 40 and verse in body]
+    last = max(found, key=lambda number: body.rfind(verses[number]))
+    return verses[(last + 1) % len(verses)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_needles_are_as_many_and_of_the_kinds_published(task, examples):
+    haystack, key_kind, value_kind, keys, values, queries = PUBLISHED[task]
+    kinds = {
+        "numbers": r"[1-9]\d{6}",
+        "uuids": r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}",
+        "words": r"(?!\d)\S+-\S+",
+    }
+    for example in examples[task]:
+        needles = NEEDLE.findall(example.context)
+        for kind, key, value in needles:
+            assert kind == value_kind
+            assert re.fullmatch(kinds[key_kind], key)
+            assert re.fullmatch(kinds[value_kind], value)
+            if value_kind == "uuids":
+                assert uuid.UUID(value).version == 4
+        found = {key for _, key, _ in needles}
+        if haystack == "needles":
+            assert len(found) == len(needles) > 5
+        else:
+            assert len(found) == keys
+            assert len(needles) == keys * values
+        assert len(asked_keys(example)) == queries
+        assert len(example.references) == queries * values
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_answers_are_in_the_context_and_nowhere_else(task, examples):
+    for example in examples[task]:
+        values = {}
+        for _, key, value in NEEDLE.findall(example.context):
+            values.setdefault(key, []).append(value)
+        asked = asked_keys(example)
+        assert len(set(asked)) == len(asked)
+        expected = [value for key in asked for value in values[key]]
+        # Keys in the order they are asked for; the values of one key in any order.
+        assert sorted(example.references) == sorted(expected)
+        if PUBLISHED[task][4] == 1:
+            assert list(example.references) == expected
+        for value in example.references:
+            assert example.context.count(value) == 1
+            assert value not in example.question + example.answer_prefix
+        for key in asked:
+            assert example.context.count(f"for {key} is: ") == len(values[key])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_haystack_is_the_published_one_around_the_needles(task, examples):
+    haystack = PUBLISHED[task][0]
+    for example in examples[task]:
+        assert example.context.endswith("\n")
+        body = example.context.split("\n", 1)[1].removesuffix("\n")
+        if haystack == "prose":
+            assert "\n" not in body
+            assert len(NEEDLE.sub("", body)) > 500
+            continue
+        units = body.split("\n")
+        needles = [unit for unit in units if NEEDLE.fullmatch(unit)]
+        others = [unit for unit in units if not NEEDLE.fullmatch(unit)]
+        if haystack == "noise":
+            assert len(needles) == 1
+            assert others
+            assert set(others) == {NOISE}
+        else:
+            assert others == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_prompts_are_worded_as_published_and_once(task, examples, tiny):
+    _, _, value_kind, _, values, queries = PUBLISHED[task]
+    one = values * queries == 1
+    kind = value_kind.removesuffix("s") if one else value_kind
+    for example in examples[task]:
+        asked = ", ".join(asked_keys(example)[:-1]) + ", and " if queries > 1 else ""
+        asked += asked_keys(example)[-1]
+        instruction = (
+            f"{'A' if one else 'Some'} special magic {kind} {'is' if one else 'are'} hidden within "
+            "the following text. Make sure to memorize it. I will quiz you about the "
+            f"{kind} afterwards.\n"
+        )
+        question = (
+            f"What {'is' if one else 'are all'} the special magic {kind} for {asked} mentioned in "
+            "the provided text?"
+        )
+        prefix = (
+            f" The special magic {kind} for {asked} mentioned in the provided text "
+            f"{'is' if one else 'are'}"
+        )
+        assert example.context.startswith(instruction)
+        assert example.question == question
+        assert example.answer_prefix == prefix
+        encoded = tiny.prompts.encode(example)
+        seen = tiny.prompts.tokenizer.decode(encoded.context_ids + encoded.question_ids)
+        for part in (instruction, question, prefix):
+            assert seen.count(part) == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_answers_may_take_128_tokens(task, examples):
+    assert {example.max_new_tokens for example in examples[task]} == {128}
+
+
+def test_a_sample_does_not_depend_on_how_many_there_are(tiny):
+    few, many = (
+        Ruler(subset=["niah_single_2", "niah_multikey_3"], context_tokens=700, samples=samples)
+        for samples in (1, 3)
+    )
+    by_id = {item.id: item for item in many.examples(tiny.prompts, seed=4)}
+    examples = few.examples(tiny.prompts, seed=4)
+    assert len(examples) == 2
+    assert all(by_id[item.id] == item for item in examples)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_samples_differ_from_each_other(task, examples):
+    assert len({example.context for example in examples[task]}) == 3
+    assert len({example.references for example in examples[task]}) == 3
+
+
+def test_needles_are_spread_over_the_haystack(tiny):
+    made = Ruler(subset="niah_single_2", context_tokens=700, samples=40).examples(
+        tiny.prompts, seed=0
+    )
+    depths = [item.context.index("One of the special") / len(item.context) for item in made]
+    for low, high in ((0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1)):
+        assert any(low <= depth < high for depth in depths)
+
+
+def test_subsets_come_in_the_benchmarks_order_and_once(tiny):
+    chosen = ["niah_single_2", "niah_single_1", "niah_single_2"]
+    made = Ruler(subset=chosen, context_tokens=400, samples=1).examples(tiny.prompts, seed=0)
+    assert [item.task for item in made] == ["niah_single_1", "niah_single_2"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("context_tokens", [1, 3, 100])
+def test_a_context_too_small_is_an_error_that_names_the_numbers(task, context_tokens, tiny):
+    benchmark = Ruler(subset=task, context_tokens=context_tokens, samples=1)
+    with pytest.raises(ConfigurationError) as caught:
+        benchmark.examples(tiny.prompts, seed=0)
+    message = re.search(
+        rf"context_tokens={context_tokens} is too small.* {task} .* take (\d+) tokens",
+        str(caught.value),
+    )
+    assert message
+    shortest = int(message.group(1))
+    assert shortest > context_tokens
+    # Words and numbers are drawn anew for another length; they differ by a few tokens.
+    enough = Ruler(subset=task, context_tokens=shortest + 50, samples=1)
+    (example,) = enough.examples(tiny.prompts, seed=0)
+    assert shortest - 50 < prompt_tokens(tiny, example) + 128 <= shortest + 50
+
+
+def test_a_context_larger_than_the_model_takes_is_an_error_that_names_both(tiny):
+    encoder = PromptEncoder(tiny.prompts.tokenizer, 512)
+    Ruler(context_tokens=512, samples=1, subset="niah_single_1").examples(encoder, seed=0)
+    with pytest.raises(ConfigurationError, match=r"context_tokens=513 .* 512 tokens"):
+        Ruler(context_tokens=513, samples=1).examples(encoder, seed=0)
+
+
+def test_a_model_without_a_limit_takes_any_context(tiny):
+    encoder = PromptEncoder(tiny.prompts.tokenizer, None)
+    (example,) = Ruler(context_tokens=9000, samples=1, subset="niah_single_1").examples(
+        encoder, seed=0
+    )
+    assert 8900 < prompt_tokens(tiny, example) + 128 <= 9000
+
+
+@pytest.mark.parametrize("field", ["context_tokens", "samples", "limit"])
+def test_counts_below_one_are_errors(field):
+    with pytest.raises(ConfigurationError, match=rf"benchmark\.{field} must be at least 1, got 0"):
+        Ruler(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("1234567 and 7654321", 1.0),
+        ("7654321, 1234567.", 1.0),
+        ("the first is 1234567", 0.5),
+        ("12345677654321", 1.0),
+        ("123456", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_the_score_is_the_share_of_references_contained(text, score, example, predict):
+    asked = [example(references=("1234567", "7654321"))]
+    (found,) = Ruler().score(asked, predict(asked, lambda example: text))
+    assert found.score == score
