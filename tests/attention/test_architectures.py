@@ -1,0 +1,186 @@
+"""The sparse code, reading everything, gives what each architecture's own attention gives."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
+    GptOssConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from sah.attention import AttentionSession, DenseAttention, SparseAttention
+from sah.errors import ConfigurationError
+from sah.maskers.causal import Causal
+from sah.maskers.local import Local
+from sah.models import Generation, LanguageModel
+
+Build = Callable[..., LanguageModel]
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+ALTERNATING = ["sliding_attention", "full_attention"]
+CONTEXT = [2 + (7 * n) % 390 for n in range(40)]
+QUESTION = [5 + (11 * n) % 380 for n in range(9)]
+
+
+def mistral(sliding_window: int | None) -> PreTrainedConfig:
+    return MistralConfig(**SMALL, sliding_window=sliding_window)
+
+
+def gpt_oss() -> PreTrainedConfig:
+    return GptOssConfig(
+        **SMALL,
+        sliding_window=8,
+        layer_types=ALTERNATING,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+    )
+
+
+# Configuration, the attention implementation that is right for it, and its sparse layers.
+MODELS: dict[str, tuple[Callable[[], PreTrainedConfig], str, set[int]]] = {
+    "mistral": (lambda: mistral(None), "sdpa", {0, 1}),
+    "qwen2": (lambda: Qwen2Config(**SMALL), "sdpa", {0, 1}),
+    "qwen3": (lambda: Qwen3Config(**SMALL), "sdpa", {0, 1}),
+    "gemma2": (
+        lambda: Gemma2Config(
+            **SMALL,
+            sliding_window=8,
+            layer_types=ALTERNATING,
+            attn_logit_softcapping=3.0,
+            query_pre_attn_scalar=5,
+        ),
+        "eager",
+        {1},
+    ),
+    "gemma3": (
+        lambda: Gemma3TextConfig(
+            **SMALL, sliding_window=8, layer_types=ALTERNATING, query_pre_attn_scalar=5
+        ),
+        "sdpa",
+        {1},
+    ),
+    "gpt_oss": (gpt_oss, "eager", {1}),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def architecture(request: pytest.FixtureRequest, build_model: Build) -> tuple[Any, set[int]]:
+    config, attention, sparse_layers = MODELS[request.param]
+    model = build_model(config(), attention=attention)
+    # Attention sinks start as zeros or as anything: give them values that matter.
+    for number, layer in enumerate(model.model.model.layers):
+        if hasattr(layer.self_attn, "sinks"):
+            layer.self_attn.sinks.data = torch.linspace(-1, 2 + number, 4)
+    return model, sparse_layers
+
+
+def causal(**options: Any) -> SparseAttention:
+    return SparseAttention(name="causal", maskers={"all": Causal()}, **options)
+
+
+def logits(model: LanguageModel, ids: list[int], **options: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        output = model.model(input_ids=torch.tensor([ids]), **options).logits
+    return output  # type: ignore[no-any-return]
+
+
+def answer(model: LanguageModel, attention: Any, new_tokens: int = 12) -> list[int]:
+    context = model.prefill(CONTEXT, reserve_tokens=30)
+    session = AttentionSession(attention, seed=0)
+    session.begin_context(context.length)
+    session.begin_example("one")
+    return model.answer(
+        context,
+        QUESTION,
+        session=session,
+        sampler=Generation().sampler(0, "one", model.device),
+        max_new_tokens=new_tokens,
+    ).token_ids
+
+
+@pytest.mark.parametrize("dense_layers", [[], [1], [0, 1]])
+@pytest.mark.parametrize("length", [5, 40])
+def test_reading_every_key_gives_the_model_s_own_logits(
+    length: int, dense_layers: list[int], architecture: tuple[Any, set[int]]
+) -> None:
+    model, _ = architecture
+    expected = logits(model, CONTEXT[:length])
+    with AttentionSession(causal(dense_layers=dense_layers), seed=0).attached(model.model):
+        assert_close(logits(model, CONTEXT[:length]), expected, atol=1e-4, rtol=0)
+
+
+def test_reading_every_key_gives_the_model_s_own_answer(
+    architecture: tuple[Any, set[int]],
+) -> None:
+    model, _ = architecture
+    dense = answer(model, DenseAttention())
+    assert answer(model, causal()) == dense
+    assert len(dense) > 0
+
+
+def test_sliding_window_layers_stay_as_they_are_and_the_others_are_sparse(
+    architecture: tuple[Any, set[int]],
+) -> None:
+    model, sparse_layers = architecture
+    observed = set()
+    session = AttentionSession(
+        SparseAttention(name="local", maskers={"local": Local(tokens=4)}),
+        seed=0,
+        observers=(lambda inputs, mask, output: observed.add(inputs.layer_idx),),
+    )
+    session.begin_example("one")
+    with session.attached(model.model):
+        windowed = logits(model, CONTEXT)
+    assert observed == sparse_layers
+    # Layers that stay as they are do not count.
+    expected = sum(min(visible, 4) / visible for visible in range(1, 41)) / 40
+    assert session.density() == pytest.approx(expected, rel=1e-5)
+    assert (windowed - logits(model, CONTEXT)).abs().max() > 1e-2
+
+
+def test_a_model_of_sliding_windows_alone_has_nothing_to_be_sparse(build_model: Build) -> None:
+    model = build_model(mistral(8))
+    session = AttentionSession(causal(), seed=0)
+    session.begin_example("one")
+    expected = logits(model, CONTEXT)
+    with session.attached(model.model):
+        assert_close(logits(model, CONTEXT), expected, atol=1e-4, rtol=0)
+    with pytest.raises(ConfigurationError, match="sliding-window layers"):
+        session.density()
+
+
+@pytest.mark.parametrize("name", ["softcap", "sinks"])
+def test_softcap_and_sinks_change_what_these_tests_compare(name: str, build_model: Build) -> None:
+    if name == "softcap":
+        config, attention, _ = MODELS["gemma2"]
+        model = build_model(config(), attention=attention)
+        before = logits(model, CONTEXT)
+        for layer in model.model.model.layers:
+            layer.self_attn.attn_logit_softcapping = None
+    else:
+        model = build_model(gpt_oss(), attention="eager")
+        for layer in model.model.model.layers:
+            layer.self_attn.sinks.data.fill_(2.0)
+        before = logits(model, CONTEXT)
+        for layer in model.model.model.layers:
+            layer.self_attn.sinks.data.fill_(-100.0)
+    assert (logits(model, CONTEXT) - before).abs().max() > 1e-2
