@@ -4,6 +4,7 @@ Standard library only, so that every layer may raise them.
 """
 
 import errno
+import socket
 from collections.abc import Iterator
 
 
@@ -84,6 +85,7 @@ _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
     (MemoryError, "memory"),
     (ConnectionError, "network"),
     (TimeoutError, "network"),
+    (socket.gaierror, "network"),
 )
 
 # Types of libraries that this module must not import, by module and name.

@@ -98,7 +98,7 @@ def test_a_claim_is_released_after_an_error(tmp_path):
 
 def test_a_second_process_is_told_who_is_busy(tmp_path, start):
     with Claim(tmp_path) as claim:
-        answer = start(tmp_path).communicate(timeout=60)[0]
+        answer = start(tmp_path).stdout.readline()
         assert answer.startswith("busy")
         assert f"process {os.getpid()} on {socket.gethostname()}" in answer
         claim.check()
@@ -241,3 +241,39 @@ def test_of_several_processes_one_takes_over(tmp_path, start, put_claim):
     assert sum("held" in end for end in ends) == 1
     assert sum("busy" in end for end in ends) == 5
     assert list(tmp_path.iterdir()) == [tmp_path / "go"]
+
+
+@pytest.mark.parametrize(
+    ("job", "restart", "free"), [("7", "1", True), ("7", "0", False), ("8", "1", False)]
+)
+def test_a_requeued_job_follows_its_own_earlier_start(
+    tmp_path, put_claim, monkeypatch, job, restart, free
+):
+    put_claim(host="another-host", job="7", restart="0")
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
+    if free:
+        with Claim(tmp_path) as claim:
+            claim.check()
+    else:
+        with pytest.raises(Busy):
+            Claim(tmp_path).__enter__()
+
+
+def test_others_see_how_many_examples_there_are(tmp_path):
+    with Claim(tmp_path) as claim:
+        assert read_claim(tmp_path).examples is None
+        claim.note_examples(12)
+        view = read_claim(tmp_path)
+        assert (view.examples, view.pid, view.host) == (12, os.getpid(), socket.gethostname())
+        claim.check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lost_claim_is_not_written_to(tmp_path, put_claim):
+    with Claim(tmp_path) as claim:
+        path = put_claim(host="another-host")
+        with pytest.raises(Busy):
+            claim.note_examples(12)
+        assert json.loads(path.read_text())["token"] == "another"
+        assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,48 @@
+import json
+import os
+import socket
+
+import pytest
+
+from sah.results.claim import Claim
+from sah.results.state import read_state
+
+
+def test_a_directory_that_is_not_there_is_waiting(folder):
+    state = read_state(folder)
+    assert (state.state, state.answered, state.examples) == ("waiting", 0, None)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["config.yaml"], "stopped"),
+        (["config.yaml", "error.json"], "failed"),
+        (["config.yaml", "error.json", "results.json"], "done"),
+    ],
+)
+def test_without_a_claim_the_files_tell(folder, files, expected):
+    folder.mkdir(parents=True)
+    for name in files:
+        (folder / name).write_text("{}")
+    assert read_state(folder).state == expected
+
+
+def test_a_claim_tells_whether_somebody_is_at_it(folder):
+    folder.mkdir(parents=True)
+    with Claim(folder) as claim:
+        claim.note_examples(3)
+        (folder / "predictions.jsonl").write_bytes(b'{"a":1}\n{"b":2}\n{"torn')
+        state = read_state(folder)
+        assert (state.state, state.answered, state.examples) == ("running", 2, 3)
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "process_start": "0"}
+        claim.path.write_text(json.dumps({"token": "another", **holder}))
+        assert read_state(folder).state == "dead"
+
+
+def test_an_error_is_told_in_one_line(folder):
+    folder.mkdir(parents=True)
+    assert read_state(folder).first_error_line == ""
+    error = {"category": "network", "message": "first\nsecond"}
+    (folder / "error.json").write_text(json.dumps(error))
+    assert read_state(folder).first_error_line == "network: first"

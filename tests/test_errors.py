@@ -1,0 +1,153 @@
+import errno
+import socket
+import sys
+
+import datasets
+import huggingface_hub.errors
+import omegaconf
+import pytest
+import requests
+import safetensors.torch
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from sah import errors
+from sah.errors import CATEGORIES, Interrupted, SahError, category
+
+# The HTTP library of huggingface_hub, whatever it is called by now.
+http = sys.modules[huggingface_hub.errors.HfHubHTTPError.__mro__[1].__module__]
+
+
+def raised(function, *arguments, **keywords):
+    """The exception that a call raises."""
+    try:
+        function(*arguments, **keywords)
+    except BaseException as error:  # noqa: BLE001
+        return error
+    raise AssertionError
+
+
+def caused_by(error, cause):
+    """An exception raised from another."""
+    error.__cause__ = cause
+    return error
+
+
+def refused_connection():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        socket.create_connection(closed.getsockname(), timeout=5)
+
+
+RESPONSE = http.Response(503, request=http.Request("GET", "https://huggingface.co"))
+
+REAL = [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "gpu_out_of_memory"),
+    (torch.cuda.OutOfMemoryError("CUDA out of memory"), "gpu_out_of_memory"),
+    (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "gpu_out_of_memory"),
+    (torch.AcceleratorError("CUDA error: device-side assert triggered"), "gpu"),
+    (RuntimeError("CUDA error: an illegal memory access was encountered"), "gpu"),
+    (RuntimeError("NCCL error in: ProcessGroupNCCL.cpp"), "gpu"),
+    (raised(torch.empty, 2**60), "memory"),
+    (MemoryError(), "memory"),
+    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "unknown"),
+    (errors.ModelNotFound("x"), "model_not_found"),
+    (errors.TokenizerError("x"), "tokenizer"),
+    (errors.ModelLoadingError("x"), "model_loading"),
+    (raised(safetensors.torch.load, b"no tensors"), "model_loading"),
+    (
+        huggingface_hub.errors.RepositoryNotFoundError("404", response=RESPONSE),
+        "model_not_found",
+    ),
+    (huggingface_hub.errors.GatedRepoError("403", response=RESPONSE), "model_not_found"),
+    (huggingface_hub.errors.HfHubHTTPError("503", response=RESPONSE), "network"),
+    (errors.DatasetError("x"), "dataset"),
+    (datasets.exceptions.DatasetNotFoundError("x"), "dataset"),
+    (ConnectionResetError(errno.ECONNRESET, "reset by peer"), "network"),
+    (raised(refused_connection), "network"),
+    (raised(socket.getaddrinfo, "no-such-host.invalid", 443), "network"),
+    (TimeoutError("timed out"), "network"),
+    (OSError(errno.ENETUNREACH, "Network is unreachable"), "network"),
+    (http.ConnectError("x"), "network"),
+    (http.ReadTimeout("x"), "network"),
+    (requests.exceptions.ConnectionError("x"), "network"),
+    (requests.exceptions.ReadTimeout("x"), "network"),
+    (OSError(errno.ENOSPC, "No space left on device"), "filesystem"),
+    (OSError(errno.EIO, "Input/output error"), "filesystem"),
+    (raised(open, "/no/such/file"), "filesystem"),
+    (PermissionError(errno.EACCES, "Permission denied"), "filesystem"),
+    (errors.DamagedResults("x"), "filesystem"),
+    (errors.ExperimentTimeout("x"), "timeout"),
+    (KeyboardInterrupt(), "interrupt"),
+    (Interrupted(15), "interrupt"),
+    (errors.ConfigurationError("x"), "configuration"),
+    (raised(instantiate, {"_target_": "no.such.thing"}), "configuration"),
+    (raised(lambda: omegaconf.OmegaConf.create({"a": "???"}).a), "configuration"),
+    (raised(lambda: 1 / 0), "unknown"),
+    (KeyError("x"), "unknown"),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), REAL, ids=[f"{type(e).__name__}-{c}" for e, c in REAL]
+)
+def test_an_error_is_filed_under(error, expected):
+    assert category(error) == expected
+
+
+def test_every_category_is_listed_and_reached():
+    assert {expected for _, expected in REAL} == set(CATEGORIES)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (caused_by(RuntimeError("failed"), torch.OutOfMemoryError("x")), "gpu_out_of_memory"),
+        (caused_by(ValueError("failed"), MemoryError()), "memory"),
+        (caused_by(SahError("x"), caused_by(KeyError("y"), ConnectionError("z"))), "network"),
+        # What the wrapper says itself comes first.
+        (caused_by(errors.ModelLoadingError("x"), OSError(errno.EIO, "x")), "model_loading"),
+        (caused_by(errors.ExperimentTimeout("x"), KeyboardInterrupt()), "timeout"),
+        (caused_by(InstantiationException("x"), ValueError("y")), "configuration"),
+    ],
+)
+def test_the_cause_counts_where_the_error_itself_says_nothing(error, expected):
+    assert category(error) == expected
+
+
+def test_what_an_error_was_handled_with_is_no_cause():
+    """An error while another is handled has a context, and no cause."""
+    error = KeyError("unrelated")
+    error.__context__ = MemoryError()
+    assert category(error) == "unknown"
+
+
+def test_a_circle_of_causes_ends():
+    one, other = ValueError(), ValueError()
+    one.__cause__, other.__cause__ = other, one
+    assert category(one) == "unknown"
+
+
+@pytest.mark.parametrize(
+    "message", ["the file cuda.txt is missing", "CUDA error", "out of memory", "nccl"]
+)
+def test_messages_count_only_where_the_type_says_nothing(message):
+    assert category(ValueError(message)) == "unknown"
+
+
+def test_a_class_of_the_same_name_elsewhere_is_another():
+    error = type("OutOfMemoryError", (Exception,), {})("x")
+    assert category(error) == "unknown"
+
+
+def test_no_except_exception_swallows_an_interruption():
+    assert not issubclass(Interrupted, Exception)
+    assert Interrupted(15).signum == 15
+    assert "15" in str(Interrupted(15))
+
+
+def test_errors_are_what_python_calls_them_too():
+    assert issubclass(errors.ConfigurationError, ValueError)
+    assert issubclass(errors.ExperimentTimeout, TimeoutError)
+    assert issubclass(errors.NonFiniteLogits, ArithmeticError)

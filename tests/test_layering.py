@@ -1,0 +1,115 @@
+"""Dependencies point one way, and what starts fast imports nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted((ROOT / "sah").rglob("*.py"))}
+
+
+def imports(path):
+    """Every module that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            # `from sah import errors` imports the module sah.errors.
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else str(node.module) for name in names}
+    return found
+
+
+def beneath(name, packages):
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def imported_by(package):
+    return [
+        (module, name)
+        for module, path in MODULES.items()
+        if beneath(module, [package])
+        for name in sorted(imports(path))
+    ]
+
+
+def is_standard(name):
+    return name.partition(".")[0] in sys.stdlib_module_names
+
+
+ONLY = {
+    "sah.types": [],
+    "sah.seeding": [],
+    "sah.errors": [],
+    "sah.validation": ["beartype"],
+    "sah.packages": [],
+    "sah.attention": [
+        *("torch", "transformers", "jaxtyping", "sah.attention"),
+        *("sah.seeding", "sah.errors", "sah.types", "sah.validation"),
+    ],
+    "sah.maskers": ["torch", "sah.attention"],
+}
+
+NEVER = {
+    "sah.benchmarks": ["sah.attention", "sah.models", "torch", "transformers"],
+    "sah.results": ["sah.attention", "sah.models", "sah.benchmarks", "sah.experiment"],
+    "sah.models": ["sah.benchmarks", "sah.results", "sah.experiment"],
+    "sah.metric_logging": ["sah.models", "sah.benchmarks", "sah.results", "sah.experiment"],
+    "sah": ["hydra_plugins"],
+}
+
+
+def test_the_modules_are_found():
+    assert {"sah.types", "sah.attention.session", "sah.maskers.sink"} <= MODULES.keys()
+    assert ("sah.attention.session", "sah.errors") in imported_by("sah.attention")
+    assert ("sah.maskers.sink", "sah.attention") in imported_by("sah.maskers")
+
+
+@pytest.mark.parametrize("package", ONLY)
+def test_imports_only(package):
+    beyond = [
+        (module, name)
+        for module, name in imported_by(package)
+        if not is_standard(name) and not beneath(name, ONLY[package])
+    ]
+    assert beyond == []
+
+
+@pytest.mark.parametrize("package", NEVER)
+def test_never_imports(package):
+    wrong = [
+        (module, name) for module, name in imported_by(package) if beneath(name, NEVER[package])
+    ]
+    assert wrong == []
+
+
+PLUGINS = sorted(module_name(path) for path in (ROOT / "hydra_plugins").rglob("*.py"))
+
+
+def test_what_hydra_loads_at_every_start_is_light():
+    """Without torch a command answers in a fraction of a second; with it, in three."""
+    light = [*PLUGINS, "sah.cli", "sah.job", "sah.resume", "sah.report.table"]
+    assert "hydra_plugins.sah.config" in light
+    program = (
+        "import importlib, sys\n"
+        "for module in sys.argv[1:]:\n"
+        "    importlib.import_module(module)\n"
+        "    heavy = {'torch', 'transformers', 'datasets', 'numpy'} & sys.modules.keys()\n"
+        "    assert not heavy, f'{module} imports {heavy}'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *light], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
