@@ -43,7 +43,7 @@ class PromptEncoder:
         self.max_tokens = max_tokens
         self._adds_bos = self._find_adds_bos()
         # The questions of a context follow each other: encode a long context once.
-        self._last_context: tuple[str, list[int]] = ("", [])
+        self._last_context: tuple[str | None, list[int]] = (None, [])
 
     def encode(self, example: Example) -> EncodedPrompt:
         """Encode an example.

@@ -1,0 +1,73 @@
+"""Small models and tokenizers for the tests of this folder."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, MistralConfig
+
+from sah.models import LanguageModel, PromptEncoder
+from sah.models.tiny import randomize, tiny_tokenizer
+from sah.types import Example
+
+
+@pytest.fixture(scope="session")
+def sliding() -> LanguageModel:
+    """A small Mistral whose layers all have a sliding window of 8 keys."""
+    config = MistralConfig(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=8,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        model: Any = AutoModelForCausalLM.from_config(config)
+    randomize(model, 0)
+    return LanguageModel(model, PromptEncoder(tiny_tokenizer(), None))
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., Any]:
+    """The tiny tokenizer, with another chat template, or adding BOS by itself."""
+
+    def make(template: str | None = None, *, adds_bos: bool = False) -> Any:
+        tokenizer = copy.deepcopy(tiny_tokenizer())
+        tokenizer.chat_template = template
+        if adds_bos:
+            tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+                single="<|begin|> $A", special_tokens=[("<|begin|>", 0)]
+            )
+        return tokenizer
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_example() -> Callable[..., Example]:
+    def make(
+        context: str = "The grass is green. ",
+        question: str = "What is the answer?",
+        answer_prefix: str = "",
+        **options: Any,
+    ) -> Example:
+        return Example(
+            id=options.pop("id", "example 1"),
+            task="task",
+            context=context,
+            question=question,
+            references=(),
+            max_new_tokens=8,
+            answer_prefix=answer_prefix,
+        )
+
+    return make

@@ -1,0 +1,228 @@
+"""Answers from a prefilled context: those of `generate`, one example at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sah.attention import AttentionSession, DenseAttention
+from sah.errors import NonFiniteLogits
+from sah.models import Answer, Generation, LanguageModel, PrefilledContext
+
+CONTEXT = [1 + (7 * n) % 390 for n in range(50)]
+QUESTIONS = [[5 + (step * n) % 380 for n in range(length)] for step, length in ((11, 6), (3, 20))]
+EOS = 1
+
+
+def generate(model: LanguageModel, ids: Sequence[int], new_tokens: int) -> list[int]:
+    """What transformers answers, greedily, without the end-of-sequence token."""
+    output = model.model.generate(
+        torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+        max_new_tokens=new_tokens,
+        do_sample=False,
+    )
+    tokens: list[int] = output[0, len(ids) :].tolist()
+    return tokens[:-1] if tokens[-1] in model.eos_token_ids else tokens
+
+
+def answer(
+    model: LanguageModel,
+    context: PrefilledContext,
+    question: Sequence[int],
+    *,
+    new_tokens: int = 20,
+    generation: Generation | None = None,
+    example: str = "one",
+    **options: Any,
+) -> Answer:
+    return model.answer(
+        context,
+        question,
+        session=AttentionSession(DenseAttention(), seed=0),
+        sampler=(generation or Generation()).sampler(0, example, model.device),
+        max_new_tokens=new_tokens,
+        **options,
+    )
+
+
+@contextmanager
+def changed_logits(model: LanguageModel, change: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Change the logits of the model's calls, which are numbered from 0."""
+    calls = iter(range(10**6))
+
+    def hook(module: Any, inputs: Any, output: Any) -> None:
+        change(next(calls), output.logits)
+
+    handle = model.model.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("end", [0, 1, 25, 50], ids=lambda end: f"context_of_{end}")
+@pytest.mark.parametrize("name", ["tiny", "sliding"])
+def test_greedy_tokens_are_those_of_generate(
+    name: str, end: int, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue(name)
+    context = model.prefill(CONTEXT[:end], reserve_tokens=40)
+    for question in QUESTIONS:
+        # Wherever the context ends, the model sees the same tokens.
+        whole = CONTEXT + question
+        found = answer(model, context, whole[end:], new_tokens=25)
+        assert found.token_ids == generate(model, whole, 25)
+
+
+def test_an_encoded_example_is_answered_like_its_prompt(
+    tiny: LanguageModel, make_example: Callable[..., Any]
+) -> None:
+    prompt = tiny.prompts.encode(make_example("The sky is blue. " * 20, answer_prefix=" It is"))
+    context = tiny.prefill(prompt.context_ids, reserve_tokens=60)
+    found = answer(tiny, context, prompt.question_ids, new_tokens=30)
+    assert found.token_ids == generate(tiny, prompt.context_ids + prompt.question_ids, 30)
+
+
+def test_an_answer_ends_at_its_limit(tiny: LanguageModel) -> None:
+    context = tiny.prefill(CONTEXT, reserve_tokens=40)
+    for limit in (1, 4):
+        found = answer(tiny, context, QUESTIONS[0], new_tokens=limit)
+        assert found.finish_reason == "length"
+        assert len(found.token_ids) == found.steps == limit
+
+
+def test_token_limit_of_one_example_does_not_affect_the_next(tiny: LanguageModel) -> None:
+    context = tiny.prefill(CONTEXT, reserve_tokens=40)
+    alone = answer(tiny, context, QUESTIONS[0], new_tokens=12).token_ids
+    for limit in (1, 30, 3):
+        answer(tiny, context, QUESTIONS[1], new_tokens=limit)
+        assert answer(tiny, context, QUESTIONS[0], new_tokens=12).token_ids == alone
+
+
+def test_eos_as_the_first_token_ends_with_an_empty_answer(tiny: LanguageModel) -> None:
+    def eos_at_once(call: int, logits: Tensor) -> None:
+        logits[..., EOS] = 1e6
+
+    context = tiny.prefill(CONTEXT, reserve_tokens=40)
+    with changed_logits(tiny, eos_at_once):
+        found = answer(tiny, context, QUESTIONS[0])
+    assert (found.token_ids, found.finish_reason, found.steps) == ([], "eos", 1)
+
+
+def test_eos_is_counted_and_not_part_of_the_answer(tiny: LanguageModel) -> None:
+    def eos_third(call: int, logits: Tensor) -> None:
+        logits[..., EOS] = 1e6 if call == 2 else -1e6
+
+    context = tiny.prefill(CONTEXT, reserve_tokens=40)
+    with changed_logits(tiny, eos_third):
+        found = answer(tiny, context, QUESTIONS[0])
+    assert len(found.token_ids) == 2
+    assert (found.finish_reason, found.steps) == ("eos", 3)
+
+
+@pytest.mark.parametrize(
+    ("configured", "expected"), [(7, {7}), ([7, 9], {7, 9}), (None, {EOS})], ids=str
+)
+def test_what_ends_an_answer_is_the_model_s_or_else_the_tokenizer_s(
+    configured: Any, expected: set[int], tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny.model.generation_config, "eos_token_id", configured)
+    assert LanguageModel(tiny.model, tiny.prompts).eos_token_ids == expected
+
+
+def test_sampled_text_depends_on_the_example_and_not_on_the_order(tiny: LanguageModel) -> None:
+    generation = Generation(temperature=2.0)
+
+    def answers(*examples: str) -> dict[str, list[int]]:
+        context = tiny.prefill(CONTEXT, reserve_tokens=40)
+        return {
+            example: answer(
+                tiny, context, QUESTIONS[0], generation=generation, example=example
+            ).token_ids
+            for example in examples
+        }
+
+    forward = answers("a", "b", "c")
+    assert answers("c", "b", "a") == forward
+    assert answers("b")["b"] == forward["b"]
+    assert len({tuple(tokens) for tokens in forward.values()}) == 3
+
+
+def test_top_k_1_gives_the_greedy_answer(tiny: LanguageModel) -> None:
+    context = tiny.prefill(CONTEXT, reserve_tokens=40)
+    greedy = answer(tiny, context, QUESTIONS[0])
+    one = answer(tiny, context, QUESTIONS[0], generation=Generation(temperature=1.5, top_k=1))
+    assert one.token_ids == greedy.token_ids
+
+
+@pytest.mark.parametrize("call", [0, 2], ids=["question", "decoding"])
+def test_nan_logits_are_an_error_and_leave_the_context_as_it_was(
+    call: int, tiny: LanguageModel
+) -> None:
+    def broken(number: int, logits: Tensor) -> None:
+        logits[..., EOS] = -1e6
+        if number == call:
+            logits[...] = torch.nan
+
+    context = tiny.prefill(CONTEXT, reserve_tokens=40)
+    before = answer(tiny, context, QUESTIONS[0])
+    with changed_logits(tiny, broken), pytest.raises(NonFiniteLogits):
+        answer(tiny, context, QUESTIONS[1])
+    assert context.cache.get_seq_length() == len(CONTEXT)
+    assert answer(tiny, context, QUESTIONS[0]).token_ids == before.token_ids
+
+
+@pytest.mark.parametrize("name", ["tiny", "sliding"])
+def test_breaking_off_between_tokens_leaves_the_context_as_it_was(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue(name)
+    context = model.prefill(CONTEXT, reserve_tokens=40)
+    before = answer(model, context, QUESTIONS[0])
+    held = [(layer.keys.clone(), layer.values.clone()) for layer in context.cache.layers]
+    calls = iter([None, None, TimeoutError()])
+
+    def third_time() -> None:
+        if (error := next(calls)) is not None:
+            raise error
+
+    def no_end(call: int, logits: Tensor) -> None:
+        logits[..., EOS] = -1e6
+
+    with changed_logits(model, no_end), pytest.raises(TimeoutError):
+        answer(model, context, QUESTIONS[1], between_tokens=third_time)
+    for layer, (keys, values) in zip(context.cache.layers, held, strict=True):
+        assert torch.equal(layer.keys, keys)
+        assert torch.equal(layer.values, values)
+    assert answer(model, context, QUESTIONS[0]).token_ids == before.token_ids
+
+
+def test_between_tokens_is_called_before_every_decode_step(tiny: LanguageModel) -> None:
+    def no_end(call: int, logits: Tensor) -> None:
+        logits[..., EOS] = -1e6
+
+    calls: list[int] = []
+    context = tiny.prefill(CONTEXT, reserve_tokens=40)
+    with changed_logits(tiny, no_end):
+        answer(
+            tiny,
+            context,
+            QUESTIONS[0],
+            new_tokens=5,
+            between_tokens=lambda: calls.append(context.cache.get_seq_length()),
+        )
+    first = len(CONTEXT) + len(QUESTIONS[0])
+    assert calls == [first, first + 1, first + 2, first + 3]
+
+
+def test_one_context_does_not_see_another(tiny: LanguageModel) -> None:
+    contexts = [CONTEXT, CONTEXT[::-1]]
+    prefilled = [tiny.prefill(ids, reserve_tokens=40) for ids in contexts]
+    for question in QUESTIONS:
+        for ids, context in zip(contexts, prefilled, strict=True):
+            found = answer(tiny, context, question)
+            assert found.token_ids == generate(tiny, ids + question, 20)

@@ -1,0 +1,90 @@
+"""Rewinding leaves no trace: whatever was asked before, under every preset of the conf."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from hydra import initialize_config_dir
+from hydra.utils import instantiate
+
+from sah.attention import AttentionSession, SparseAttention
+from sah.models import Generation, LanguageModel, PrefilledContext
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+PRESETS = sorted(
+    path.stem for path in (CONF / "sparse_attention").glob("*.yaml") if path.stem != "custom"
+)
+CONTEXT = [1 + (7 * n) % 390 for n in range(300)]
+QUESTIONS = {"A": [5 + (11 * n) % 380 for n in range(30)], "B": [9 + 3 * n for n in range(7)]}
+
+Outcome = tuple[list[int], float]
+
+
+@cache
+def preset(name: str) -> Any:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("config", [f"sparse_attention={name}"])
+    return instantiate(config.sparse_attention, _convert_="all")
+
+
+def ask(
+    model: LanguageModel,
+    context: PrefilledContext,
+    session: AttentionSession,
+    question: str,
+    generation: Generation,
+) -> Outcome:
+    session.begin_example(question)
+    answer = model.answer(
+        context,
+        QUESTIONS[question],
+        session=session,
+        sampler=generation.sampler(0, question, model.device),
+        max_new_tokens=12 if question == "A" else 8,
+    )
+    return answer.token_ids, session.density()
+
+
+def start(model: LanguageModel, name: str) -> tuple[PrefilledContext, AttentionSession]:
+    context = model.prefill(CONTEXT, reserve_tokens=50)
+    session = AttentionSession(preset(name), seed=0)
+    session.begin_context(context.length)
+    return context, session
+
+
+@pytest.mark.parametrize(
+    "generation", [Generation(), Generation(temperature=1.5)], ids=["greedy", "sampled"]
+)
+@pytest.mark.parametrize("name", PRESETS)
+def test_answering_a_then_b_equals_answering_b_alone(
+    name: str, generation: Generation, tiny: LanguageModel
+) -> None:
+    used = start(tiny, name)
+    fresh = ask(tiny, *start(tiny, name), "B", generation)
+    first = ask(tiny, *used, "A", generation)
+    assert ask(tiny, *used, "B", generation) == fresh
+    assert ask(tiny, *used, "A", generation) == first
+    assert len(first[0]) > 1
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_another_context_in_between_leaves_no_trace(name: str, tiny: LanguageModel) -> None:
+    generation = Generation()
+    context, session = start(tiny, name)
+    before = ask(tiny, context, session, "B", generation)
+    other = tiny.prefill(CONTEXT[::-1][:200], reserve_tokens=50)
+    session.begin_context(other.length)
+    ask(tiny, other, session, "A", generation)
+    session.begin_context(context.length)
+    assert ask(tiny, context, session, "B", generation) == before
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_density_is_between_0_and_1_and_below_1_where_something_is_left_out(
+    name: str, tiny: LanguageModel
+) -> None:
+    _, density = ask(tiny, *start(tiny, name), "A", Generation())
+    assert 0 < density <= 1
+    assert (density < 1) == isinstance(preset(name), SparseAttention)
