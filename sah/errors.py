@@ -75,6 +75,8 @@ CATEGORIES = (
 _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
     (Interrupted, "interrupt"),
     (KeyboardInterrupt, "interrupt"),
+    # submitit leaves a job that is to be requeued this way.
+    (SystemExit, "interrupt"),
     (ExperimentTimeout, "timeout"),
     (ModelNotFound, "model_not_found"),
     (TokenizerError, "tokenizer"),
@@ -90,6 +92,7 @@ _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
 
 # Types of libraries that this module must not import, by module and name.
 _BY_TYPE_NAME = {
+    "submitit.core.utils.UncompletedJobError": "timeout",
     "torch.OutOfMemoryError": "gpu_out_of_memory",
     "torch.AcceleratorError": "gpu",
     "hydra.errors.InstantiationException": "configuration",

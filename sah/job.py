@@ -1,20 +1,17 @@
 """One composed configuration, computed in its directory by this process."""
 
 import logging
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sah.errors import ConfigurationError, Interrupted
+from sah.errors import ConfigurationError
 from sah.results.identity import directory, fingerprint
 from sah.results.store import ResultStore, read_results, require_writable
+from sah.signals import signals_interrupt
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +60,7 @@ def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
 
     experiment = Experiment.from_config(config)
     store = ResultStore(directory(config), fingerprint(config))
-    with _interruptible(), store.claimed(config, overrides, bool(config.resume)):
+    with signals_interrupt(), store.claimed(config, overrides, bool(config.resume)):
         results = store.results()
         if results is not None:
             logger.info("already complete: %s", store.directory)
@@ -73,33 +70,3 @@ def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         except BaseException as error:
             store.record_error(error)
             raise
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into Interrupted, so that files are closed and claims released.
-
-    Inside a submitit job the signals are submitit's: it knows when to requeue.
-    """
-    ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if not ours or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        # A second signal must not interrupt the tidying up.
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)
-        raise Interrupted(signum)
-
-    # Under nohup SIGINT is ignored, and stays so.
-    before = {
-        number: signal.signal(number, interrupt)
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

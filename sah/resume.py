@@ -8,14 +8,14 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
 
-from sah.errors import SahError
+from sah.errors import ConfigurationError, SahError
 from sah.job import check, finished
 
 logger = logging.getLogger(__name__)
 
 
 class ResumeCallback(Callback):
-    """Before a single run: check, or skip. Before a sweep: put ResumeLauncher in front.
+    """Before a single run: check, or skip. Before a sweep: put SweepLauncher in front.
 
     Hydra turns exceptions of callbacks into warnings, so that a single run ends with
     SystemExit, and a sweep's checks live in the launcher.
@@ -27,6 +27,7 @@ class ResumeCallback(Callback):
 
         overrides = list(config.hydra.overrides.task)
         try:
+            _refuse_launcher(config)
             folder, results = finished(config)
             if results is None:
                 check(config, overrides)
@@ -40,10 +41,19 @@ class ResumeCallback(Callback):
         raise SystemExit(0)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Wrap the launcher that was chosen; ResumeLauncher puts it back when it is set up."""
+        """Wrap the launcher that was chosen; SweepLauncher puts it back when it is set up."""
         with flag_override(config.hydra, ["struct", "readonly"], False):
             config.hydra.launcher = {
-                "_target_": "hydra_plugins.sah.resume_launcher.ResumeLauncher",
+                "_target_": "hydra_plugins.sah.sweep_launcher.SweepLauncher",
                 "_recursive_": False,
                 "wrapped": config.hydra.launcher,
             }
+
+
+def _refuse_launcher(config: DictConfig) -> None:
+    """Hydra would ignore a launcher that is given without -m."""
+    for override in config.hydra.overrides.hydra:
+        if override.lstrip("+~").startswith(("hydra/launcher", "hydra.launcher")):
+            raise ConfigurationError(
+                f"{override}: a single run has no launcher; add -m to make it a sweep"
+            )

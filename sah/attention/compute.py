@@ -49,15 +49,15 @@ def gathered_attention(inputs: AttentionInputs, mask: AttentionMask) -> Float[Te
 def weighted_attention(inputs: AttentionInputs, mask: AttentionMask) -> Float[Tensor, "B H Q V"]:
     """Compute weighted attention the cheaper way.
 
-    Gathering reads H·Q·N rows of keys where the dense way reads G·K, and copies them:
-    about three times the cost of reading a row in place (benchmarks/attention_paths.py).
-    With the exact scores at hand, half of the dense way is done already.
+    Gathering reads H·Q·N rows of keys where the dense way reads G·K, and copies them, which
+    pays below a sixth of the rows (benchmarks/attention_paths.py). With the exact scores at
+    hand, half of the dense way is done already.
     """
     keys = inputs.key.shape[1] * inputs.key.shape[2]
     queries = inputs.query.shape[1] * inputs.query.shape[2]
     # One query is the decode step; with more, dense scores are one large product.
     if inputs.query.shape[2] == 1 and "scores" not in vars(inputs):
-        if 3 * queries * int(mask.selected.sum(-1).max()) < keys:
+        if 6 * queries * int(mask.selected.sum(-1).max()) < keys:
             return gathered_attention(inputs, mask)
     return dense_attention(inputs, mask)
 

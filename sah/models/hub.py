@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import torch
+from safetensors import SafetensorError
 
 from sah.errors import ModelLoadingError, ModelNotFound, TokenizerError, category
 from sah.models.language_model import LanguageModel
@@ -19,6 +21,10 @@ from sah.validation import check_types
 logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
+
+# What transformers raises for files that are no weights, or not this model's; a pickle
+# that would run code is an UnpicklingError.
+_BAD_WEIGHTS = (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +77,29 @@ class HubModel:
             ) from error
         placement = {} if "device_map" in self.model_kwargs else {"device_map": device}
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                self.name_or_path, dtype=dtype, **placement, **common, **self.model_kwargs
+            loading: Any = AutoModelForCausalLM.from_pretrained(
+                self.name_or_path,
+                dtype=dtype,
+                output_loading_info=True,
+                **placement,
+                **common,
+                **self.model_kwargs,
             )
-        except (OSError, ValueError) as error:
-            if category(error) == "network":
+        except _BAD_WEIGHTS as error:
+            if category(error) not in ("model_loading", "filesystem", "unknown"):
                 raise
             raise ModelLoadingError(
                 f"the weights of {self.name_or_path!r} do not load: {_first_line(error)}; "
                 f"{_how_to_get(self.name_or_path)}"
             ) from error
+        model, report = loading
+        if report["missing_keys"]:
+            # transformers only warns, and goes on with random numbers.
+            missing = sorted(report["missing_keys"])
+            raise ModelLoadingError(
+                f"the weights of {self.name_or_path!r} lack {len(missing)} tensors of the model, "
+                f"the first is {missing[0]}; {_how_to_get(self.name_or_path)}"
+            )
         limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         return LanguageModel(model, PromptEncoder(tokenizer, limit))
 

@@ -43,7 +43,7 @@ def read_state(directory: Path) -> ExperimentState:
         state = "done"
     elif owner is not None:
         state = "running" if owner.alive else "dead"
-    elif error is not None:
+    elif error is not None and error.get("category") != "interrupt":
         state = "failed"
     else:
         state = "stopped" if (directory / CONFIG).exists() else "waiting"

@@ -149,23 +149,8 @@ class ResultStore:
 
     def record_error(self, error: BaseException) -> None:
         """Write error.json: what happened last, how often something happened, where."""
-        path = self.path(ERROR)
-        try:
-            attempt = int(read_json(path).get("attempt", 0)) + 1 if path.exists() else 1
-        except DamagedResults:
-            attempt = 1
         text = "".join(traceback.format_exception(error))
-        write_json(
-            path,
-            {
-                "category": category(error),
-                "type": type(error).__name__,
-                "message": str(error),
-                "traceback": text,
-                "attempt": attempt,
-                "time": datetime.now(UTC).isoformat(),
-            },
-        )
+        write_error(self.directory, category(error), type(error).__name__, str(error), text)
 
     def complete(self, results: dict[str, Any], scores: Sequence[Score]) -> None:
         """Write the scores and, last, results.json."""
@@ -234,6 +219,27 @@ def _prediction(record: dict[str, Any], path: Path, number: int) -> Prediction:
             f"{path} line {number} has the fields {sorted(record)}, expected {sorted(names)}; "
             "it is from another version. Use that one, or start afresh with resume=false"
         ) from error
+
+
+def write_error(directory: Path, kind: str, name: str, message: str, trace: str) -> None:
+    """Write error.json; counts the attempts of those before it."""
+    path = directory / ERROR
+    try:
+        attempt = int(read_json(path).get("attempt", 0)) + 1 if path.exists() else 1
+    except DamagedResults:
+        attempt = 1
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(
+        path,
+        {
+            "category": kind,
+            "type": name,
+            "message": message,
+            "traceback": trace,
+            "attempt": attempt,
+            "time": datetime.now(UTC).isoformat(),
+        },
+    )
 
 
 def require_writable(root: Path) -> None:

@@ -1,0 +1,56 @@
+"""hydra/sweeper=sah: Hydra's basic sweeper, which goes on after a failure and checks once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException
+
+
+@dataclass
+class _SweeperConf(BasicSweeperConf):
+    _target_: str = "hydra_plugins.sah.sweeper.SahSweeper"
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="sah", node=_SweeperConf, provider="sah")
+
+
+class SahSweeper(BasicSweeper):
+    """Runs the product of the overrides.
+
+    Unlike the basic sweeper it does not compose every job to validate it, since
+    SweepLauncher does; it goes on with the next batch after a failure; and ends with one
+    line for all failures, behind the summary that SweepLauncher shows.
+    """
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Leave it to SweepLauncher, which looks at every job before anything runs."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run all batches.
+
+        Raises:
+            CompactHydraException: if an experiment failed, when all have run.
+        """
+        launcher, returns = self.launcher, []
+
+        class KeepGoing:
+            def launch(
+                self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+            ) -> list[JobReturn]:
+                returns.extend(launcher.launch(job_overrides, initial_job_idx))
+                # With nothing to look at, the basic sweeper finds no failure to end at.
+                return []
+
+        self.launcher = KeepGoing()
+        try:
+            super().sweep(arguments)
+        finally:
+            self.launcher = launcher
+        failed = sum(job.status == JobStatus.FAILED for job in returns)
+        if failed:
+            raise CompactHydraException(f"{failed} of {len(returns)} experiments failed")
+        return [returns]

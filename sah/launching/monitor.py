@@ -1,0 +1,119 @@
+"""What a person sees while a sweep runs: a live table on a terminal, plain lines elsewhere."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sah.launching.plan import Cell
+from sah.results.state import ExperimentState, read_state
+
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY_SECONDS = 2.0
+_LINE_EVERY_SECONDS = 30.0
+_MOST_ROWS = 20
+
+
+class SweepMonitor:
+    """Follows the cells of a sweep by their files; costs nothing between two looks."""
+
+    def __init__(self, cells: Sequence[Cell], *, finished: int) -> None:
+        self._cells = {cell.number: cell for cell in cells}
+        self._finished = finished
+        self._ended: dict[int, str] = {}
+        self._running: set[int] = set()
+        self._last_look = 0.0
+        self._last_line = time.monotonic()
+        self._live: Live | None = None
+        console = Console(stderr=True)
+        if console.is_terminal:
+            self._live = Live(console=console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def look(self, places: Mapping[int, str]) -> None:
+        """Take in which cells run, and where; those that ran and do not any more have ended."""
+        for number in sorted(self._running - places.keys()):
+            self._note_end(number)
+        started = places.keys() - self._running
+        if self._live is None:
+            for number in sorted(started):
+                logger.info("#%d starts on %s: %s", number, places[number], self._label(number))
+        self._running = set(places)
+        now = time.monotonic()
+        if self._live is not None and now - self._last_look >= _LOOK_EVERY_SECONDS:
+            self._last_look = now
+            self._live.update(self._picture(places))
+        elif self._live is None and now - self._last_line >= _LINE_EVERY_SECONDS:
+            self._last_line = now
+            logger.info("%s", self._counts())
+            for number in sorted(places):
+                state = read_state(self._cells[number].directory)
+                logger.info("  #%d %s", number, _answered(state))
+
+    def _note_end(self, number: int) -> None:
+        state = read_state(self._cells[number].directory)
+        self._ended[number] = state.state
+        if state.state == "done":
+            logger.info("#%d done: %s", number, self._label(number))
+        else:
+            reason = state.first_error_line or state.state
+            logger.error("#%d %s: %s", number, reason, self._label(number))
+
+    def _label(self, number: int) -> str:
+        return self._cells[number].label
+
+    def _counts(self) -> str:
+        done = sum(state == "done" for state in self._ended.values())
+        failed = len(self._ended) - done
+        waiting = len(self._cells) - len(self._ended) - len(self._running)
+        return (
+            f"{waiting} waiting, {len(self._running)} running, {done} done, "
+            f"{self._finished} finished before, {failed} failed"
+        )
+
+    def _picture(self, places: Mapping[int, str]) -> Group:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for column in ("#", "where", "since", "examples", "experiment"):
+            table.add_column(column, no_wrap=column != "experiment")
+        for number in sorted(places)[:_MOST_ROWS]:
+            state = read_state(self._cells[number].directory)
+            since = "" if state.owner is None else _ago(time.time() - state.owner.since)
+            table.add_row(
+                str(number), places[number], since, _answered(state), Text(self._label(number))
+            )
+        if len(places) > _MOST_ROWS:
+            table.add_row("", f"and {len(places) - _MOST_ROWS} more", "", "", "")
+        return Group(table, Text(self._counts()))
+
+
+def _answered(state: ExperimentState) -> str:
+    if state.examples is None:
+        return "loading"
+    return f"{state.answered} of {state.examples}"
+
+
+def _ago(seconds: float) -> str:
+    minutes, rest = divmod(int(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

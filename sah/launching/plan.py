@@ -1,0 +1,82 @@
+"""What a sweep has to do: every cell checked, the finished and the repeated ones left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra.core.utils import filter_overrides
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from sah.errors import SahError
+from sah.job import check, finished
+from sah.launching.composer import Composer
+from sah.launching.memory import CompositionMemory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One experiment of a sweep."""
+
+    number: int
+    """Position in the sweep; changes when the sweep does."""
+    overrides: tuple[str, ...]
+    directory: Path
+    config: DictConfig | None
+    """None for a cell that was known to be finished before it was composed."""
+
+    @property
+    def label(self) -> str:
+        """The overrides, for people."""
+        return " ".join(filter_overrides(self.overrides))
+
+
+@dataclass(kw_only=True)
+class SweepPlan:
+    """The cells of a sweep by what is to be done about them."""
+
+    cells: list[Cell] = field(default_factory=list)
+    """One for each set of overrides, in order."""
+    finished: list[Cell] = field(default_factory=list)
+    repeated: list[Cell] = field(default_factory=list)
+    """Other spellings of a cell that is to run."""
+    pending: list[Cell] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Cells that cannot work, each with the reason."""
+
+
+def plan_sweep(
+    job_overrides: Sequence[Sequence[str]], composer: Composer, memory: CompositionMemory
+) -> SweepPlan:
+    """Compose and check every cell. Starts nothing, loads no model."""
+    plan = SweepPlan()
+    seen: set[Path] = set()
+    for number, job in enumerate(job_overrides):
+        overrides = tuple(job)
+        remembered = memory.finished_directory(overrides)
+        if remembered is not None:
+            cell = Cell(number=number, overrides=overrides, directory=remembered, config=None)
+            plan.cells.append(cell)
+            plan.finished.append(cell)
+            continue
+        try:
+            config = composer.compose(overrides)
+            directory, results = finished(config)
+            cell = Cell(number=number, overrides=overrides, directory=directory, config=config)
+            if results is None and directory not in seen:
+                check(config, overrides)
+        except (SahError, HydraException, OmegaConfBaseException) as error:
+            label = " ".join(filter_overrides(overrides))
+            plan.problems.append(f"  {label}\n    {error}")
+            continue
+        memory.remember(overrides, directory)
+        plan.cells.append(cell)
+        if results is not None:
+            plan.finished.append(cell)
+        elif directory in seen:
+            plan.repeated.append(cell)
+        else:
+            plan.pending.append(cell)
+        seen.add(directory)
+    return plan

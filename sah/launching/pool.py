@@ -1,0 +1,205 @@
+"""Running jobs on this machine: one job per slot, each under a supervisor."""
+
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from submitit.local.local import LocalExecutor, LocalJob
+
+from sah.launching.gpus import chosen_gpus, slots
+from sah.launching.job import CellJob
+from sah.launching.outcome import ensure_error, now
+from sah.launching.plan import Cell
+from sah.launching.settings import LauncherSettings
+from sah.launching.supervisor import start
+from sah.signals import SWEEP_SIGNALS, signals_interrupt
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A place for one job at a time."""
+
+    gpus: tuple[str, ...]
+    """Empty on the CPU."""
+    threads: int | None
+    """Threads for torch; None leaves it to torch."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a job in this slot sees."""
+        found = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
+        if self.threads is not None:
+            found |= {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Running:
+    cell: Cell
+    process: "subprocess.Popen[bytes]"
+    started: float
+    log: Path
+
+
+def find_slots(settings: LauncherSettings) -> list[Slot]:
+    """The places for jobs on this machine; checks every GPU.
+
+    Raises:
+        ConfigurationError: if a GPU that is asked for cannot be used.
+    """
+    gpus = chosen_gpus(settings.gpus) if settings.gpus_per_job else []
+    if gpus:
+        found = [Slot(gpus=group, threads=None) for group in slots(gpus, settings.gpus_per_job)]
+    else:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        share = max(1, (cores or 1) // settings.cpu_workers)
+        # One worker gets what torch would take.
+        threads = share if settings.cpu_workers > 1 else None
+        found = [Slot(gpus=(), threads=threads)] * settings.cpu_workers
+    return found[: settings.max_concurrent]
+
+
+class SupervisedExecutor(LocalExecutor):
+    """submitit's local executor: it pickles, this starts processes, in one slot's environment."""
+
+    def __init__(self, folder: Path, grace_seconds: float) -> None:
+        super().__init__(folder)
+        self.grace_seconds = grace_seconds
+        self.environment: Mapping[str, str] = {}
+        self.log = Path(os.devnull)
+        self.process: subprocess.Popen[bytes]
+
+    def _submit_command(self, command: str) -> LocalJob[Any]:
+        environment = {
+            **os.environ,
+            **self.environment,
+            "SUBMITIT_EXECUTOR": "local",
+            "SUBMITIT_LOCAL_NTASKS": "1",
+            "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
+            "SUBMITIT_LOCAL_NODEID": "0",
+            "SUBMITIT_LOCAL_GLOBALID": "0",
+            "SUBMITIT_LOCAL_LOCALID": "0",
+        }
+        with open(self.log, "ab") as output:
+            self.process = start(shlex.split(command), environment, output, self.grace_seconds)
+        return LocalJob(
+            folder=self.folder, job_id=str(self.process.pid), process=self.process, tasks=[0]
+        )
+
+
+def run_pool(
+    cells: Sequence[Cell],
+    make_job: Callable[[Cell], CellJob],
+    places: Sequence[Slot],
+    folder: Path,
+    settings: LauncherSettings,
+    look: Callable[[Mapping[int, str]], None],
+) -> None:
+    """Run every cell, never two in one slot; what becomes of a cell is in its directory.
+
+    Args:
+        cells: in the order they are to start.
+        make_job: makes what a process runs.
+        places: at least one.
+        folder: for pickles and logs; must be fresh, since submitit names jobs by process id.
+        settings: times and delays.
+        look: called again and again with the running cells and their places.
+
+    Raises:
+        Interrupted: on SIGINT, SIGTERM or SIGHUP, when no process is left.
+    """
+    executor = SupervisedExecutor(folder / "%j", settings.grace_seconds)
+    waiting = deque(cells)
+    free = deque(range(len(places)))
+    running: dict[int, _Running] = {}
+    with signals_interrupt(SWEEP_SIGNALS):
+        try:
+            while waiting or running:
+                while waiting and free:
+                    place = free.popleft()
+                    running[place] = _start(executor, waiting.popleft(), make_job, places[place])
+                ended = [place for place, job in running.items() if _is_over(job, settings)]
+                for place in ended:
+                    _settle(running.pop(place))
+                    free.append(place)
+                look({job.cell.number: _name(places[n]) for n, job in running.items()})
+                if not ended:
+                    time.sleep(settings.poll_seconds)
+        finally:
+            _stop(list(running.values()), settings.grace_seconds)
+
+
+def _start(
+    executor: SupervisedExecutor, cell: Cell, make_job: Callable[[Cell], CellJob], slot: Slot
+) -> _Running:
+    executor.environment = slot.environment
+    executor.log = Path(str(executor.folder).removesuffix("%j")) / f"{cell.number}.log"
+    started = now()
+    executor.submit(make_job(cell))
+    return _Running(cell=cell, process=executor.process, started=started, log=executor.log)
+
+
+def _is_over(running: _Running, settings: LauncherSettings) -> bool:
+    if running.process.poll() is not None:
+        return True
+    limit = settings.timeout_min
+    if limit is not None and now() - running.started > 60 * limit:
+        _stop([running], settings.grace_seconds)
+        message = f"hydra.launcher.timeout_min={limit} is over; what was answered is kept"
+        ensure_error(running.cell, now(), "timeout", message)
+        return True
+    return False
+
+
+def _settle(running: _Running) -> None:
+    """Leave nothing of a job behind but its files."""
+    # Grandchildren (data loaders) would hold the GPU of the next job.
+    _kill_session(running.process)
+    code = running.process.returncode
+    # The supervisor says 128 + n for a job that signal n killed; -n if it was killed itself.
+    number = -code if code < 0 else code - 128
+    if number > 0:
+        name = signal.Signals(number).name
+        # The kernel's out-of-memory killer sends KILL and leaves no other trace.
+        kind = "memory" if name == "SIGKILL" else "unknown"
+        message = f"killed by {name}; its log is {running.log}"
+        ensure_error(running.cell, running.started, kind, message)
+    elif code:
+        message = f"ended with status {code}; its log is {running.log}"
+        ensure_error(running.cell, running.started, "unknown", message)
+
+
+def _stop(jobs: Sequence[_Running], grace_seconds: float) -> None:
+    """End jobs: their supervisors interrupt them, wait, and kill."""
+    for job in jobs:
+        if job.process.poll() is None:
+            job.process.terminate()
+    end = time.monotonic() + grace_seconds + 5
+    for job in jobs:
+        try:
+            job.process.wait(timeout=max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            logger.warning("process %d does not end; killing it", job.process.pid)
+        _kill_session(job.process)
+        job.process.wait()
+
+
+def _kill_session(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _name(slot: Slot) -> str:
+    return f"GPU {','.join(slot.gpus)}" if slot.gpus else "CPU"

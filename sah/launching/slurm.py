@@ -1,0 +1,232 @@
+"""Running jobs on SLURM: submitted as arrays, watched until nothing of them is left."""
+
+import logging
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from sah.errors import ConfigurationError
+from sah.launching.job import CellJob
+from sah.launching.outcome import ensure_error, now
+from sah.launching.plan import Cell
+from sah.launching.settings import LauncherSettings
+from sah.results.state import read_state
+from sah.signals import SWEEP_SIGNALS, signals_interrupt
+
+logger = logging.getLogger(__name__)
+
+# SLURM's default; an array's size must stay below it.
+_DEFAULT_MAX_ARRAY_SIZE = 1001
+
+_ENDED = {
+    "BOOT_FAIL": "unknown",
+    "CANCELLED": "interrupt",
+    "COMPLETED": "unknown",
+    "DEADLINE": "timeout",
+    "FAILED": "unknown",
+    "NODE_FAIL": "unknown",
+    "OUT_OF_MEMORY": "memory",
+    "TIMEOUT": "timeout",
+    # squeue and sacct know nothing of the job any more.
+    "GONE": "unknown",
+}
+
+# A failed node's job shows as ended for seconds before it shows as requeued.
+_SETTLED_SECONDS = 10.0
+
+_DOWN = re.compile(r"\b(DOWN|DRAINED|NodeDown|BadConstraints|ReqNodeNotAvail)\b")
+
+_PATIENCE_SECONDS = 60.0
+
+
+def submit(
+    cells: Sequence[Cell],
+    make_job: Callable[[Cell], CellJob],
+    folder: Path,
+    name: str,
+    settings: LauncherSettings,
+) -> dict[str, Cell]:
+    """Submit one job a cell, in arrays below the cluster's limit; return cells by job id.
+
+    Raises:
+        ConfigurationError: if SLURM is not there or refuses the jobs, with its words.
+    """
+    if shutil.which("sbatch") is None:
+        raise ConfigurationError(
+            "hydra/launcher=slurm: there is no sbatch on this machine; use a login node of the "
+            "cluster, or hydra/launcher=local"
+        )
+    executor = submitit.AutoExecutor(
+        folder=folder / "%j", cluster="slurm", slurm_max_num_timeout=settings.max_num_timeout
+    )
+    executor.update_parameters(**_parameters(name, settings))
+    submitted: dict[str, Cell] = {}
+    step = max_array_size() - 1
+    try:
+        for start in range(0, len(cells), step):
+            chunk = cells[start : start + step]
+            jobs = executor.submit_array([make_job(cell) for cell in chunk])
+            submitted |= {job.job_id: cell for job, cell in zip(jobs, chunk, strict=True)}
+    except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
+        cancel(list(submitted))
+        reason = str(error).strip().splitlines()
+        raise ConfigurationError(
+            f"SLURM refuses the jobs: {' '.join(line for line in reason if line)}"
+        ) from error
+    return submitted
+
+
+def watch(
+    submitted: Mapping[str, Cell],
+    settings: LauncherSettings,
+    look: Callable[[Mapping[int, str]], None],
+) -> None:
+    """Wait until every job is over; what becomes of a cell is in its directory.
+
+    SLURM is asked about all jobs at once. It never says whether a cell is done: a job whose
+    task raised ends as COMPLETED too.
+
+    Args:
+        submitted: cells by job id.
+        settings: times and delays.
+        look: called again and again with the running cells and their jobs.
+
+    Raises:
+        Interrupted: on SIGINT, SIGTERM or SIGHUP, after the jobs are cancelled.
+    """
+    started = now()
+    waiting = dict(submitted)
+    ended_since: dict[str, tuple[str, float]] = {}
+    down_since: dict[str, float] = {}
+    with signals_interrupt(SWEEP_SIGNALS):
+        try:
+            while waiting:
+                states = job_states(list(waiting))
+                for job, (state, reason) in states.items():
+                    cell = waiting[job]
+                    if state not in _ENDED:
+                        ended_since.pop(job, None)
+                        _give_up_if_down(job, cell, state, reason, down_since, settings)
+                        continue
+                    first = ended_since.setdefault(job, (state, time.monotonic()))
+                    settled = time.monotonic() - first[1] >= _SETTLED_SECONDS
+                    if settled or read_state(cell.directory).state in ("done", "failed"):
+                        _settle(job, cell, state, started)
+                        del waiting[job]
+                look(
+                    {
+                        waiting[job].number: f"job {job}"
+                        for job, (state, _) in states.items()
+                        if job in waiting and state == "RUNNING"
+                    }
+                )
+                if waiting:
+                    time.sleep(settings.poll_seconds)
+        except BaseException:
+            cancel(list(waiting))
+            raise
+
+
+def job_states(jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """State and reason of each job: squeue's word, sacct's for those that it forgot."""
+    arrays = sorted({job.split("_")[0] for job in jobs})
+    listed = _ask("squeue", "--array", "-h", "-t", "all", "-o", "%i|%T|%r", "-j", ",".join(arrays))
+    found: dict[str, tuple[str, str]] = {}
+    for line in (listed or "").splitlines():
+        job, state, reason = line.split("|", 2)
+        found[job] = (state, reason)
+    missing = [job for job in jobs if job not in found]
+    if missing:
+        history = _ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(missing))
+        for line in (history or "").splitlines():
+            job, _, state = line.partition("|")
+            # "CANCELLED by 1000"
+            found[job] = (state.split()[0], "")
+    if listed is None and not found:
+        # The controller does not answer at all: nothing is known, nothing is concluded.
+        return {job: ("UNKNOWN", "slurmctld does not answer") for job in jobs}
+    return {job: found.get(job, ("GONE", "")) for job in jobs}
+
+
+def max_array_size() -> int:
+    """The cluster's MaxArraySize."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config") or "")
+    return max(2, int(found.group(1))) if found else _DEFAULT_MAX_ARRAY_SIZE
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """Cancel jobs; those that are over already do not matter."""
+    if jobs:
+        logger.warning("cancelling %d jobs", len(jobs))
+        _ask("scancel", *jobs)
+
+
+def _parameters(name: str, settings: LauncherSettings) -> dict[str, Any]:
+    wanted = {
+        "name": name,
+        "timeout_min": settings.timeout_min or 24 * 60,
+        "nodes": 1,
+        "tasks_per_node": 1,
+        "gpus_per_node": settings.gpus_per_job or None,
+        "cpus_per_task": settings.cpus_per_job,
+        "mem_gb": settings.mem_gb,
+        "slurm_partition": settings.partition,
+        "slurm_account": settings.account,
+        "slurm_qos": settings.qos,
+        "slurm_constraint": settings.constraint,
+        "slurm_array_parallelism": settings.max_concurrent,
+        "slurm_signal_delay_s": settings.signal_delay_s,
+        "slurm_setup": list(settings.setup) or None,
+        "slurm_additional_parameters": dict(settings.additional_parameters) or None,
+        "stderr_to_stdout": True,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def _settle(job: str, cell: Cell, state: str, started: float) -> None:
+    message = (
+        f"SLURM job {job} ended as {state} without a result; its log is in the folder of the sweep"
+    )
+    ensure_error(cell, started, _ENDED[state], message)
+
+
+def _give_up_if_down(
+    job: str,
+    cell: Cell,
+    state: str,
+    reason: str,
+    down_since: dict[str, float],
+    settings: LauncherSettings,
+) -> None:
+    """Cancel a job that waits for nodes that are down, after a while."""
+    if state != "PENDING" or not _DOWN.search(reason):
+        down_since.pop(job, None)
+        return
+    since = down_since.setdefault(job, time.monotonic())
+    if time.monotonic() - since > 60 * settings.down_minutes:
+        message = f"SLURM job {job} waited {settings.down_minutes} min for nodes: {reason}"
+        ensure_error(cell, now(), "unknown", message)
+        cancel([job])
+        del down_since[job]
+
+
+def _ask(*command: str) -> str | None:
+    """The output of a SLURM command; None if it fails or does not answer."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        logger.warning("%s: %s", command[0], error)
+        return None
+    if done.returncode != 0:
+        logger.debug("%s: %s", " ".join(command), done.stderr.strip())
+        return None
+    return done.stdout

@@ -1,0 +1,97 @@
+"""The end of a sweep: what became of each cell, on the screen and in summary.json."""
+
+import logging
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sah.launching.outcome import CellOutcome
+from sah.results.files import write_json
+
+logger = logging.getLogger(__name__)
+
+SWEEPS = ".sweeps"
+SUMMARY = "summary.json"
+
+_MOST_ROWS = 30
+
+
+def new_launch_folder(output_root: Path) -> Path:
+    """A fresh folder for what belongs to one launch; sorts by time."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    parent = output_root / SWEEPS
+    for number in range(1000):
+        folder = parent / (stamp if number == 0 else f"{stamp}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise RuntimeError(f"{parent} holds a thousand launches of this second")
+
+
+def write_summary(folder: Path, outcomes: Sequence[CellOutcome], started: float) -> None:
+    """Write summary.json."""
+    write_json(
+        folder / SUMMARY,
+        {
+            "counts": dict(Counter(outcome.outcome for outcome in outcomes)),
+            "seconds": time.monotonic() - started,
+            "rerun": rerun_command(outcomes),
+            "cells": [_row(outcome) for outcome in outcomes],
+        },
+    )
+
+
+def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
+    """Show counts, the failed cells, and how to run just those again; fits 80 columns."""
+    console = Console(stderr=True, highlight=False)
+    counts = Counter(outcome.outcome for outcome in outcomes)
+    console.print(Text(", ".join(f"{number} {name}" for name, number in counts.items())))
+    bad = [outcome for outcome in outcomes if outcome.outcome in ("failed", "not started")]
+    if not bad:
+        return
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("#")
+    table.add_column("why")
+    table.add_column("experiment")
+    for outcome in bad[:_MOST_ROWS]:
+        reason = outcome.reason or outcome.outcome
+        table.add_row(str(outcome.cell.number), Text(reason), Text(outcome.cell.label))
+    console.print(table)
+    if len(bad) > _MOST_ROWS:
+        console.print(Text(f"and {len(bad) - _MOST_ROWS} more in {folder / SUMMARY}"))
+    console.print(Text("run just those again:"))
+    console.print(Text(f"  {rerun_command(outcomes)}"), soft_wrap=True)
+
+
+def rerun_command(outcomes: Sequence[CellOutcome]) -> str | None:
+    """A command that runs the cells that failed; None if none did.
+
+    The sweep as it was typed: what is done is skipped, so that only those are left.
+    """
+    if not any(outcome.outcome in ("failed", "not started") for outcome in outcomes):
+        return None
+    program = Path(sys.argv[0]).name
+    start = ["python", sys.argv[0]] if program.endswith(".py") else [program]
+    return shlex.join([*start, *sys.argv[1:]])
+
+
+def _row(outcome: CellOutcome) -> dict[str, Any]:
+    return {
+        "number": outcome.cell.number,
+        "outcome": outcome.outcome,
+        "reason": outcome.reason or None,
+        "overrides": list(outcome.cell.overrides),
+        "directory": str(outcome.cell.directory),
+    }
