@@ -1,5 +1,6 @@
 """The command line: `sah OVERRIDES` (the same as run.py) and the subcommands."""
 
+import argparse
 import logging
 import re
 import sys
@@ -12,7 +13,7 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
 import sah
-from sah.errors import Interrupted, category
+from sah.errors import Busy, Interrupted, SahError, category
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,10 @@ def _hydra_main(config: DictConfig) -> float | None:
     try:
         results = compute(config, overrides)
     except Exception as error:
+        if isinstance(error, Busy):
+            raise ExperimentFailed(str(error)) from error
         kind = category(error)
-        if kind == "unknown":
+        if kind == "unknown" and not isinstance(error, SahError):
             raise
         raise ExperimentFailed(f"{kind}: {error}\ndetails in {folder / 'error.json'}") from error
     show_results(results, folder)
@@ -57,7 +60,24 @@ def _benchmarks(arguments: list[str]) -> None:
     show_benchmarks(config_folder() / "benchmark")
 
 
-SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {"benchmarks": _benchmarks}
+def _status(arguments: list[str]) -> None:
+    """Show how the experiments below a folder do."""
+    from sah.report.status import show_status, status_json
+
+    parser = argparse.ArgumentParser(prog="sah status", description=_status.__doc__)
+    parser.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"))
+    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    options = parser.parse_args(arguments)
+    if options.json:
+        sys.stdout.write(status_json(options.outputs) + "\n")
+    else:
+        show_status(options.outputs)
+
+
+SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "benchmarks": _benchmarks,
+    "status": _status,
+}
 
 
 def main() -> None:

@@ -72,6 +72,9 @@ CATEGORIES = (
     "unknown",
 )
 
+CAN_HEAL = frozenset({"gpu_out_of_memory", "network", "filesystem"})
+"""What may go well the next time without anybody doing anything."""
+
 _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
     (Interrupted, "interrupt"),
     (KeyboardInterrupt, "interrupt"),
@@ -82,7 +85,7 @@ _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
     (TokenizerError, "tokenizer"),
     (ModelLoadingError, "model_loading"),
     (DatasetError, "dataset"),
-    (DamagedResults, "filesystem"),
+    (DamagedResults, "configuration"),
     (ConfigurationError, "configuration"),
     (MemoryError, "memory"),
     (ConnectionError, "network"),

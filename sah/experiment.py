@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sah.arm import Arm
 from sah.attention import DenseAttention, SparseAttention
+from sah.benchmarks.subsets import require_context
 from sah.errors import ConfigurationError, DatasetError, ExperimentTimeout
 from sah.metric_logging import MetricLogging
 from sah.models import Generation, LanguageModel
@@ -31,6 +32,9 @@ class ModelSource(Protocol):
     """What the model group composes: knows how to load a model, and has not yet."""
 
     name: str
+
+    def known_max_tokens(self) -> int | None:
+        """The longest sequence the model takes, as far as that is known without loading it."""
 
     def load(self) -> LanguageModel:
         """Load the model and its tokenizer."""
@@ -55,6 +59,10 @@ class Experiment:
         timeout = self.timeout_minutes
         if timeout is not None and (not isinstance(timeout, int | float) or timeout <= 0):
             raise ValueError(f"timeout_minutes must be positive or null, got {timeout!r}")
+
+        context_tokens = getattr(self.benchmark, "context_tokens", None)
+        if context_tokens is not None:
+            require_context(context_tokens, self.model.known_max_tokens())
 
     @classmethod
     def from_config(cls, config: DictConfig) -> "Experiment":

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sah.errors import ConfigurationError
+from sah.errors import CAN_HEAL, ConfigurationError, category
 from sah.results.identity import directory, fingerprint
 from sah.results.store import ResultStore, read_results, require_writable
 from sah.signals import signals_interrupt
@@ -53,8 +53,8 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
 def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """Compute an experiment and return its results; what is done already is not done again.
 
-    An error of any kind is written to error.json in the experiment's directory and
-    travels on.
+    An error of any kind is written to error.json in the experiment's directory. One that
+    can heal is tried again `retries` times; any other travels on.
     """
     from sah.experiment import Experiment, run
 
@@ -65,8 +65,25 @@ def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         if results is not None:
             logger.info("already complete: %s", store.directory)
             return results
-        try:
-            return run(experiment, store)
-        except BaseException as error:
-            store.record_error(error)
-            raise
+        for attempt in range(int(config.retries) + 1):
+            try:
+                return run(experiment, store)
+            except BaseException as error:
+                store.record_error(error)
+                if attempt == config.retries or category(error) not in CAN_HEAL:
+                    raise
+                logger.warning("%s: %s; trying again", category(error), error)
+            _free_memory()
+            store.reload()
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _free_memory() -> None:
+    """Give back what a failed attempt left on the GPU."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

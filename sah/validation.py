@@ -1,7 +1,9 @@
 """Checking what a configuration file or a command line put into a dataclass."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
@@ -19,10 +21,25 @@ def check_types(instance: Any) -> None:
     hints = get_type_hints(type(instance))
     for field in fields(instance):
         value, hint = getattr(instance, field.name), hints[field.name]
-        # True is an int to Python, and a mistake to a researcher.
-        stray_bool = isinstance(value, bool) and bool not in (hint, *get_args(hint))
-        if stray_bool or not is_bearable(value, hint, conf=_NUMBERS):
+        if not _fits(value, hint):
             expected = hint.__name__ if isinstance(hint, type) else str(hint)
             raise ValueError(
                 f"{type(instance).__name__}: {field.name} must be {expected}, got {value!r}"
             )
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value fits, and all of its items: beartype looks at one, drawn at random."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, option) for option in arguments)
+    if origin is Sequence and isinstance(value, Sequence):
+        return all(_fits(item, arguments[0]) for item in value)
+    if origin is Mapping and isinstance(value, Mapping):
+        return all(
+            _fits(key, arguments[0]) and _fits(item, arguments[1]) for key, item in value.items()
+        )
+    # True is an int to Python, and a mistake to a researcher.
+    if isinstance(value, bool) and hint in (int, float):
+        return False
+    return is_bearable(value, hint, conf=_NUMBERS)

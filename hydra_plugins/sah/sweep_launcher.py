@@ -51,7 +51,12 @@ class SweepLauncher(Launcher):
             CompactHydraException: listing every cell that cannot work; nothing is launched.
         """
         from sah.errors import Interrupted
-        from sah.launching.summary import new_launch_folder, show_summary, write_summary
+        from sah.launching.summary import (
+            new_launch_folder,
+            show_summary,
+            write_cells,
+            write_summary,
+        )
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         started = time.monotonic()
@@ -69,6 +74,7 @@ class SweepLauncher(Launcher):
             return [_job_return(outcome) for outcome in self._outcomes(plan, detached=False)]
         folder = new_launch_folder(Path(str(self.config.output_root)))
         OmegaConf.save(self.config, folder / "multirun.yaml")
+        write_cells(folder, plan.pending, Path(str(self.config.output_root)))
         detached = False
         try:
             detached = self._launch_pending(plan, folder, initial_job_idx)

@@ -17,8 +17,7 @@ from sah.benchmarks.fitting import fit_units
 from sah.benchmarks.haystacks import NOISE, prose_from, random_word
 from sah.benchmarks.sampling import limit_examples
 from sah.benchmarks.scoring import contained_share, score_each
-from sah.benchmarks.subsets import chosen_subsets, require_positive
-from sah.errors import ConfigurationError
+from sah.benchmarks.subsets import chosen_subsets, require_context, require_positive
 from sah.seeding import derive
 from sah.types import Example, Prediction, PromptTokenizer, Score
 from sah.validation import check_types
@@ -86,12 +85,7 @@ class Ruler:
             ConfigurationError: if context_tokens is more than the model takes, or less than
                 a task needs.
         """
-        if tokenizer.max_tokens is not None and self.context_tokens > tokenizer.max_tokens:
-            raise ConfigurationError(
-                f"benchmark.context_tokens={self.context_tokens} is more than the "
-                f"{tokenizer.max_tokens} tokens the model takes; lower it, or choose a model with "
-                "a longer context"
-            )
+        require_context(self.context_tokens, tokenizer.max_tokens)
         tasks = chosen_subsets("ruler", self.subset, self.subsets())
         examples = [
             needle_example(

@@ -1,4 +1,4 @@
-"""Choosing subsets by name."""
+"""Checking what a configuration asks of a benchmark."""
 
 from collections.abc import Sequence
 
@@ -33,3 +33,16 @@ def require_positive(benchmark: str, field: str, value: int | None) -> None:
     """
     if value is not None and value < 1:
         raise ConfigurationError(f"{benchmark}: benchmark.{field} must be at least 1, got {value}")
+
+
+def require_context(context_tokens: int, max_tokens: int | None) -> None:
+    """Check a benchmark's length against the model's limit, where that is known.
+
+    Raises:
+        ConfigurationError: naming both.
+    """
+    if max_tokens is not None and context_tokens > max_tokens:
+        raise ConfigurationError(
+            f"benchmark.context_tokens={context_tokens} is more than the {max_tokens} tokens the "
+            "model takes; lower it, or choose a model with a longer context"
+        )

@@ -16,12 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from sah.launching.outcome import CellOutcome
+from sah.launching.plan import Cell
 from sah.results.files import write_json
 
 logger = logging.getLogger(__name__)
 
 SWEEPS = ".sweeps"
 SUMMARY = "summary.json"
+CELLS = "cells.json"
+"""The directories of a launch's cells below the output root, written before anything runs."""
 
 _MOST_ROWS = 30
 
@@ -38,6 +41,11 @@ def new_launch_folder(output_root: Path) -> Path:
             continue
         return folder
     raise RuntimeError(f"{parent} holds a thousand launches of this second")
+
+
+def write_cells(folder: Path, cells: Sequence[Cell], output_root: Path) -> None:
+    """Write what the launch is going to run, so that others see what is still waiting."""
+    write_json(folder / CELLS, [str(cell.directory.relative_to(output_root)) for cell in cells])
 
 
 def write_summary(folder: Path, outcomes: Sequence[CellOutcome], started: float) -> None:

@@ -1,5 +1,6 @@
 """Models in the Hugging Face format: a Hub id, or a local folder."""
 
+import functools
 import logging
 import os
 import pickle
@@ -100,8 +101,11 @@ class HubModel:
                 f"the weights of {self.name_or_path!r} lack {len(missing)} tensors of the model, "
                 f"the first is {missing[0]}; {_how_to_get(self.name_or_path)}"
             )
-        limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        return LanguageModel(model, PromptEncoder(tokenizer, limit))
+        return LanguageModel(model, PromptEncoder(tokenizer, _max_tokens(model.config)))
+
+    def known_max_tokens(self) -> int | None:
+        """The longest sequence the model takes; None if its config is not on this machine."""
+        return _known_max_tokens(self.name_or_path, self.revision or "main")
 
     def _find(self) -> bool:
         """Look for the model's config; return whether to do without the network.
@@ -142,6 +146,21 @@ class HubModel:
                 f"{_first_line(error)}; {_how_to_get(self.name_or_path)}"
             ) from error
         return bool(offline)
+
+
+@functools.cache
+def _known_max_tokens(name_or_path: str, revision: str) -> int | None:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, revision=revision, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    return _max_tokens(config)
+
+
+def _max_tokens(config: Any) -> int | None:
+    return getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
 
 
 def resolve_device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:

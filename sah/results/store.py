@@ -105,6 +105,10 @@ class ResultStore:
             finally:
                 self._claim = None
 
+    def reload(self) -> None:
+        """Read again what is on disk, for another attempt in the same process."""
+        self._load()
+
     def path(self, name: str) -> Path:
         """Where one of the experiment's files lies."""
         return self.directory / name
