@@ -77,7 +77,6 @@ REAL = [
     (OSError(errno.EIO, "Input/output error"), "filesystem"),
     (raised(open, "/no/such/file"), "filesystem"),
     (PermissionError(errno.EACCES, "Permission denied"), "filesystem"),
-    (errors.DamagedResults("x"), "filesystem"),
     (errors.ExperimentTimeout("x"), "timeout"),
     (KeyboardInterrupt(), "interrupt"),
     (Interrupted(15), "interrupt"),

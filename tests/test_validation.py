@@ -1,3 +1,4 @@
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,7 @@ class Checked:
     on: bool = True
     limit: int | None = None
     names: Sequence[str] = ()
+    counts: Sequence[int] | Literal["all"] = "all"
     kind: Literal["a", "b"] = "a"
     options: Mapping[str, Any] | None = None
 
@@ -30,6 +32,8 @@ class Checked:
         {"limit": 3},
         {"names": ["x", "y"]},
         {"names": ("x",)},
+        {"names": []},
+        {"counts": [1, 2]},
         {"on": False},
         {"kind": "b"},
         {"options": {"a": True}},
@@ -56,12 +60,23 @@ def test_fitting_values_pass(values):
         ("limit", False, r"int \| None"),
         ("limit", 2.5, r"int \| None"),
         ("names", [1], "Sequence"),
+        ("names", [*"abcdefghij", 1], "Sequence"),
+        ("names", ["a", None], "Sequence"),
         ("names", 3, "Sequence"),
+        ("counts", [1, True], "Sequence"),
         ("kind", "c", "Literal"),
         ("options", [1], "Mapping"),
+        ("options", {"a": 1, 2: 3}, "Mapping"),
     ],
 )
 def test_others_are_refused_naming_class_field_type_and_value(field, value, expected):
     with pytest.raises(ValueError, match=rf"^Checked: {field} must be .*{expected}") as caught:
         Checked(**{field: value})
     assert str(caught.value).endswith(f"got {value!r}")
+
+
+def test_checking_leaves_the_global_generator_alone():
+    """beartype draws the item it looks at."""
+    state = random.getstate()
+    Checked(names=["x"] * 10, counts=[1, 2, 3], options={"a": [1, 2]})
+    assert random.getstate() == state
