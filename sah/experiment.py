@@ -1,5 +1,6 @@
 """The story of an experiment: examples, prefill, answer, score, finish."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Protocol
 
+import orjson
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -214,8 +216,23 @@ def _deadline(timeout_minutes: float | None) -> Callable[[], None]:
 
 
 def _build(config: DictConfig, name: str) -> Any:
+    container = OmegaConf.to_container(config[name], resolve=True)
     try:
-        return instantiate(config[name], _convert_="all")
+        return _build_once(name, orjson.dumps(container))
+    except orjson.JSONEncodeError:
+        # Keys that are no strings: nothing to remember it by.
+        return _instantiated(name, container)
+
+
+@functools.lru_cache(maxsize=1024)
+def _build_once(name: str, part: bytes) -> Any:
+    """Parts are immutable, and a sweep of thousands of cells has few different ones."""
+    return _instantiated(name, orjson.loads(part))
+
+
+def _instantiated(name: str, container: Any) -> Any:
+    try:
+        return instantiate(OmegaConf.create(container), _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error
         raise ConfigurationError(f"{name}: {cause}") from error

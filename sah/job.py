@@ -26,11 +26,11 @@ def finished(config: DictConfig) -> tuple[Path, dict[str, Any] | None]:
         DamagedResults: if the directory holds something else.
     """
     try:
-        folder, identity = directory(config), fingerprint(config)
+        folder = directory(config)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"{reason}; set it on the command line with KEY=VALUE") from error
-    return folder, read_results(folder, identity) if config.resume else None
+    return folder, read_results(folder, folder.name) if config.resume else None
 
 
 def check(config: DictConfig, overrides: Sequence[str]) -> None:

@@ -60,9 +60,11 @@ def _subset_name(subset: Any) -> str:
 
 def _identity(config: DictConfig) -> dict[str, Any]:
     kept = [str(key) for key in config if key not in _NOT_IDENTITY]
-    resolved = OmegaConf.to_container(OmegaConf.masked_copy(config, kept), resolve=True)
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    return {key: _resolved(config[key]) for key in kept}
+
+
+def _resolved(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _canonical(value: Any, path: str) -> Any:
