@@ -346,6 +346,22 @@ def test_samples_depend_on_run_seed_and_example_and_on_nothing_before(
     assert len({tuple(outcome(s, e)) for s in (0, 1) for e in ("a", "b")}) == 4
 
 
+def test_layers_and_steps_draw_keys_of_their_own(tiny: LanguageModel) -> None:
+    drawn: list[tuple[bool, ...]] = []
+    session = AttentionSession(
+        sparse(RandomSampling(tokens=10)),
+        seed=0,
+        observers=(
+            lambda inputs, mask, output: drawn.extend(
+                tuple(row[: len(CONTEXT)].tolist()) for row in mask.selected.flatten(0, 2)
+            ),
+        ),
+    )
+    tokens = answer(tiny, started(tiny, session), session, new_tokens=4)
+    rows = 2 * 4 * (len(QUESTION) + len(tokens) - 1)
+    assert len(set(drawn)) == len(drawn) == rows
+
+
 def test_a_dense_question_leaves_only_decoded_tokens_sparse(tiny: LanguageModel) -> None:
     session = AttentionSession(WINDOW, seed=0)
     context = started(tiny, session)
