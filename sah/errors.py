@@ -98,7 +98,6 @@ _BY_TYPE_NAME = {
     "submitit.core.utils.UncompletedJobError": "timeout",
     "torch.OutOfMemoryError": "gpu_out_of_memory",
     "torch.AcceleratorError": "gpu",
-    "hydra.errors.InstantiationException": "configuration",
     "hydra.errors.HydraException": "configuration",
     "omegaconf.errors.OmegaConfBaseException": "configuration",
     "httpx.HTTPError": "network",
@@ -123,10 +122,14 @@ _BY_MESSAGE = (
 def category(error: BaseException) -> str:
     """File an exception under one of CATEGORIES, by its type first.
 
-    The cause counts where the exception itself says nothing: a wrapper does not hide
-    an out-of-memory error.
+    The cause counts where the exception itself says nothing, and before a wrapper's word:
+    neither hides an out-of-memory error.
     """
+    wrapped = False
     for link in _chain(error):
+        if type(link).__qualname__ == "InstantiationException":
+            wrapped = True
+            continue
         for kind, name in _BY_TYPE:
             if isinstance(link, kind):
                 return name
@@ -141,7 +144,7 @@ def category(error: BaseException) -> str:
             for part, name in _BY_MESSAGE:
                 if part in text:
                     return name
-    return "unknown"
+    return "configuration" if wrapped else "unknown"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

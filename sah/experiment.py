@@ -59,7 +59,9 @@ class Experiment:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ValueError(f"seed must be a whole number, got {self.seed!r}")
         timeout = self.timeout_minutes
-        if timeout is not None and (not isinstance(timeout, int | float) or timeout <= 0):
+        is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        # Written so that NaN is refused too.
+        if timeout is not None and not (is_number and timeout > 0):
             raise ValueError(f"timeout_minutes must be positive or null, got {timeout!r}")
 
         context_tokens = getattr(self.benchmark, "context_tokens", None)
@@ -133,8 +135,7 @@ def run(experiment: Experiment, store: ResultStore) -> dict[str, Any]:
             "finished": datetime.now(UTC).isoformat(),
         },
     }
-    store.complete(results, scores)
-    return results
+    return store.complete(results, scores)
 
 
 def _answer_context(

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sah.errors import CAN_HEAL, ConfigurationError, category
+from sah.errors import CAN_HEAL, Busy, ConfigurationError, category
 from sah.results.identity import directory, fingerprint
 from sah.results.store import ResultStore, read_results, require_writable
 from sah.signals import signals_interrupt
@@ -68,6 +68,9 @@ def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         for attempt in range(int(config.retries) + 1):
             try:
                 return run(experiment, store)
+            except Busy:
+                # The directory belongs to somebody else now.
+                raise
             except BaseException as error:
                 store.record_error(error)
                 if attempt == config.retries or category(error) not in CAN_HEAL:

@@ -71,7 +71,7 @@ class SweepLauncher(Launcher):
             *(len(plan.cells), len(plan.finished), len(plan.repeated), len(plan.pending)),
         )
         if not plan.pending:
-            return [_job_return(outcome) for outcome in self._outcomes(plan, detached=False)]
+            return self._returns(self._outcomes(plan, detached=False))
         folder = new_launch_folder(Path(str(self.config.output_root)))
         OmegaConf.save(self.config, folder / "multirun.yaml")
         write_cells(folder, plan.pending, Path(str(self.config.output_root)))
@@ -86,7 +86,7 @@ class SweepLauncher(Launcher):
             write_summary(folder, outcomes, started)
         else:
             outcomes = self._sum_up(plan, folder, started, write_summary, show_summary)
-        return [_job_return(outcome) for outcome in outcomes]
+        return self._returns(outcomes)
 
     def _plan(self, job_overrides: Sequence[Sequence[str]]) -> "SweepPlan":
         from sah.launching.composer import Composer
@@ -130,6 +130,14 @@ class SweepLauncher(Launcher):
         show(outcomes, folder)
         return outcomes
 
+    def _returns(self, outcomes: "Sequence[CellOutcome]") -> list[JobReturn]:
+        from sah.errors import SahError
+
+        try:
+            return [_job_return(outcome, str(self.config.objective)) for outcome in outcomes]
+        except SahError as error:
+            raise CompactHydraException(str(error)) from error
+
     def _outcomes(self, plan: "SweepPlan", *, detached: bool) -> "list[CellOutcome]":
         from sah.launching.outcome import CellOutcome, outcome_of
 
@@ -149,8 +157,9 @@ class SweepLauncher(Launcher):
         return [outcome(cell) for cell in plan.cells]
 
 
-def _job_return(outcome: "CellOutcome") -> JobReturn:
+def _job_return(outcome: "CellOutcome", expression: str) -> JobReturn:
     """What a sweeper is told: the objective of a cell, or why there is none."""
+    from sah.objective import objective
     from sah.results.store import read_results
 
     cell = outcome.cell
@@ -158,7 +167,7 @@ def _job_return(outcome: "CellOutcome") -> JobReturn:
     if outcome.outcome in ("done", "finished", "repeated"):
         job.status = JobStatus.COMPLETED
         results = read_results(cell.directory)
-        job.return_value = None if results is None else results["score"]
+        job.return_value = None if results is None else objective(expression, results)
     elif outcome.outcome in ("detached", "elsewhere"):
         job.status = JobStatus.COMPLETED
         job.return_value = None

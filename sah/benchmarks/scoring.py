@@ -15,6 +15,8 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
 
 def contained_share(prediction: str, references: Sequence[str]) -> float:
     """Share of the references that the prediction contains, whatever the case (RULER)."""
+    if not references:
+        raise ValueError("an example without references cannot be scored")
     answer = prediction.lower()
     return sum(reference.lower() in answer for reference in references) / len(references)
 

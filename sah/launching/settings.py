@@ -18,7 +18,7 @@ class LauncherSettings:
 
     gpus_per_job: int = 1
     max_concurrent: int | None = None
-    timeout_min: int | None = None
+    timeout_min: float | None = None
     grace_seconds: float = 10.0
     poll_seconds: float = 0.5
     gpus: Sequence[int | str] | None = None
@@ -40,12 +40,15 @@ class LauncherSettings:
         check_types(self)
         for name in ("gpus_per_job", "cpu_workers"):
             self._at_least(name, 0 if name == "gpus_per_job" else 1)
-        for name in ("max_concurrent", "timeout_min", "cpus_per_job", "mem_gb"):
+        for name in ("max_concurrent", "cpus_per_job", "mem_gb"):
             self._at_least(name, 1)
         for name in ("max_num_timeout", "signal_delay_s"):
             self._at_least(name, 0)
-        if self.poll_seconds <= 0 or self.grace_seconds < 0:
-            raise ConfigurationError("poll_seconds must be positive, grace_seconds at least 0")
+        for name in ("timeout_min", "poll_seconds", "down_minutes"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigurationError(f"hydra.launcher.{name} must be positive, got {value}")
+        self._at_least("grace_seconds", 0)
 
     def _at_least(self, name: str, least: int) -> None:
         value = getattr(self, name)

@@ -1,6 +1,7 @@
 """Running jobs on SLURM: submitted as arrays, watched until nothing of them is left."""
 
 import logging
+import math
 import re
 import shutil
 import subprocess
@@ -171,7 +172,7 @@ def cancel(jobs: Sequence[str]) -> None:
 def _parameters(name: str, settings: LauncherSettings) -> dict[str, Any]:
     wanted = {
         "name": name,
-        "timeout_min": settings.timeout_min or 24 * 60,
+        "timeout_min": math.ceil(settings.timeout_min or 24 * 60),
         "nodes": 1,
         "tasks_per_node": 1,
         "gpus_per_node": settings.gpus_per_job or None,

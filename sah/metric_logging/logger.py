@@ -202,7 +202,8 @@ class MicroMetricLogger:
         Args:
             metric: a registered name; one that is not enabled costs a look-up.
             value: the value, or a function that computes it once it is decided that the
-                record will be kept. A tensor stays on its device until the flush.
+                record will be kept. A tensor stays on its device until the flush, and must not be
+                changed in place before.
             metadata: layer_idx, step and the like; the example's id is added.
 
         Returns:

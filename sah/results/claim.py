@@ -148,6 +148,8 @@ class Claim:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
+            if self._holder().get("token") != self.token:
+                return
             try:
                 os.utime(self.path)
             except OSError as error:

@@ -9,7 +9,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 # What cannot change the files of an experiment.
-_NOT_IDENTITY = frozenset({"hydra", "output_root", "resume", "timeout_minutes", "retries"})
+_NOT_IDENTITY = frozenset(
+    {"hydra", "output_root", "resume", "timeout_minutes", "retries", "objective"}
+)
 
 # In these mappings the order of the keys means something.
 _ORDERED = frozenset({"sparse_attention.maskers"})

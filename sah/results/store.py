@@ -156,14 +156,21 @@ class ResultStore:
         text = "".join(traceback.format_exception(error))
         write_error(self.directory, category(error), type(error).__name__, str(error), text)
 
-    def complete(self, results: dict[str, Any], scores: Sequence[Score]) -> None:
-        """Write the scores and, last, results.json."""
+    def complete(self, results: dict[str, Any], scores: Sequence[Score]) -> dict[str, Any]:
+        """Write the scores and, last, results.json; return what it holds.
+
+        Raises:
+            Busy: if the claim was lost; nothing is written then.
+        """
+        assert self._claim is not None, "complete outside `claimed`"
+        self._claim.check()
         write_atomically(self.path(SCORES), json_lines(list(scores)))
         self.path(ERROR).unlink(missing_ok=True)
         # Written last: its existence is what "complete" means to resume.
-        stamp = {"schema": SCHEMA, "fingerprint": self.fingerprint}
-        write_json(self.path(RESULTS), stamp | results)
+        stamped = {"schema": SCHEMA, "fingerprint": self.fingerprint} | results
+        write_json(self.path(RESULTS), stamped)
         shutil.rmtree(self.path(PREVIOUS), ignore_errors=True)
+        return stamped
 
     def _put_aside(self) -> None:
         """Move the files of the last run away; those of an older one that wait stay."""

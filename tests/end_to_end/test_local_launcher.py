@@ -1,0 +1,249 @@
+"""hydra/launcher=local: one job per GPU (fake ones), failures as rows, nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sah.results.claim import read_claim
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ("model=tiny", "benchmark=mock")
+# Long enough to be caught at work.
+LONG = (
+    "model=tiny",
+    "benchmark=ruler",
+    "benchmark.samples=40",
+    "benchmark.context_tokens=800",
+    "metric_logging=off",
+)
+
+
+@pytest.fixture
+def fake_gpus(tmp_path: Path) -> dict[str, str]:
+    """Environment of a machine whose nvidia-smi lists four GPUs and a MIG device."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    rows = "\n".join(f"{number}, GPU-{number}abc, Fake GPU, 80000" for number in range(4))
+    script = tools / "nvidia-smi"
+    script.write_text(
+        "#!/bin/sh\n"
+        'if [ "$1" = -L ]; then\n'
+        "  echo '  MIG 1g.10gb     Device  0: (UUID: MIG-42)'\n"
+        f"else\n  printf '{rows}\\n'\nfi\n"
+    )
+    script.chmod(0o755)
+    environment = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    return environment
+
+
+def provenance(root: Path) -> list[dict[str, Any]]:
+    return [
+        json.loads(path.read_text())["provenance"]
+        for path in sorted(root.glob("outputs/*/*/*/*/results.json"))
+    ]
+
+
+def intervals(root: Path) -> dict[str, list[tuple[datetime, datetime]]]:
+    """When each device was at work."""
+    found = defaultdict(list)
+    for item in provenance(root):
+        found[item["cuda_visible_devices"]].append(
+            (datetime.fromisoformat(item["started"]), datetime.fromisoformat(item["finished"]))
+        )
+    return {device: sorted(times) for device, times in found.items()}
+
+
+def summary(root: Path) -> dict[str, Any]:
+    (path,) = root.glob("outputs/.sweeps/*/summary.json")
+    return json.loads(path.read_text())
+
+
+def test_every_gpu_has_one_job_at_a_time(run, tmp_path, fake_gpus):
+    done = run("-m", *TINY, "seed=range(6)", "hydra.launcher.gpus=[1,3]", environment=fake_gpus)
+    assert done.returncode == 0, done.stderr
+    work = intervals(tmp_path)
+    assert set(work) == {"1", "3"}
+    assert sum(len(times) for times in work.values()) == 6
+    for times in work.values():
+        assert all(before[1] <= after[0] for before, after in pairwise(times))
+    assert summary(tmp_path)["counts"] == {"done": 6}
+    assert "6 done" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("visible", "options", "expected"),
+    [
+        ("2,GPU-0abc", [], {"2", "GPU-0abc"}),
+        (None, ["hydra.launcher.gpus=[0,MIG-42]"], {"0", "MIG-42"}),
+        (None, ["hydra.launcher.gpus_per_job=2"], {"0,1", "2,3"}),
+        (None, ["hydra.launcher.max_concurrent=1"], {"0"}),
+        ("", [], {""}),
+    ],
+    ids=["inherited", "MIG", "two per job", "capped", "none visible"],
+)
+def test_jobs_see_the_devices_of_their_slot(run, tmp_path, fake_gpus, visible, options, expected):
+    environment = fake_gpus if visible is None else {**fake_gpus, "CUDA_VISIBLE_DEVICES": visible}
+    done = run("-m", *TINY, "seed=1,2", *options, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert {item["cuda_visible_devices"] for item in provenance(tmp_path)} == expected
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus", "expected"),
+    [
+        (None, "[7]", ["no GPU '7'", "0: Fake GPU (GPU-0abc, 78.1 GiB free)", "MIG-42"]),
+        ("0,1", "[2]", ["'2' is hidden", "CUDA_VISIBLE_DEVICES=0,1"]),
+        (None, "[1,1]", ["twice"]),
+        (None, "[0] hydra.launcher.gpus_per_job=2", ["gpus_per_job=2", "only 1"]),
+    ],
+)
+def test_gpu_that_cannot_be_used_is_refused(run, tmp_path, fake_gpus, visible, gpus, expected):
+    environment = fake_gpus if visible is None else {**fake_gpus, "CUDA_VISIBLE_DEVICES": visible}
+    options = f"hydra.launcher.gpus={gpus}".split()
+    done = run("-m", *TINY, "seed=1,2", *options, environment=environment)
+    assert done.returncode == 1
+    for part in expected:
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not provenance(tmp_path)
+
+
+def test_killed_cell_becomes_a_row_and_the_others_finish(run, tmp_path, result_folders):
+    process = _start(tmp_path, *LONG, "seed=1,2,3", "hydra.launcher.cpu_workers=2")
+    folder = _first_running(tmp_path)
+    os.kill(read_claim(folder).pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 1, errors
+    assert len(result_folders()) == 2
+    error = json.loads((folder / "error.json").read_text())
+    assert error["category"] == "memory"
+    assert "SIGKILL" in error["message"]
+    assert "1 of 3 experiments failed" in errors
+    assert "run just those again" in errors
+    assert summary(tmp_path)["counts"] == {"failed": 1, "done": 2}
+
+    again = run("-m", *LONG, "seed=1,2,3")
+    assert again.returncode == 0, again.stderr
+    assert "2 finished already" in again.stderr
+    assert len(result_folders()) == 3
+    assert not (folder / "error.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_stopped_sweep_leaves_no_process(number, tmp_path):
+    mark = f"SAH_TEST_{uuid.uuid4().hex}"
+    process = _start(
+        tmp_path, *LONG, "seed=1,2", "hydra.launcher.cpu_workers=2", environment={mark: "1"}
+    )
+    _first_running(tmp_path)
+    assert len(list(_processes_with(mark))) >= 4, "the sweep, two supervisors, their jobs"
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+    end = time.monotonic() + 30
+    while list(_processes_with(mark)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not list(_processes_with(mark))
+
+
+def test_queued_cell_runs_as_it_was_composed(tmp_path, result_folders):
+    group = tmp_path / "own" / "benchmark"
+    group.mkdir(parents=True)
+    slow = "_target_: sah.benchmarks.ruler.Ruler\nname: slow\nsamples: 20\ncontext_tokens: 600\n"
+    (group / "slow.yaml").write_text(slow + "subset: niah_single_1\n")
+    process = _start(tmp_path, "--config-dir", "own", "model=tiny", "benchmark=slow", "seed=1,2")
+    _first_running(tmp_path)
+    (group / "slow.yaml").write_text(slow + "subset: niah_single_2\n")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert len(result_folders()) == 2
+    for folder in result_folders():
+        assert json.loads((folder / "results.json").read_text())["subset"] == "niah_single_1"
+
+
+def test_time_limit_of_the_launcher_keeps_what_was_answered(run, tmp_path):
+    done = run("-m", *LONG, "benchmark.samples=400", "hydra.launcher.timeout_min=0.2")
+    assert done.returncode == 1
+    (path,) = tmp_path.glob("outputs/*/*/*/*/error.json")
+    assert json.loads(path.read_text())["category"] in ("timeout", "interrupt")
+    assert (path.parent / "predictions.jsonl").read_text().count("\n") > 0
+
+
+def test_status_tells_running_failed_and_done_from_the_files(tmp_path):
+    process = _start(tmp_path, *LONG, "seed=1,2", "hydra.launcher.cpu_workers=1")
+    folder = _first_running(tmp_path)
+    during = _status(tmp_path)
+    assert [row["state"] for row in during] == ["running", "waiting"]
+    assert during[0]["examples"] == 40
+    os.kill(read_claim(folder).pid, signal.SIGKILL)
+    process.communicate(timeout=200)
+    after = _status(tmp_path)
+    assert [row["state"] for row in after] == ["dead", "done"] or [
+        row["state"] for row in after
+    ] == ["failed", "done"]
+
+
+def test_two_sweeps_of_one_matrix_compute_every_cell_once(tmp_path, result_folders):
+    matrix = (*LONG, "benchmark.samples=10", "seed=1,2,3")
+    both = [_start(tmp_path, *matrix), _start(tmp_path, *matrix)]
+    errors = [process.communicate(timeout=240)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert len(result_folders()) == 3
+    for folder in result_folders():
+        lines = (folder / "predictions.jsonl").read_text().splitlines()
+        ids = [json.loads(line)["example_id"] for line in lines]
+        assert len(ids) == len(set(ids)) == 10
+
+
+def _start(
+    folder: Path, *arguments: str, environment: dict[str, str] | None = None
+) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), "-m", *arguments],
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _first_running(root: Path) -> Path:
+    """The first experiment that has answered something."""
+    end = time.monotonic() + 90
+    while time.monotonic() < end:
+        for path in root.glob("outputs/*/*/*/*/predictions.jsonl"):
+            if read_claim(path.parent) is not None and path.stat().st_size:
+                return path.parent
+        time.sleep(0.02)
+    raise TimeoutError("no experiment started")
+
+
+def _status(root: Path) -> list[dict[str, Any]]:
+    command = [sys.executable, "-c", "from sah.cli import main; main()", "status", "--json"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def _processes_with(mark: str) -> Iterator[int]:
+    """Living processes that have a variable in their environment."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes()
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if mark.encode() in environment and state != "Z":
+            yield int(folder.name)
