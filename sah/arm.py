@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-from sah.attention import AttentionSession, DenseAttention, SparseAttention
+from sah.attention import DenseAttention, SparseAttention
+from sah.attention.session import AttentionSession
 from sah.metric_logging import AttentionMetrics, MetricLogging
 from sah.metric_logging.metrics import OUTPUT_ERROR, RECALL
-from sah.models import EncodedPrompt, Generation, LanguageModel, PrefilledContext
+from sah.models.generation import Generation
+from sah.models.language_model import LanguageModel, PrefilledContext
+from sah.models.prompts import EncodedPrompt
 from sah.protocol import Protocol
 from sah.results import ResultStore
 from sah.results.store import MICRO_METRICS

@@ -1,93 +1,23 @@
 """The story of an experiment: examples, prefill, answer, score, finish."""
 
-import functools
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any, Protocol
-
-import orjson
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from typing import Any
 
 from sah.arm import Arm
-from sah.attention import DenseAttention, SparseAttention
-from sah.benchmarks.subsets import require_context
-from sah.errors import ConfigurationError, DatasetError, ExperimentTimeout
-from sah.metric_logging import MetricLogging
-from sah.models import Generation, LanguageModel
+from sah.configuration import Experiment
+from sah.errors import DatasetError, ExperimentTimeout
+from sah.models.language_model import LanguageModel
 from sah.progress import Progress
-from sah.protocol import Protocol as AttentionProtocol
 from sah.results import ResultStore
 from sah.results.provenance import device_name, peak_memory_bytes, provenance
 from sah.results.summary import summarise
-from sah.types import Benchmark, Example
+from sah.types import Example
 
 logger = logging.getLogger(__name__)
-
-
-class ModelSource(Protocol):
-    """What the model group composes: knows how to load a model, and has not yet."""
-
-    name: str
-
-    def known_max_tokens(self) -> int | None:
-        """The longest sequence the model takes, as far as that is known without loading it."""
-
-    def load(self) -> LanguageModel:
-        """Load the model and its tokenizer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """A validated experiment. Construction loads nothing and writes nothing."""
-
-    model: ModelSource
-    sparse_attention: DenseAttention | SparseAttention
-    benchmark: Benchmark
-    metric_logging: MetricLogging
-    generation: Generation
-    protocol: AttentionProtocol
-    seed: int
-    timeout_minutes: float | None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise ValueError(f"seed must be a whole number, got {self.seed!r}")
-        timeout = self.timeout_minutes
-        is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-        # Written so that NaN is refused too.
-        if timeout is not None and not (is_number and timeout > 0):
-            raise ValueError(f"timeout_minutes must be positive or null, got {timeout!r}")
-
-        context_tokens = getattr(self.benchmark, "context_tokens", None)
-        if context_tokens is not None:
-            require_context(context_tokens, self.model.known_max_tokens())
-
-    @classmethod
-    def from_config(cls, config: DictConfig) -> "Experiment":
-        """Build an experiment from a composed configuration.
-
-        Raises:
-            ConfigurationError: naming the part of the configuration and what is wrong.
-        """
-        parts = {}
-        for name in ("model", "sparse_attention", "benchmark", "metric_logging", "protocol"):
-            parts[name] = _build(config, name)
-        generation = OmegaConf.to_container(config.generation, resolve=True)
-        try:
-            return cls(
-                **parts,
-                generation=Generation(**generation),  # type: ignore[arg-type]
-                seed=config.seed,
-                timeout_minutes=config.timeout_minutes,
-            )
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(str(error)) from error
 
 
 def run(experiment: Experiment, store: ResultStore) -> dict[str, Any]:
@@ -214,26 +144,3 @@ def _deadline(timeout_minutes: float | None) -> Callable[[], None]:
             )
 
     return check
-
-
-def _build(config: DictConfig, name: str) -> Any:
-    container = OmegaConf.to_container(config[name], resolve=True)
-    try:
-        return _build_once(name, orjson.dumps(container))
-    except orjson.JSONEncodeError:
-        # Keys that are no strings: nothing to remember it by.
-        return _instantiated(name, container)
-
-
-@functools.lru_cache(maxsize=1024)
-def _build_once(name: str, part: bytes) -> Any:
-    """Parts are immutable, and a sweep of thousands of cells has few different ones."""
-    return _instantiated(name, orjson.loads(part))
-
-
-def _instantiated(name: str, container: Any) -> Any:
-    try:
-        return instantiate(OmegaConf.create(container), _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        raise ConfigurationError(f"{name}: {cause}") from error

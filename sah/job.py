@@ -39,7 +39,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigurationError: naming the value, the limit and the way out.
     """
-    from sah.experiment import Experiment
+    from sah.configuration import Experiment
 
     chosen = {override.lstrip("+~").partition("=")[0] for override in overrides}
     if {"attention", "sparse_attention"} <= chosen:
@@ -56,7 +56,8 @@ def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     An error of any kind is written to error.json in the experiment's directory. One that
     can heal is tried again `retries` times; any other travels on.
     """
-    from sah.experiment import Experiment, run
+    from sah.configuration import Experiment
+    from sah.experiment import run
 
     experiment = Experiment.from_config(config)
     store = ResultStore(directory(config), fingerprint(config))

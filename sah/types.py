@@ -42,8 +42,9 @@ class Prediction:
     prefill_seconds: float | None
     """None where an earlier example of the same context paid for the prefill."""
     decode_seconds: float
-    density: float
-    """Mean over layers, heads and queries of selected / visible keys."""
+    density: float | None
+    """Mean over layers, heads and queries of selected / visible keys; None if no query of this
+    example ran under the attention."""
     output_error: float | None = None
     """Mean of the logged research_attention_output_error; None if none was logged."""
     recall: float | None = None

@@ -13,11 +13,11 @@ import torch
 
 from sah import experiment as experiment_module
 from sah.benchmarks.mock import Mock
+from sah.configuration import Experiment
 from sah.errors import ConfigurationError, DamagedResults, DatasetError, ExperimentTimeout
-from sah.experiment import Experiment
 from sah.experiment import run as run_experiment
 from sah.job import compute
-from sah.models import LanguageModel
+from sah.models.language_model import LanguageModel
 from sah.models.tiny import TinyModel
 from sah.results import ResultStore, directory, fingerprint
 

@@ -1,6 +1,7 @@
 """Sparse attention as a weighted mask: what is read, with which weight, and the output.
 
-A masker is any callable `(AttentionInputs, AttentionMask) -> AttentionMask`; see `Masker`.
+A masker is any callable `(AttentionInputs, AttentionMask) -> AttentionMask`; see `Masker`. What
+runs it inside a transformers model is in `sah.attention.session`.
 """
 
 from sah.attention.budget import Budget, select_top
@@ -8,12 +9,10 @@ from sah.attention.compute import dense_attention, gathered_attention, weighted_
 from sah.attention.inputs import AttentionInputs, KeyIndex
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, Masker, SparseAttention
-from sah.attention.session import AttentionSession
 
 __all__ = [
     "AttentionInputs",
     "AttentionMask",
-    "AttentionSession",
     "Budget",
     "DenseAttention",
     "KeyIndex",

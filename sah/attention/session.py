@@ -51,7 +51,7 @@ class AttentionSession:
         self._example_id = ""
         self._density_sum: Tensor | float = 0.0
         self._queries: Tensor | int = 0
-        self._sparse_calls = 0
+        self._calls = self._sparse_calls = 0
 
     def begin_context(self, length: int) -> None:
         """Start on another context of `length` keys: indexes of the last one are dropped."""
@@ -64,19 +64,23 @@ class AttentionSession:
             for index in indexes.values():
                 index.rewind(self._context_length)
         self._example_id = example_id
-        self._density_sum, self._queries, self._sparse_calls = 0.0, 0, 0
+        self._density_sum, self._queries = 0.0, 0
+        self._calls = self._sparse_calls = 0
 
-    def density(self) -> float:
+    def density(self) -> float | None:
         """Mean density of the example so far, over layers, heads and queries.
 
-        Layers that `dense_layers` keeps dense count as 1; sliding-window layers, which
-        stay as the model has them, do not count.
+        None if the session computed nothing yet: an answer that ends at its first token, to a
+        question that was dense. Layers that `dense_layers` keeps dense count as 1;
+        sliding-window layers, which stay as the model has them, do not count.
 
         Raises:
             ConfigurationError: if no layer was sparse at all.
         """
         if isinstance(self.attention, DenseAttention):
             return 1.0
+        if self._calls == 0:
+            return None
         if self._sparse_calls == 0:
             raise ConfigurationError(
                 f"sparse_attention {self.attention.name!r} had no layer to work on: all layers are "
@@ -129,6 +133,7 @@ class AttentionSession:
         """The attention function transformers calls: [B, H, Q, D] in, [B, Q, H, D] out."""
         attention = self.attention
         assert isinstance(attention, SparseAttention)
+        self._calls += 1
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         sliding = sliding_window is not None
         stays_dense = sliding or layer in attention.dense_layers

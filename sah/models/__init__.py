@@ -1,16 +1,4 @@
-"""Loading a model, encoding a prompt, prefilling a context, answering from it."""
+"""Loading a model, encoding a prompt, prefilling a context, answering from it.
 
-from sah.models.generation import Generation
-from sah.models.hub import HubModel
-from sah.models.language_model import Answer, LanguageModel, PrefilledContext
-from sah.models.prompts import EncodedPrompt, PromptEncoder
-
-__all__ = [
-    "Answer",
-    "EncodedPrompt",
-    "Generation",
-    "HubModel",
-    "LanguageModel",
-    "PrefilledContext",
-    "PromptEncoder",
-]
+Nothing is imported here: what a configuration names must not cost the import of transformers.
+"""

@@ -5,12 +5,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import (
-    LogitsProcessorList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
 from sah.errors import NonFiniteLogits
 from sah.seeding import derive
@@ -66,6 +60,13 @@ class Sampler:
     """Chooses the tokens of one answer."""
 
     def __init__(self, generation: Generation, generator: torch.Generator) -> None:
+        from transformers import (
+            LogitsProcessorList,
+            TemperatureLogitsWarper,
+            TopKLogitsWarper,
+            TopPLogitsWarper,
+        )
+
         self.greedy = generation.temperature == 0
         self.generator = generator
         self.warpers = LogitsProcessorList()

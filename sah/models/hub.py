@@ -8,16 +8,17 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import torch
 from safetensors import SafetensorError
 
 from sah.errors import ModelLoadingError, ModelNotFound, TokenizerError, category
-from sah.models.language_model import LanguageModel
-from sah.models.prompts import PromptEncoder
 from sah.validation import check_types
+
+if TYPE_CHECKING:
+    from sah.models.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class HubModel:
             raise ValueError("model.name_or_path is empty; give a Hub id or a folder")
         resolve_device_and_dtype(self.device, self.dtype)
 
-    def load(self) -> LanguageModel:
+    def load(self) -> "LanguageModel":
         """Load tokenizer and weights.
 
         Raises:
@@ -61,6 +62,9 @@ class HubModel:
             TokenizerError, ModelLoadingError: if the files do not work.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from sah.models.language_model import LanguageModel
+        from sah.models.prompts import PromptEncoder
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
         common: dict[str, Any] = {
@@ -205,6 +209,8 @@ def _reachable(endpoint: str) -> bool:
 
 
 def _how_to_get(name: str) -> str:
+    if Path(name).is_dir():
+        return "set model.name_or_path to a folder that holds the whole model"
     return (
         f"run `hf download {name}` where there is a network, or set model.name_or_path to a folder "
         "that holds the model"

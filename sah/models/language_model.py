@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sah.attention import AttentionSession
+from sah.attention.session import AttentionSession
 from sah.models.cache import RewindableCache
 from sah.models.generation import Sampler
 from sah.models.prompts import PromptEncoder

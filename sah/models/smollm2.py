@@ -6,12 +6,14 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sah.errors import ModelNotFound
 from sah.models.hub import HubModel
-from sah.models.language_model import LanguageModel
 from sah.packages import installed_folder
+
+if TYPE_CHECKING:
+    from sah.models.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class SmolLM2(HubModel):
         """SmolLM2's context."""
         return 8192
 
-    def load(self) -> LanguageModel:
+    def load(self) -> "LanguageModel":
         """Convert the model if that has not been done, and load it."""
         return HubModel(**{**vars(self), "name_or_path": str(converted())}).load()
 

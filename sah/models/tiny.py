@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sah.models.hub import resolve_device_and_dtype
-from sah.models.language_model import LanguageModel
-from sah.models.prompts import PromptEncoder
 from sah.seeding import derive
 from sah.validation import check_types
+
+if TYPE_CHECKING:
+    from sah.models.language_model import LanguageModel
 
 _TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
@@ -56,9 +57,12 @@ class TinyModel:
         """As configured."""
         return self.max_tokens
 
-    def load(self) -> LanguageModel:
+    def load(self) -> "LanguageModel":
         """Make the model and its tokenizer."""
         from transformers import LlamaConfig, LlamaForCausalLM
+
+        from sah.models.language_model import LanguageModel
+        from sah.models.prompts import PromptEncoder
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
         tokenizer = tiny_tokenizer()

@@ -31,7 +31,7 @@ def summarise(
         "stderr": _stderr_of_mean(list(stderrs.values())),
         "n": len(scores),
         "tasks": tasks,
-        "density": statistics.fmean(prediction.density for prediction in predictions),
+        "density": _mean(prediction.density for prediction in predictions),
         "output_error": _mean(prediction.output_error for prediction in predictions),
         "recall": _mean(prediction.recall for prediction in predictions),
         "truncated": 0,

@@ -113,7 +113,8 @@ def formula() -> Callable[[AttentionInputs, AttentionMask], Tensor]:
 @pytest.fixture(scope="session")
 def build_model() -> Callable[..., Any]:
     """A small random model of a transformers configuration, with its language model around it."""
-    from sah.models import LanguageModel, PromptEncoder
+    from sah.models.language_model import LanguageModel
+    from sah.models.prompts import PromptEncoder
     from sah.models.tiny import randomize, tiny_tokenizer
 
     def build(config: Any, *, attention: str = "sdpa", seed: int = 0) -> LanguageModel:

@@ -16,11 +16,13 @@ from transformers import (
     Qwen3Config,
 )
 
-from sah.attention import AttentionSession, DenseAttention, SparseAttention
+from sah.attention import DenseAttention, SparseAttention
+from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.maskers.causal import Causal
 from sah.maskers.local import Local
-from sah.models import Generation, LanguageModel
+from sah.models.generation import Generation
+from sah.models.language_model import LanguageModel
 
 Build = Callable[..., LanguageModel]
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, AttentionSession, SparseAttention
-from sah.models import Generation, LanguageModel, PrefilledContext
+from sah.attention import AttentionInputs, AttentionMask, SparseAttention
+from sah.attention.session import AttentionSession
+from sah.models.generation import Generation
+from sah.models.language_model import LanguageModel, PrefilledContext
 
 Make = Callable[..., Any]
 

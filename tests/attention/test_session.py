@@ -13,20 +13,16 @@ from torch.testing import assert_close
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from sah.attention import (
-    AttentionInputs,
-    AttentionMask,
-    AttentionSession,
-    DenseAttention,
-    SparseAttention,
-)
+from sah.attention import AttentionInputs, AttentionMask, DenseAttention, SparseAttention
+from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.maskers.causal import Causal
 from sah.maskers.local import Local
 from sah.maskers.oracle_top_k import OracleTopK
 from sah.maskers.random_sampling import RandomSampling
 from sah.maskers.sink import Sink
-from sah.models import Generation, LanguageModel, PrefilledContext
+from sah.models.generation import Generation
+from sah.models.language_model import LanguageModel, PrefilledContext
 
 CONTEXT = [1 + (7 * n) % 390 for n in range(60)]
 QUESTION = [5 + (11 * n) % 380 for n in range(12)]
@@ -378,3 +374,22 @@ def test_sessions_leave_the_configuration_equal(tiny: LanguageModel) -> None:
     with AttentionSession(WINDOW, seed=0).attached(tiny.model):
         logits(tiny, [QUESTION])
     assert tiny.model.config.to_dict() == before
+
+
+def test_density_of_an_answer_that_ends_before_any_sparse_query_is_none(tiny):
+    from sah.maskers.sink import Sink
+    from sah.models.generation import Generation
+
+    session = AttentionSession(SparseAttention(name="s", maskers={"sink": Sink(tokens=4)}), seed=0)
+    context = tiny.prefill([5, 6, 7, 8], reserve_tokens=8)
+    session.begin_context(context.length)
+    session.begin_example("one")
+    tiny.answer(
+        context,
+        [9, 10],
+        session=session,
+        sampler=Generation().sampler(0, "one", tiny.device),
+        max_new_tokens=1,
+        dense_question=True,
+    )
+    assert session.density() is None

@@ -9,7 +9,8 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, MistralConfig
 
-from sah.models import LanguageModel, PromptEncoder
+from sah.models.language_model import LanguageModel
+from sah.models.prompts import PromptEncoder
 from sah.models.tiny import randomize, tiny_tokenizer
 from sah.types import Example
 

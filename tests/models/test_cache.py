@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sah.attention import AttentionSession, DenseAttention
-from sah.models import Generation, LanguageModel, PrefilledContext
+from sah.attention import DenseAttention
+from sah.attention.session import AttentionSession
 from sah.models.cache import BufferedLayer, RewindableCache
+from sah.models.generation import Generation
+from sah.models.language_model import LanguageModel, PrefilledContext
 
 CONTEXT = [1 + (7 * n) % 390 for n in range(30)]
 QUESTION = [5 + (11 * n) % 380 for n in range(6)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sah.errors import NonFiniteLogits
-from sah.models import Generation
+from sah.models.generation import Generation
 
 CPU = torch.device("cpu")
 

@@ -14,9 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from sah.attention import AttentionSession, DenseAttention
+from sah.attention import DenseAttention
+from sah.attention.session import AttentionSession
 from sah.errors import ModelLoadingError, ModelNotFound, TokenizerError
-from sah.models import Generation, HubModel, LanguageModel
+from sah.models.generation import Generation
+from sah.models.hub import HubModel
+from sah.models.language_model import LanguageModel
 from sah.models.tiny import TinyModel
 
 WEIGHTS = "model.safetensors"
@@ -140,7 +143,7 @@ def test_a_folder_without_tokenizer_is_a_tokenizer_error(checkpoint: Path) -> No
 
 def test_a_folder_without_weights_is_a_loading_error(checkpoint: Path) -> None:
     (checkpoint / WEIGHTS).unlink()
-    with pytest.raises(ModelLoadingError, match=r"do not load.*hf download"):
+    with pytest.raises(ModelLoadingError, match=r"do not load.*folder that holds"):
         load(checkpoint)
 
 

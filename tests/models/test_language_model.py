@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from sah.attention import AttentionSession, DenseAttention
+from sah.attention import DenseAttention
+from sah.attention.session import AttentionSession
 from sah.errors import NonFiniteLogits
-from sah.models import Answer, Generation, LanguageModel, PrefilledContext
+from sah.models.generation import Generation
+from sah.models.language_model import Answer, LanguageModel, PrefilledContext
 
 CONTEXT = [1 + (7 * n) % 390 for n in range(50)]
 QUESTIONS = [[5 + (step * n) % 380 for n in range(length)] for step, length in ((11, 6), (3, 20))]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sah.errors import ConfigurationError, TokenizerError
-from sah.models import EncodedPrompt, PromptEncoder
+from sah.models.prompts import EncodedPrompt, PromptEncoder
 from sah.models.tiny import tiny_tokenizer
 
 Make = Callable[..., Any]

@@ -9,8 +9,10 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
 
-from sah.attention import AttentionSession, SparseAttention
-from sah.models import Generation, LanguageModel, PrefilledContext
+from sah.attention import SparseAttention
+from sah.attention.session import AttentionSession
+from sah.models.generation import Generation
+from sah.models.language_model import LanguageModel, PrefilledContext
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PRESETS = sorted(

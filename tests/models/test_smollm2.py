@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from sah.attention import AttentionSession, DenseAttention, SparseAttention
+from sah.attention import DenseAttention, SparseAttention
+from sah.attention.session import AttentionSession
 from sah.errors import ModelNotFound
 from sah.maskers.causal import Causal
-from sah.models import Generation, LanguageModel
 from sah.models import smollm2 as module
+from sah.models.generation import Generation
+from sah.models.language_model import LanguageModel
 from sah.models.smollm2 import SmolLM2
 from sah.types import Example
 

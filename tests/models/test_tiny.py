@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sah.models import LanguageModel
+from sah.models.language_model import LanguageModel
 from sah.models.tiny import TinyModel
 
 
