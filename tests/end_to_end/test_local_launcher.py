@@ -71,15 +71,15 @@ def summary(root: Path) -> dict[str, Any]:
 
 
 def test_every_gpu_has_one_job_at_a_time(run, tmp_path, fake_gpus):
-    done = run("-m", *TINY, "seed=range(6)", "hydra.launcher.gpus=[1,3]", environment=fake_gpus)
+    done = run("-m", *TINY, "seed=range(4)", "hydra.launcher.gpus=[1,3]", environment=fake_gpus)
     assert done.returncode == 0, done.stderr
     work = intervals(tmp_path)
     assert set(work) == {"1", "3"}
-    assert sum(len(times) for times in work.values()) == 6
+    assert sum(len(times) for times in work.values()) == 4
     for times in work.values():
         assert all(before[1] <= after[0] for before, after in pairwise(times))
-    assert summary(tmp_path)["counts"] == {"done": 6}
-    assert "6 done" in done.stderr
+    assert summary(tmp_path)["counts"] == {"done": 4}
+    assert "4 done" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -121,34 +121,32 @@ def test_gpu_that_cannot_be_used_is_refused(run, tmp_path, fake_gpus, visible, g
 
 
 def test_killed_cell_becomes_a_row_and_the_others_finish(run, tmp_path, result_folders):
-    process = _start(tmp_path, *LONG, "seed=1,2,3", "hydra.launcher.cpu_workers=2")
+    process = _start(tmp_path, *LONG, "seed=1,2", "hydra.launcher.cpu_workers=2")
     folder = _first_running(tmp_path)
     os.kill(read_claim(folder).pid, signal.SIGKILL)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 1, errors
-    assert len(result_folders()) == 2
+    assert len(result_folders()) == 1
     error = json.loads((folder / "error.json").read_text())
     assert error["category"] == "memory"
     assert "SIGKILL" in error["message"]
-    assert "1 of 3 experiments failed" in errors
+    assert "1 of 2 experiments failed" in errors
     assert "run just those again" in errors
-    assert summary(tmp_path)["counts"] == {"failed": 1, "done": 2}
+    assert summary(tmp_path)["counts"] == {"failed": 1, "done": 1}
 
-    again = run("-m", *LONG, "seed=1,2,3")
+    again = run("-m", *LONG, "seed=1,2")
     assert again.returncode == 0, again.stderr
-    assert "2 finished already" in again.stderr
-    assert len(result_folders()) == 3
+    assert "1 finished already" in again.stderr
+    assert len(result_folders()) == 2
     assert not (folder / "error.json").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_stopped_sweep_leaves_no_process(number, tmp_path):
     mark = f"SAH_TEST_{uuid.uuid4().hex}"
-    process = _start(
-        tmp_path, *LONG, "seed=1,2", "hydra.launcher.cpu_workers=2", environment={mark: "1"}
-    )
+    process = _start(tmp_path, *LONG, "seed=1,2", environment={mark: "1"})
     _first_running(tmp_path)
-    assert len(list(_processes_with(mark))) >= 4, "the sweep, two supervisors, their jobs"
+    assert len(list(_processes_with(mark))) == 3, "the sweep, a supervisor, its job"
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
@@ -174,7 +172,7 @@ def test_queued_cell_runs_as_it_was_composed(tmp_path, result_folders):
 
 
 def test_time_limit_of_the_launcher_keeps_what_was_answered(run, tmp_path):
-    done = run("-m", *LONG, "benchmark.samples=400", "hydra.launcher.timeout_min=0.2")
+    done = run("-m", *LONG, "benchmark.samples=400", "hydra.launcher.timeout_min=0.14")
     assert done.returncode == 1
     (path,) = tmp_path.glob("outputs/*/*/*/*/error.json")
     assert json.loads(path.read_text())["category"] in ("timeout", "interrupt")
@@ -196,15 +194,15 @@ def test_status_tells_running_failed_and_done_from_the_files(tmp_path):
 
 
 def test_two_sweeps_of_one_matrix_compute_every_cell_once(tmp_path, result_folders):
-    matrix = (*LONG, "benchmark.samples=10", "seed=1,2,3")
+    matrix = (*LONG, "benchmark.samples=5", "seed=1,2")
     both = [_start(tmp_path, *matrix), _start(tmp_path, *matrix)]
     errors = [process.communicate(timeout=240)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
-    assert len(result_folders()) == 3
+    assert len(result_folders()) == 2
     for folder in result_folders():
         lines = (folder / "predictions.jsonl").read_text().splitlines()
         ids = [json.loads(line)["example_id"] for line in lines]
-        assert len(ids) == len(set(ids)) == 10
+        assert len(ids) == len(set(ids)) == 5
 
 
 def _start(

@@ -76,8 +76,7 @@ def test_resume_false_computes_again_in_the_same_directory(run, result_folders, 
 
 
 def test_all_attentions_see_the_same_input(run, result_folders, answers):
-    for attention in ("dense", "sparse", "streaming_llm"):
-        run(*TINY, f"attention={attention}")
+    run("-m", *TINY, "attention=dense,sparse,streaming_llm", "hydra/launcher=basic")
     hashes = [[line["input_hash"] for line in answers(folder)] for folder in result_folders()]
     assert len(hashes) == 3
     assert hashes[0] == hashes[1] == hashes[2]
