@@ -73,3 +73,20 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
+
+
+@pytest.fixture
+def fake_gpus(tmp_path: Path) -> dict[str, str]:
+    """Environment of a machine whose nvidia-smi lists four GPUs and a MIG device."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    rows = "\n".join(f"{number}, GPU-{number}abc, Fake GPU, 80000" for number in range(4))
+    script = tools / "nvidia-smi"
+    script.write_text(
+        "#!/bin/sh\n"
+        'if [ "$1" = -L ]; then\n'
+        "  echo '  MIG 1g.10gb     Device  0: (UUID: MIG-42)'\n"
+        f"else\n  printf '{rows}\\n'\nfi\n"
+    )
+    script.chmod(0o755)
+    return {"PATH": f"{tools}:{os.environ['PATH']}"}

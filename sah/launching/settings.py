@@ -21,7 +21,7 @@ class LauncherSettings:
     timeout_min: float | None = None
     grace_seconds: float = 10.0
     poll_seconds: float = 0.5
-    gpus: Sequence[int | str] | None = None
+    gpus: list[int | str] | None = None
     cpu_workers: int = 1
     cpus_per_job: int | None = None
     mem_gb: int | None = None

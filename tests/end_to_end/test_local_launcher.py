@@ -30,24 +30,6 @@ LONG = (
 )
 
 
-@pytest.fixture
-def fake_gpus(tmp_path: Path) -> dict[str, str]:
-    """Environment of a machine whose nvidia-smi lists four GPUs and a MIG device."""
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    rows = "\n".join(f"{number}, GPU-{number}abc, Fake GPU, 80000" for number in range(4))
-    script = tools / "nvidia-smi"
-    script.write_text(
-        "#!/bin/sh\n"
-        'if [ "$1" = -L ]; then\n'
-        "  echo '  MIG 1g.10gb     Device  0: (UUID: MIG-42)'\n"
-        f"else\n  printf '{rows}\\n'\nfi\n"
-    )
-    script.chmod(0o755)
-    environment = {"PATH": f"{tools}:{os.environ['PATH']}"}
-    return environment
-
-
 def provenance(root: Path) -> list[dict[str, Any]]:
     return [
         json.loads(path.read_text())["provenance"]
@@ -82,40 +64,23 @@ def test_every_gpu_has_one_job_at_a_time(run, tmp_path, fake_gpus):
     assert "4 done" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("visible", "options", "expected"),
-    [
-        ("2,GPU-0abc", [], {"2", "GPU-0abc"}),
-        (None, ["hydra.launcher.gpus=[0,MIG-42]"], {"0", "MIG-42"}),
-        (None, ["hydra.launcher.gpus_per_job=2"], {"0,1", "2,3"}),
-        (None, ["hydra.launcher.max_concurrent=1"], {"0"}),
-        ("", [], {""}),
-    ],
-    ids=["inherited", "MIG", "two per job", "capped", "none visible"],
-)
-def test_jobs_see_the_devices_of_their_slot(run, tmp_path, fake_gpus, visible, options, expected):
-    environment = fake_gpus if visible is None else {**fake_gpus, "CUDA_VISIBLE_DEVICES": visible}
-    done = run("-m", *TINY, "seed=1,2", *options, environment=environment)
+def test_job_sees_the_devices_of_its_slot(run, tmp_path, fake_gpus):
+    done = run(
+        "-m",
+        *TINY,
+        "hydra.launcher.gpus=[2,MIG-42]",
+        "hydra.launcher.gpus_per_job=2",
+        environment=fake_gpus,
+    )
     assert done.returncode == 0, done.stderr
-    assert {item["cuda_visible_devices"] for item in provenance(tmp_path)} == expected
+    assert [item["cuda_visible_devices"] for item in provenance(tmp_path)] == ["2,MIG-42"]
 
 
-@pytest.mark.parametrize(
-    ("visible", "gpus", "expected"),
-    [
-        (None, "[7]", ["no GPU '7'", "0: Fake GPU (GPU-0abc, 78.1 GiB free)", "MIG-42"]),
-        ("0,1", "[2]", ["'2' is hidden", "CUDA_VISIBLE_DEVICES=0,1"]),
-        (None, "[1,1]", ["twice"]),
-        (None, "[0] hydra.launcher.gpus_per_job=2", ["gpus_per_job=2", "only 1"]),
-    ],
-)
-def test_gpu_that_cannot_be_used_is_refused(run, tmp_path, fake_gpus, visible, gpus, expected):
-    environment = fake_gpus if visible is None else {**fake_gpus, "CUDA_VISIBLE_DEVICES": visible}
-    options = f"hydra.launcher.gpus={gpus}".split()
-    done = run("-m", *TINY, "seed=1,2", *options, environment=environment)
+def test_gpu_that_cannot_be_used_is_refused_before_anything_runs(run, tmp_path, fake_gpus):
+    done = run("-m", *TINY, "hydra.launcher.gpus=[7]", environment=fake_gpus)
     assert done.returncode == 1
-    for part in expected:
-        assert part in done.stderr
+    assert "no GPU '7'" in done.stderr
+    assert "0: Fake GPU (GPU-0abc, 78.1 GiB free)" in done.stderr
     assert "Traceback" not in done.stderr
     assert not provenance(tmp_path)
 

@@ -1,0 +1,129 @@
+"""Which GPUs a sweep uses, and how they are divided among its jobs."""
+
+import logging
+
+import pytest
+
+from sah.errors import ConfigurationError
+from sah.launching.gpus import chosen_gpus, installed_gpus, slots
+from sah.launching.pool import find_slots
+from sah.launching.settings import LauncherSettings
+
+
+@pytest.fixture(autouse=True)
+def machine(fake_gpus, monkeypatch):
+    monkeypatch.setenv("PATH", fake_gpus["PATH"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def see(monkeypatch: pytest.MonkeyPatch, visible: str | None) -> None:
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+
+def test_gpus_and_mig_devices_are_found():
+    assert [gpu.index for gpu in installed_gpus()] == ["0", "1", "2", "3", "MIG-42"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "requested", "expected"),
+    [
+        (None, None, ["0", "1", "2", "3"]),
+        (None, [3, 1], ["3", "1"]),
+        (None, ["MIG-42", "GPU-2abc"], ["MIG-42", "GPU-2abc"]),
+        ("2, GPU-0abc", None, ["2", "GPU-0abc"]),
+        ("1,-1,2", None, ["1"]),
+        ("", None, []),
+        ("-1", None, []),
+        ("1,2", [2], ["2"]),
+        (None, [], []),
+    ],
+)
+def test_requested_then_visible_then_all(monkeypatch, visible, requested, expected):
+    see(monkeypatch, visible)
+    assert chosen_gpus(requested) == expected
+
+
+@pytest.mark.parametrize(
+    ("visible", "requested", "expected"),
+    [
+        (None, [7], ["no GPU '7'", "0: Fake GPU", "MIG-42"]),
+        ("0,1", [2], ["'2' is hidden", "CUDA_VISIBLE_DEVICES=0,1"]),
+        (None, [1, 1], ["twice"]),
+        ("9", None, ["no GPU '9'"]),
+    ],
+)
+def test_device_that_cannot_be_used_is_named(monkeypatch, visible, requested, expected):
+    see(monkeypatch, visible)
+    with pytest.raises(ConfigurationError) as caught:
+        chosen_gpus(requested)
+    for part in expected:
+        assert part in str(caught.value)
+
+
+def test_without_a_driver_there_is_no_gpu(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert chosen_gpus(None) == []
+    with pytest.raises(ConfigurationError, match="finds no GPU"):
+        chosen_gpus([0])
+
+
+def test_driver_that_fails_is_told_in_its_words(monkeypatch, tmp_path):
+    script = tmp_path / "nvidia-smi"
+    script.write_text("#!/bin/sh\necho driver mismatch; exit 18\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(ConfigurationError, match="driver mismatch"):
+        chosen_gpus(None)
+
+
+def test_gpu_with_little_free_memory_is_warned_about(monkeypatch, tmp_path, caplog):
+    script = tmp_path / "nvidia-smi"
+    script.write_text("#!/bin/sh\n[ $1 = -L ] || echo 0, GPU-x, Full GPU, 900\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with caplog.at_level(logging.WARNING):
+        assert chosen_gpus(None) == ["0"]
+    assert "Full GPU" in caplog.text
+    assert "0.9 GiB free" in caplog.text
+
+
+def test_groups_are_whole_and_share_nothing():
+    assert slots(["0", "1", "2", "3", "4"], 2) == [("0", "1"), ("2", "3")]
+    with pytest.raises(ConfigurationError, match=r"gpus_per_job=3.*only 2"):
+        slots(["0", "1"], 3)
+
+
+def test_every_gpu_is_a_slot_that_sees_itself_alone():
+    found = find_slots(LauncherSettings())
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in found] == ["0", "1", "2", "3"]
+
+
+def test_max_concurrent_caps_the_slots():
+    assert len(find_slots(LauncherSettings(max_concurrent=2))) == 2
+
+
+def test_cpu_workers_divide_the_threads_and_see_no_gpu(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
+    found = find_slots(LauncherSettings(gpus_per_job=0, cpu_workers=3))
+    assert [slot.environment["OMP_NUM_THREADS"] for slot in found] == ["2", "2", "2"]
+    assert {slot.environment["CUDA_VISIBLE_DEVICES"] for slot in found} == {""}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("gpus_per_job", -1),
+        ("cpu_workers", 0),
+        ("max_concurrent", 0),
+        ("timeout_min", 0),
+        ("poll_seconds", -1.0),
+        ("grace_seconds", -1.0),
+        ("signal_delay_s", -5),
+        ("partition", 3),
+        ("gpus", "0,1"),
+    ],
+)
+def test_setting_that_makes_no_sense_is_named(setting, value):
+    with pytest.raises(ValueError, match=setting):
+        LauncherSettings(**{setting: value})

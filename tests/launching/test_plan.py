@@ -1,0 +1,134 @@
+"""Composing and planning a sweep: what Hydra would compose, and nothing done twice."""
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from sah.launching.composer import Composer
+from sah.launching.memory import CompositionMemory
+from sah.launching.plan import SweepPlan, plan_sweep
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def hydra_loader():
+    """Hydra's own loader and the configuration of a sweep without overrides."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        loader: Any = GlobalHydra.instance().config_loader()
+        yield loader, loader.load_configuration("config", [], RunMode.MULTIRUN, from_shell=False)
+
+
+@pytest.fixture
+def plan(hydra_loader, tmp_path):
+    """Plan a sweep over tiny and mock with results below tmp_path."""
+    loader, master = hydra_loader
+
+    def call(*jobs: list[str], sources: tuple[Path, ...] = ()) -> SweepPlan:
+        memory = CompositionMemory(tmp_path / "composed.json", sources, [])
+        base = ["model=tiny", "benchmark=mock", f"output_root={tmp_path}"]
+        made = plan_sweep([base + job for job in jobs], Composer(loader, master), memory)
+        memory.save()
+        return made
+
+    return call
+
+
+def test_composes_what_hydra_composes(hydra_loader):
+    loader, master = hydra_loader
+    composer = Composer(loader, master)
+    choices = [
+        ["model=tiny", "model=llama"],
+        ["attention=dense", "attention=sparse", "sparse_attention=streaming_llm"],
+        ["seed=1", "generation.temperature=0.5", "+model.extra={a: 1}", "benchmark.limit=null"],
+        ["benchmark=mock", "benchmark=ruler", "hydra.job.name=other"],
+    ]
+    special = [
+        ["~sparse_attention.maskers.sink"],
+        ["+masker@sparse_attention.maskers.tail=random_sampling", "seed=3"],
+        ["masker@sparse_attention.maskers.local=causal"],
+        ["sparse_attention.maskers.local.tokens=9", "attention=sparse"],
+    ]
+    for overrides in [*map(list, itertools.product(*choices)), *special]:
+        expected = loader.load_sweep_config(master, overrides)
+        assert OmegaConf.to_container(composer.compose(overrides)) == OmegaConf.to_container(
+            expected
+        ), overrides
+
+
+def test_cells_do_not_share_what_they_composed(hydra_loader):
+    composer = Composer(*hydra_loader)
+    first = composer.compose(["model=tiny", "seed=1"])
+    second = composer.compose(["model=tiny", "seed=2"])
+    assert (first.seed, second.seed) == (1, 2)
+
+
+def test_unknown_key_is_hydras_error(hydra_loader):
+    with pytest.raises(HydraException, match="sead"):
+        Composer(*hydra_loader).compose(["sead=1"])
+
+
+def test_two_spellings_of_one_experiment_run_once(plan):
+    made = plan(["seed=1"], ["seed=1", "generation.temperature=0"], ["seed=2"])
+    assert [cell.number for cell in made.pending] == [0, 2]
+    assert [cell.number for cell in made.repeated] == [1]
+
+
+def test_all_that_cannot_work_is_listed(plan):
+    made = plan(["benchmark.limit=0"], ["seed=1"], ["seed=x"], ["nope=1"])
+    assert len(made.problems) == 3
+    assert "benchmark.limit=0" in made.problems[0]
+
+
+def test_finished_cell_is_known_without_composing_it(plan):
+    complete(plan(["seed=1"]).pending[0].directory)
+    made = plan(["seed=1"], ["seed=2"])
+    assert [cell.config is None for cell in made.finished] == [True]
+    assert [cell.number for cell in made.pending] == [1]
+
+
+def test_result_that_is_gone_is_computed_again(plan):
+    directory = plan(["seed=1"]).pending[0].directory
+    complete(directory)
+    assert plan(["seed=1"]).finished
+    (directory / "results.json").unlink()
+    assert plan(["seed=1"]).pending
+
+
+def test_changed_configuration_file_is_composed_again(plan, tmp_path):
+    source = tmp_path / "conf"
+    source.mkdir()
+    (source / "a.yaml").write_text("a: 1\n")
+    complete(plan(["seed=1"], sources=(source,)).pending[0].directory)
+    assert plan(["seed=1"], sources=(source,)).finished[0].config is None
+    (source / "a.yaml").write_text("a: 2\n")
+    assert plan(["seed=1"], sources=(source,)).finished[0].config is not None
+
+
+def test_configuration_that_reads_the_environment_is_always_composed(plan, tmp_path):
+    source = tmp_path / "conf"
+    source.mkdir()
+    (source / "a.yaml").write_text("a: ${oc.env:HOME}\n")
+    complete(plan(["seed=1"], sources=(source,)).pending[0].directory)
+    assert plan(["seed=1"], sources=(source,)).finished[0].config is not None
+
+
+def test_resume_false_runs_what_is_finished(plan):
+    complete(plan(["seed=1"]).pending[0].directory)
+    assert plan(["seed=1", "resume=false"]).pending
+    assert plan(["seed=1", "resume=false"]).pending
+
+
+def complete(directory: Path) -> None:
+    os.makedirs(directory)
+    results = {"schema": 1, "fingerprint": directory.name, "score": 1.0}
+    (directory / "results.json").write_bytes(orjson.dumps(results))
