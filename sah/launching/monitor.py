@@ -27,6 +27,8 @@ class SweepMonitor:
 
     def __init__(self, cells: Sequence[Cell], *, finished: int) -> None:
         self._cells = {cell.number: cell for cell in cells}
+        # What all cells have in common tells nothing about one of them.
+        self._common = set.intersection(*(set(cell.label.split()) for cell in cells))
         self._finished = finished
         self._ended: dict[int, str] = {}
         self._running: set[int] = set()
@@ -59,9 +61,11 @@ class SweepMonitor:
         if self._live is None:
             for number in sorted(started):
                 logger.info("#%d starts on %s: %s", number, places[number], self._label(number))
+        changed = self._running != set(places)
         self._running = set(places)
         now = time.monotonic()
-        if self._live is not None and now - self._last_look >= _LOOK_EVERY_SECONDS:
+        due = changed or now - self._last_look >= _LOOK_EVERY_SECONDS
+        if self._live is not None and due:
             self._last_look = now
             self._live.update(self._picture(places))
         elif self._live is None and now - self._last_line >= _LINE_EVERY_SECONDS:
@@ -74,14 +78,19 @@ class SweepMonitor:
     def _note_end(self, number: int) -> None:
         state = read_state(self._cells[number].directory)
         self._ended[number] = state.state
-        if state.state == "done":
-            logger.info("#%d done: %s", number, self._label(number))
+        what = "done" if state.state == "done" else state.first_error_line or state.state
+        line = f"#{number} {what}: {self._label(number)}"
+        if self._live is not None:
+            # Above the table; a log line would be drawn over.
+            self._live.console.print(Text(line), soft_wrap=True)
+        elif state.state == "done":
+            logger.info("%s", line)
         else:
-            reason = state.first_error_line or state.state
-            logger.error("#%d %s: %s", number, reason, self._label(number))
+            logger.error("%s", line)
 
     def _label(self, number: int) -> str:
-        return self._cells[number].label
+        words = self._cells[number].label.split()
+        return " ".join(word for word in words if word not in self._common) or " ".join(words)
 
     def _counts(self) -> str:
         done = sum(state == "done" for state in self._ended.values())

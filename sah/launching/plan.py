@@ -24,7 +24,7 @@ class Cell:
     overrides: tuple[str, ...]
     directory: Path
     config: DictConfig | None
-    """None for a cell that was known to be finished before it was composed."""
+    """None for a cell that is not to run."""
 
     @property
     def label(self) -> str:
@@ -63,7 +63,6 @@ def plan_sweep(
         try:
             config = composer.compose(overrides)
             directory, results = finished(config)
-            cell = Cell(number=number, overrides=overrides, directory=directory, config=config)
             if results is None and directory not in seen:
                 check(config, overrides)
         except (SahError, HydraException, OmegaConfBaseException) as error:
@@ -71,12 +70,20 @@ def plan_sweep(
             plan.problems.append(f"  {label}\n    {error}")
             continue
         memory.remember(overrides, directory)
+        runs = results is None and directory not in seen
+        cell = Cell(
+            number=number,
+            overrides=overrides,
+            directory=directory,
+            # Large: kept for as long as it is needed, where it is needed.
+            config=config if runs else None,
+        )
         plan.cells.append(cell)
         if results is not None:
             plan.finished.append(cell)
-        elif directory in seen:
-            plan.repeated.append(cell)
-        else:
+        elif runs:
             plan.pending.append(cell)
+        else:
+            plan.repeated.append(cell)
         seen.add(directory)
     return plan

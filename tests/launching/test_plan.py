@@ -29,6 +29,20 @@ def hydra_loader():
 
 
 @pytest.fixture
+def composed(monkeypatch):
+    """The overrides that were composed, in order."""
+    calls: list[tuple[str, ...]] = []
+    original = Composer.compose
+
+    def compose(self: Composer, overrides: tuple[str, ...]) -> Any:
+        calls.append(overrides)
+        return original(self, overrides)
+
+    monkeypatch.setattr(Composer, "compose", compose)
+    return calls
+
+
+@pytest.fixture
 def plan(hydra_loader, tmp_path):
     """Plan a sweep over tiny and mock with results below tmp_path."""
     loader, master = hydra_loader
@@ -89,10 +103,12 @@ def test_all_that_cannot_work_is_listed(plan):
     assert "benchmark.limit=0" in made.problems[0]
 
 
-def test_finished_cell_is_known_without_composing_it(plan):
+def test_finished_cell_is_known_without_composing_it(plan, composed):
     complete(plan(["seed=1"]).pending[0].directory)
+    composed.clear()
     made = plan(["seed=1"], ["seed=2"])
-    assert [cell.config is None for cell in made.finished] == [True]
+    assert [call[-1] for call in composed] == ["seed=2"]
+    assert [cell.number for cell in made.finished] == [0]
     assert [cell.number for cell in made.pending] == [1]
 
 
@@ -104,22 +120,25 @@ def test_result_that_is_gone_is_computed_again(plan):
     assert plan(["seed=1"]).pending
 
 
-def test_changed_configuration_file_is_composed_again(plan, tmp_path):
+def test_changed_configuration_file_is_composed_again(plan, composed, tmp_path):
     source = tmp_path / "conf"
     source.mkdir()
     (source / "a.yaml").write_text("a: 1\n")
     complete(plan(["seed=1"], sources=(source,)).pending[0].directory)
-    assert plan(["seed=1"], sources=(source,)).finished[0].config is None
+    assert plan(["seed=1"], sources=(source,)).finished
+    assert len(composed) == 1
     (source / "a.yaml").write_text("a: 2\n")
-    assert plan(["seed=1"], sources=(source,)).finished[0].config is not None
+    assert plan(["seed=1"], sources=(source,)).finished
+    assert len(composed) == 2
 
 
-def test_configuration_that_reads_the_environment_is_always_composed(plan, tmp_path):
+def test_configuration_that_reads_the_environment_is_always_composed(plan, composed, tmp_path):
     source = tmp_path / "conf"
     source.mkdir()
     (source / "a.yaml").write_text("a: ${oc.env:HOME}\n")
     complete(plan(["seed=1"], sources=(source,)).pending[0].directory)
-    assert plan(["seed=1"], sources=(source,)).finished[0].config is not None
+    assert plan(["seed=1"], sources=(source,)).finished
+    assert len(composed) == 2
 
 
 def test_resume_false_runs_what_is_finished(plan):

@@ -98,7 +98,18 @@ def test_requeued_job_goes_on_at_the_next_example(sweep, cluster, tmp_path, undi
     if how == "requeue":
         cluster.ask("scontrol", "requeue", job)
     else:
-        urgent = ["sbatch", "-p", "high", "--exclusive", "-t", "1", "-o", "/dev/null", "--wrap", "sleep 3"]
+        urgent = [
+            "sbatch",
+            "-p",
+            "high",
+            "--exclusive",
+            "-t",
+            "1",
+            "-o",
+            "/dev/null",
+            "--wrap",
+            "sleep 3",
+        ]
         assert cluster.ask(*urgent)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
