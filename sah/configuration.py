@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from sah.attention import DenseAttention, SparseAttention
-from sah.benchmarks.subsets import require_context
+from sah.benchmarks.checks import require_context
 from sah.errors import ConfigurationError
 from sah.metric_logging import MetricLogging
 from sah.models.generation import Generation

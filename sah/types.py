@@ -45,6 +45,8 @@ class Prediction:
     density: float | None
     """Mean over layers, heads and queries of selected / visible keys; None if no query of this
     example ran under the attention."""
+    truncated: bool = False
+    """Whether the context was cut to fit into the model."""
     output_error: float | None = None
     """Mean of the logged research_attention_output_error; None if none was logged."""
     recall: float | None = None

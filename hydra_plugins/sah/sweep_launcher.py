@@ -51,12 +51,7 @@ class SweepLauncher(Launcher):
             CompactHydraException: listing every cell that cannot work; nothing is launched.
         """
         from sah.errors import Interrupted
-        from sah.launching.summary import (
-            new_launch_folder,
-            show_summary,
-            write_cells,
-            write_summary,
-        )
+        from sah.launching.summary import new_launch_folder, write_cells
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         started = time.monotonic()
@@ -75,18 +70,12 @@ class SweepLauncher(Launcher):
         folder = new_launch_folder(Path(str(self.config.output_root)))
         OmegaConf.save(self.config, folder / "multirun.yaml")
         write_cells(folder, plan.pending, Path(str(self.config.output_root)))
-        detached = False
         try:
             detached = self._launch_pending(plan, folder, initial_job_idx)
         except Interrupted:
-            self._sum_up(plan, folder, started, write_summary, show_summary)
+            self._sum_up(plan, folder, started, detached=False)
             raise
-        if detached:
-            outcomes = self._outcomes(plan, detached=True)
-            write_summary(folder, outcomes, started)
-        else:
-            outcomes = self._sum_up(plan, folder, started, write_summary, show_summary)
-        return self._returns(outcomes)
+        return self._returns(self._sum_up(plan, folder, started, detached=detached))
 
     def _plan(self, job_overrides: Sequence[Sequence[str]]) -> "SweepPlan":
         from sah.launching.composer import Composer
@@ -106,8 +95,8 @@ class SweepLauncher(Launcher):
             [
                 str(self.config.hydra.job.config_name),
                 *self.config.hydra.overrides.hydra,
-                f"resume={self.config.resume}",
             ],
+            usable=bool(self.config.resume),
         )
         plan = plan_sweep(job_overrides, Composer(loader, self.config), memory)
         if not plan.problems:
@@ -123,11 +112,13 @@ class SweepLauncher(Launcher):
         return False
 
     def _sum_up(
-        self, plan: "SweepPlan", folder: Path, started: float, write: Any, show: Any
+        self, plan: "SweepPlan", folder: Path, started: float, *, detached: bool
     ) -> "list[CellOutcome]":
-        outcomes = self._outcomes(plan, detached=False)
-        write(folder, outcomes, started)
-        show(outcomes, folder)
+        from sah.launching.summary import show_summary, write_summary
+
+        outcomes = self._outcomes(plan, detached=detached)
+        write_summary(folder, outcomes, started)
+        show_summary(outcomes, folder)
         return outcomes
 
     def _returns(self, outcomes: "Sequence[CellOutcome]") -> list[JobReturn]:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sah.benchmarks.checks import chosen_subsets, require_positive
 from sah.benchmarks.sampling import limit_examples
 from sah.benchmarks.scoring import exact_match, score_each
-from sah.benchmarks.subsets import chosen_subsets, require_positive
 from sah.types import Example, Prediction, PromptTokenizer, Score
 from sah.validation import check_types
 

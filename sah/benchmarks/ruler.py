@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sah.benchmarks.checks import chosen_subsets, require_context, require_positive
 from sah.benchmarks.fitting import fit_units
 from sah.benchmarks.haystacks import NOISE, prose_from, random_word
 from sah.benchmarks.sampling import limit_examples
 from sah.benchmarks.scoring import contained_share, score_each
-from sah.benchmarks.subsets import chosen_subsets, require_context, require_positive
 from sah.seeding import derive
 from sah.types import Example, Prediction, PromptTokenizer, Score
 from sah.validation import check_types

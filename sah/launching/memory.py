@@ -29,16 +29,19 @@ class CompositionMemory:
     finished cells takes minutes, remembering them a second.
     """
 
-    def __init__(self, path: Path, sources: Iterable[Path], fixed: Iterable[str]) -> None:
+    def __init__(
+        self, path: Path, sources: Iterable[Path], fixed: Iterable[str], *, usable: bool = True
+    ) -> None:
         """Read the memory.
 
         Args:
             path: the file; need not exist.
             sources: folders of configuration files.
             fixed: whatever else the composition depends on.
+            usable: false where finished experiments run again: nothing is recognised.
         """
         self.path = path
-        self._key = _hash_of(sources, fixed)
+        self._key = _hash_of(sources, fixed) if usable else None
         self._known: dict[str, str] = {}
         self._new: dict[str, str] = {}
         if self._key is None:

@@ -27,6 +27,8 @@ class EncodedPrompt:
     context_ids: list[int]
     question_ids: list[int]
     """Question, the template's turn to the assistant, and the answer prefix."""
+    truncated: bool = False
+    """Whether the context was cut to fit; so far one that is too long is an error."""
 
     @property
     def input_hash(self) -> str:

@@ -34,7 +34,7 @@ def summarise(
         "density": _mean(prediction.density for prediction in predictions),
         "output_error": _mean(prediction.output_error for prediction in predictions),
         "recall": _mean(prediction.recall for prediction in predictions),
-        "truncated": 0,
+        "truncated": sum(prediction.truncated for prediction in predictions),
         "timing": _timing(predictions, load_seconds),
     }
 

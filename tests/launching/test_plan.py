@@ -147,6 +147,17 @@ def test_resume_false_runs_what_is_finished(plan):
     assert plan(["seed=1", "resume=false"]).pending
 
 
+def test_memory_that_is_not_usable_recognises_nothing(tmp_path):
+    directory = tmp_path / "0123456789ab"
+    complete(directory)
+    for usable in (True, False):
+        memory = CompositionMemory(tmp_path / "composed.json", [], [], usable=usable)
+        memory.remember(("seed=1",), directory)
+        memory.save()
+        again = CompositionMemory(tmp_path / "composed.json", [], [], usable=usable)
+        assert again.finished_directory(("seed=1",)) == (directory if usable else None)
+
+
 def complete(directory: Path) -> None:
     os.makedirs(directory)
     results = {"schema": 1, "fingerprint": directory.name, "score": 1.0}
