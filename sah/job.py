@@ -1,6 +1,7 @@
 """One composed configuration, computed in its directory by this process."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,10 @@ def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     from sah.experiment import run
 
     experiment = Experiment.from_config(config)
+    # A requeued job goes on with what its own last start answered, afresh or not.
+    resume = bool(config.resume) or os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
     store = ResultStore(directory(config), fingerprint(config))
-    with signals_interrupt(), store.claimed(config, overrides, bool(config.resume)):
+    with signals_interrupt(), store.claimed(config, overrides, resume):
         results = store.results()
         if results is not None:
             logger.info("already complete: %s", store.directory)

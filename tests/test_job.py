@@ -64,3 +64,16 @@ def test_directory_that_was_taken_over_is_left_alone(config, fail):
     with pytest.raises(Busy):
         compute(config, [])
     assert not (directory(config) / "error.json").exists()
+
+
+def test_requeued_job_keeps_what_it_answered_although_it_started_afresh(
+    compose, tmp_path, monkeypatch
+):
+    afresh = compose("model=tiny", "benchmark=mock", f"output_root={tmp_path}", "resume=false")
+    compute(afresh, [])
+    predictions = directory(afresh) / "predictions.jsonl"
+    answered = predictions.read_bytes()
+    (directory(afresh) / "results.json").unlink()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    compute(afresh, [])
+    assert predictions.read_bytes() == answered, "seconds included: nothing was computed again"
