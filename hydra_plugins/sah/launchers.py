@@ -1,6 +1,7 @@
 """hydra/launcher=local and hydra/launcher=slurm: one job per GPU, here or on a cluster."""
 
 import logging
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,10 +50,11 @@ class _CellLauncher(BaseSubmititLauncher):
             f"{type(self).__name__} needs the callback hydra.callbacks.resume of conf/config.yaml"
         )
 
+    @abstractmethod
     def _run(
         self, cells: "Sequence[Cell]", folder: Path, settings: "LauncherSettings", finished: int
     ) -> bool:
-        raise NotImplementedError
+        """Run cells to their end, or return True if they go on without this process."""
 
     def _make_job(self, cell: "Cell") -> "CellJob":
         from sah.launching.job import CellJob

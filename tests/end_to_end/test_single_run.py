@@ -127,13 +127,13 @@ def test_stopped_run_goes_on_to_the_results_of_an_undisturbed_one(
 
 
 def test_timeout_keeps_what_was_answered(run, tmp_path):
-    done = run(*LONG, "timeout_minutes=0.02")
+    done = run(*LONG, "benchmark.samples=12", "timeout_minutes=0.02")
     assert done.returncode == 1
     assert done.stderr.startswith("timeout: ") or "\ntimeout: " in done.stderr
     assert "Traceback" not in done.stderr
     (error,) = tmp_path.glob("outputs/*/*/*/*/error.json")
     assert json.loads(error.read_text())["category"] == "timeout"
-    finished = run(*LONG)
+    finished = run(*LONG, "benchmark.samples=12")
     assert finished.returncode == 0, finished.stderr
 
 
