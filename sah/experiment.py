@@ -40,7 +40,11 @@ def run(experiment: Experiment, store: ResultStore) -> dict[str, Any]:
     store.check_examples([example.id for example in examples])
     pending = arm.pending(examples)
     _log_what_is_left(examples, pending)
-    with Progress(len(examples), done=len(examples) - len(pending)) as progress:
+    answered = [example for example in examples if example.id in store.predictions]
+    before = experiment.benchmark.score(
+        answered, [store.predictions[example.id] for example in answered]
+    )
+    with Progress(len(examples), scores=[score.score for score in before]) as progress:
         try:
             for _, group in groupby(pending, key=lambda example: example.context):
                 _answer_context(experiment, model, arm, list(group), between_tokens, progress)

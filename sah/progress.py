@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -24,10 +25,11 @@ def quiet_libraries() -> None:
 class Progress:
     """Counts examples; shows how many are done, the score so far, and the time left."""
 
-    def __init__(self, total: int, *, done: int) -> None:
+    def __init__(self, total: int, *, scores: Sequence[float]) -> None:
+        """Begin with the scores of the examples that are answered already."""
         self.total = total
-        self.done = done
-        self._scores: list[float] = []
+        self.done_before = len(scores)
+        self._scores = list(scores)
         self._started = self._last_line = time.monotonic()
         self._bar: rich_progress.Progress | None = None
         console = Console(stderr=True)
@@ -42,7 +44,7 @@ class Progress:
                 console=console,
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=total, completed=done, score="")
+            self._task = self._bar.add_task("", total=total, completed=self.done_before, score="")
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -60,16 +62,14 @@ class Progress:
 
     def advance(self, score: float) -> None:
         """One more example is done."""
-        self.done += 1
         self._scores.append(score)
+        done = len(self._scores)
         mean = f"score so far {sum(self._scores) / len(self._scores):.3f}"
         if self._bar is not None:
             self._bar.update(self._task, advance=1, score=mean)
             return
         now = time.monotonic()
-        if now - self._last_line >= _LINE_EVERY_SECONDS and self.done < self.total:
+        if now - self._last_line >= _LINE_EVERY_SECONDS and done < self.total:
             self._last_line = now
-            left = (now - self._started) / len(self._scores) * (self.total - self.done)
-            logger.info(
-                "%d of %d examples, %s, about %.0f s left", self.done, self.total, mean, left
-            )
+            left = (now - self._started) / (done - self.done_before) * (self.total - done)
+            logger.info("%d of %d examples, %s, about %.0f s left", done, self.total, mean, left)
