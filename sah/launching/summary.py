@@ -86,13 +86,14 @@ def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
 def rerun_command(outcomes: Sequence[CellOutcome]) -> str | None:
     """A command that runs the cells that failed; None if none did.
 
-    The sweep as it was typed: what is done is skipped, so that only those are left.
+    The sweep as it was typed, but for resume=: what is done is skipped, so that only those
+    are left.
     """
     if not any(outcome.outcome in ("failed", "not started") for outcome in outcomes):
         return None
     program = Path(sys.argv[0]).name
     start = ["python", sys.argv[0]] if program.endswith(".py") else [program]
-    return shlex.join([*start, *sys.argv[1:]])
+    return shlex.join([*start, *(word for word in sys.argv[1:] if not word.startswith("resume="))])
 
 
 def _row(outcome: CellOutcome) -> dict[str, Any]:
