@@ -1,5 +1,6 @@
 """One composed configuration, computed in its directory by this process."""
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
             "attention= and sparse_attention= are two names of one choice; give only one of them"
         )
     Experiment.from_config(config)
-    require_writable(Path(str(config.output_root)))
+    _require_writable_once(Path(str(config.output_root)))
 
 
 def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
@@ -81,8 +82,14 @@ def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
                     raise
                 logger.warning("%s: %s; trying again", category(error), error)
             _free_memory()
-            store.reload()
+            store.load()
         raise AssertionError("the last attempt returns or raises")
+
+
+@functools.cache
+def _require_writable_once(root: Path) -> None:
+    """The cells of a sweep share their root; what raises is looked at again."""
+    require_writable(root)
 
 
 def _free_memory() -> None:

@@ -1,6 +1,5 @@
 """What became of a cell, told by its files, and by its process where there are none."""
 
-import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,8 +54,3 @@ def outcome_of(cell: Cell) -> CellOutcome:
         return CellOutcome(cell=cell, outcome="not started")
     reason = state.first_error_line or f"unknown: its process left no error.json ({state.state})"
     return CellOutcome(cell=cell, outcome="failed", reason=reason)
-
-
-def now() -> float:
-    """The time as files are stamped with it."""
-    return time.time()

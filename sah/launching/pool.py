@@ -16,7 +16,7 @@ from submitit.local.local import LocalExecutor, LocalJob
 
 from sah.launching.gpus import chosen_gpus, slots
 from sah.launching.job import CellJob
-from sah.launching.outcome import ensure_error, now
+from sah.launching.outcome import ensure_error
 from sah.launching.plan import Cell
 from sah.launching.settings import LauncherSettings
 from sah.launching.supervisor import start
@@ -144,7 +144,7 @@ def _start(
 ) -> _Running:
     executor.environment = slot.environment
     executor.log = Path(str(executor.folder).removesuffix("%j")) / f"{cell.number}.log"
-    started = now()
+    started = time.time()
     executor.submit(make_job(cell))
     return _Running(cell=cell, process=executor.process, started=started, log=executor.log)
 
@@ -153,10 +153,10 @@ def _is_over(running: _Running, settings: LauncherSettings) -> bool:
     if running.process.poll() is not None:
         return True
     limit = settings.timeout_min
-    if limit is not None and now() - running.started > 60 * limit:
+    if limit is not None and time.time() - running.started > 60 * limit:
         _stop([running], settings.grace_seconds)
         message = f"hydra.launcher.timeout_min={limit} is over; what was answered is kept"
-        ensure_error(running.cell, now(), "timeout", message)
+        ensure_error(running.cell, time.time(), "timeout", message)
         return True
     return False
 

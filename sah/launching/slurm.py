@@ -15,7 +15,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from sah.errors import ConfigurationError
 from sah.launching.job import CellJob
-from sah.launching.outcome import ensure_error, now
+from sah.launching.outcome import ensure_error
 from sah.launching.plan import Cell
 from sah.launching.settings import LauncherSettings
 from sah.results.state import read_state
@@ -102,9 +102,9 @@ def watch(
     Raises:
         Interrupted: on SIGINT, SIGTERM or SIGHUP, after the jobs are cancelled.
     """
-    started = now()
+    started = time.time()
     waiting = dict(submitted)
-    ended_since: dict[str, tuple[str, float]] = {}
+    ended_since: dict[str, float] = {}
     down_since: dict[str, float] = {}
     with signals_interrupt(SWEEP_SIGNALS):
         try:
@@ -116,8 +116,8 @@ def watch(
                         ended_since.pop(job, None)
                         _give_up_if_down(job, cell, state, reason, down_since, settings)
                         continue
-                    first = ended_since.setdefault(job, (state, time.monotonic()))
-                    settled = time.monotonic() - first[1] >= _SETTLED_SECONDS
+                    since = ended_since.setdefault(job, time.monotonic())
+                    settled = time.monotonic() - since >= _SETTLED_SECONDS
                     if settled or read_state(cell.directory).state in ("done", "failed"):
                         _settle(job, cell, state, started)
                         del waiting[job]
@@ -213,7 +213,7 @@ def _give_up_if_down(
     since = down_since.setdefault(job, time.monotonic())
     if time.monotonic() - since > 60 * settings.down_minutes:
         message = f"SLURM job {job} waited {settings.down_minutes} min for nodes: {reason}"
-        ensure_error(cell, now(), "unknown", message)
+        ensure_error(cell, time.time(), "unknown", message)
         cancel([job])
         del down_since[job]
 

@@ -96,7 +96,7 @@ class ResultStore:
             try:
                 if not resume:
                     self._put_aside()
-                self._load()
+                self.load()
                 resolved = OmegaConf.to_yaml(config, resolve=True)
                 write_atomically(self.path(CONFIG), resolved.encode())
                 typed = OmegaConf.to_yaml(OmegaConf.create(list(overrides)))
@@ -104,10 +104,6 @@ class ResultStore:
                 yield
             finally:
                 self._claim = None
-
-    def reload(self) -> None:
-        """Read again what is on disk, for another attempt in the same process."""
-        self._load()
 
     def path(self, name: str) -> Path:
         """Where one of the experiment's files lies."""
@@ -191,7 +187,8 @@ class ResultStore:
         for path in sorted(present, key=lambda path: path.name != RESULTS):
             path.rename(aside / path.name)
 
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Read what is answered; drop what an interrupted attempt left unfinished."""
         path = self.path(PREDICTIONS)
         records, good_bytes, torn = read_json_lines(path)
         if torn:

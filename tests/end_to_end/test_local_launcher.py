@@ -140,7 +140,7 @@ def test_time_limit_of_the_launcher_keeps_what_was_answered(run, tmp_path):
     done = run("-m", *LONG, "benchmark.samples=400", "hydra.launcher.timeout_min=0.25")
     assert done.returncode == 1
     (path,) = tmp_path.glob("outputs/*/*/*/*/error.json")
-    assert json.loads(path.read_text())["category"] in ("timeout", "interrupt")
+    assert json.loads(path.read_text())["category"] == "timeout"
     assert (path.parent / "predictions.jsonl").read_text().count("\n") > 0
 
 
