@@ -18,6 +18,13 @@ def _subdirectory(_root_: DictConfig) -> str:
     return str(directory(_root_).relative_to(str(_root_.output_root)))
 
 
+def _calibration(method: str, model: str) -> str:
+    from sah.attention.calibration import calibration_reference
+
+    return calibration_reference(method, model)
+
+
+OmegaConf.register_new_resolver("sah.calibration", _calibration, replace=True)
 OmegaConf.register_new_resolver("sah.directory", _directory, replace=True)
 OmegaConf.register_new_resolver("sah.subdirectory", _subdirectory, replace=True)
 

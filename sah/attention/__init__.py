@@ -6,7 +6,8 @@ runs it inside a transformers model is in `sah.attention.session`.
 
 from sah.attention.budget import Budget, select_top
 from sah.attention.compute import dense_attention, gathered_attention, weighted_attention
-from sah.attention.inputs import AttentionInputs, KeyIndex
+from sah.attention.index import EncodedKeys, KeyBuffer, KeyIndex
+from sah.attention.inputs import AttentionInputs
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, Masker, SparseAttention
 
@@ -15,6 +16,8 @@ __all__ = [
     "AttentionMask",
     "Budget",
     "DenseAttention",
+    "EncodedKeys",
+    "KeyBuffer",
     "KeyIndex",
     "Masker",
     "SparseAttention",

@@ -15,7 +15,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from sah.attention.compute import dense_attention, weighted_attention
-from sah.attention.inputs import AttentionInputs, KeyIndex
+from sah.attention.index import KeyIndex
+from sah.attention.inputs import AttentionInputs
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, SparseAttention
 from sah.errors import ConfigurationError
@@ -60,6 +61,9 @@ class AttentionSession:
 
     def begin_example(self, example_id: str) -> None:
         """Start on the next question of the context: indexes are rewound, density restarts."""
+        if self._context_length == 0:
+            # Indexes were built from the last question.
+            self._indexes.clear()
         for indexes in self._indexes.values():
             for index in indexes.values():
                 index.rewind(self._context_length)
@@ -159,6 +163,7 @@ class AttentionSession:
             first_position=keys - queries,
             context_length=self._context_length,
             seed=derive(self.seed, self._example_id, layer),
+            index_seed=derive(self.seed, "index", layer),
             indexes=self._indexes.setdefault(layer, {}),
         )
         chunks = inputs.chunks(attention.queries_per_chunk(inputs))

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from sah.paths import sanitise
 
 # What cannot change the files of an experiment.
 _NOT_IDENTITY = frozenset(
@@ -40,16 +41,6 @@ def directory(config: DictConfig) -> Path:
         sanitise(f"{config.benchmark.name}_{_subset_name(subset)}"),
         fingerprint(config),
     )
-
-
-def sanitise(name: Any) -> str:
-    """Make a name safe as one path component, on every common file system.
-
-    Two names that become equal still differ in the fingerprint.
-    """
-    safe = re.sub(r'[/\\:*?"<>|\x00-\x20]+', "-", str(name)).lstrip(".-")
-    # File systems count bytes.
-    return safe.encode()[:100].decode(errors="ignore").rstrip(". ") or "unnamed"
 
 
 def _subset_name(subset: Any) -> str:

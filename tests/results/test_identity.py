@@ -5,7 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from sah.results.identity import directory, fingerprint, sanitise
+from sah.paths import sanitise
+from sah.results.identity import directory, fingerprint
 
 TINY = ("model=tiny", "benchmark=mock")
 
