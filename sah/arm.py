@@ -85,6 +85,7 @@ class Arm:
             prefill_seconds=prefill_seconds,
             decode_seconds=answer.seconds,
             density=self.session.density(),
+            index_bytes=self.session.index_bytes(),
             truncated=prompt.truncated,
             output_error=self.metrics.example_mean(OUTPUT_ERROR),
             recall=self.metrics.example_mean(RECALL),

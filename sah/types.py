@@ -50,6 +50,8 @@ class Prediction:
     output_error: float | None = None
     """Mean of the logged research_attention_output_error; None if none was logged."""
     recall: float | None = None
+    index_bytes: Mapping[str, float] = field(default_factory=dict)
+    """Memory of each masker's key index, in bytes per key and layer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,11 +65,11 @@ def calibrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"model.layers.{layer}.self_attn.{kind}_proj": [
             torch.randperm(16, generator=generator).tolist() for _ in range(heads)
         ]
-        for layer in range(2)
+        for layer in range(3)
         for kind, heads in (("qk", 4), ("q", 4), ("k", 2))
     }
     networks = {}
-    for layer in range(2):
+    for layer in range(3):
         for kind in ("query", "key"):
             for number, (inner, outer) in enumerate([(16, 12), (12, 40)]):
                 name = f"layers.{layer}.{kind}.{number}"

@@ -75,7 +75,7 @@ class AttentionSession:
         """Mean density of the example so far, over layers, heads and queries.
 
         None if the session computed nothing yet: an answer that ends at its first token, to a
-        question that was dense. Layers that `dense_layers` keeps dense count as 1;
+        question that was dense. Layers that the configuration keeps dense count as 1;
         sliding-window layers, which stay as the model has them, do not count.
 
         Raises:
@@ -88,25 +88,41 @@ class AttentionSession:
         if self._sparse_calls == 0:
             raise ConfigurationError(
                 f"sparse_attention {self.attention.name!r} had no layer to work on: all layers are "
-                "sliding-window layers or in dense_layers; use sparse_attention=dense"
+                "sliding-window layers or kept dense; use sparse_attention=dense"
             )
         return float(self._density_sum / self._queries)
+
+    def index_bytes(self) -> dict[str, float]:
+        """Memory of each masker's key index now, in bytes per key and layer that has one.
+
+        What does not grow with the keys (centroids, planes) is shared among them.
+        """
+        attention = self.attention
+        per_layer: dict[str, list[float]] = {}
+        for layer, indexes in self._indexes.items():
+            assert isinstance(attention, SparseAttention)
+            for name, masker in (attention.maskers_at(layer) or {}).items():
+                index = indexes.get(masker)
+                if index is not None and index.length:
+                    per_layer.setdefault(name, []).append(index.nbytes / index.length)
+        return {name: sum(values) / len(values) for name, values in per_layer.items()}
 
     @contextmanager
     def attached(self, model: PreTrainedModel) -> Iterator[None]:
         """Run the model's attention under this session; everything is restored on exit.
 
         Raises:
-            ConfigurationError: if dense_layers names a layer that the model has not.
+            ConfigurationError: if dense_layers or layers names one that the model has not.
         """
         if isinstance(self.attention, DenseAttention):
             yield
             return
         config = model.config.get_text_config(decoder=True)
-        beyond = [n for n in self.attention.dense_layers if n >= config.num_hidden_layers]
+        beyond = [n for n in self.attention.named_layers if n >= config.num_hidden_layers]
         if beyond:
             raise ConfigurationError(
-                f"dense_layers: {beyond} of a model whose layers are 0 to "
+                f"sparse_attention {self.attention.name!r} names the layers {beyond} (in "
+                "dense_layers or layers) of a model whose layers are 0 to "
                 f"{config.num_hidden_layers - 1}"
             )
         name, before = next(_names), config._attn_implementation
@@ -140,7 +156,7 @@ class AttentionSession:
         self._calls += 1
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         sliding = sliding_window is not None
-        stays_dense = sliding or layer in attention.dense_layers
+        stays_dense = sliding or attention.maskers_at(layer) is None
         if stays_dense and not sliding:
             self._density_sum = self._density_sum + query.shape[0] * query.shape[2]
             self._queries = self._queries + query.shape[0] * query.shape[2]

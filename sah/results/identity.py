@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ _NOT_IDENTITY = frozenset(
     {"hydra", "output_root", "resume", "timeout_minutes", "retries", "objective"}
 )
 
-# In these mappings the order of the keys means something.
-_ORDERED = frozenset({"sparse_attention.maskers"})
+# In these mappings the order of the keys means something: maskers are applied in order.
+_ORDERED = re.compile(r"sparse_attention\.(maskers|layers\.[^.]+)")
 
 FINGERPRINT_LENGTH = 12
 
@@ -67,7 +68,7 @@ def _canonical(value: Any, path: str) -> Any:
             for key, child in value.items()
             if child is not None
         ]
-        return {"": items if path in _ORDERED else sorted(items, key=lambda item: item[0])}
+        return {"": items if _ORDERED.fullmatch(path) else sorted(items, key=lambda item: item[0])}
     if isinstance(value, list):
         return [_canonical(child, path) for child in value]
     if isinstance(value, float) and value.is_integer():

@@ -14,8 +14,8 @@ def summarise(
     """Average scores and measurements.
 
     The overall score is the mean of the task scores, as the suites report it; its
-    standard error follows from theirs. Density, output error and recall are means over
-    examples. What was not measured is None, never 0.
+    standard error follows from theirs. Density, output error, recall and index_bytes (bytes
+    per key and layer, by masker) are means over examples. What was not measured is None, never 0.
     """
     by_task: dict[str, list[float]] = {}
     for score in scores:
@@ -34,6 +34,7 @@ def summarise(
         "density": _mean(prediction.density for prediction in predictions),
         "output_error": _mean(prediction.output_error for prediction in predictions),
         "recall": _mean(prediction.recall for prediction in predictions),
+        "index_bytes": _index_bytes(predictions),
         "truncated": sum(prediction.truncated for prediction in predictions),
         "timing": _timing(predictions, load_seconds),
     }
@@ -48,6 +49,14 @@ def _timing(predictions: Sequence[Prediction], load_seconds: float) -> dict[str,
         "context_tokens": sum(item.context_tokens for item in prefilled),
         "new_tokens": sum(item.new_tokens for item in predictions),
     }
+
+
+def _index_bytes(predictions: Sequence[Prediction]) -> dict[str, float]:
+    by_masker: dict[str, list[float]] = {}
+    for prediction in predictions:
+        for masker, size in prediction.index_bytes.items():
+            by_masker.setdefault(masker, []).append(size)
+    return {masker: statistics.fmean(sizes) for masker, sizes in by_masker.items()}
 
 
 def _stderr(values: Sequence[float]) -> float | None:

@@ -75,6 +75,12 @@ def test_measurements_are_means_over_the_examples_that_have_them(summary):
     assert overall["recall"] == 1.0
 
 
+def test_index_memory_is_told_per_masker(summary):
+    fields = [{"index_bytes": {"quest": 32.0}}, {"index_bytes": {"quest": 34.0, "late": 8.0}}, {}]
+    overall = summary([("a", 0.0)] * 3, fields)
+    assert overall["index_bytes"] == {"quest": 33.0, "late": 8.0}
+
+
 def test_a_prefill_is_counted_once_for_all_questions_of_a_context(summary):
     fields = [
         {"prefill_seconds": 3.0, "context_tokens": 100, "new_tokens": 2, "decode_seconds": 0.5},
