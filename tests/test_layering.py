@@ -57,7 +57,7 @@ ONLY = {
     "sah.packages": [],
     "sah.paths": [],
     "sah.attention": [
-        *("torch", "transformers", "jaxtyping", "sah.attention"),
+        *("numpy", "torch", "transformers", "jaxtyping", "sah.attention"),
         *("sah.seeding", "sah.errors", "sah.paths", "sah.types", "sah.validation"),
     ],
     "sah.maskers": ["torch", "jaxtyping", "safetensors", "sah.attention"],

@@ -4,7 +4,7 @@ A masker is any callable `(AttentionInputs, AttentionMask) -> AttentionMask`; se
 runs it inside a transformers model is in `sah.attention.session`.
 """
 
-from sah.attention.budget import Budget, select_top
+from sah.attention.budget import Budget, order_descending, select_top
 from sah.attention.compute import dense_attention, gathered_attention, weighted_attention
 from sah.attention.index import EncodedKeys, KeyBuffer, KeyIndex
 from sah.attention.inputs import AttentionInputs
@@ -23,6 +23,7 @@ __all__ = [
     "SparseAttention",
     "dense_attention",
     "gathered_attention",
+    "order_descending",
     "select_top",
     "weighted_attention",
 ]

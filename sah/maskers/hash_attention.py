@@ -26,7 +26,8 @@ class HashAttention(Budget):
     one a key; a key's score is the number of equal bits. Signatures are packed into 32-bit words
     and cached: 4 bytes per key and query head at the published 32 bits.
 
-    Deviations: none known. Keys of one score are taken in no particular order, as in the paper.
+    Deviations: of keys with equal scores the later ones are taken, where the paper leaves it
+    open.
     """
 
     weights: str
@@ -42,6 +43,8 @@ class HashAttention(Budget):
         )
         budget, bound = self.keys(inputs)
         scores = signatures.equal_bits(inputs.query)
+        # Less than one bit for a later position, so that few scores are equal.
+        scores += torch.arange(scores.shape[-1], device=scores.device) / 2**18
         return mask.add(select_top(scores, mask.candidates, budget, bound))
 
     def _layer(self, inputs: AttentionInputs) -> "HashNetworks":

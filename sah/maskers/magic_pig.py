@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, EncodedKeys
+from sah.attention import AttentionInputs, AttentionMask, KeyBuffer
 from sah.attention.index import in_chunks
 
 
@@ -34,7 +34,7 @@ class MagicPIG:
     planes: int = 10
     """Hyperplanes per table, from 1 to 15 (K in the paper)."""
     tables: int = 150
-    """Hash tables, from 1 to 255 (L in the paper)."""
+    """Hash tables (L in the paper)."""
     min_collisions: int = 2
     """Tables that must agree."""
     centre: bool = True
@@ -43,8 +43,8 @@ class MagicPIG:
     def __post_init__(self) -> None:
         if not 1 <= self.planes <= 15:
             raise ValueError(f"MagicPIG: planes must be from 1 to 15, got {self.planes}")
-        if not 1 <= self.tables <= 255:
-            raise ValueError(f"MagicPIG: tables must be from 1 to 255, got {self.tables}")
+        if self.tables < 1:
+            raise ValueError(f"MagicPIG: tables must be at least 1, got {self.tables}")
         if not 1 <= self.min_collisions <= self.tables:
             raise ValueError(
                 f"MagicPIG: min_collisions must be from 1 to tables={self.tables}, "
@@ -52,16 +52,14 @@ class MagicPIG:
             )
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
-        index = inputs.index(
-            self, lambda key, value: SignedKeys(self, key, value, inputs.index_seed)
+        tables = inputs.index(
+            self, lambda key, value: HashTables(self, key, value, inputs.index_seed)
         )
         query = inputs.grouped(inputs.query).float()
-        buckets, norms = index.codes
-        collisions = _collisions(index.buckets_of(query), buckets)
-        sampled = collisions >= self.min_collisions
+        sampled = tables.collisions(query) >= self.min_collisions
         # q·(k - mean), from the products that are there already.
-        products = inputs.grouped(inputs.dot_products) - query @ index.mean.transpose(-1, -2)
-        lengths = query.norm(dim=-1, keepdim=True) * norms.unsqueeze(2)
+        products = inputs.grouped(inputs.dot_products) - query @ tables.mean.transpose(-1, -2)
+        lengths = query.norm(dim=-1, keepdim=True) * tables.norms.unsqueeze(2)
         # In float64, because a small probability is a difference of two numbers near 1.
         cosine = products[sampled].double() / lengths[sampled].clamp(min=1e-30)
         probability = self.inclusion_probability(cosine.clamp(-1, 1).acos())
@@ -80,22 +78,17 @@ class MagicPIG:
         return 1 - missed
 
 
+# Keys that are hashed at a time, and query rows whose tables are read at a time.
 _CHUNK_KEYS = 1024
+_CHUNK_ROWS = 16
 
 
-def _collisions(
-    query: Int[Tensor, "B G S L"], buckets: Int[Tensor, "B G L K"]
-) -> UInt8[Tensor, "B G S K"]:
-    """In how many tables each query's bucket is the key's.
+class HashTables:
+    """The keys of the context by table and bucket, later keys by their codes, and all norms.
 
-    One query at a time: the comparison takes L · K bytes per key-value head.
+    What a key's code depends on, the planes and the mean of the context's keys, is drawn and
+    computed once, so that codes and what they are compared with never drift apart.
     """
-    counts = [(buckets == row.unsqueeze(-1)).sum(2, dtype=torch.uint8) for row in query.unbind(2)]
-    return torch.stack(counts, dim=2)
-
-
-class SignedKeys(EncodedKeys):
-    """The bucket of every centred key in every table, two bytes each, and its norm."""
 
     def __init__(
         self,
@@ -105,7 +98,7 @@ class SignedKeys(EncodedKeys):
         seed: int,
     ) -> None:
         generator = torch.Generator(key.device).manual_seed(seed)
-        self._settings = settings
+        self._planes_per_table = settings.planes
         self._planes: Float[Tensor, "D LP"] = torch.randn(
             key.shape[-1],
             settings.tables * settings.planes,
@@ -114,24 +107,77 @@ class SignedKeys(EncodedKeys):
         )
         mean = key.float().mean(2, keepdim=True)
         self.mean: Float[Tensor, "B G 1 D"] = mean if settings.centre else torch.zeros_like(mean)
-        super().__init__(self._sign, key, value)
+        codes, norms = in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
+        self._context = self.length = key.shape[2]
+        # Table by table the keys in the order of their buckets, and where each bucket starts.
+        in_order, order = codes.contiguous().sort(dim=-1, stable=True)
+        self._order: Int[Tensor, "B G L N"] = order.int()
+        bucket = torch.arange(2**settings.planes + 1, device=key.device).short()
+        self._starts: Int[Tensor, "B G L C"] = torch.searchsorted(
+            in_order, bucket.expand(*in_order.shape[:3], -1).contiguous()
+        ).int()
+        self._later = KeyBuffer(codes[..., :0], dim=-1)
+        self._norms = KeyBuffer(norms, dim=-1)
+
+    @property
+    def norms(self) -> Float[Tensor, "B G K"]:
+        """The length of every centred key."""
+        return self._norms.filled
 
     @property
     def nbytes(self) -> int:
-        """Memory of buckets, norms and planes, in bytes."""
-        return super().nbytes + self._planes.nbytes + self.mean.nbytes
+        """Memory of tables, codes, norms and planes, in bytes."""
+        tensors = (self._order, self._starts, self._planes, self.mean)
+        return sum(tensor.nbytes for tensor in tensors) + self._later.nbytes + self._norms.nbytes
 
-    def buckets_of(self, vectors: Float[Tensor, "B G N D"]) -> Int[Tensor, "B G N L"]:
+    def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
+        """Add keys behind the context: they are compared by their codes."""
+        codes, norms = in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
+        self._later.append(codes)
+        self._norms.append(norms)
+        self.length += key.shape[2]
+
+    def rewind(self, length: int) -> None:
+        """Forget every key from position `length` on."""
+        assert length >= self._context, "the tables hold the whole context"
+        self._later.rewind(length - self._context)
+        self._norms.rewind(length)
+        self.length = min(self.length, length)
+
+    def collisions(self, query: Float[Tensor, "B G S D"]) -> Int[Tensor, "B G S K"]:
+        """In how many tables each query's bucket is the key's."""
+        parts = []
+        for start in range(0, query.shape[2], _CHUNK_ROWS):
+            codes = self.codes(query[:, :, start : start + _CHUNK_ROWS])
+            later = (self._later.filled.unsqueeze(2) == codes.unsqueeze(-1)).sum(3)
+            parts.append(torch.cat([self._in_tables(codes), later], dim=-1))
+        return torch.cat(parts, dim=2)
+
+    def codes(self, vectors: Float[Tensor, "B G N D"]) -> Int[Tensor, "B G N L"]:
         """The bucket of each vector in each table: bit p is the side of plane p."""
-        side: Tensor = (vectors @ self._planes >= 0).unflatten(-1, (-1, self._settings.planes))
-        bits = torch.arange(self._settings.planes, device=vectors.device)
+        side: Tensor = (vectors @ self._planes >= 0).unflatten(-1, (-1, self._planes_per_table))
+        bits = torch.arange(self._planes_per_table, device=vectors.device)
         return (side.short() << bits.short()).sum(-1, dtype=torch.int16)
 
-    def _sign(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> list[Tensor]:
-        return in_chunks(self._sign_chunk, key, value, chunk_keys=_CHUNK_KEYS)
-
-    def _sign_chunk(
+    def _encode(
         self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
     ) -> tuple[Int[Tensor, "B G L N"], Float[Tensor, "B G N"]]:
         centred = key.float() - self.mean
-        return self.buckets_of(centred).transpose(2, 3), centred.norm(dim=-1)
+        return self.codes(centred).transpose(2, 3), centred.norm(dim=-1)
+
+    def _in_tables(self, codes: Int[Tensor, "B G S L"]) -> Int[Tensor, "B G S N"]:
+        """Count collisions with the context by reading just the buckets that were hit."""
+        batch, groups, rows, tables = codes.shape
+        place = codes.transpose(2, 3).long()  # B G L S
+        first = self._starts.gather(-1, place).long().flatten()
+        hits = self._starts.gather(-1, place + 1).long().flatten() - first
+        # One entry per hit: which of the B·G·L·S buckets it is in, and its place there.
+        bucket = torch.repeat_interleave(hits)
+        within = torch.arange(len(bucket), device=codes.device) - (hits.cumsum(0) - hits)[bucket]
+        table = bucket // rows
+        key = self._order.flatten()[table * self._context + first[bucket] + within]
+        row = table // tables * rows + bucket % rows
+        counts = torch.bincount(
+            row * self._context + key, minlength=batch * groups * rows * self._context
+        )
+        return counts.view(batch, groups, rows, self._context)

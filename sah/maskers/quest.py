@@ -9,7 +9,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, Budget, KeyBuffer
+from sah.attention import (
+    AttentionInputs,
+    AttentionMask,
+    Budget,
+    KeyBuffer,
+    order_descending,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +62,17 @@ class Quest(Budget):
         padded = torch.nn.functional.pad(mask.candidates, (0, pages * self.page_size - keys))
         candidates = padded.unflatten(-1, (pages, self.page_size))
         cost = candidates.sum(-1)
-        order = bounds.masked_fill(cost == 0, -torch.inf).argsort(dim=-1, descending=True)
+        order = order_descending(bounds.masked_fill(cost == 0, -torch.inf))
         cost_in_order = cost.gather(-1, order)
         spent_before = cost_in_order.cumsum(-1) - cost_in_order
         allowed = torch.empty_like(cost).scatter_(-1, order, budget - spent_before)
-        taken = candidates & (candidates.cumsum(-1) <= allowed.unsqueeze(-1))
+        taken = candidates & (allowed >= cost).unsqueeze(-1)
+        # At most one page of a query is cut: the one during which the budget ends.
+        cut = ((allowed > 0) & (allowed < cost)).to(torch.uint8).argmax(-1, keepdim=True)
+        left = allowed.gather(-1, cut).unsqueeze(-1)
+        page = cut.unsqueeze(-1).expand(*cut.shape, self.page_size)
+        last_page = candidates.gather(-2, page)
+        taken.scatter_(-2, page, last_page & (last_page.cumsum(-1) <= left))
         selected: Tensor = taken.flatten(-2)[..., :keys]
         return selected
 

@@ -78,7 +78,9 @@ class SOCKET(Budget):
             for part in (scaled[..., :half], scaled[..., half:])
         )
         # Bucket number: bit p is the side of plane p, so that the first planes vary fastest.
-        return torch.einsum("slh,slw->lhws", high, low).flatten(0, 2)
+        products = torch.einsum("slh,slw->lhws", high, low)
+        # embedding_bag is fifty times slower on rows that are not contiguous.
+        return products.contiguous().flatten(0, 2)
 
 
 _QUERIES_AT_ONCE = 16
