@@ -91,21 +91,27 @@ def select_top(
     """
     scores = scores.masked_fill(~candidates, -torch.inf)
     if scores.device.type == "cpu" and scores.dtype == torch.float32:
-        selected = candidates & (scores >= _thresholds(scores, budget))
-        # Where keys tie for the last place, too many are at the threshold.
-        if not (selected.sum(-1, keepdim=True) > budget).any():
-            return selected
-    return _select_ranked(scores, budget, budget_bound)
-
-
-def _select_ranked(
-    scores: Float[Tensor, "B H Q K"], budget: Int[Tensor, "#B #H #Q 1"], budget_bound: int
-) -> Bool[Tensor, "B H Q K"]:
-    """Select as `select_top` does, of the keys whose score is not -inf."""
+        return _select_by_threshold(scores, candidates, budget)
     ranked = scores.topk(budget_bound, dim=-1)
     rank = torch.arange(budget_bound, device=scores.device)
     kept = (rank < budget) & (ranked.values != -torch.inf)
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, ranked.indices, kept)
+    return torch.zeros_like(candidates).scatter_(-1, ranked.indices, kept)
+
+
+def _select_by_threshold(
+    scores: Float[Tensor, "B H Q K"],
+    candidates: Bool[Tensor, "B H Q K"],
+    budget: Int[Tensor, "#B #H #Q 1"],
+) -> Bool[Tensor, "B H Q K"]:
+    """Select as `select_top` does; of candidates that tie for the last places, the first ones."""
+    threshold = _thresholds(scores, budget)
+    selected = candidates & (scores >= threshold)
+    excess = selected.sum(-1, keepdim=True) - budget
+    if (excess > 0).any():
+        tied = candidates & (scores == threshold)
+        dropped = tied.flip(-1).cumsum(-1, dtype=torch.int32).flip(-1) <= excess
+        selected &= ~(tied & dropped)
+    return selected
 
 
 def _thresholds(

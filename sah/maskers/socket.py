@@ -23,7 +23,7 @@ class SOCKET(Budget):
     over the tables, of the probability of its bucket, times the norm of its value.
 
     Deviations: none known. The softmax over 2^planes corners is computed as the product of
-    two softmaxes, one over each half of the planes, which is the same.
+    its two halves of the planes, which is the same.
     """
 
     planes: int = 10
@@ -53,45 +53,55 @@ class SOCKET(Budget):
     def _collisions(self, inputs: AttentionInputs, index: "HashedKeys") -> Float[Tensor, "B G S K"]:
         """Σ over the tables of the probability that each query has for each key's bucket."""
         query = inputs.grouped(inputs.query).float()
-        batch, groups, rows, dim = query.shape
-        keys = inputs.key.shape[2]
-        scores = query.new_empty(batch, groups, rows, keys)
-        for b in range(batch):
-            for g in range(groups):
-                row_of = index.table_rows(b, g)
-                # A few queries at a time: their probabilities take S · L · 2^P numbers.
-                for start in range(0, rows, _QUERIES_AT_ONCE):
-                    some = query[b, g, start : start + _QUERIES_AT_ONCE]
-                    signs = torch.tanh(some @ index.plane_columns) / dim**0.5
-                    probability = self._bucket_probabilities(signs)
-                    scores[b, g, start : start + len(some)] = torch.nn.functional.embedding_bag(
-                        row_of, probability, mode="sum"
-                    ).T
-        return scores
+        # A few queries at a time: their probabilities take S · L · 2^P numbers.
+        chunks = [self._collisions_of(some, index) for some in query.split(_QUERIES_AT_ONCE, dim=2)]
+        return torch.cat(chunks, dim=2)
 
-    def _bucket_probabilities(self, signs: Float[Tensor, "S LP"]) -> Float[Tensor, "L2P S"]:
+    def _collisions_of(
+        self, query: Float[Tensor, "B G S D"], index: "HashedKeys"
+    ) -> Float[Tensor, "B G S K"]:
+        signs = torch.tanh(query @ index.plane_columns) / query.shape[-1] ** 0.5
+        probability = self._bucket_probabilities(signs)
+        return torch.stack(
+            [
+                torch.stack(
+                    [
+                        # Looks up a row per table and key, and sums over the tables.
+                        torch.nn.functional.embedding_bag(rows, weights, mode="sum").T
+                        for rows, weights in zip(
+                            index.table_rows(number), probability[number], strict=True
+                        )
+                    ]
+                )
+                for number in range(query.shape[0])
+            ]
+        )
+
+    def _bucket_probabilities(self, signs: Float[Tensor, "B G S LP"]) -> Float[Tensor, "B G L2P S"]:
         """For each table and bucket, one row after the other: each query's probability."""
-        scaled = signs.unflatten(-1, (self.tables, self.planes)) / self.tau
+        scaled: Tensor = signs.unflatten(-1, (self.tables, self.planes)) / self.tau
         half = self.planes // 2
+        # Σ over all corners of e^(x·corner) is Π 2·cosh(x): softmax needs no sum over them.
         low, high = (
-            torch.softmax(part @ _corners(part.shape[-1], part), dim=-1)
+            torch.exp(part @ _corners(part) - torch.logaddexp(part, -part).sum(-1, keepdim=True))
             for part in (scaled[..., :half], scaled[..., half:])
         )
         # Bucket number: bit p is the side of plane p, so that the first planes vary fastest.
-        products = torch.einsum("slh,slw->lhws", high, low)
+        products = torch.einsum("bgslh,bgslw->bglhws", high, low)
         # embedding_bag is fifty times slower on rows that are not contiguous.
-        return products.contiguous().flatten(0, 2)
+        return products.contiguous().flatten(2, 4)
 
 
 _QUERIES_AT_ONCE = 16
 _CHUNK_KEYS = 1024
 
 
-def _corners(planes: int, like: Tensor) -> Float[Tensor, "P C"]:
-    """All sign vectors of length P as columns; in column b, sign p is bit p of b."""
-    bucket = torch.arange(2**planes, device=like.device)
-    plane = torch.arange(planes, device=like.device)
-    return ((bucket >> plane[:, None] & 1) * 2 - 1).to(like.dtype)
+def _corners(part: Float[Tensor, "*rest P"]) -> Float[Tensor, "P C"]:
+    """All sign vectors as long as the last dimension, as columns: sign p is bit p of column b."""
+    planes = part.shape[-1]
+    bucket = torch.arange(2**planes, device=part.device)
+    plane = torch.arange(planes, device=part.device)
+    return ((bucket >> plane[:, None] & 1) * 2 - 1).to(part.dtype)
 
 
 class HashedKeys(EncodedKeys):
@@ -125,9 +135,9 @@ class HashedKeys(EncodedKeys):
         """The length of every value vector."""
         return self.codes[1]
 
-    def table_rows(self, batch: int, group: int) -> Int[Tensor, "K L"]:
-        """For one key-value head, where each key's bucket lies if all tables are stacked."""
-        return self.codes[0][batch, group].int() + self._first_row
+    def table_rows(self, batch: int) -> Int[Tensor, "G K L"]:
+        """Where each key's bucket lies if all tables are stacked."""
+        return self.codes[0][batch].int() + self._first_row
 
     def _hash(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> list[Tensor]:
         return in_chunks(self._hash_chunk, key, value, chunk_keys=_CHUNK_KEYS, dim=2)
