@@ -12,7 +12,7 @@ from sah.paths import sanitise
 
 # What cannot change the files of an experiment.
 _NOT_IDENTITY = frozenset(
-    {"hydra", "output_root", "resume", "timeout_minutes", "retries", "objective"}
+    {"hydra", "output_root", "resume", "timeout_minutes", "retries", "objective", "study"}
 )
 
 # In these mappings the order of the keys means something: maskers are applied in order.

@@ -98,6 +98,15 @@ def test_order_of_maskers_counts_in_single_layers_too(compose):
     assert len(found) == 2
 
 
+def test_variables_of_a_study_count_only_where_they_are_used(compose):
+    used = "sparse_attention.maskers.oracle_top_k.fraction=${study.density}"
+    budget = "attention=oracle_top_k"
+    plain = fingerprint(compose(*TINY, budget))
+    assert fingerprint(compose(*TINY, budget, "+study.density=0.2")) == plain
+    assert fingerprint(compose(*TINY, budget, "+study.density=0.1", used)) == plain
+    assert fingerprint(compose(*TINY, budget, "+study.density=0.2", used)) != plain
+
+
 def test_order_of_keys_elsewhere_does_not_count():
     assert fingerprint(OmegaConf.create({"a": {"x": 1, "y": 2}, "b": 3})) == fingerprint(
         OmegaConf.create({"b": 3, "a": {"y": 2, "x": 1}})
