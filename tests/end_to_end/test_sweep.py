@@ -89,3 +89,23 @@ def test_failed_cell_does_not_stop_the_others(run, tmp_path, result_folders):
     assert done.returncode == 1
     errors = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/*/*/*/*/error.json")]
     assert [error["category"] for error in errors] == ["model_not_found", "model_not_found"]
+
+
+def test_glob_runs_every_preset(run, calibrations, tmp_path):
+    arguments = ("-m", "model=tiny", "attention=glob(*)", "benchmark=mock")
+    environment = {"SAH_CACHE": str(calibrations)}
+    done = run(*arguments, "hydra/launcher=basic", environment=environment)
+    assert done.returncode == 0, done.stderr
+    presets = {path.stem for path in (ROOT / "conf/sparse_attention").glob("*.yaml")}
+    assert len(presets) > 12
+    complete = {path.parts[-4] for path in tmp_path.glob("outputs/tiny/*/*/*/results.json")}
+    # custom is no preset: it has no maskers until some are given.
+    assert complete == presets - {"custom"}
+
+
+def test_a_method_without_its_calibration_says_how_to_make_it(run, tmp_path):
+    environment = {"SAH_CACHE": str(tmp_path)}
+    done = run("model=tiny", "attention=double_sparsity", environment=environment)
+    assert done.returncode == 1
+    assert "sah calibrate double_sparsity model=tiny" in done.stderr
+    assert "Traceback" not in done.stderr
