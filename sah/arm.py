@@ -1,66 +1,178 @@
 """One attention configuration at work in one output directory."""
 
-from collections.abc import Callable, Sequence
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from typing import Any
 
-from sah.attention import DenseAttention, SparseAttention
 from sah.attention.session import AttentionSession
-from sah.metric_logging import AttentionMetrics, MetricLogging
-from sah.metric_logging.metrics import OUTPUT_ERROR, RECALL
-from sah.models.generation import Generation
+from sah.clock import Clock
+from sah.configuration import Experiment
+from sah.errors import ends_process
+from sah.logs import lines_of
+from sah.metric_logging import AttentionMetrics
+from sah.metric_logging.metrics import OUTPUT_ERROR, RECALL, DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
-from sah.protocol import Protocol
+from sah.progress import Progress
 from sah.results import ResultStore
 from sah.results.store import MICRO_METRICS
 from sah.types import Example, Prediction
+
+logger = logging.getLogger(__name__)
 
 
 class Arm:
     """Answers examples under its attention and stores each answer as it is given.
 
     Everything that could differ between two attentions lives here, so that several arms
-    can share one model and one prefill.
+    can share one model and one prefill: what one of them does, and how it ends, changes
+    nothing for the others.
     """
 
     def __init__(
         self,
-        attention: DenseAttention | SparseAttention,
-        metric_logging: MetricLogging,
+        experiment: Experiment,
         store: ResultStore,
         *,
-        seed: int,
-        generation: Generation,
-        protocol: Protocol,
+        ended: Callable[["Arm"], None] = lambda arm: None,
     ) -> None:
+        """Make an arm of an experiment.
+
+        Args:
+            experiment: loads nothing yet.
+            store: claimed, with what is answered already.
+            ended: called once, when the arm has its results or its error.
+        """
+        self.experiment = experiment
         self.store = store
-        self.seed = seed
-        self.generation = generation
-        self.protocol = protocol
-        self.metrics = metric_logging.logger(
-            store.path(MICRO_METRICS), seed=seed, records_logged=store.micro_metric_records
+        self._ended = ended
+        self.clock = Clock(experiment.timeout_minutes)
+        self.results: dict[str, Any] | None = None
+        self.error: Exception | None = None
+        """What ended this arm before its results."""
+        self.metrics = experiment.metric_logging.logger(
+            store.path(MICRO_METRICS),
+            seed=experiment.seed,
+            records_logged=store.micro_metric_records,
         )
-        observers = (AttentionMetrics(self.metrics),) if metric_logging.enabled_metrics else ()
-        self.session = AttentionSession(attention, seed=seed, observers=observers)
+        self._observer = AttentionMetrics(self.metrics)
+        observed = bool(experiment.metric_logging.enabled_metrics)
+        self.session = AttentionSession(
+            experiment.sparse_attention,
+            seed=experiment.seed,
+            observers=(self._observer,) if observed else (),
+        )
+        self._progress: Progress | None = None
+        self._open = ExitStack()
+        self._open.callback(self.metrics.close)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the arm has its results or its error."""
+        return self.results is not None or self.error is not None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Work of this arm: what fails inside the with block ends this arm and no other."""
+        with lines_of(self.store.directory), self.clock.running():
+            try:
+                yield
+            except Exception as error:
+                if ends_process(error):
+                    raise
+                self.fail(error)
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """End with results."""
+        self.results = results
+        self.close()
+        self._ended(self)
+
+    def fail(self, error: Exception) -> None:
+        """End without results; what was answered stays."""
+        self.error = error
+        # What the failed calls held on the GPU goes; the lines of the traceback stay.
+        traceback.clear_frames(error.__traceback__)
+        self.session.end_context()
+        self.close()
+        self._ended(self)
+
+    def close(self) -> None:
+        """Write what waits to be written, and take the bar from the screen."""
+        self._open.close()
+
+    def begin(self, examples: Sequence[Example], *, bar: bool) -> None:
+        """Take in what there is to do.
+
+        Args:
+            examples: all of the experiment's.
+            bar: whether a terminal shows how far it is; for one arm at a time.
+
+        Raises:
+            DamagedResults: if something else was answered in the arm's directory.
+        """
+        self.store.check_examples([example.id for example in examples])
+        answered = [example for example in examples if example.id in self.store.predictions]
+        _log_what_is_left(examples, {example.id for example in self.pending(examples)})
+        before = self.experiment.benchmark.score(
+            answered, [self.store.predictions[example.id] for example in answered]
+        )
+        scores = [score.score for score in before]
+        self._progress = self._open.enter_context(Progress(len(examples), scores=scores, bar=bar))
 
     def pending(self, examples: Sequence[Example]) -> list[Example]:
         """The examples that are not answered yet."""
         return [example for example in examples if example.id not in self.store.predictions]
 
-    def begin_context(self, context: PrefilledContext) -> None:
-        """Start on another context."""
-        self.session.begin_context(context.length)
+    def answer_context(
+        self,
+        model: LanguageModel,
+        context: PrefilledContext,
+        asked: Sequence[tuple[Example, EncodedPrompt]],
+        *,
+        prefill_is_shared: bool,
+        dense_outputs: DenseOutputs | None,
+    ) -> None:
+        """Answer the questions of one context, and leave it as it was found.
 
-    def answer(
+        Args:
+            model: the model that prefilled the context.
+            context: shared with other arms, one after the other.
+            asked: the questions that this arm has not answered yet, at least one.
+            prefill_is_shared: whether another arm needed this prefill before.
+            dense_outputs: of this context, shared with other arms; None if there are none.
+        """
+        self.session.begin_context(context.length)
+        self._observer.dense_outputs = dense_outputs
+        try:
+            prefill_seconds: float | None = context.seconds
+            for example, prompt in asked:
+                prediction = self._answer(
+                    *(model, context, example, prompt, prefill_seconds, prefill_is_shared)
+                )
+                prefill_seconds = None
+                (score,) = self.experiment.benchmark.score([example], [prediction])
+                if self._progress is not None:
+                    self._progress.advance(score.score)
+        finally:
+            # One index at a time: the next arm builds its own.
+            self.session.end_context()
+            self._observer.dense_outputs = None
+
+    def _answer(
         self,
         model: LanguageModel,
         context: PrefilledContext,
         example: Example,
         prompt: EncodedPrompt,
-        *,
         prefill_seconds: float | None,
-        between_tokens: Callable[[], None],
+        prefill_is_shared: bool,
     ) -> Prediction:
         """Answer one example from its prefilled context and store the answer."""
+        generation, seed = self.experiment.generation, self.experiment.seed
         self.session.begin_example(example.id)
         self.metrics.begin_example(example.id)
         with self.metrics.as_current():
@@ -68,10 +180,10 @@ class Arm:
                 context,
                 prompt.question_ids,
                 session=self.session,
-                sampler=self.generation.sampler(self.seed, example.id, model.device),
-                max_new_tokens=self.generation.token_limit(example.max_new_tokens),
-                dense_question=self.protocol.question == "dense",
-                between_tokens=between_tokens,
+                sampler=generation.sampler(seed, example.id, model.device),
+                max_new_tokens=generation.token_limit(example.max_new_tokens),
+                dense_question=self.experiment.protocol.question == "dense",
+                between_tokens=self.clock.check,
             )
         prediction = Prediction(
             example_id=example.id,
@@ -83,6 +195,7 @@ class Arm:
             question_tokens=len(prompt.question_ids),
             new_tokens=answer.steps,
             prefill_seconds=prefill_seconds,
+            prefill_seconds_saved=prefill_seconds if prefill_is_shared else None,
             decode_seconds=answer.seconds,
             density=self.session.density(),
             truncated=prompt.truncated,
@@ -94,3 +207,14 @@ class Arm:
         self.metrics.flush()
         self.store.append(prediction)
         return prediction
+
+
+def _log_what_is_left(examples: Sequence[Example], waiting: set[str]) -> None:
+    for task, group in groupby(examples, key=lambda example: example.task):
+        of_task = list(group)
+        left = sum(example.id in waiting for example in of_task)
+        if left < len(of_task):
+            logger.info(
+                "%s: %d of %d examples already answered, %d to go",
+                *(task, len(of_task) - left, len(of_task), left),
+            )

@@ -11,7 +11,8 @@ import orjson
 import pytest
 import torch
 
-from sah import experiment as experiment_module
+from sah import clock as clock_module
+from sah.arm import Arm
 from sah.benchmarks.mock import Mock
 from sah.configuration import Experiment
 from sah.errors import ConfigurationError, DamagedResults, DatasetError, ExperimentTimeout
@@ -80,7 +81,7 @@ def outcome(folder):
     metrics = folder / "micro_metrics.jsonl"
     return {
         "predictions": [
-            without(record, "prefill_seconds", "decode_seconds")
+            without(record, "prefill_seconds", "decode_seconds", "prefill_seconds_saved")
             for record in lines(folder / "predictions.jsonl")
         ],
         "scores": lines(folder / "scores.jsonl"),
@@ -285,8 +286,8 @@ def test_a_timeout_keeps_what_was_answered(start, configure, monkeypatch):
         real_append(store, prediction)
         clock.now += 25
 
-    timers = SimpleNamespace(monotonic=lambda: clock.now, perf_counter=lambda: 0.0)
-    monkeypatch.setattr(experiment_module, "time", timers)
+    timer = SimpleNamespace(monotonic=lambda: clock.now)
+    monkeypatch.setattr(clock_module, "time", timer)
     monkeypatch.setattr(ResultStore, "append", append)
     with pytest.raises(ExperimentTimeout, match="timeout_minutes=1 "):
         start(*MOCK, "timeout_minutes=1")
@@ -341,7 +342,10 @@ def run_changed(configure):
         experiment = dataclasses.replace(experiment, benchmark=Changed(**fields))
         store = ResultStore(directory(config), fingerprint(config))
         with store.claimed(config, [], True):
-            run_experiment(experiment, store)
+            arm = Arm(experiment, store)
+            run_experiment([arm])
+        if arm.error is not None:
+            raise arm.error
         return store.predictions
 
     return run

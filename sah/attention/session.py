@@ -55,8 +55,12 @@ class AttentionSession:
 
     def begin_context(self, length: int) -> None:
         """Start on another context of `length` keys: indexes of the last one are dropped."""
-        self._indexes.clear()
+        self.end_context()
         self._context_length = length
+
+    def end_context(self) -> None:
+        """Drop the indexes: the context's keys are with whoever prefilled it."""
+        self._indexes.clear()
 
     def begin_example(self, example_id: str) -> None:
         """Start on the next question of the context: indexes are rewound, density restarts."""
