@@ -81,6 +81,19 @@ class Experiment:
             raise ConfigurationError(str(error)) from error
 
 
+def check_bundling(bundle: Any, bundle_max: Any) -> None:
+    """Check how cells of a sweep are to be put together.
+
+    Raises:
+        ConfigurationError: naming the value and what it may be.
+    """
+    if bundle not in ("attention", "none"):
+        raise ConfigurationError(f"bundle must be attention or none, got {bundle!r}")
+    is_number = isinstance(bundle_max, int) and not isinstance(bundle_max, bool)
+    if bundle_max is not None and not (is_number and bundle_max >= 1):
+        raise ConfigurationError(f"bundle_max must be at least 1 or null, got {bundle_max!r}")
+
+
 def _build(config: DictConfig, name: str) -> Any:
     container = OmegaConf.to_container(config[name], resolve=True)
     try:

@@ -46,7 +46,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigurationError: naming the value, the limit and the way out.
     """
-    from sah.configuration import Experiment
+    from sah.configuration import Experiment, check_bundling
 
     chosen = {override.lstrip("+~").partition("=")[0] for override in overrides}
     if {"attention", "sparse_attention"} <= chosen:
@@ -54,6 +54,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
             "attention= and sparse_attention= are two names of one choice; give only one of them"
         )
     Experiment.from_config(config)
+    check_bundling(config.bundle, config.bundle_max)
     _require_writable_once(Path(str(config.output_root)))
 
 

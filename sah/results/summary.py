@@ -44,6 +44,7 @@ def _timing(predictions: Sequence[Prediction], load_seconds: float) -> dict[str,
     return {
         "load_seconds": load_seconds,
         "prefill_seconds": sum(item.prefill_seconds or 0.0 for item in prefilled),
+        "prefill_seconds_saved": sum(item.prefill_seconds_saved or 0.0 for item in predictions),
         "decode_seconds": sum(item.decode_seconds for item in predictions),
         "context_tokens": sum(item.context_tokens for item in prefilled),
         "new_tokens": sum(item.new_tokens for item in predictions),
