@@ -4,17 +4,22 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
-from sah.attention.session import AttentionSession
+from sah.attention.session import AttentionSession, Observer
 from sah.clock import Clock
 from sah.configuration import Experiment
 from sah.errors import ends_process
+from sah.forcing import Forced, LayerErrors, Reference
 from sah.logs import lines_of
 from sah.metric_logging import AttentionMetrics
 from sah.metric_logging.metrics import OUTPUT_ERROR, RECALL, DenseOutputs
-from sah.models.language_model import LanguageModel, PrefilledContext
+from sah.models.batch import BatchedQuestion, answer_batch
+from sah.models.generation import Sampler
+from sah.models.language_model import Answer, LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
 from sah.progress import Progress
 from sah.results import ResultStore
@@ -22,6 +27,16 @@ from sah.results.store import MICRO_METRICS
 from sah.types import Example, Prediction
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """An example, ready to be asked."""
+
+    example: Example
+    prompt: EncodedPrompt
+    reference: Reference | None = None
+    """The dense answer that arms are to follow; None leaves them free."""
 
 
 class Arm:
@@ -59,11 +74,14 @@ class Arm:
             records_logged=store.micro_metric_records,
         )
         self._observer = AttentionMetrics(self.metrics)
-        observed = bool(experiment.metric_logging.enabled_metrics)
+        self._layer_errors = LayerErrors()
+        observers: list[Observer] = []
+        if experiment.metric_logging.enabled_metrics:
+            observers.append(self._observer)
+        if experiment.protocol.answer == "forced":
+            observers.append(self._layer_errors)
         self.session = AttentionSession(
-            experiment.sparse_attention,
-            seed=experiment.seed,
-            observers=(self._observer,) if observed else (),
+            experiment.sparse_attention, seed=experiment.seed, observers=tuple(observers)
         )
         self._progress: Progress | None = None
         self._open = ExitStack()
@@ -131,7 +149,7 @@ class Arm:
         self,
         model: LanguageModel,
         context: PrefilledContext,
-        asked: Sequence[tuple[Example, EncodedPrompt]],
+        asked: Sequence[Question],
         *,
         prefill_is_shared: bool,
         dense_outputs: DenseOutputs | None,
@@ -149,43 +167,92 @@ class Arm:
         self._observer.dense_outputs = dense_outputs
         try:
             prefill_seconds: float | None = context.seconds
-            for example, prompt in asked:
-                prediction = self._answer(
-                    *(model, context, example, prompt, prefill_seconds, prefill_is_shared)
-                )
-                prefill_seconds = None
-                (score,) = self.experiment.benchmark.score([example], [prediction])
-                if self._progress is not None:
-                    self._progress.advance(score.score)
+            size = self.experiment.generation.batch_questions or 1
+            for start in range(0, len(asked), size):
+                batch = asked[start : start + size]
+                answer = self._answer_one if len(batch) == 1 else self._answer_together
+                for question, prediction in zip(batch, answer(model, context, batch), strict=True):
+                    saved = prefill_seconds if prefill_is_shared else None
+                    self._store(
+                        question.example,
+                        replace(
+                            prediction,
+                            prefill_seconds=prefill_seconds,
+                            prefill_seconds_saved=saved,
+                        ),
+                    )
+                    prefill_seconds = None
         finally:
             # One index at a time: the next arm builds its own.
             self.session.end_context()
             self._observer.dense_outputs = None
 
-    def _answer(
-        self,
-        model: LanguageModel,
-        context: PrefilledContext,
-        example: Example,
-        prompt: EncodedPrompt,
-        prefill_seconds: float | None,
-        prefill_is_shared: bool,
-    ) -> Prediction:
-        """Answer one example from its prefilled context and store the answer."""
-        generation, seed = self.experiment.generation, self.experiment.seed
+    def _answer_one(
+        self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
+    ) -> list[Prediction]:
+        (question,) = batch
+        example = question.example
+        forced = None if question.reference is None else Forced(question.reference)
+        self._layer_errors.begin_example()
         self.session.begin_example(example.id)
         self.metrics.begin_example(example.id)
         with self.metrics.as_current():
             answer = model.answer(
                 context,
-                prompt.question_ids,
+                question.prompt.question_ids,
                 session=self.session,
-                sampler=generation.sampler(seed, example.id, model.device),
-                max_new_tokens=generation.token_limit(example.max_new_tokens),
+                sampler=forced or self._sampler(example, model),
+                max_new_tokens=self.experiment.generation.token_limit(example.max_new_tokens),
                 dense_question=self.experiment.protocol.question == "dense",
                 between_tokens=self.clock.check,
             )
-        prediction = Prediction(
+        prediction = self._prediction(model, question, answer, self.session.density())
+        if forced is None:
+            return [prediction]
+        measured = forced.measured() | self._layer_errors.measured()
+        return [replace(prediction, forced=measured)]
+
+    def _answer_together(
+        self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
+    ) -> list[Prediction]:
+        """Decode in one batch; each question has a session and micro metrics of its own."""
+        records = [self.metrics.begin_example(question.example.id) for question in batch]
+        decoding = [
+            BatchedQuestion(
+                example_id=question.example.id,
+                question_ids=question.prompt.question_ids,
+                session=self.session.fork(),
+                sampler=self._sampler(question.example, model),
+                max_new_tokens=self.experiment.generation.token_limit(
+                    question.example.max_new_tokens
+                ),
+                begin_turn=partial(self.metrics.resume_example, records_of_one),
+            )
+            for question, records_of_one in zip(batch, records, strict=True)
+        ]
+        with self.metrics.as_current():
+            answers = answer_batch(
+                model,
+                context,
+                decoding,
+                dense_question=self.experiment.protocol.question == "dense",
+                between_tokens=self.clock.check,
+            )
+        predictions = []
+        for question, answer, row in zip(batch, answers, decoding, strict=True):
+            row.begin_turn()
+            predictions.append(self._prediction(model, question, answer, row.session.density()))
+        return predictions
+
+    def _sampler(self, example: Example, model: LanguageModel) -> Sampler:
+        seed = self.experiment.seed
+        return self.experiment.generation.sampler(seed, example.id, model.device)
+
+    def _prediction(
+        self, model: LanguageModel, question: Question, answer: Answer, density: float | None
+    ) -> Prediction:
+        example, prompt = question.example, question.prompt
+        return Prediction(
             example_id=example.id,
             task=example.task,
             text=model.prompts.decode(answer.token_ids),
@@ -194,19 +261,22 @@ class Arm:
             context_tokens=len(prompt.context_ids),
             question_tokens=len(prompt.question_ids),
             new_tokens=answer.steps,
-            prefill_seconds=prefill_seconds,
-            prefill_seconds_saved=prefill_seconds if prefill_is_shared else None,
+            prefill_seconds=None,
             decode_seconds=answer.seconds,
-            density=self.session.density(),
+            density=density,
             truncated=prompt.truncated,
             output_error=self.metrics.example_mean(OUTPUT_ERROR),
             recall=self.metrics.example_mean(RECALL),
         )
+
+    def _store(self, example: Example, prediction: Prediction) -> None:
         # Metrics first: records without an answer are dropped on resume, an answer whose
         # records are missing could not be told from one that had none.
         self.metrics.flush()
         self.store.append(prediction)
-        return prediction
+        (score,) = self.experiment.benchmark.score([example], [prediction])
+        if self._progress is not None:
+            self._progress.advance(score.score)
 
 
 def _log_what_is_left(examples: Sequence[Example], waiting: set[str]) -> None:

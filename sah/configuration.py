@@ -55,6 +55,11 @@ class Experiment:
         if timeout is not None and not (is_number and timeout > 0):
             raise ValueError(f"timeout_minutes must be positive or null, got {timeout!r}")
 
+        if self.generation.batch_questions is not None and self.protocol.answer == "forced":
+            raise ValueError(
+                f"generation.batch_questions={self.generation.batch_questions} decodes free "
+                f"answers; protocol={self.protocol.name} compares token by token: leave it null"
+            )
         context_tokens = getattr(self.benchmark, "context_tokens", None)
         if context_tokens is not None:
             require_context(context_tokens, self.model.known_max_tokens())

@@ -7,8 +7,11 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
 
-from sah.arm import Arm
+from sah.arm import Arm, Question
+from sah.attention import DenseAttention
+from sah.attention.session import AttentionSession
 from sah.errors import DatasetError, ends_process
+from sah.forcing import Reference
 from sah.metric_logging.metrics import DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
@@ -69,7 +72,7 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
     with _together(waiting):
         pending = {example.id for arm in waiting for example in arm.pending(examples)}
         asked = [example for example in examples if example.id in pending]
-        context, prompts = _prefill(waiting[0], model, asked)
+        context, questions = _prefill(waiting[0], model, asked)
     shared = DenseOutputs() if len(waiting) > 1 else None
     answering = _at_work(waiting)
     for number, arm in enumerate(answering):
@@ -77,7 +80,7 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
             arm.answer_context(
                 model,
                 context,
-                [(example, prompts[example.id]) for example in arm.pending(examples)],
+                [questions[example.id] for example in arm.pending(examples)],
                 prefill_is_shared=number > 0,
                 dense_outputs=shared,
             )
@@ -86,8 +89,8 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
 
 def _prefill(
     arm: Arm, model: LanguageModel, examples: Sequence[Example]
-) -> tuple[PrefilledContext, dict[str, EncodedPrompt]]:
-    """Prefill the context that the examples have in common; return their prompts by id too."""
+) -> tuple[PrefilledContext, dict[str, Question]]:
+    """Prefill the context that the examples have in common; return questions by id too."""
     prompts = {example.id: model.prompts.encode(example) for example in examples}
     reserve_tokens = 0
     for example in examples:
@@ -96,7 +99,38 @@ def _prefill(
         model.prompts.check_length(example, prompt, new_tokens)
         reserve_tokens = max(reserve_tokens, len(prompt.question_ids) + new_tokens)
     context_ids = prompts[examples[0].id].context_ids
-    return model.prefill(context_ids, reserve_tokens=reserve_tokens), prompts
+    context = model.prefill(context_ids, reserve_tokens=reserve_tokens)
+    follow = arm.experiment.protocol.answer == "forced"
+    return context, {
+        example.id: Question(
+            example=example,
+            prompt=prompts[example.id],
+            reference=_reference(arm, model, context, example, prompts[example.id])
+            if follow
+            else None,
+        )
+        for example in examples
+    }
+
+
+def _reference(
+    arm: Arm,
+    model: LanguageModel,
+    context: PrefilledContext,
+    example: Example,
+    prompt: EncodedPrompt,
+) -> Reference:
+    """The answer under dense attention, computed once for all arms, the dense one included."""
+    generation, seed = arm.experiment.generation, arm.experiment.seed
+    reference = Reference(generation.sampler(seed, example.id, model.device))
+    model.answer(
+        context,
+        prompt.question_ids,
+        session=AttentionSession(DenseAttention(), seed=seed),
+        sampler=reference,
+        max_new_tokens=generation.token_limit(example.max_new_tokens),
+    )
+    return reference
 
 
 def _complete(

@@ -50,6 +50,8 @@ class Prediction:
     output_error: float | None = None
     """Mean of the logged research_attention_output_error; None if none was logged."""
     recall: float | None = None
+    forced: Mapping[str, Any] | None = None
+    """With protocol=forced, what sah.forcing.Forced measured; None if the answer was free."""
     prefill_seconds_saved: float | None = None
     """What this arm would have paid for the prefill, had not another arm of its job."""
 

@@ -121,6 +121,8 @@ def error_of(folder):
         ("generation.temperature=0.8",),
         ("metric_logging=full", "protocol=question_dense"),
         ("metric_logging=off", "generation.temperature=1.5", "generation.top_k=20"),
+        ("metric_logging=full", "generation.batch_questions=2", "generation.temperature=0.8"),
+        ("protocol=forced", "generation.temperature=0.8"),
     ],
     ids=" ".join,
 )

@@ -16,7 +16,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 PRESETS = sorted(
     path.stem for path in (CONF / "sparse_attention").glob("*.yaml") if path.stem != "custom"
 )
-LAYERS, GROUPS, HEAD_DIM, CONTEXT = 16, 2, 16, 1500
+LAYERS, GROUPS, HEAD_DIM, CONTEXT = 16, 2, 16, 1000
 # Keys and values in float32.
 CACHE_BYTES = 2 * LAYERS * GROUPS * CONTEXT * HEAD_DIM * 4
 CONTEXT_IDS = [1 + (7 * n) % 390 for n in range(CONTEXT)]
@@ -65,7 +65,7 @@ def test_answers_of_an_arm_copy_nothing_of_the_cache(model, context, compose, na
                 QUESTION_IDS,
                 session=session,
                 sampler=Generation().sampler(0, question, model.device),
-                max_new_tokens=6,
+                max_new_tokens=3,
             )
         session.end_context()
 
