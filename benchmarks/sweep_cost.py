@@ -1,24 +1,25 @@
 """What arms of a sweep cost: one prefill for all, one for each arm, one for each question.
 
     python benchmarks/sweep_cost.py [--arms 1,4,8,16] [--tokens 1024,2048,4096]
-        [--attentions dense] [--model smollm2] [--answer-tokens 16]
+        [--attentions dense] [--model smollm2] [--answer-tokens 16] [--clock wall]
 
 For every number of arms and context length, one context with four questions is answered three
-times, in turns in this process: bundled (the arms of one job), unbundled (a run for each arm),
+times, in this process: bundled (the arms of one job), unbundled (a run for each arm),
 and with a prefill for each question of each arm. Prints wall seconds after the model is loaded,
-ratios, prefilled and decoded tokens, and the efficiency of the bundle:
+ratios, and the efficiency of the bundle:
 
     (one prefill + all question and decode passes, the model alone) / (wall time of the bundle)
 
-Attentions are repeated until there are enough arms. Efficiency is for dense arms: sparse ones
-compute something else than the bare model.
+`--clock cpu` counts the processor seconds of this process instead, for a machine that others
+use too. Attentions are repeated until there are enough arms. Efficiency is for dense arms:
+sparse ones compute something else than the bare model.
 """
 
 import argparse
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from sah.results import directory
 from sah.results.files import read_json_lines
 from sah.types import Example, Prediction, PromptTokenizer, Score
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = 4
 _SENTENCE = "The grass is green and the sky is blue. "
@@ -78,19 +80,38 @@ def main() -> None:
     parser.add_argument("--attentions", default="dense")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--answer-tokens", type=int, default=16)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     options = parser.parse_args()
+    now = CLOCKS[options.clock]
     logging.disable(logging.WARNING)
     attentions = options.attentions.split(",")
-    print(f"{options.model}, {options.attentions}, {torch.get_num_threads()} threads")
+    load_once(options.model)
+    threads = torch.get_num_threads()
+    print(f"{options.model}, {options.attentions}, {threads} threads, {options.clock} seconds")
     print(" tokens  arms  bundled  unbundled  per question   /unb.  /per q.  efficiency")
     for tokens in map(int, options.tokens.split(",")):
         for arms in map(int, options.arms.split(",")):
             chosen = [attentions[number % len(attentions)] for number in range(arms)]
-            row = measure(options.model, chosen, tokens, options.answer_tokens)
+            row = measure(options.model, chosen, tokens, options.answer_tokens, now)
             print(row, flush=True)
 
 
-def measure(model: str, attentions: Sequence[str], tokens: int, answer_tokens: int) -> str:
+def load_once(name: str) -> None:
+    """Load the model now and give it to whoever loads it later: loading is not measured."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = hydra.compose("config", [f"model={name}"])
+    source: Any = type(Experiment.from_config(config).model)
+    loaded = Experiment.from_config(config).model.load()
+    source.load = lambda self: loaded
+
+
+def measure(
+    model: str,
+    attentions: Sequence[str],
+    tokens: int,
+    answer_tokens: int,
+    now: Callable[[], float],
+) -> str:
     with tempfile.TemporaryDirectory() as folder:
 
         def arms(kind: str) -> list[DictConfig]:
@@ -100,10 +121,10 @@ def measure(model: str, attentions: Sequence[str], tokens: int, answer_tokens: i
             ]
 
         together = arms("bundled")
-        bundled = seconds([together])
-        unbundled = seconds([[arm] for arm in arms("unbundled")])
-        per_question = seconds([[arm] for arm in arms("per_question")])
-        bare = bare_seconds(together)
+        bundled = seconds([together], now)
+        unbundled = seconds([[arm] for arm in arms("unbundled")], now)
+        per_question = seconds([[arm] for arm in arms("per_question")], now)
+        bare = bare_seconds(together, now)
     return (
         f"{tokens:7d} {len(attentions):5d} {bundled:8.1f} {unbundled:10.1f} {per_question:13.1f} "
         f"{bundled / unbundled:8.3f} {bundled / per_question:8.3f} {bare / bundled:11.2f}"
@@ -128,24 +149,21 @@ def configuration(
     return config
 
 
-def seconds(jobs: Sequence[Sequence[DictConfig]]) -> float:
-    """Wall seconds of jobs, one after the other, without loading the model."""
+def seconds(jobs: Sequence[Sequence[DictConfig]], now: Callable[[], float]) -> float:
+    """Seconds of jobs, one after the other."""
     total = 0.0
     for job in jobs:
-        started = time.perf_counter()
+        started = now()
         endings = compute_arms([(config, []) for config in job])
-        total += time.perf_counter() - started
+        total += now() - started
         for ending in endings:
             if ending.error is not None:
                 raise ending.error
-        results = endings[0].results
-        assert results is not None
-        total -= results["timing"]["load_seconds"]
     return total
 
 
 @torch.inference_mode()
-def bare_seconds(arms: Sequence[DictConfig]) -> float:
+def bare_seconds(arms: Sequence[DictConfig], now: Callable[[], float]) -> float:
     """Seconds of one prefill, and of the passes that these arms' answers took, without SAH."""
     experiment = Experiment.from_config(arms[0])
     model = experiment.model.load()
@@ -155,7 +173,7 @@ def bare_seconds(arms: Sequence[DictConfig]) -> float:
         [int(record["new_tokens"]) for record in read_json_lines(path)[0]]
         for path in (directory(arm) / "predictions.jsonl" for arm in arms)
     ]
-    started = time.perf_counter()
+    started = now()
     cache = DynamicCache(config=model.model.config)
     forward(model.model, prompts[0].context_ids, cache)
     length = cache.get_seq_length()
@@ -165,7 +183,7 @@ def bare_seconds(arms: Sequence[DictConfig]) -> float:
             for _ in range(count - 1):
                 token = forward(model.model, [token], cache)
             cache.crop(length - cache.get_seq_length())
-    return time.perf_counter() - started
+    return now() - started
 
 
 def forward(model: Any, ids: Sequence[int], cache: DynamicCache) -> int:
