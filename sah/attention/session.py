@@ -56,20 +56,38 @@ class AttentionSession:
 
     def begin_context(self, length: int) -> None:
         """Start on another context of `length` keys: indexes of the last one are dropped."""
-        self._indexes.clear()
+        self.end_context()
         self._context_length = length
+
+    def end_context(self) -> None:
+        """Drop the indexes: the context's keys are with whoever prefilled it."""
+        self._indexes.clear()
 
     def begin_example(self, example_id: str) -> None:
         """Start on the next question of the context: indexes are rewound, density restarts."""
-        if self._context_length == 0:
-            # Indexes were built from the last question.
-            self._indexes.clear()
-        for indexes in self._indexes.values():
-            for index in indexes.values():
-                index.rewind(self._context_length)
+        for layer in self._indexes:
+            self.rewind(layer)
         self._example_id = example_id
         self._density_sum, self._queries = 0.0, 0
         self._calls = self._sparse_calls = 0
+
+    def rewind(self, layer: int) -> None:
+        """Let one layer's indexes forget what came after the context."""
+        indexes = self._indexes.get(layer, {})
+        if self._context_length == 0:
+            # They were built from the last question.
+            indexes.clear()
+        for index in indexes.values():
+            index.rewind(self._context_length)
+
+    def fork(self) -> "AttentionSession":
+        """A session for one more question of the same context, which shares the indexes.
+
+        Of a session and its forks one at a time may be at work on a layer, after `rewind`.
+        """
+        other = AttentionSession(self.attention, seed=self.seed, observers=self.observers)
+        other._indexes, other._context_length = self._indexes, self._context_length
+        return other
 
     def density(self) -> float | None:
         """Mean density of the example so far, over layers, heads and queries.
@@ -125,17 +143,30 @@ class AttentionSession:
                 "dense_layers or layers) of a model whose layers are 0 to "
                 f"{config.num_hidden_layers - 1}"
             )
-        name, before = next(_names), config._attn_implementation
-        AttentionInterface.register(name, self._forward)
-        AttentionMaskInterface.register(name, sdpa_mask)
-        config._attn_implementation = name
-        try:
+        with attention_replaced(model, self._forward, sdpa_mask):
             yield
-        finally:
-            config._attn_implementation = before
-            # transformers has `register` but nothing to take a registration back.
-            AttentionInterface._global_mapping.pop(name)
-            AttentionMaskInterface._global_mapping.pop(name)
+
+    def attend(
+        self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """What `attached` computes, for queries [B, H, Q, D] that are the last positions.
+
+        Returns:
+            [B, Q, H, D].
+
+        Raises:
+            ConfigurationError: for dense attention with what sdpa has not: soft-capped
+                scores, or sinks.
+        """
+        if isinstance(self.attention, SparseAttention):
+            return self._forward(module, query, key, value, None, **kwargs)[0]
+        if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+            raise ConfigurationError(
+                "generation.batch_questions: this model soft-caps its scores or has sinks, which "
+                "dense attention does not compute in a batch; leave it null"
+            )
+        scaling = kwargs.get("scaling")
+        return sdpa_attention_forward(module, query, key, value, None, scaling=scaling)[0]
 
     def _forward(
         self,
@@ -199,6 +230,25 @@ class AttentionSession:
         for observe in self.observers:
             observe(inputs, mask, output)
         return output
+
+
+@contextmanager
+def attention_replaced(
+    model: PreTrainedModel, function: Callable[..., Any], mask: Callable[..., Any]
+) -> Iterator[None]:
+    """Let the model call `function` for attention and `mask` for its mask; undone on exit."""
+    config = model.config.get_text_config(decoder=True)
+    name, before = next(_names), config._attn_implementation
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, mask)
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+        # transformers has `register` but nothing to take a registration back.
+        AttentionInterface._global_mapping.pop(name)
+        AttentionMaskInterface._global_mapping.pop(name)
 
 
 def _all_visible(inputs: AttentionInputs) -> AttentionMask:

@@ -112,10 +112,12 @@ class HashTables:
         # Table by table the keys in the order of their buckets, and where each bucket starts.
         in_order, order = codes.contiguous().sort(dim=-1, stable=True)
         self._order: Int[Tensor, "B G L N"] = order.int()
-        bucket = torch.arange(2**settings.planes + 1, device=key.device).short()
-        self._starts: Int[Tensor, "B G L C"] = torch.searchsorted(
-            in_order, bucket.expand(*in_order.shape[:3], -1).contiguous()
-        ).int()
+        # A bucket starts where the one before ends: 2^15, after the last, does not fit int16.
+        bucket = torch.arange(2**settings.planes, device=key.device).short()
+        ends = torch.searchsorted(
+            in_order, bucket.expand(*in_order.shape[:3], -1).contiguous(), right=True
+        )
+        self._starts: Int[Tensor, "B G L C"] = torch.nn.functional.pad(ends, (1, 0)).int()
         self._later = KeyBuffer(codes[..., :0], dim=-1)
         self._norms = KeyBuffer(norms, dim=-1)
 

@@ -12,8 +12,14 @@ from sah.paths import sanitise
 
 # What cannot change the files of an experiment.
 _NOT_IDENTITY = frozenset(
-    {"hydra", "output_root", "resume", "timeout_minutes", "retries", "objective", "study"}
+    {
+        *("hydra", "output_root", "resume", "timeout_minutes", "retries", "objective", "study"),
+        *("bundle", "bundle_max"),
+    }
 )
+
+# What the arms of one job may differ in.
+_OF_AN_ARM = frozenset({"hydra", "sparse_attention", "metric_logging", "study"})
 
 # In these mappings the order of the keys means something: maskers are applied in order.
 _ORDERED = re.compile(r"sparse_attention\.(maskers|layers\.[^.]+)")
@@ -28,8 +34,13 @@ def fingerprint(config: DictConfig) -> str:
     Keys whose value is null do not count, so that a new option with default null leaves
     old results valid; 1 and 1.0 are the same number. The order of maskers counts.
     """
-    text = json.dumps(_canonical(_identity(config), ""), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
+    return _hash(_canonical(_identity(config), ""))
+
+
+def shared_key(config: DictConfig) -> str:
+    """Hash of all that arms of one job have in common: equal for cells that may be bundled."""
+    shared = {str(key): _resolved(config[key]) for key in config if str(key) not in _OF_AN_ARM}
+    return _hash(_canonical(shared, ""))
 
 
 def directory(config: DictConfig) -> Path:
@@ -50,6 +61,11 @@ def _subset_name(subset: Any) -> str:
     if isinstance(subset, str):
         return subset
     return "+".join(str(name) for name in subset)
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
 def _identity(config: DictConfig) -> dict[str, Any]:

@@ -35,8 +35,30 @@ def summarise(
         "output_error": _mean(prediction.output_error for prediction in predictions),
         "recall": _mean(prediction.recall for prediction in predictions),
         "index_bytes": _index_bytes(predictions),
+        "forced": _forced(predictions),
         "truncated": sum(prediction.truncated for prediction in predictions),
         "timing": _timing(predictions, load_seconds),
+    }
+
+
+def _forced(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
+    """Distance to the dense distributions: mean over examples of the means over their tokens."""
+    measured = [item.forced for item in predictions if item.forced is not None]
+    if not measured:
+        return None
+    kl = [statistics.fmean(item["kl"]) for item in measured]
+    agreement = [statistics.fmean(item["top_agrees"]) for item in measured]
+    layers = {layer for item in measured for layer in item["output_error"]}
+    return {
+        "kl": statistics.fmean(kl),
+        "kl_stderr": _stderr(kl),
+        "top_agreement": statistics.fmean(agreement),
+        "top_agreement_stderr": _stderr(agreement),
+        "tokens": sum(len(item["kl"]) for item in measured),
+        "output_error_by_layer": {
+            layer: _mean(item["output_error"].get(layer) for item in measured)
+            for layer in sorted(layers, key=int)
+        },
     }
 
 
@@ -45,6 +67,7 @@ def _timing(predictions: Sequence[Prediction], load_seconds: float) -> dict[str,
     return {
         "load_seconds": load_seconds,
         "prefill_seconds": sum(item.prefill_seconds or 0.0 for item in prefilled),
+        "prefill_seconds_saved": sum(item.prefill_seconds_saved or 0.0 for item in predictions),
         "decode_seconds": sum(item.decode_seconds for item in predictions),
         "context_tokens": sum(item.context_tokens for item in prefilled),
         "new_tokens": sum(item.new_tokens for item in predictions),
