@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def tiny() -> Any:
 def calibrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SAH_CACHE with a calibration of the tiny model for every method that needs one.
 
-    Drawn at random, 40 bits for HashAttention so that a word is filled in part.
+    For up to 16 layers of it. Drawn at random, 40 bits for HashAttention so that a word is filled in part.
     """
     import torch
     from safetensors.torch import save_file
@@ -65,11 +65,11 @@ def calibrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"model.layers.{layer}.self_attn.{kind}_proj": [
             torch.randperm(16, generator=generator).tolist() for _ in range(heads)
         ]
-        for layer in range(3)
+        for layer in range(16)
         for kind, heads in (("qk", 4), ("q", 4), ("k", 2))
     }
     networks = {}
-    for layer in range(3):
+    for layer in range(16):
         for kind in ("query", "key"):
             for number, (inner, outer) in enumerate([(16, 12), (12, 40)]):
                 name = f"layers.{layer}.{kind}.{number}"
@@ -81,6 +81,14 @@ def calibrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "calibration/double_sparsity/tiny.json").write_text(json.dumps(channels))
     save_file(networks, home / "calibration/hash_attention/tiny.safetensors")
     return home
+
+
+@pytest.fixture(scope="module")
+def calibrated(calibrations: Path) -> Iterator[None]:
+    """Methods that need a calibration find one of the tiny model, while the module's tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAH_CACHE", str(calibrations))
+        yield
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from sah.results.store import ResultStore
 
 ROOT = Path(__file__).resolve().parents[1]
 MOCK = ("model=tiny", "benchmark=mock")
+pytestmark = pytest.mark.usefixtures("calibrated")
+
 PRESETS = sorted(
     path.stem
     for path in (ROOT / "conf" / "sparse_attention").glob("*.yaml")

@@ -69,7 +69,7 @@ def test_results_average_over_examples(arms):
     assert forced["kl"] == pytest.approx(sum(by_example) / 5)
     assert forced["kl_stderr"] == pytest.approx(torch.tensor(by_example).std().item() / 5**0.5)
     assert forced["tokens"] == sum(item["new_tokens"] for item in predictions)
-    assert set(forced["output_error_by_layer"]) == {"0", "1"}
+    assert set(forced["output_error_by_layer"]) == {"0", "1", "2"}
     assert forced["kl"] > 0.01
     assert objective("1 - forced_kl", results) == pytest.approx(1 - forced["kl"])
 

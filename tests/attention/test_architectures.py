@@ -1,6 +1,6 @@
 """The sparse code, reading everything, gives what each architecture's own attention gives."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -181,13 +181,6 @@ def composed(preset: str) -> DictConfig:
         masker = config.maskers[list(config.maskers)[-1]]
         masker.update(next(full for full in FULL_BUDGETS if set(full) <= set(masker)))
     return config
-
-
-@pytest.fixture(scope="module")
-def calibrated(calibrations: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SAH_CACHE", str(calibrations))
-        yield
 
 
 @pytest.mark.usefixtures("calibrated")

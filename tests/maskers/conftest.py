@@ -1,6 +1,6 @@
 """Attention problems for maskers: large enough for the methods as configured, small to run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -79,11 +79,8 @@ def some_mask() -> Callable[[AttentionInputs], AttentionMask]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def calibrated(calibrations: Path) -> Iterator[None]:
-    """Methods that need a calibration find one of the tiny model, whose shapes are used here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SAH_CACHE", str(calibrations))
-        yield
+def _calibrated(calibrated: None) -> None:
+    """All tests here: the problems have the tiny model's shapes."""
 
 
 @pytest.fixture(scope="session")
