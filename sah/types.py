@@ -86,6 +86,9 @@ class Benchmark(Protocol):
     def subsets(cls) -> tuple[str, ...]:
         """The names that `subset` may take."""
 
+    def available_subsets(self) -> tuple[str, ...]:
+        """Those that work as configured; what `subset: null` and `subset='*'` stand for."""
+
     def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
         """The examples of this experiment, the same for the same tokenizer and seed."""
 

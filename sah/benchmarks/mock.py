@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from sah.benchmarks.checks import chosen_subsets, require_positive
 from sah.benchmarks.sampling import limit_examples
-from sah.benchmarks.scoring import exact_match, score_each
+from sah.benchmarks.scorers import exact_match
+from sah.benchmarks.scoring import score_each
 from sah.types import Example, Prediction, PromptTokenizer, Score
 from sah.validation import check_types
 
@@ -46,6 +47,10 @@ class Mock:
         """The names that `subset` may take."""
         return ("mock",)
 
+    def available_subsets(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.subsets()
+
     def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
         """The five examples, or `limit` of them."""
         examples = [
@@ -64,7 +69,7 @@ class Mock:
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
         """Exact match, but for case, outer white space and a final full stop."""
         return score_each(
-            lambda text, references: exact_match(text.strip().rstrip("."), references),
+            lambda text, references, **_: exact_match(text.strip().rstrip("."), references),
             examples,
             predictions,
         )

@@ -19,6 +19,8 @@ def build(request, compose):
     def make(*overrides):
         config = compose(f"benchmark={request.param}").benchmark
         small = ["benchmark.samples=2"] if "samples" in config else []
+        if "context_tokens" in config:
+            small.append("benchmark.context_tokens=3000")
         chosen = [f"benchmark.{override}" for override in overrides]
         composed = compose(f"benchmark={request.param}", *small, *chosen).benchmark
         return instantiate(composed, _convert_="all")
@@ -76,11 +78,20 @@ def test_a_limit_takes_every_task_in_proportion(build, tiny):
 def test_every_subset_works_alone_and_gives_its_part_of_all(build, tiny):
     everything = build("subset=null").examples(tiny.prompts, seed=0)
     alone = []
-    for subset in build().subsets():
+    for subset in build("subset=null").available_subsets():
         examples = build(f"subset={subset}").examples(tiny.prompts, seed=0)
         assert {example.task for example in examples} == {subset}
         alone.extend(examples)
-    assert alone == everything
+    by_id = {example.id: example for example in alone}
+    assert len(by_id) == len(alone)
+    assert by_id == {example.id: example for example in everything}
+
+
+def test_available_subsets_are_some_of_those_there_are(build):
+    benchmark = build("subset=null")
+    available = benchmark.available_subsets()
+    assert available
+    assert [name for name in benchmark.subsets() if name in available] == list(available)
 
 
 def test_an_unknown_subset_is_an_error_that_lists_the_known_ones(build, compose):
