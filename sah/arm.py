@@ -1,9 +1,11 @@
 """One attention configuration at work in one output directory."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from sah.attention import DenseAttention, SparseAttention
 from sah.attention.session import AttentionSession
+from sah.errors import ConfigurationError
 from sah.metric_logging import AttentionMetrics, MetricLogging
 from sah.metric_logging.metrics import OUTPUT_ERROR, RECALL
 from sah.models.generation import Generation
@@ -64,33 +66,75 @@ class Arm:
         self.session.begin_example(example.id)
         self.metrics.begin_example(example.id)
         with self.metrics.as_current():
-            answer = model.answer(
-                context,
-                prompt.question_ids,
-                session=self.session,
-                sampler=self.generation.sampler(self.seed, example.id, model.device),
-                max_new_tokens=self.generation.token_limit(example.max_new_tokens),
-                dense_question=self.protocol.question == "dense",
-                between_tokens=between_tokens,
-            )
+            if example.forced:
+                outcome = self._force(model, context, example, prompt, between_tokens)
+            else:
+                outcome = self._generate(model, context, example, prompt, between_tokens)
         prediction = Prediction(
             example_id=example.id,
             task=example.task,
-            text=model.prompts.decode(answer.token_ids),
             input_hash=prompt.input_hash,
-            finish_reason=answer.finish_reason,
             context_tokens=len(prompt.context_ids),
             question_tokens=len(prompt.question_ids),
-            new_tokens=answer.steps,
             prefill_seconds=prefill_seconds,
-            decode_seconds=answer.seconds,
             density=self.session.density(),
             truncated=prompt.truncated,
             output_error=self.metrics.example_mean(OUTPUT_ERROR),
             recall=self.metrics.example_mean(RECALL),
+            **outcome,
         )
         # Metrics first: records without an answer are dropped on resume, an answer whose
         # records are missing could not be told from one that had none.
         self.metrics.flush()
         self.store.append(prediction)
         return prediction
+
+    def _generate(
+        self,
+        model: LanguageModel,
+        context: PrefilledContext,
+        example: Example,
+        prompt: EncodedPrompt,
+        between_tokens: Callable[[], None],
+    ) -> dict[str, Any]:
+        """What a prediction says of a generated answer."""
+        answer = model.answer(
+            context,
+            prompt.question_ids,
+            session=self.session,
+            sampler=self.generation.sampler(self.seed, example.id, model.device),
+            max_new_tokens=self.generation.token_limit(example.max_new_tokens),
+            dense_question=self.protocol.question == "dense",
+            between_tokens=between_tokens,
+        )
+        return {
+            "text": model.prompts.decode(answer.token_ids),
+            "finish_reason": answer.finish_reason,
+            "new_tokens": answer.steps,
+            "decode_seconds": answer.seconds,
+        }
+
+    def _force(
+        self,
+        model: LanguageModel,
+        context: PrefilledContext,
+        example: Example,
+        prompt: EncodedPrompt,
+        between_tokens: Callable[[], None],
+    ) -> dict[str, Any]:
+        """What a prediction says of a continuation that was given, not generated."""
+        if self.protocol.question == "dense":
+            raise ConfigurationError(
+                f"example {example.id}: with protocol={self.protocol.name} its continuation would "
+                "be computed by dense attention and measure nothing; use protocol=default"
+            )
+        loss, seconds = model.continuation_loss(
+            context, prompt.question_ids, session=self.session, between_chunks=between_tokens
+        )
+        return {
+            "text": "",
+            "finish_reason": "forced",
+            "new_tokens": 0,
+            "decode_seconds": seconds,
+            "loss": loss,
+        }

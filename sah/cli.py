@@ -48,7 +48,7 @@ def _hydra_main(config: DictConfig) -> float | None:
             raise
         raise ExperimentFailed(f"{kind}: {error}\ndetails in {folder / 'error.json'}") from error
     show_results(results, folder)
-    return float(results["score"])
+    return None if results["score"] is None else float(results["score"])
 
 
 def _benchmarks(arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import groupby
@@ -46,7 +47,7 @@ def run(experiment: Experiment, store: ResultStore) -> dict[str, Any]:
     )
     with Progress(len(examples), scores=[score.score for score in before]) as progress:
         try:
-            for _, group in groupby(pending, key=lambda example: example.context):
+            for _, group in groupby(examples, key=lambda example: example.context):
                 _answer_context(experiment, model, arm, list(group), between_tokens, progress)
         finally:
             arm.metrics.close()
@@ -80,12 +81,16 @@ def _answer_context(
     between_tokens: Callable[[], None],
     progress: Progress,
 ) -> None:
-    """Prefill one context and answer its questions."""
+    """Prefill one context and answer those of its questions that are not answered yet."""
+    pending = {example.id for example in arm.pending(examples)}
+    if not pending:
+        return
     between_tokens()
-    prompts = [model.prompts.encode(example) for example in examples]
+    # All questions, answered or not: what is cut must not depend on an interruption.
     new_tokens = [arm.generation.token_limit(example.max_new_tokens) for example in examples]
-    for example, prompt, limit in zip(examples, prompts, new_tokens, strict=True):
-        model.prompts.check_length(example, prompt, limit)
+    prompts = model.prompts.fit(
+        examples, [model.prompts.encode(example) for example in examples], new_tokens
+    )
     longest = max(
         len(prompt.question_ids) + limit for prompt, limit in zip(prompts, new_tokens, strict=True)
     )
@@ -93,6 +98,8 @@ def _answer_context(
     arm.begin_context(context)
     prefill_seconds: float | None = context.seconds
     for example, prompt in zip(examples, prompts, strict=True):
+        if example.id not in pending:
+            continue
         prediction = arm.answer(
             model,
             context,
@@ -124,13 +131,12 @@ def _examples(experiment: Experiment, model: LanguageModel) -> list[Example]:
 
 def _log_what_is_left(examples: list[Example], pending: list[Example]) -> None:
     waiting = {example.id for example in pending}
-    for task, group in groupby(examples, key=lambda example: example.task):
-        of_task = list(group)
-        left = sum(example.id in waiting for example in of_task)
-        if left < len(of_task):
+    sizes = Counter(example.task for example in examples)
+    for task, size in sizes.items():
+        left = sum(example.task == task and example.id in waiting for example in examples)
+        if left < size:
             logger.info(
-                "%s: %d of %d examples already answered, %d to go",
-                *(task, len(of_task) - left, len(of_task), left),
+                "%s: %d of %d examples already answered, %d to go", task, size - left, size, left
             )
 
 

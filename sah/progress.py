@@ -25,7 +25,7 @@ def quiet_libraries() -> None:
 class Progress:
     """Counts examples; shows how many are done, the score so far, and the time left."""
 
-    def __init__(self, total: int, *, scores: Sequence[float]) -> None:
+    def __init__(self, total: int, *, scores: Sequence[float | None]) -> None:
         """Begin with the scores of the examples that are answered already."""
         self.total = total
         self.done_before = len(scores)
@@ -60,11 +60,12 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, score: float) -> None:
+    def advance(self, score: float | None) -> None:
         """One more example is done."""
         self._scores.append(score)
         done = len(self._scores)
-        mean = f"score so far {sum(self._scores) / len(self._scores):.3f}"
+        known = [value for value in self._scores if value is not None]
+        mean = f"score so far {sum(known) / len(known):.3f}" if known else "no score"
         if self._bar is not None:
             self._bar.update(self._task, advance=1, score=mean)
             return

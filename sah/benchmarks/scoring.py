@@ -34,4 +34,5 @@ def score_one(
             name: other(text, example.references, **example.extras)
             for name, other in (details or {}).items()
         },
+        groups=tuple(example.extras.get("groups", ())),
     )

@@ -1,5 +1,6 @@
 """Predictions for examples."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -25,6 +26,8 @@ def predict() -> Callable[..., list[Prediction]]:
                 prefill_seconds=None,
                 decode_seconds=0.0,
                 density=1.0,
+                # A continuation that is foreseen, or not at all.
+                loss=(0.0 if text(example) else math.inf) if example.forced else None,
             )
             for example in examples
         ]
