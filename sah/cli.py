@@ -74,8 +74,24 @@ def _status(arguments: list[str]) -> None:
         show_status(options.outputs)
 
 
+def _fetch(arguments: list[str]) -> None:
+    """Download what an experiment will need."""
+    from sah.fetching import main
+
+    main(arguments, config_folder())
+
+
+def _rescore(arguments: list[str]) -> None:
+    """Score answers again without the model."""
+    from sah.rescoring import main
+
+    main(arguments)
+
+
 SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {
     "benchmarks": _benchmarks,
+    "fetch": _fetch,
+    "rescore": _rescore,
     "status": _status,
 }
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sah.benchmarks import scorers
 from sah.benchmarks.checks import require_positive
@@ -38,6 +38,11 @@ class JsonLines:
     context_tokens: int | None = None
     """Longest prompt plus answer: longer contexts lose their middle. None: the model's limit."""
     limit: int | None = None
+
+    title: ClassVar[str] = "your own examples"
+    licence: ClassVar[str] = "yours"
+    data: ClassVar[str] = "a .jsonl file"
+    score_name: ClassVar[str] = "benchmark.metric"
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sah.benchmarks.checks import chosen_subsets, require_positive
 from sah.benchmarks.sampling import limit_examples
@@ -35,6 +36,11 @@ class Mock:
     subset: str | None = None
     limit: int | None = None
     max_new_tokens: int = 8
+
+    title: ClassVar[str] = "five hand-made examples, for tests"
+    licence: ClassVar[str] = "Apache-2.0"
+    data: ClassVar[str] = "in the code"
+    score_name: ClassVar[str] = "exact_match"
 
     def __post_init__(self) -> None:
         check_types(self)

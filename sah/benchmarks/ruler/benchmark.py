@@ -5,9 +5,10 @@ depend on how many there are. Further deviations are named by the files of the t
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from sah.benchmarks import haystacks
 from sah.benchmarks.checks import chosen_subsets, require_context, require_positive
@@ -50,6 +51,20 @@ class Ruler:
     """SQuAD's dev-v2.0.json, for qa_1."""
     hotpotqa: str | None = None
     """HotpotQA's hotpot_dev_distractor_v1.json, for qa_2."""
+
+    title: ClassVar[str] = "RULER, generated for any length and tokenizer"
+    licence: ClassVar[str] = "rules Apache-2.0; King James Bible and Factbook are public domain"
+    data: ClassVar[str] = "generated"
+    score_name: ClassVar[str] = "contained_share"
+    answer_tokens: ClassVar[Mapping[str, int]] = {
+        **dict.fromkeys(NEEDLE_TASKS, 128),
+        "vt": 30,
+        "cwe": 120,
+        "fwe": 50,
+        "qa_1": 32,
+        "qa_2": 32,
+        "qa_factbook": 32,
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

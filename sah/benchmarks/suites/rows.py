@@ -36,14 +36,18 @@ def load_rows(source: Source, *, path: str | None, revision: str | None) -> list
     Args:
         source: what to read.
         path: a folder with the data set's .parquet or .jsonl files, as `hf download` leaves
-            them; None reads from the Hub or its cache.
+            them, or with a folder of them called like the data set; None reads from the Hub
+            or its cache.
         revision: commit, tag or branch on the Hub.
 
     Raises:
         DatasetError: naming what is missing and where it was looked for.
     """
     if path is not None:
-        files = _files(Path(path).expanduser(), source)
+        folder = Path(path).expanduser()
+        # A suite of several data sets: each in a folder called like it.
+        own = folder / source.dataset.rpartition("/")[2]
+        files = _files(own if own.is_dir() else folder, source)
         rows = [row for file in files for row in _read(file)]
     else:
         rows = _from_hub(source, revision)
@@ -72,6 +76,15 @@ def cached_on_this_machine(dataset: str) -> bool:
 
     folder = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}" / "snapshots"
     return any(folder.glob("*/*"))
+
+
+def commit_of(dataset: str, revision: str | None) -> str | None:
+    """The commit in the Hub's cache that a branch or tag stood for; None if it is none."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}"
+    reference = folder / "refs" / (revision or "main")
+    return reference.read_text().strip() if reference.is_file() else None
 
 
 def _from_hub(source: Source, revision: str | None) -> list[Row]:

@@ -9,7 +9,14 @@ from typing import Any, ClassVar
 from sah.benchmarks.checks import chosen_subsets, require_positive
 from sah.benchmarks.sampling import limit_examples
 from sah.benchmarks.scoring import Scorer, score_one
-from sah.benchmarks.suites.rows import Row, Source, cached_on_this_machine, column, load_rows
+from sah.benchmarks.suites.rows import (
+    Row,
+    Source,
+    cached_on_this_machine,
+    column,
+    commit_of,
+    load_rows,
+)
 from sah.errors import DatasetError
 from sah.types import Example, Prediction, PromptTokenizer, Score
 from sah.validation import check_types
@@ -80,8 +87,11 @@ class Suite(ABC):
 
     def fetch(self) -> str:
         """Bring the chosen subsets into the Hub's cache; return what was read."""
-        rows = [len(self._rows(source)) for source in self.sources()]
-        return f"{sum(rows)} rows of {len(rows)} configurations"
+        sources = self.sources()
+        rows = [len(self._rows(source)) for source in sources]
+        found = [] if self.path else [commit_of(item, self.revision) for item in _sets(sources)]
+        pins = "".join(f", pin with benchmark.revision={commit}" for commit in filter(None, found))
+        return f"{sum(rows)} rows of {len(rows)} configurations{pins}"
 
     def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
         """The examples of the chosen subsets, in the order of the data set.
@@ -151,3 +161,7 @@ class Suite(ABC):
 
     def _rows(self, source: Source) -> list[Row]:
         return load_rows(source, path=self.path, revision=self.revision)
+
+
+def _sets(sources: Sequence[Source]) -> list[str]:
+    return list(dict.fromkeys(source.dataset for source in sources))
