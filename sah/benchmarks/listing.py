@@ -91,7 +91,7 @@ def _listed(name: str, node: Any) -> Listed:
         answer_tokens={subset: task.max_new_tokens for subset, task in tasks.items()}
         or dict(getattr(benchmark, "answer_tokens", {})),
         scores={subset: task.scorer.__name__ for subset, task in tasks.items()}
-        or {"": getattr(benchmark, "score_name", "-")},
+        or dict(getattr(benchmark, "score_names", {"": getattr(benchmark, "score_name", "-")})),
     )
 
 

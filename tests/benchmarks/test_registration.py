@@ -1,6 +1,6 @@
 """Benchmarks that other packages bring."""
 
-import importlib.metadata
+import importlib
 import sys
 
 import pytest
@@ -32,7 +32,7 @@ def package(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[sah.benchmarks]\ntheirs = their_package\n")
     monkeypatch.syspath_prepend(tmp_path)
-    importlib.metadata.MetadataPathFinder.invalidate_caches()
+    importlib.invalidate_caches()
     state = ConfigStore.get_state()
     registration.import_registered_packages()
     yield

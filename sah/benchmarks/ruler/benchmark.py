@@ -55,7 +55,10 @@ class Ruler:
     title: ClassVar[str] = "RULER, generated for any length and tokenizer"
     licence: ClassVar[str] = "rules Apache-2.0; King James Bible and Factbook are public domain"
     data: ClassVar[str] = "generated"
-    score_name: ClassVar[str] = "contained_share"
+    score_names: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys((*NEEDLE_TASKS, "vt", "cwe", "fwe"), "contained_share"),
+        **dict.fromkeys((*_FILES, _SUBSTITUTE), "contained_any"),
+    }
     answer_tokens: ClassVar[Mapping[str, int]] = {
         **dict.fromkeys(NEEDLE_TASKS, 128),
         "vt": 30,
