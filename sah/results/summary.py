@@ -15,20 +15,17 @@ def summarise(
 
     The overall score is the mean of the task scores, as the suites report it; its
     standard error follows from theirs. Density, output error, recall and index_bytes (bytes
-    per key and layer, by masker) are means over examples. What was not measured is None, never 0.
+    per key and layer, by masker) are means over examples. What was not measured is None, never
+    0: a task without public references has no score, and then neither has the whole.
     """
-    by_task: dict[str, list[float]] = {}
+    by_task: dict[str, list[Score]] = {}
     for score in scores:
-        by_task.setdefault(score.task, []).append(score.score)
-    means = {task: statistics.fmean(values) for task, values in by_task.items()}
-    stderrs = {task: _stderr(values) for task, values in by_task.items()}
-    tasks = {
-        task: {"score": means[task], "stderr": stderrs[task], "n": len(values)}
-        for task, values in by_task.items()
-    }
+        by_task.setdefault(score.task, []).append(score)
+    tasks = {task: _task(found) for task, found in by_task.items()}
+    means = [task["score"] for task in tasks.values()]
     return {
-        "score": statistics.fmean(means.values()),
-        "stderr": _stderr_of_mean(list(stderrs.values())),
+        "score": None if None in means else statistics.fmean(means),
+        "stderr": _stderr_of_mean([task["stderr"] for task in tasks.values()]),
         "n": len(scores),
         "tasks": tasks,
         "density": _mean(prediction.density for prediction in predictions),
@@ -60,6 +57,32 @@ def _forced(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
             for layer in sorted(layers, key=int)
         },
     }
+
+
+def _task(scores: Sequence[Score]) -> dict[str, Any]:
+    """Averages of one task: of the score, of each detail, and within each group."""
+    averages = _average(scores)
+    names = dict.fromkeys(name for score in scores for name in score.details)
+    if names:
+        averages["metrics"] = {
+            name: _mean(score.details.get(name) for score in scores) for name in names
+        }
+    groups = dict.fromkeys(group for score in scores for group in score.groups)
+    if groups:
+        averages["groups"] = {
+            group: _average([score for score in scores if group in score.groups])
+            for group in sorted(groups)
+        }
+    return averages
+
+
+def _average(scores: Sequence[Score]) -> dict[str, Any]:
+    # Without public references there is no score at all: a mean of some would be another one.
+    values = [score.score for score in scores if score.score is not None]
+    if len(values) < len(scores):
+        values = []
+    mean = statistics.fmean(values) if values else None
+    return {"score": mean, "stderr": _stderr(values), "n": len(scores)}
 
 
 def _timing(predictions: Sequence[Prediction], load_seconds: float) -> dict[str, Any]:
