@@ -13,6 +13,7 @@ from sah.errors import DatasetError, ExperimentTimeout
 from sah.models.language_model import LanguageModel
 from sah.progress import Progress
 from sah.results import ResultStore
+from sah.results.examples import shown
 from sah.results.provenance import device_name, peak_memory_bytes, provenance
 from sah.results.summary import summarise
 from sah.types import Example
@@ -53,6 +54,7 @@ def run(experiment: Experiment, store: ResultStore) -> dict[str, Any]:
 
     predictions = [store.predictions[example.id] for example in examples]
     scores = experiment.benchmark.score(examples, predictions)
+    store.write_examples([shown(example) for example in examples])
     results = {
         "model": experiment.model.name,
         "attention": experiment.sparse_attention.name,

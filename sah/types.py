@@ -50,6 +50,8 @@ class Prediction:
     output_error: float | None = None
     """Mean of the logged research_attention_output_error; None if none was logged."""
     recall: float | None = None
+    context_hash: str | None = None
+    """Hash of the context's token ids: answers about one context are not independent."""
 
 
 @dataclass(frozen=True, kw_only=True)

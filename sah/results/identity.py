@@ -26,7 +26,7 @@ def fingerprint(config: DictConfig) -> str:
     Keys whose value is null do not count, so that a new option with default null leaves
     old results valid; 1 and 1.0 are the same number. The order of maskers counts.
     """
-    text = json.dumps(_canonical(_identity(config), ""), ensure_ascii=False)
+    text = json.dumps(_canonical(experiment_of(config), ""), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
@@ -60,7 +60,8 @@ def _subset_name(subset: Any) -> str:
     return "+".join(str(name) for name in subset)
 
 
-def _identity(config: DictConfig) -> dict[str, Any]:
+def experiment_of(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration without what cannot change an experiment's files."""
     kept = [str(key) for key in config if key not in _NOT_IDENTITY]
     return {key: _resolved(config[key]) for key in kept}
 
