@@ -74,8 +74,32 @@ def _status(arguments: list[str]) -> None:
         show_status(options.outputs)
 
 
+def _report(arguments: list[str]) -> None:
+    """Show results as tables, figures, or one HTML file."""
+    from sah.report.command import main
+
+    main(arguments)
+
+
+def _compare(arguments: list[str]) -> None:
+    """Compare results with a baseline, example by example."""
+    from sah.report.compare_command import main
+
+    main(arguments)
+
+
+def _doctor(arguments: list[str]) -> None:
+    """Check a model and a benchmark before a sweep."""
+    from sah.doctor.command import main
+
+    main(arguments)
+
+
 SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {
     "benchmarks": _benchmarks,
+    "compare": _compare,
+    "doctor": _doctor,
+    "report": _report,
     "status": _status,
 }
 

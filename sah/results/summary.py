@@ -2,7 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from sah.types import Prediction, Score
@@ -13,22 +14,29 @@ def summarise(
 ) -> dict[str, Any]:
     """Average scores and measurements.
 
-    The overall score is the mean of the task scores, as the suites report it; its
-    standard error follows from theirs. Density, output error and recall are means over
-    examples. What was not measured is None, never 0.
+    The overall score is the mean of the task scores, as the suites report it. Standard
+    errors are clustered by context: answers to questions about one context are not
+    independent, within a task or across tasks. Density, output error and recall are means
+    over examples. What was not measured is None, never 0.
     """
-    by_task: dict[str, list[float]] = {}
-    for score in scores:
-        by_task.setdefault(score.task, []).append(score.score)
-    means = {task: statistics.fmean(values) for task, values in by_task.items()}
-    stderrs = {task: _stderr(values) for task, values in by_task.items()}
+    by_task: dict[str, dict[str, list[float]]] = {}
+    for prediction, score in zip(predictions, scores, strict=True):
+        # Without the hash (results of older versions) each example is a context of its own.
+        context = prediction.context_hash or f"example {prediction.example_id}"
+        by_task.setdefault(score.task, {}).setdefault(context, []).append(score.score)
+    deviations = {task: _deviations(contexts) for task, contexts in by_task.items()}
     tasks = {
-        task: {"score": means[task], "stderr": stderrs[task], "n": len(values)}
-        for task, values in by_task.items()
+        task: {
+            "score": _mean_score(contexts),
+            "stderr": _stderr([deviations[task]]),
+            "n": sum(len(values) for values in contexts.values()),
+            "contexts": len(contexts),
+        }
+        for task, contexts in by_task.items()
     }
     return {
-        "score": statistics.fmean(means.values()),
-        "stderr": _stderr_of_mean(list(stderrs.values())),
+        "score": statistics.fmean(_mean_score(contexts) for contexts in by_task.values()),
+        "stderr": _stderr(list(deviations.values())),
         "n": len(scores),
         "tasks": tasks,
         "density": _mean(prediction.density for prediction in predictions),
@@ -50,17 +58,32 @@ def _timing(predictions: Sequence[Prediction], load_seconds: float) -> dict[str,
     }
 
 
-def _stderr(values: Sequence[float]) -> float | None:
-    if len(values) < 2:
-        return None
-    return statistics.stdev(values) / math.sqrt(len(values))
+def _mean_score(contexts: Mapping[str, Sequence[float]]) -> float:
+    return statistics.fmean(chain.from_iterable(contexts.values()))
 
 
-def _stderr_of_mean(stderrs: Sequence[float | None]) -> float | None:
-    known = [stderr for stderr in stderrs if stderr is not None]
-    if len(known) < len(stderrs):
+def _deviations(contexts: Mapping[str, Sequence[float]]) -> dict[str, float] | None:
+    """How far each context moves the mean of its task; None if there is only one."""
+    count = len(contexts)
+    if count < 2:
         return None
-    return math.sqrt(sum(stderr**2 for stderr in known)) / len(known)
+    mean = _mean_score(contexts)
+    scale = math.sqrt(count / (count - 1)) / sum(len(values) for values in contexts.values())
+    return {
+        context: scale * math.fsum(value - mean for value in values)
+        for context, values in contexts.items()
+    }
+
+
+def _stderr(tasks: Sequence[Mapping[str, float] | None]) -> float | None:
+    """Standard error of the mean of task means (Liang & Zeger's sandwich, contexts as clusters)."""
+    by_context: dict[str, float] = {}
+    for deviations in tasks:
+        if deviations is None:
+            return None
+        for context, deviation in deviations.items():
+            by_context[context] = by_context.get(context, 0.0) + deviation
+    return math.sqrt(math.fsum(value**2 for value in by_context.values())) / len(tasks)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -1,0 +1,146 @@
+"""Which run is whose baseline, and which of their answers may be compared."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from sah.errors import ConfigurationError
+from sah.report.collect import Run
+from sah.report.examples import read_scored
+from sah.report.select import Conditions, resolve_key, select, shown_value
+
+# A setting of these groups is part of what the name stands for.
+_GROUP_OF_NAME = {
+    "model": "model",
+    "attention": "sparse_attention",
+    "benchmark": "benchmark",
+    "subset": "benchmark",
+    "protocol": "protocol",
+}
+
+Signature = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """Runs of one method and the runs they are compared with, one for one."""
+
+    arms: Sequence[Run]
+    """One run, or several that differ only in what is pooled."""
+    baselines: Sequence[Run]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Answers to identical inputs."""
+
+    frame: pl.DataFrame
+    """A row a pair: example_id, task, context, score and score_baseline."""
+    different_inputs: int
+    """Answers whose example the baseline had too, with other input tokens: not compared."""
+    unanswered: int
+    """Answers of either side whose example the other one lacks."""
+
+
+def match(
+    runs: Sequence[Run], baseline: Conditions, pool: Sequence[str] = ()
+) -> tuple[list[Match], list[tuple[Run, str]]]:
+    """Find the baseline of every run: equal in all but what the conditions are about.
+
+    With `attention=dense`, that is everything but the settings of the attention (and of
+    metric logging, which changes no answer).
+
+    Args:
+        runs: the matrix.
+        baseline: conditions that the baseline runs meet, and the others do not.
+        pool: keys such as `seed`; runs that differ only there become one match.
+
+    Returns:
+        The matches, and the runs without a baseline, each with the reason.
+
+    Raises:
+        ConfigurationError: if no run is a baseline, or two are for the same run.
+    """
+    baselines = select(runs, baseline)
+    if not baselines:
+        raise ConfigurationError(
+            f"no run is the baseline {_spelled(baseline)}; run it, or choose another --baseline"
+        )
+    keys = [resolve_key(name, runs) for name in baseline]
+    ignored = {f"{_GROUP_OF_NAME.get(key, key).partition('.')[0]}." for key in keys}
+    by_signature: dict[Signature, Run] = {}
+    for run in baselines:
+        other = by_signature.setdefault(_signature(run, ignored), run)
+        if other is not run:
+            raise ConfigurationError(
+                f"two runs are the baseline {_spelled(baseline)} of the same runs: "
+                f"{other.directory} and {run.directory}; say which, for example "
+                "--baseline attention=sparse,fraction=0.2"
+            )
+    pooled_keys = {resolve_key(name, runs) for name in pool}
+    matched: dict[Signature, list[tuple[Run, Run]]] = defaultdict(list)
+    unmatched = []
+    chosen = set(baselines)
+    for run in runs:
+        if run in chosen:
+            continue
+        found = by_signature.get(_signature(run, ignored))
+        if found is None:
+            unmatched.append((run, _nearest(run, baselines, ignored)))
+        else:
+            matched[_signature(run, {"metric_logging."}, pooled_keys)].append((run, found))
+    matches = [
+        Match(arms=[arm for arm, _ in group], baselines=[base for _, base in group])
+        for group in matched.values()
+    ]
+    return matches, unmatched
+
+
+def read_pairs(arms: Sequence[Run], baselines: Sequence[Run]) -> Pairs:
+    """Pair the answers of aligned runs by example id and hash of the input tokens."""
+    arm, base = read_scored(arms), read_scored(baselines)
+    keys = ["run", "example_id"]
+    columns = [*keys, "input_hash", "score", "text"]
+    same_example = arm.join(base.select(columns), on=keys, suffix="_baseline")
+    same_input = same_example.filter(pl.col("input_hash") == pl.col("input_hash_baseline"))
+    return Pairs(
+        frame=same_input,
+        different_inputs=len(same_example) - len(same_input),
+        unanswered=len(arm) + len(base) - 2 * len(same_example),
+    )
+
+
+def _signature(run: Run, ignored: set[str], pooled: set[str] = frozenset()) -> Signature:  # type: ignore[assignment]
+    """The settings of a run without some groups and keys."""
+    prefixes = tuple(ignored | {"metric_logging."})
+    return tuple(
+        sorted(
+            (key, shown_value(value))
+            for key, value in run.config.items()
+            if not key.startswith(prefixes) and f"{key}." not in prefixes and key not in pooled
+        )
+    )
+
+
+def _nearest(run: Run, baselines: Sequence[Run], ignored: set[str]) -> str:
+    """In what the run differs from the baseline that is most like it."""
+    own = dict(_signature(run, ignored))
+
+    def differences(other: Run) -> list[str]:
+        theirs = dict(_signature(other, ignored))
+        names = {**own, **theirs}
+        return [key for key in names if own.get(key) != theirs.get(key)]
+
+    closest = min(baselines, key=lambda other: len(differences(other)))
+    theirs = dict(_signature(closest, ignored))
+    shown = [
+        f"{key}={own.get(key, 'null')}, not {theirs.get(key, 'null')}"
+        for key in differences(closest)[:3]
+    ]
+    return f"the nearest baseline has other settings: {'; '.join(shown)}"
+
+
+def _spelled(conditions: Conditions) -> str:
+    return ",".join(f"{key}={','.join(values)}" for key, values in conditions.items())
