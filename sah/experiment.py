@@ -61,6 +61,7 @@ def run(experiment: Experiment, store: ResultStore) -> dict[str, Any]:
         "benchmark": experiment.benchmark.name,
         "subset": experiment.benchmark.subset,
         "protocol": experiment.protocol.name,
+        "cache_bytes_per_token": model.cache_bytes_per_token,
         **summarise(predictions, scores, load_seconds=load_seconds),
         "provenance": {
             **provenance(),

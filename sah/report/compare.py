@@ -120,7 +120,7 @@ def _comparison(match: Match, pairs: Pairs, task: str | None, settings: Settings
     verdict = _verdict(interval, settings.margin)
     needed = None
     if verdict == "undecided" and interval is not None:
-        needed = needed_examples(interval, len(frame), settings.margin, 1 - settings.level)
+        needed = needed_examples(sums, counts, settings.margin, settings.level)
     return Comparison(
         match=match,
         task=task,

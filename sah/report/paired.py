@@ -55,8 +55,8 @@ def bootstrap_interval(
 
     Tasks that share contexts are resampled together. Percentiles, expanded for small
     samples (Hesterberg, 2015, section 5.3). Where fewer than ten contexts of a stratum are
-    unlike the others, one that gains and one that loses everything are added (after Agresti & Min, 2005):
-    no flip among twenty contexts does not prove that there are none.
+    unlike the others, one that gains and one that loses everything are added (after
+    Agresti & Min, 2005): no flip among twenty contexts does not prove that there are none.
 
     Args:
         sums: differences by context and task, [C, T].
@@ -168,19 +168,22 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     ]
 
 
-def needed_examples(interval: Interval, n: int, margin: float, confidence: float = 0.95) -> int:
-    """Examples with which two arms that are equal would be found to lie within the margin.
+def needed_examples(sums: Matrix, counts: Matrix, margin: float, level: float = 0.05) -> int:
+    """Examples with which two equal arms would be found to lie within the margin.
 
-    In four of five tries, the spread being what it is here.
+    In four of five tries. The spread is that of the differences around 0, with one more
+    context that differs: where none was seen, the next may.
 
     Args:
-        interval: of the difference, from `n` examples.
-        n: examples behind it.
-        margin: in the units of the interval, above 0.
-        confidence: that of the interval.
+        sums: differences by context and task, [C, T].
+        counts: their numbers, [C, T].
+        margin: above 0.
+        level: of the two-sided interval that has to fit into the margin.
     """
-    half = (interval.high - interval.low) / 2
-    quantile = stats.norm.ppf((1 + confidence) / 2)
-    # Both sides of the margin can be missed: power 0.8 leaves 0.1 to each.
-    factor = (quantile + stats.norm.ppf(0.9)) / quantile
-    return math.ceil(n * float(half / margin * factor) ** 2)
+    tasks = counts.shape[1]
+    weight = 1 / (counts.sum(0) * tasks)
+    variance = float(((sums @ weight) ** 2).sum())
+    variance += float(((counts.sum(0) / (counts > 0).sum(0) * weight) ** 2).sum())
+    # Both sides of the margin can be missed: a power of 0.8 leaves 0.1 to each.
+    quantiles = float(stats.norm.ppf(1 - level / 2) + stats.norm.ppf(0.9))
+    return math.ceil(float(counts.sum()) * variance * (quantiles / margin) ** 2)

@@ -42,6 +42,7 @@ def summarise(
         "density": _mean(prediction.density for prediction in predictions),
         "output_error": _mean(prediction.output_error for prediction in predictions),
         "recall": _mean(prediction.recall for prediction in predictions),
+        "prompt_tokens": _mean(item.context_tokens + item.question_tokens for item in predictions),
         "truncated": sum(prediction.truncated for prediction in predictions),
         "timing": _timing(predictions, load_seconds),
     }
