@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from sah.report.collect import Run
 from sah.report.compare import CEILING, FLOOR, Comparison, Settings
 from sah.report.matching import Match
-from sah.report.overview import natural, warnings
+from sah.report.order import natural
+from sah.report.overview import warnings
 from sah.report.select import shown_value, value_of
 from sah.report.settings import METHOD, differing_keys, method_settings, short_names
 from sah.report.tables import Cell, Column, Table, label, number

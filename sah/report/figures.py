@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sah.report.collect import Run
-from sah.report.overview import natural
+from sah.report.order import natural
 from sah.report.series import (
     OUTPUT_ERROR,
     RECALL,
@@ -161,7 +161,7 @@ def layers(
     for axis, (title, group) in zip(axes, grouped.items(), strict=False):
         rows = [known[point.name + point.panel][metric].by_layer for point in group]
         deepest = max(max(row) for row in rows)
-        values = np.array([[row.get(n, np.nan) for n in range(deepest + 1)] for row in rows])
+        values = np.array([[row.get(n, np.nan) for n in range(int(deepest) + 1)] for row in rows])
         image = axis.imshow(
             values, aspect="auto", cmap="cividis", vmin=lowest, vmax=max(everything)
         )

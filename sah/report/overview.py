@@ -1,12 +1,12 @@
 """The table of `sah report`: one row an experiment, or one a group of them."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from sah.report.collect import Run
 from sah.report.examples import read_scored
+from sah.report.order import in_order, natural
 from sah.report.scores import (
     Estimate,
     group_estimate,
@@ -45,8 +45,8 @@ def run_table(runs: Sequence[Run], *, wide: bool = False) -> Table:
         *([] if gathered else of_method),
         *(["fingerprint"] if wide else []),
     ]
+    runs = in_order(runs)
     settings = dict(zip(runs, method_settings(runs, of_method), strict=True))
-    runs = sorted(runs, key=lambda run: _sort_key(run, shown, settings[run]))
     headers = short_names(shown)
     columns = [Column(name=key, header=headers[key], numeric=False) for key in shown]
     rows = [[_setting(value_of(run, key)) for key in shown] for run in runs]
@@ -77,24 +77,6 @@ def _caption(run: Run, common: Sequence[str]) -> str:
 
 def _setting(value: Any) -> Cell:
     return Cell(text="" if value is None else shown_value(value), value=value)
-
-
-def _sort_key(run: Run, keys: Sequence[str], settings: str) -> list[Any]:
-    """Dense first, numbers by their size."""
-    dense = run.attention != "dense"
-    values = [
-        (dense, run.attention) if key == "attention" else natural(value_of(run, key))
-        for key in keys
-    ]
-    return [*values, natural(settings)]
-
-
-def natural(value: Any) -> tuple[Any, ...]:
-    """A key that sorts 2 before 10, also inside a text, and what is missing first."""
-    if value is None:
-        return ()
-    parts = re.split(r"(\d+(?:\.\d+)?)", shown_value(value))
-    return tuple((float(part), "") if n % 2 else (0.0, part) for n, part in enumerate(parts))
 
 
 def group_table(runs: Sequence[Run], by: Sequence[str], *, wide: bool = False) -> Table:

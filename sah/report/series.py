@@ -7,7 +7,7 @@ import polars as pl
 
 from sah.report.collect import Run, measured
 from sah.report.examples import read_micro_metrics, read_scored
-from sah.report.overview import natural
+from sah.report.order import natural
 from sah.report.scores import Estimate, group_estimate, mean_of, run_estimate, task_interval
 from sah.report.select import shown_value, value_of
 from sah.report.settings import METHOD, differing_keys, method_settings, short_names
