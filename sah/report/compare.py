@@ -17,6 +17,9 @@ from sah.report.paired import (
     sign_test,
 )
 
+# Matches whose answers are read at once.
+_BATCH = 256
+
 Verdict = Literal["within", "worse", "better", "undecided"]
 
 FLOOR, CEILING = 0.05, 0.98
@@ -84,8 +87,13 @@ def compare(
         The comparisons, and the matches that cannot be compared, each with the reason.
     """
     compared, refused = [], []
-    for match in matches:
-        pairs = read_pairs(match.arms, match.baselines)
+    batches = (matches[start : start + _BATCH] for start in range(0, len(matches), _BATCH))
+    paired = (
+        (one, pairs)
+        for batch in batches
+        for one, pairs in zip(batch, read_pairs(batch), strict=True)
+    )
+    for match, pairs in paired:
         if pairs.frame.is_empty():
             refused.append((match, _refusal(pairs)))
             continue
@@ -105,10 +113,12 @@ def compare(
 
 def _comparison(match: Match, pairs: Pairs, task: str | None, settings: Settings) -> Comparison:
     frame = pairs.frame if task is None else pairs.frame.filter(pl.col("task") == task)
-    differences = frame["score"] - frame["score_baseline"]
-    sums, counts = cluster_sums(
-        differences.to_list(), frame["context"].to_list(), frame["task"].to_list()
-    )
+    scores, base_scores = frame["score"].to_numpy(), frame["score_baseline"].to_numpy()
+    differences = scores - base_scores
+    contexts, tasks = frame["context"].to_list(), frame["task"].to_list()
+    sums, counts = cluster_sums(differences, contexts, tasks)
+    base_score = mean_difference(*cluster_sums(base_scores, contexts, tasks))
+    mean = mean_difference(sums, counts)
     interval = bootstrap_interval(
         sums,
         counts,
@@ -116,7 +126,6 @@ def _comparison(match: Match, pairs: Pairs, task: str | None, settings: Settings
         resamples=settings.resamples,
         confidence=1 - settings.level,
     )
-    by_task = frame.group_by("task").agg(pl.col("score", "score_baseline").mean())
     verdict = _verdict(interval, settings.margin)
     needed = None
     if verdict == "undecided" and interval is not None:
@@ -127,9 +136,9 @@ def _comparison(match: Match, pairs: Pairs, task: str | None, settings: Settings
         pairs=len(frame),
         different_inputs=pairs.different_inputs,
         unanswered=pairs.unanswered,
-        baseline_score=float(by_task["score_baseline"].mean()),  # type: ignore[arg-type]
-        score=float(by_task["score"].mean()),  # type: ignore[arg-type]
-        difference=mean_difference(sums, counts),
+        baseline_score=base_score,
+        score=base_score + mean,
+        difference=mean,
         interval=interval,
         p_value=sign_test(sums),
         adjusted_p_value=None,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from scipy import stats
 
@@ -35,12 +36,18 @@ def score_interval(
     spread = mean * (1 - mean)
     # stderr² of a binary score is p(1-p) / (n-1).
     size = spread / stderr**2 + 1 if stderr > 0 else float(contexts)
-    quantile = float(stats.t.ppf((1 + confidence) / 2, contexts - 1))
+    quantile = student_quantile(confidence, contexts - 1)
     centre = (mean + quantile**2 / (2 * size)) / (1 + quantile**2 / size)
     half = (
         quantile / (1 + quantile**2 / size) * math.sqrt(spread / size + quantile**2 / (4 * size**2))
     )
     return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))
+
+
+@cache
+def student_quantile(confidence: float, freedom: int) -> float:
+    """Half the width of a two-sided interval, in standard errors."""
+    return float(stats.t.ppf((1 + confidence) / 2, freedom))
 
 
 def mean_interval(means: Sequence[float], intervals: Sequence[Interval | None]) -> Interval | None:

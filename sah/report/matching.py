@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import polars as pl
@@ -98,23 +99,53 @@ def match(
     return matches, unmatched
 
 
-def read_pairs(arms: Sequence[Run], baselines: Sequence[Run]) -> Pairs:
-    """Pair the answers of aligned runs by example id and hash of the input tokens."""
-    arm, base = read_scored(arms), read_scored(baselines)
-    keys = ["run", "example_id"]
-    columns = [*keys, "input_hash", "score", "text"]
-    same_example = arm.join(base.select(columns), on=keys, suffix="_baseline")
-    same_input = same_example.filter(pl.col("input_hash") == pl.col("input_hash_baseline"))
-    return Pairs(
-        frame=same_input,
-        different_inputs=len(same_example) - len(same_input),
-        unanswered=len(arm) + len(base) - 2 * len(same_example),
+def read_pairs(matches: Sequence[Match]) -> list[Pairs]:
+    """Pair the answers of each match by example id and hash of the input tokens."""
+    runs = list(dict.fromkeys(run for one in matches for run in (*one.arms, *one.baselines)))
+    number = {run: position for position, run in enumerate(runs)}
+    scored = read_scored(runs)
+    linked = [
+        (position, number[arm], number[baseline])
+        for position, one in enumerate(matches)
+        for arm, baseline in zip(one.arms, one.baselines, strict=True)
+    ]
+    schema = {"match": pl.Int32, "run": pl.Int32, "run_baseline": pl.Int32}
+    links = pl.DataFrame(linked, schema=schema, orient="row")
+    arms = links.join(scored, on="run", maintain_order="left_right")
+    baselines = scored.select(
+        "example_id",
+        run_baseline="run",
+        input_hash_baseline="input_hash",
+        score_baseline="score",
     )
+    common = arms.join(baselines, on=["run_baseline", "example_id"], maintain_order="left")
+    same = common.filter(pl.col("input_hash") == pl.col("input_hash_baseline"))
+    answered = _numbers(arms)
+    of_baseline = _numbers(links.join(baselines, on="run_baseline"))
+    shared, paired = _numbers(common), _numbers(same)
+    frames = same.partition_by("match", as_dict=True)
+    return [
+        Pairs(
+            frame=frames.get((position,), same.clear()),
+            different_inputs=shared.get(position, 0) - paired.get(position, 0),
+            unanswered=answered.get(position, 0)
+            + of_baseline.get(position, 0)
+            - 2 * shared.get(position, 0),
+        )
+        for position in range(len(matches))
+    ]
 
 
-def _signature(run: Run, ignored: set[str], pooled: set[str] = frozenset()) -> Signature:  # type: ignore[assignment]
+def _numbers(frame: pl.DataFrame) -> dict[int, int]:
+    """Rows of each match."""
+    return dict(frame.group_by("match").len().iter_rows())
+
+
+def _signature(
+    run: Run, ignored: AbstractSet[str], pooled: AbstractSet[str] = frozenset()
+) -> Signature:
     """The settings of a run without some groups and keys."""
-    prefixes = tuple(ignored | {"metric_logging."})
+    prefixes = (*ignored, "metric_logging.")
     return tuple(
         sorted(
             (key, shown_value(value))

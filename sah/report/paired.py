@@ -12,9 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
-from sah.report.intervals import Interval
+from sah.report.intervals import Interval, student_quantile
 from sah.seeding import derive
 
 _FEW_DIFFERING = 10
@@ -26,7 +26,7 @@ Matrix = NDArray[np.float64]
 
 
 def cluster_sums(
-    differences: Sequence[float], contexts: Sequence[str], tasks: Sequence[str]
+    differences: Sequence[float] | Matrix, contexts: Sequence[str], tasks: Sequence[str]
 ) -> tuple[Matrix, Matrix]:
     """Sum and number of the differences of each context in each task, both [C, T]."""
     _, context = np.unique(np.asarray(contexts), return_inverse=True)
@@ -134,8 +134,8 @@ def _drawn(contexts: int, resamples: int, seed: int) -> Matrix:
 def _expanded(confidence: float, contexts: int, strata: int) -> tuple[float, float]:
     """The two quantiles to take for an interval as wide as Student's."""
     freedom = max(1, contexts - strata)
-    quantile = stats.t.ppf((1 + confidence) / 2, freedom)
-    tail = float(stats.norm.cdf(-math.sqrt(contexts / freedom) * quantile))
+    quantile = student_quantile(confidence, freedom)
+    tail = float(special.ndtr(-math.sqrt(contexts / freedom) * quantile))
     return tail, 1 - tail
 
 
