@@ -60,6 +60,7 @@ def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """
     from sah.configuration import Experiment
     from sah.experiment import run
+    from sah.tracking import track
 
     experiment = Experiment.from_config(config)
     # A requeued job goes on with what its own last start answered, afresh or not.
@@ -72,7 +73,9 @@ def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
             return results
         for attempt in range(int(config.retries) + 1):
             try:
-                return run(experiment, store)
+                results = run(experiment, store)
+                track(config, results, store.directory)
+                return results
             except Busy:
                 # The directory belongs to somebody else now.
                 raise

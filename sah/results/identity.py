@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 # What cannot change the files of an experiment.
 _NOT_IDENTITY = frozenset(
-    {"hydra", "output_root", "resume", "timeout_minutes", "retries", "objective"}
+    {"hydra", "output_root", "resume", "timeout_minutes", "retries", "objective", "tracker"}
 )
 
 # In these mappings the order of the keys means something.
