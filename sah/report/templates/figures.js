@@ -91,7 +91,7 @@ function layerFigure(panel, runs, metric, label) {
   });
   const made = layout(panel, "layer", "");
   made.height = Math.max(220, 110 + 22 * known.length);
-  made.margin.l = 190;
+  made.margin.l = Math.min(190, 0.36 * window.innerWidth);
   made.yaxis.autorange = "reversed";
   made.yaxis.tickvals = known.map((_, number) => number);
   made.yaxis.ticktext = known.map((run) => plain(rowName(run, known)));
@@ -151,7 +151,7 @@ function taskFigures(runs) {
     };
     const made = layout(title, "score × 100", "");
     made.height = Math.max(220, 110 + 22 * rows.length);
-    made.margin.l = 190;
+    made.margin.l = Math.min(190, 0.36 * window.innerWidth);
     made.xaxis.range = [-4, 104];
     made.yaxis.autorange = "reversed";
     made.yaxis.tickvals = rows.map((_, number) => number);
