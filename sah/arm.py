@@ -1,79 +1,258 @@
 """One attention configuration at work in one output directory."""
 
-from collections.abc import Callable, Sequence
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from typing import Any
 
-from sah.attention import DenseAttention, SparseAttention
-from sah.attention.session import AttentionSession
-from sah.metric_logging import AttentionMetrics, MetricLogging
-from sah.metric_logging.metrics import OUTPUT_ERROR, RECALL
-from sah.models.generation import Generation
-from sah.models.language_model import LanguageModel, PrefilledContext
+from sah.attention.session import AttentionSession, Observer
+from sah.clock import Clock
+from sah.configuration import Experiment
+from sah.errors import ends_process
+from sah.forcing import Forced, LayerErrors, Reference
+from sah.logs import lines_of
+from sah.metric_logging import AttentionMetrics
+from sah.metric_logging.metrics import OUTPUT_ERROR, RECALL, DenseOutputs
+from sah.models.batch import BatchedQuestion, answer_batch
+from sah.models.generation import Sampler
+from sah.models.language_model import Answer, LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
-from sah.protocol import Protocol
+from sah.progress import Progress
 from sah.results import ResultStore
 from sah.results.store import MICRO_METRICS
 from sah.types import Example, Prediction
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """An example, ready to be asked."""
+
+    example: Example
+    prompt: EncodedPrompt
+    reference: Reference | None = None
+    """The dense answer that arms are to follow; None leaves them free."""
 
 
 class Arm:
     """Answers examples under its attention and stores each answer as it is given.
 
     Everything that could differ between two attentions lives here, so that several arms
-    can share one model and one prefill.
+    can share one model and one prefill: what one of them does, and how it ends, changes
+    nothing for the others.
     """
 
     def __init__(
         self,
-        attention: DenseAttention | SparseAttention,
-        metric_logging: MetricLogging,
+        experiment: Experiment,
         store: ResultStore,
         *,
-        seed: int,
-        generation: Generation,
-        protocol: Protocol,
+        ended: Callable[["Arm"], None] = lambda arm: None,
     ) -> None:
+        """Make an arm of an experiment.
+
+        Args:
+            experiment: loads nothing yet.
+            store: claimed, with what is answered already.
+            ended: called once, when the arm has its results or its error.
+        """
+        self.experiment = experiment
         self.store = store
-        self.seed = seed
-        self.generation = generation
-        self.protocol = protocol
-        self.metrics = metric_logging.logger(
-            store.path(MICRO_METRICS), seed=seed, records_logged=store.micro_metric_records
+        self._ended = ended
+        self.clock = Clock(experiment.timeout_minutes)
+        self.results: dict[str, Any] | None = None
+        self.error: Exception | None = None
+        """What ended this arm before its results."""
+        self.metrics = experiment.metric_logging.logger(
+            store.path(MICRO_METRICS),
+            seed=experiment.seed,
+            records_logged=store.micro_metric_records,
         )
-        observers = (AttentionMetrics(self.metrics),) if metric_logging.enabled_metrics else ()
-        self.session = AttentionSession(attention, seed=seed, observers=observers)
+        self._observer = AttentionMetrics(self.metrics)
+        self._layer_errors = LayerErrors()
+        observers: list[Observer] = []
+        if experiment.metric_logging.enabled_metrics:
+            observers.append(self._observer)
+        if experiment.protocol.answer == "forced":
+            observers.append(self._layer_errors)
+        self.session = AttentionSession(
+            experiment.sparse_attention, seed=experiment.seed, observers=tuple(observers)
+        )
+        self._progress: Progress | None = None
+        self._open = ExitStack()
+        self._open.callback(self.metrics.close)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the arm has its results or its error."""
+        return self.results is not None or self.error is not None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Work of this arm: what fails inside the with block ends this arm and no other."""
+        with lines_of(self.store.directory), self.clock.running():
+            try:
+                yield
+            except Exception as error:
+                if ends_process(error):
+                    raise
+                self.fail(error)
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """End with results."""
+        self.results = results
+        self.close()
+        self._ended(self)
+
+    def fail(self, error: Exception) -> None:
+        """End without results; what was answered stays."""
+        self.error = error
+        # What the failed calls held on the GPU goes; the lines of the traceback stay.
+        traceback.clear_frames(error.__traceback__)
+        self.session.end_context()
+        self.close()
+        self._ended(self)
+
+    def close(self) -> None:
+        """Write what waits to be written, and take the bar from the screen."""
+        self._open.close()
+
+    def begin(self, examples: Sequence[Example], *, bar: bool) -> None:
+        """Take in what there is to do.
+
+        Args:
+            examples: all of the experiment's.
+            bar: whether a terminal shows how far it is; for one arm at a time.
+
+        Raises:
+            DamagedResults: if something else was answered in the arm's directory.
+        """
+        self.store.check_examples([example.id for example in examples])
+        answered = [example for example in examples if example.id in self.store.predictions]
+        _log_what_is_left(examples, {example.id for example in self.pending(examples)})
+        before = self.experiment.benchmark.score(
+            answered, [self.store.predictions[example.id] for example in answered]
+        )
+        scores = [score.score for score in before]
+        self._progress = self._open.enter_context(Progress(len(examples), scores=scores, bar=bar))
 
     def pending(self, examples: Sequence[Example]) -> list[Example]:
         """The examples that are not answered yet."""
         return [example for example in examples if example.id not in self.store.predictions]
 
-    def begin_context(self, context: PrefilledContext) -> None:
-        """Start on another context."""
-        self.session.begin_context(context.length)
-
-    def answer(
+    def answer_context(
         self,
         model: LanguageModel,
         context: PrefilledContext,
-        example: Example,
-        prompt: EncodedPrompt,
+        asked: Sequence[Question],
         *,
-        prefill_seconds: float | None,
-        between_tokens: Callable[[], None],
-    ) -> Prediction:
-        """Answer one example from its prefilled context and store the answer."""
+        prefill_is_shared: bool,
+        dense_outputs: DenseOutputs | None,
+    ) -> None:
+        """Answer the questions of one context, and leave it as it was found.
+
+        Args:
+            model: the model that prefilled the context.
+            context: shared with other arms, one after the other.
+            asked: the questions that this arm has not answered yet, at least one.
+            prefill_is_shared: whether another arm needed this prefill before.
+            dense_outputs: of this context, shared with other arms; None if there are none.
+        """
+        self.session.begin_context(context.length)
+        self._observer.dense_outputs = dense_outputs
+        try:
+            prefill_seconds: float | None = context.seconds
+            size = self.experiment.generation.batch_questions or 1
+            for start in range(0, len(asked), size):
+                batch = asked[start : start + size]
+                answer = self._answer_one if len(batch) == 1 else self._answer_together
+                for question, prediction in zip(batch, answer(model, context, batch), strict=True):
+                    saved = prefill_seconds if prefill_is_shared else None
+                    self._store(
+                        question.example,
+                        replace(
+                            prediction,
+                            prefill_seconds=prefill_seconds,
+                            prefill_seconds_saved=saved,
+                        ),
+                    )
+                    prefill_seconds = None
+        finally:
+            # One index at a time: the next arm builds its own.
+            self.session.end_context()
+            self._observer.dense_outputs = None
+
+    def _answer_one(
+        self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
+    ) -> list[Prediction]:
+        (question,) = batch
+        example = question.example
+        forced = None if question.reference is None else Forced(question.reference)
+        self._layer_errors.begin_example()
         self.session.begin_example(example.id)
         self.metrics.begin_example(example.id)
         with self.metrics.as_current():
             answer = model.answer(
                 context,
-                prompt.question_ids,
+                question.prompt.question_ids,
                 session=self.session,
-                sampler=self.generation.sampler(self.seed, example.id, model.device),
-                max_new_tokens=self.generation.token_limit(example.max_new_tokens),
-                dense_question=self.protocol.question == "dense",
-                between_tokens=between_tokens,
+                sampler=forced or self._sampler(example, model),
+                max_new_tokens=self.experiment.generation.token_limit(example.max_new_tokens),
+                dense_question=self.experiment.protocol.question == "dense",
+                between_tokens=self.clock.check,
             )
-        prediction = Prediction(
+        prediction = self._prediction(model, question, answer, self.session.density())
+        if forced is None:
+            return [prediction]
+        measured = forced.measured() | self._layer_errors.measured()
+        return [replace(prediction, forced=measured)]
+
+    def _answer_together(
+        self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
+    ) -> list[Prediction]:
+        """Decode in one batch; each question has a session and micro metrics of its own."""
+        records = [self.metrics.begin_example(question.example.id) for question in batch]
+        decoding = [
+            BatchedQuestion(
+                example_id=question.example.id,
+                question_ids=question.prompt.question_ids,
+                session=self.session.fork(),
+                sampler=self._sampler(question.example, model),
+                max_new_tokens=self.experiment.generation.token_limit(
+                    question.example.max_new_tokens
+                ),
+                begin_turn=partial(self.metrics.resume_example, records_of_one),
+            )
+            for question, records_of_one in zip(batch, records, strict=True)
+        ]
+        with self.metrics.as_current():
+            answers = answer_batch(
+                model,
+                context,
+                decoding,
+                dense_question=self.experiment.protocol.question == "dense",
+                between_tokens=self.clock.check,
+            )
+        predictions = []
+        for question, answer, row in zip(batch, answers, decoding, strict=True):
+            row.begin_turn()
+            predictions.append(self._prediction(model, question, answer, row.session.density()))
+        return predictions
+
+    def _sampler(self, example: Example, model: LanguageModel) -> Sampler:
+        seed = self.experiment.seed
+        return self.experiment.generation.sampler(seed, example.id, model.device)
+
+    def _prediction(
+        self, model: LanguageModel, question: Question, answer: Answer, density: float | None
+    ) -> Prediction:
+        example, prompt = question.example, question.prompt
+        return Prediction(
             example_id=example.id,
             task=example.task,
             text=model.prompts.decode(answer.token_ids),
@@ -83,15 +262,31 @@ class Arm:
             context_tokens=len(prompt.context_ids),
             question_tokens=len(prompt.question_ids),
             new_tokens=answer.steps,
-            prefill_seconds=prefill_seconds,
+            prefill_seconds=None,
             decode_seconds=answer.seconds,
-            density=self.session.density(),
+            density=density,
+            index_bytes=self.session.index_bytes(),
             truncated=prompt.truncated,
             output_error=self.metrics.example_mean(OUTPUT_ERROR),
             recall=self.metrics.example_mean(RECALL),
         )
+
+    def _store(self, example: Example, prediction: Prediction) -> None:
         # Metrics first: records without an answer are dropped on resume, an answer whose
         # records are missing could not be told from one that had none.
         self.metrics.flush()
         self.store.append(prediction)
-        return prediction
+        (score,) = self.experiment.benchmark.score([example], [prediction])
+        if self._progress is not None:
+            self._progress.advance(score.score)
+
+
+def _log_what_is_left(examples: Sequence[Example], waiting: set[str]) -> None:
+    for task, group in groupby(examples, key=lambda example: example.task):
+        of_task = list(group)
+        left = sum(example.id in waiting for example in of_task)
+        if left < len(of_task):
+            logger.info(
+                "%s: %d of %d examples already answered, %d to go",
+                *(task, len(of_task) - left, len(of_task), left),
+            )

@@ -95,9 +95,41 @@ def _doctor(arguments: list[str]) -> None:
     main(arguments)
 
 
+def _calibrate(arguments: list[str]) -> None:
+    """Fit a method to a model: sah calibrate METHOD model=NAME [KEY=VALUE ...]."""
+    _make_file("calibrate", arguments)
+
+
+def _convert(arguments: list[str]) -> None:
+    """Convert published weights: sah convert METHOD FILE model=NAME [output=FILE]."""
+    _make_file("convert", arguments)
+
+
+def _make_file(command: str, arguments: list[str]) -> None:
+    usage = str(SUBCOMMANDS[command].__doc__)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.exit(usage)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("sah").setLevel(logging.INFO)
+    from sah.calibration import command as commands
+    from sah.progress import quiet_libraries
+
+    quiet_libraries()
+    method, *rest = arguments
+    try:
+        if command == "calibrate":
+            commands.calibrate(method, rest)
+        else:
+            commands.convert(method, rest)
+    except SahError as error:
+        sys.exit(str(error))
+
+
 SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {
     "benchmarks": _benchmarks,
+    "calibrate": _calibrate,
     "compare": _compare,
+    "convert": _convert,
     "doctor": _doctor,
     "report": _report,
     "status": _status,

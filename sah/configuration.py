@@ -55,6 +55,11 @@ class Experiment:
         if timeout is not None and not (is_number and timeout > 0):
             raise ValueError(f"timeout_minutes must be positive or null, got {timeout!r}")
 
+        if self.generation.batch_questions is not None and self.protocol.answer == "forced":
+            raise ValueError(
+                f"generation.batch_questions={self.generation.batch_questions} decodes free "
+                f"answers; protocol={self.protocol.name} compares token by token: leave it null"
+            )
         context_tokens = getattr(self.benchmark, "context_tokens", None)
         if context_tokens is not None:
             require_context(context_tokens, self.model.known_max_tokens())
@@ -79,6 +84,19 @@ class Experiment:
             )
         except (TypeError, ValueError) as error:
             raise ConfigurationError(str(error)) from error
+
+
+def check_bundling(bundle: Any, bundle_max: Any) -> None:
+    """Check how cells of a sweep are to be put together.
+
+    Raises:
+        ConfigurationError: naming the value and what it may be.
+    """
+    if bundle not in ("attention", "none"):
+        raise ConfigurationError(f"bundle must be attention or none, got {bundle!r}")
+    is_number = isinstance(bundle_max, int) and not isinstance(bundle_max, bool)
+    if bundle_max is not None and not (is_number and bundle_max >= 1):
+        raise ConfigurationError(f"bundle_max must be at least 1 or null, got {bundle_max!r}")
 
 
 def _build(config: DictConfig, name: str) -> Any:

@@ -119,6 +119,16 @@ _BY_MESSAGE = (
 )
 
 
+def ends_process(error: BaseException) -> bool:
+    """Whether an exception is about the process, and not about what it was doing.
+
+    submitit raises one in the middle of the work when SLURM wants a job back and does not
+    take it into the queue again; the others are no `Exception`.
+    """
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    return not isinstance(error, Exception) or "submitit.core.utils.UncompletedJobError" in names
+
+
 def category(error: BaseException) -> str:
     """File an exception under one of CATEGORIES, by its type first.
 

@@ -1,18 +1,20 @@
-"""The story of an experiment: examples, prefill, answer, score, finish."""
+"""The story of an experiment: examples, prefill, answer under each arm, score, finish."""
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any
 
-from sah.arm import Arm
-from sah.configuration import Experiment
-from sah.errors import DatasetError, ExperimentTimeout
-from sah.models.language_model import LanguageModel
-from sah.progress import Progress
-from sah.results import ResultStore
+from sah.arm import Arm, Question
+from sah.attention import DenseAttention
+from sah.attention.session import AttentionSession
+from sah.errors import DatasetError, ends_process
+from sah.forcing import Reference
+from sah.metric_logging.metrics import DenseOutputs
+from sah.models.language_model import LanguageModel, PrefilledContext
+from sah.models.prompts import EncodedPrompt
 from sah.results.examples import shown
 from sah.results.provenance import device_name, peak_memory_bytes, provenance
 from sah.results.summary import summarise
@@ -21,40 +23,130 @@ from sah.types import Example
 logger = logging.getLogger(__name__)
 
 
-def run(experiment: Experiment, store: ResultStore) -> dict[str, Any]:
-    """Answer what is not answered yet, score everything, and complete the results."""
+def run(arms: Sequence[Arm]) -> None:
+    """Answer what is not answered yet, score everything, and complete the results of each arm.
+
+    One arm, or several that differ in nothing but sparse attention and metric logging:
+    they share the model and, context by context, one prefill. Each ends with its
+    `results` or its `error`, whatever becomes of the others.
+    """
     started = datetime.now(UTC)
-    between_tokens = _deadline(experiment.timeout_minutes)
-    arm = Arm(
-        experiment.sparse_attention,
-        experiment.metric_logging,
-        store,
-        seed=experiment.seed,
-        generation=experiment.generation,
-        protocol=experiment.protocol,
-    )
-    load_started = time.perf_counter()
-    model = experiment.model.load()
-    load_seconds = time.perf_counter() - load_started
+    try:
+        with _together(arms):
+            load_started = time.perf_counter()
+            model = arms[0].experiment.model.load()
+            load_seconds = time.perf_counter() - load_started
+            examples = _examples(arms[0], model)
+        if not _at_work(arms):
+            return
+        for arm in arms:
+            with arm.alone():
+                arm.begin(examples, bar=len(arms) == 1)
+        saved_seconds = 0.0
+        for _, group in groupby(examples, key=lambda example: example.context):
+            saved_seconds += _answer_context(arms, model, list(group))
+        if saved_seconds:
+            logger.info(
+                "%d arms shared their prefills: %.1f s saved over separate runs",
+                *(len(arms), saved_seconds),
+            )
+        for arm in _at_work(arms):
+            with arm.alone():
+                _complete(arm, model, examples, started=started, load_seconds=load_seconds)
+    finally:
+        for arm in arms:
+            arm.close()
 
-    examples = _examples(experiment, model)
-    store.check_examples([example.id for example in examples])
-    pending = arm.pending(examples)
-    _log_what_is_left(examples, pending)
-    answered = [example for example in examples if example.id in store.predictions]
-    before = experiment.benchmark.score(
-        answered, [store.predictions[example.id] for example in answered]
-    )
-    with Progress(len(examples), scores=[score.score for score in before]) as progress:
-        try:
-            for _, group in groupby(pending, key=lambda example: example.context):
-                _answer_context(experiment, model, arm, list(group), between_tokens, progress)
-        finally:
-            arm.metrics.close()
 
-    predictions = [store.predictions[example.id] for example in examples]
+def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> float:
+    """Prefill one context for the arms that need it, and let each answer its questions.
+
+    Returns:
+        The seconds of prefill that separate runs would have taken more.
+    """
+    for arm in _with_questions(arms, examples):
+        with arm.alone():
+            arm.clock.check()
+    waiting = _with_questions(arms, examples)
+    if not waiting:
+        return 0.0
+    with _together(waiting):
+        pending = {example.id for arm in waiting for example in arm.pending(examples)}
+        asked = [example for example in examples if example.id in pending]
+        context, questions = _prefill(waiting[0], model, asked)
+    shared = DenseOutputs() if len(waiting) > 1 else None
+    answering = _at_work(waiting)
+    for number, arm in enumerate(answering):
+        with arm.alone():
+            arm.answer_context(
+                model,
+                context,
+                [questions[example.id] for example in arm.pending(examples)],
+                prefill_is_shared=number > 0,
+                dense_outputs=shared,
+            )
+    return context.seconds * (len(answering) - 1) if answering else 0.0
+
+
+def _prefill(
+    arm: Arm, model: LanguageModel, examples: Sequence[Example]
+) -> tuple[PrefilledContext, dict[str, Question]]:
+    """Prefill the context that the examples have in common; return questions by id too."""
+    prompts = {example.id: model.prompts.encode(example) for example in examples}
+    reserve_tokens = 0
+    for example in examples:
+        prompt = prompts[example.id]
+        new_tokens = arm.experiment.generation.token_limit(example.max_new_tokens)
+        model.prompts.check_length(example, prompt, new_tokens)
+        reserve_tokens = max(reserve_tokens, len(prompt.question_ids) + new_tokens)
+    context_ids = prompts[examples[0].id].context_ids
+    context = model.prefill(context_ids, reserve_tokens=reserve_tokens)
+    follow = arm.experiment.protocol.answer == "forced"
+    return context, {
+        example.id: Question(
+            example=example,
+            prompt=prompts[example.id],
+            reference=_reference(arm, model, context, example, prompts[example.id])
+            if follow
+            else None,
+        )
+        for example in examples
+    }
+
+
+def _reference(
+    arm: Arm,
+    model: LanguageModel,
+    context: PrefilledContext,
+    example: Example,
+    prompt: EncodedPrompt,
+) -> Reference:
+    """The answer under dense attention, computed once for all arms, the dense one included."""
+    generation, seed = arm.experiment.generation, arm.experiment.seed
+    reference = Reference(generation.sampler(seed, example.id, model.device))
+    model.answer(
+        context,
+        prompt.question_ids,
+        session=AttentionSession(DenseAttention(), seed=seed),
+        sampler=reference,
+        max_new_tokens=generation.token_limit(example.max_new_tokens),
+    )
+    return reference
+
+
+def _complete(
+    arm: Arm,
+    model: LanguageModel,
+    examples: Sequence[Example],
+    *,
+    started: datetime,
+    load_seconds: float,
+) -> None:
+    """Score an arm's answers and write its results."""
+    experiment = arm.experiment
+    predictions = [arm.store.predictions[example.id] for example in examples]
     scores = experiment.benchmark.score(examples, predictions)
-    store.write_examples([shown(example) for example in examples])
+    arm.store.write_examples([shown(example) for example in examples])
     results = {
         "model": experiment.model.name,
         "attention": experiment.sparse_attention.name,
@@ -72,82 +164,44 @@ def run(experiment: Experiment, store: ResultStore) -> dict[str, Any]:
             "finished": datetime.now(UTC).isoformat(),
         },
     }
-    return store.complete(results, scores)
+    arm.finish(arm.store.complete(results, scores))
 
 
-def _answer_context(
-    experiment: Experiment,
-    model: LanguageModel,
-    arm: Arm,
-    examples: list[Example],
-    between_tokens: Callable[[], None],
-    progress: Progress,
-) -> None:
-    """Prefill one context and answer its questions."""
-    between_tokens()
-    prompts = [model.prompts.encode(example) for example in examples]
-    new_tokens = [arm.generation.token_limit(example.max_new_tokens) for example in examples]
-    for example, prompt, limit in zip(examples, prompts, new_tokens, strict=True):
-        model.prompts.check_length(example, prompt, limit)
-    longest = max(
-        len(prompt.question_ids) + limit for prompt, limit in zip(prompts, new_tokens, strict=True)
-    )
-    context = model.prefill(prompts[0].context_ids, reserve_tokens=longest)
-    arm.begin_context(context)
-    prefill_seconds: float | None = context.seconds
-    for example, prompt in zip(examples, prompts, strict=True):
-        prediction = arm.answer(
-            model,
-            context,
-            example,
-            prompt,
-            prefill_seconds=prefill_seconds,
-            between_tokens=between_tokens,
-        )
-        prefill_seconds = None
-        (score,) = experiment.benchmark.score([example], [prediction])
-        progress.advance(score.score)
-
-
-def _examples(experiment: Experiment, model: LanguageModel) -> list[Example]:
-    examples = experiment.benchmark.examples(model.prompts, experiment.seed)
+def _examples(arm: Arm, model: LanguageModel) -> list[Example]:
+    benchmark = arm.experiment.benchmark
+    examples = benchmark.examples(model.prompts, arm.experiment.seed)
     if not examples:
         raise DatasetError(
-            f"benchmark {experiment.benchmark.name!r} has no example for "
-            f"subset={experiment.benchmark.subset!r} and limit={experiment.benchmark.limit!r}"
+            f"benchmark {benchmark.name!r} has no example for subset={benchmark.subset!r} and "
+            f"limit={benchmark.limit!r}"
         )
     ids = {example.id for example in examples}
     if len(ids) < len(examples):
         raise DatasetError(
-            f"benchmark {experiment.benchmark.name!r}: {len(examples)} examples have only "
-            f"{len(ids)} different ids"
+            f"benchmark {benchmark.name!r}: {len(examples)} examples have only {len(ids)} "
+            "different ids"
         )
     return examples
 
 
-def _log_what_is_left(examples: list[Example], pending: list[Example]) -> None:
-    waiting = {example.id for example in pending}
-    for task, group in groupby(examples, key=lambda example: example.task):
-        of_task = list(group)
-        left = sum(example.id in waiting for example in of_task)
-        if left < len(of_task):
-            logger.info(
-                "%s: %d of %d examples already answered, %d to go",
-                *(task, len(of_task) - left, len(of_task), left),
-            )
+@contextmanager
+def _together(arms: Sequence[Arm]) -> Iterator[None]:
+    """Work that several arms need: its time is the time of each, its failure too."""
+    with ExitStack() as clocks:
+        for arm in arms:
+            clocks.enter_context(arm.clock.running())
+        try:
+            yield
+        except Exception as error:
+            if ends_process(error):
+                raise
+            for arm in arms:
+                arm.fail(error)
 
 
-def _deadline(timeout_minutes: float | None) -> Callable[[], None]:
-    """A function that raises once the time is over; called between tokens."""
-    if timeout_minutes is None:
-        return lambda: None
-    end = time.monotonic() + 60 * timeout_minutes
+def _at_work(arms: Sequence[Arm]) -> list[Arm]:
+    return [arm for arm in arms if not arm.is_over]
 
-    def check() -> None:
-        if time.monotonic() > end:
-            raise ExperimentTimeout(
-                f"timeout_minutes={timeout_minutes} is over; what was answered is kept, run again "
-                "to go on (or raise timeout_minutes)"
-            )
 
-    return check
+def _with_questions(arms: Sequence[Arm], examples: Sequence[Example]) -> list[Arm]:
+    return [arm for arm in _at_work(arms) if arm.pending(examples)]

@@ -1,19 +1,24 @@
-"""One composed configuration, computed in its directory by this process."""
+"""Composed configurations, each computed in its directory by this process."""
 
 import functools
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sah.errors import CAN_HEAL, Busy, ConfigurationError, category
+from sah.errors import CAN_HEAL, Busy, ConfigurationError, SahError, category
+from sah.logs import log_file
 from sah.results.identity import directory, fingerprint
 from sah.results.store import ResultStore, read_results, require_writable
 from sah.signals import signals_interrupt
+
+if TYPE_CHECKING:
+    from sah.arm import Arm
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +46,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigurationError: naming the value, the limit and the way out.
     """
-    from sah.configuration import Experiment
+    from sah.configuration import Experiment, check_bundling
 
     chosen = {override.lstrip("+~").partition("=")[0] for override in overrides}
     if {"attention", "sparse_attention"} <= chosen:
@@ -49,6 +54,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
             "attention= and sparse_attention= are two names of one choice; give only one of them"
         )
     Experiment.from_config(config)
+    check_bundling(config.bundle, config.bundle_max)
     _require_writable_once(Path(str(config.output_root)))
 
 
@@ -58,35 +64,113 @@ def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     An error of any kind is written to error.json in the experiment's directory. One that
     can heal is tried again `retries` times; any other travels on.
     """
-    from sah.configuration import Experiment
-    from sah.experiment import run
-    from sah.tracking import track
+    (ending,) = compute_arms([(config, overrides)])
+    if ending.error is not None:
+        raise ending.error
+    assert ending.results is not None, "an arm ends with results or an error"
+    return ending.results
 
-    experiment = Experiment.from_config(config)
-    # A requeued job goes on with what its own last start answered, afresh or not.
-    resume = bool(config.resume) or os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
-    store = ResultStore(directory(config), fingerprint(config))
-    with signals_interrupt(), store.claimed(config, overrides, resume):
-        results = store.results()
-        if results is not None:
-            logger.info("already complete: %s", store.directory)
-            return results
-        for attempt in range(int(config.retries) + 1):
+
+def compute_arms(arms: Sequence[tuple[DictConfig, Sequence[str]]]) -> "list[Ending]":
+    """Compute experiments that differ in sparse attention and metric logging alone.
+
+    One model and one prefill per context serve all of them. Each has its directory, its
+    claim and its end to itself: what becomes of one changes nothing for the others.
+
+    Args:
+        arms: configurations with the overrides that were typed, at least one.
+
+    Returns:
+        What became of each, in order.
+    """
+    from sah.experiment import run
+
+    endings = [Ending(config, overrides) for config, overrides in arms]
+    with signals_interrupt(), ExitStack() as claims:
+        for ending in endings:
+            claims.callback(ending.release)
+            ending.claim()
+        while left := [ending for ending in endings if not ending.is_over]:
             try:
-                results = run(experiment, store)
-                track(config, results, store.directory)
-                return results
-            except Busy:
-                # The directory belongs to somebody else now.
-                raise
+                run([one.attempt() for one in left])
             except BaseException as error:
-                store.record_error(error)
-                if attempt == config.retries or category(error) not in CAN_HEAL:
-                    raise
-                logger.warning("%s: %s; trying again", category(error), error)
-            _free_memory()
-            store.load()
-        raise AssertionError("the last attempt returns or raises")
+                for ending in left:
+                    if not ending.is_over:
+                        ending.store.record_error(error)
+                raise
+    return endings
+
+
+class Ending:
+    """What becomes of one configuration: attempts, then results or an error."""
+
+    def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
+        from sah.configuration import Experiment
+
+        self.config = config
+        self.overrides = overrides
+        self.experiment = Experiment.from_config(config)
+        self.store = ResultStore(directory(config), fingerprint(config))
+        self.results: dict[str, Any] | None = None
+        self.error: Exception | None = None
+        self.is_over = False
+        self._retries_left = int(config.retries)
+        self._held = ExitStack()
+
+    def claim(self) -> None:
+        """Take the directory, unless it is taken or damaged: that is an end too."""
+        # A requeued job goes on with what its own last start answered, afresh or not.
+        restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+        resume = bool(self.config.resume) or restarted
+        try:
+            self._held.enter_context(self.store.claimed(self.config, self.overrides, resume))
+            self.results = self.store.results()
+        except SahError as error:
+            self.error = error
+        if self.results is not None:
+            logger.info("already complete: %s", self.store.directory)
+        if self.results is not None or self.error is not None:
+            self.release()
+        else:
+            self._held.enter_context(log_file(self.store.directory))
+
+    def attempt(self) -> "Arm":
+        """An arm that goes on where the last attempt ended."""
+        from sah.arm import Arm
+
+        self.store.load()
+        return Arm(self.experiment, self.store, ended=self.note)
+
+    def note(self, arm: "Arm") -> None:
+        """Take in how an attempt ended."""
+        self.results, self.error = arm.results, arm.error
+        if self.error is None:
+            self.release()
+            self._track()
+            return
+        kind = category(self.error)
+        # The directory belongs to somebody else now.
+        if isinstance(self.error, Busy):
+            self.release()
+            return
+        self.store.record_error(self.error)
+        if self._retries_left > 0 and kind in CAN_HEAL:
+            self._retries_left -= 1
+            logger.warning("%s: %s; trying again", kind, self.error)
+        else:
+            self.release()
+        _free_memory()
+
+    def _track(self) -> None:
+        from sah.tracking import track
+
+        assert self.results is not None
+        track(self.config, self.results, self.store.directory)
+
+    def release(self) -> None:
+        """Give the directory back, at once: an arm may end long before its job."""
+        self.is_over = True
+        self._held.close()
 
 
 @functools.cache

@@ -21,9 +21,10 @@ def objective(expression: str, results: Mapping[str, Any]) -> float:
         ConfigurationError: if the expression names what the results do not have, or what was
             not measured, or is no arithmetic.
     """
+    forced = {f"forced_{name}": value for name, value in (results.get("forced") or {}).items()}
     numbers = {
         name: value
-        for name, value in {**results, **results.get("timing", {})}.items()
+        for name, value in {**results, **results.get("timing", {}), **forced}.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
     try:

@@ -25,15 +25,15 @@ def quiet_libraries() -> None:
 class Progress:
     """Counts examples; shows how many are done, the score so far, and the time left."""
 
-    def __init__(self, total: int, *, scores: Sequence[float]) -> None:
-        """Begin with the scores of the examples that are answered already."""
+    def __init__(self, total: int, *, scores: Sequence[float], bar: bool = True) -> None:
+        """Begin with the scores of the examples that are answered already; `bar=False`: lines."""
         self.total = total
         self.done_before = len(scores)
         self._scores = list(scores)
         self._started = self._last_line = time.monotonic()
         self._bar: rich_progress.Progress | None = None
         console = Console(stderr=True)
-        if console.is_terminal:
+        if bar and console.is_terminal:
             self._bar = rich_progress.Progress(
                 rich_progress.BarColumn(bar_width=24),
                 rich_progress.MofNCompleteColumn(),

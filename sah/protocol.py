@@ -20,5 +20,10 @@ class Protocol:
     question: Literal["sparse", "dense"]
     """How the question, the template's turn and the answer prefix are computed."""
 
+    answer: Literal["free", "forced"] = "free"
+    """`forced`: every arm is given the tokens that dense attention answers, and its
+    distributions are compared with dense ones token by token. Its text, and so the
+    benchmark's own score, is that of the dense answer."""
+
     def __post_init__(self) -> None:
         check_types(self)

@@ -52,6 +52,12 @@ class Prediction:
     recall: float | None = None
     context_hash: str | None = None
     """Hash of the context's token ids: answers about one context are not independent."""
+    index_bytes: Mapping[str, float] = field(default_factory=dict)
+    """Memory of each masker's key index, in bytes per key and layer."""
+    forced: Mapping[str, Any] | None = None
+    """With protocol=forced, what sah.forcing.Forced measured; None if the answer was free."""
+    prefill_seconds_saved: float | None = None
+    """What this arm would have paid for the prefill, had not another arm of its job."""
 
 
 @dataclass(frozen=True, kw_only=True)

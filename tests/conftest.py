@@ -1,9 +1,10 @@
 """What all tests share: no network, shapes checked, a tiny model, and a way to call run.py."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,17 @@ ROOT = Path(__file__).resolve().parent.parent
 # Wrong shapes in annotations, or tensors that do not fit them, fail the test.
 install_import_hook(
     [
+        "sah.attention.index",
         "sah.attention.inputs",
         "sah.attention.mask",
         "sah.attention.budget",
         "sah.attention.compute",
+        # Those that annotate shapes; types of plain parameters are the maskers' own to check.
+        *(
+            f"sah.maskers.{path.stem}"
+            for path in (ROOT / "sah/maskers").glob("*.py")
+            if "jaxtyping" in path.read_text(encoding="utf-8")
+        ),
         "sah.metric_logging.metrics",
     ],
     "beartype.beartype",
@@ -40,6 +48,47 @@ def tiny() -> Any:
     from sah.models.tiny import TinyModel
 
     return TinyModel().load()
+
+
+@pytest.fixture(scope="session")
+def calibrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SAH_CACHE with a calibration of the tiny model for every method that needs one.
+
+    For up to 16 layers of it. Drawn at random, 40 bits for HashAttention so that a word is filled in part.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    home = tmp_path_factory.mktemp("cache")
+    generator = torch.Generator().manual_seed(0)
+    channels = {
+        f"model.layers.{layer}.self_attn.{kind}_proj": [
+            torch.randperm(16, generator=generator).tolist() for _ in range(heads)
+        ]
+        for layer in range(16)
+        for kind, heads in (("qk", 4), ("q", 4), ("k", 2))
+    }
+    networks = {}
+    for layer in range(16):
+        for kind in ("query", "key"):
+            for number, (inner, outer) in enumerate([(16, 12), (12, 40)]):
+                name = f"layers.{layer}.{kind}.{number}"
+                weight = torch.randn(4, inner, outer, generator=generator)
+                networks[f"{name}.weight"] = weight
+                networks[f"{name}.bias"] = torch.randn(4, outer, generator=generator)
+    for folder in ("double_sparsity", "hash_attention"):
+        (home / "calibration" / folder).mkdir(parents=True)
+    (home / "calibration/double_sparsity/tiny.json").write_text(json.dumps(channels))
+    save_file(networks, home / "calibration/hash_attention/tiny.safetensors")
+    return home
+
+
+@pytest.fixture(scope="module")
+def calibrated(calibrations: Path) -> Iterator[None]:
+    """Methods that need a calibration find one of the tiny model, while the module's tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAH_CACHE", str(calibrations))
+        yield
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ import orjson
 import pytest
 import torch
 
-from sah import experiment as experiment_module
+from sah import clock as clock_module
+from sah.arm import Arm
 from sah.benchmarks.mock import Mock
 from sah.configuration import Experiment
 from sah.errors import ConfigurationError, DamagedResults, DatasetError, ExperimentTimeout
 from sah.experiment import run as run_experiment
-from sah.job import compute
+from sah.job import check, compute
 from sah.models.language_model import LanguageModel
 from sah.models.tiny import TinyModel
 from sah.results import ResultStore, directory, fingerprint
@@ -80,7 +81,7 @@ def outcome(folder):
     metrics = folder / "micro_metrics.jsonl"
     return {
         "predictions": [
-            without(record, "prefill_seconds", "decode_seconds")
+            without(record, "prefill_seconds", "decode_seconds", "prefill_seconds_saved")
             for record in lines(folder / "predictions.jsonl")
         ],
         "scores": lines(folder / "scores.jsonl"),
@@ -227,6 +228,7 @@ RESUMED = [
     (MOCK, ("metric_logging=off", "attention=dense", "generation.temperature=0.8")),
     (RULER, ("metric_logging=full", "generation.temperature=0.8", "generation.max_new_tokens=6")),
     (RULER, ("metric_logging=default", "generation.max_new_tokens=6")),
+    (MOCK, ("metric_logging=full", "protocol=forced", "generation.temperature=0.8")),
 ]
 
 
@@ -313,8 +315,8 @@ def test_a_timeout_keeps_what_was_answered(start, configure, monkeypatch):
         real_append(store, prediction)
         clock.now += 25
 
-    timers = SimpleNamespace(monotonic=lambda: clock.now, perf_counter=lambda: 0.0)
-    monkeypatch.setattr(experiment_module, "time", timers)
+    timer = SimpleNamespace(monotonic=lambda: clock.now)
+    monkeypatch.setattr(clock_module, "time", timer)
     monkeypatch.setattr(ResultStore, "append", append)
     with pytest.raises(ExperimentTimeout, match="timeout_minutes=1 "):
         start(*MOCK, "timeout_minutes=1")
@@ -369,7 +371,10 @@ def run_changed(configure):
         experiment = dataclasses.replace(experiment, benchmark=Changed(**fields))
         store = ResultStore(directory(config), fingerprint(config))
         with store.claimed(config, [], True):
-            run_experiment(experiment, store)
+            arm = Arm(experiment, store)
+            run_experiment([arm])
+        if arm.error is not None:
+            raise arm.error
         return store.predictions
 
     return run
@@ -415,7 +420,7 @@ def test_a_benchmark_without_examples_is_an_error(run_changed):
 RUN_TWICE = """
 import random, sys
 import hydra, numpy, torch
-from sah.job import compute
+from sah.job import check, compute
 
 def states():
     numpy_state = numpy.random.get_state()
@@ -505,6 +510,7 @@ def test_construction_loads_nothing_and_writes_nothing(configure, calls, tmp_pat
         ("timeout_minutes=soon", "timeout_minutes must be positive or null, got 'soon'"),
         ("generation.temperature=-1", "temperature must be at least 0"),
         ("generation.top_k=5", "temperature 0"),
+        ("generation.batch_questions=1", "batch_questions must be at least 2, or null"),
         ("generation.max_new_tokens=0", "max_new_tokens must be at least 1"),
         ("+generation.beams=4", "beams"),
         ("model.layers=two", "model: .*layers must be int, got 'two'"),
@@ -520,3 +526,21 @@ def test_construction_loads_nothing_and_writes_nothing(configure, calls, tmp_pat
 def test_what_cannot_work_is_told_by_name_and_value(configure, override, message):
     with pytest.raises(ConfigurationError, match=message):
         Experiment.from_config(configure(*MOCK, override))
+
+
+def test_a_batch_cannot_be_forced(configure):
+    with pytest.raises(ConfigurationError, match="batch_questions=4 decodes free answers"):
+        Experiment.from_config(configure(*MOCK, "protocol=forced", "generation.batch_questions=4"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("bundle=model", "bundle must be attention or none, got 'model'"),
+        ("bundle_max=0", "bundle_max must be at least 1 or null, got 0"),
+        ("bundle_max=true", "bundle_max must be at least 1 or null, got True"),
+    ],
+)
+def test_bundling_is_checked_before_anything_runs(configure, override, message):
+    with pytest.raises(ConfigurationError, match=message):
+        check(configure(*MOCK, override), [])

@@ -23,11 +23,13 @@ def fail(monkeypatch):
         attempts: list[int] = []
         waiting = list(errors)
 
-        def run(experiment, store):
+        def run(arms):
+            (arm,) = arms
             attempts.append(len(attempts))
-            if waiting:
-                raise waiting.pop(0)
-            return store.complete({"score": 1.0}, [])
+            with arm.alone():
+                if waiting:
+                    raise waiting.pop(0)
+                arm.finish(arm.store.complete({"score": 1.0}, []))
 
         monkeypatch.setattr("sah.experiment.run", run)
         return attempts

@@ -55,11 +55,12 @@ ONLY = {
     "sah.errors": [],
     "sah.validation": ["beartype"],
     "sah.packages": [],
+    "sah.paths": [],
     "sah.attention": [
-        *("torch", "transformers", "jaxtyping", "sah.attention"),
-        *("sah.seeding", "sah.errors", "sah.types", "sah.validation"),
+        *("numpy", "torch", "transformers", "jaxtyping", "sah.attention"),
+        *("sah.seeding", "sah.errors", "sah.paths", "sah.types", "sah.validation"),
     ],
-    "sah.maskers": ["torch", "sah.attention"],
+    "sah.maskers": ["torch", "jaxtyping", "safetensors", "sah.attention"],
 }
 
 NEVER = {

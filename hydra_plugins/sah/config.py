@@ -1,5 +1,6 @@
 """What the configuration needs from Python: resolvers, and attention= for sparse_attention=."""
 
+import math
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -18,6 +19,18 @@ def _subdirectory(_root_: DictConfig) -> str:
     return str(directory(_root_).relative_to(str(_root_.output_root)))
 
 
+def _calibration(method: str, model: str) -> str:
+    from sah.attention.calibration import calibration_reference
+
+    return calibration_reference(method, model)
+
+
+def _product(*factors: float) -> float:
+    return math.prod(factors)
+
+
+OmegaConf.register_new_resolver("sah.calibration", _calibration, replace=True)
+OmegaConf.register_new_resolver("sah.product", _product, replace=True)
 OmegaConf.register_new_resolver("sah.directory", _directory, replace=True)
 OmegaConf.register_new_resolver("sah.subdirectory", _subdirectory, replace=True)
 

@@ -13,7 +13,8 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from omegaconf import open_dict
 
 if TYPE_CHECKING:
-    from sah.launching.job import CellJob
+    from sah.launching.bundles import Bundle
+    from sah.launching.job import BundleJob
     from sah.launching.plan import Cell
     from sah.launching.settings import LauncherSettings
 
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class _CellLauncher(BaseSubmititLauncher):
-    """What both have in common: settings, and making a job of a composed cell."""
+    """What both have in common: settings, and making a job of composed cells."""
 
     def settings(self) -> "LauncherSettings":
         """The configuration of the launcher, checked."""
@@ -56,19 +57,28 @@ class _CellLauncher(BaseSubmititLauncher):
     ) -> bool:
         """Run cells to their end, or return True if they go on without this process."""
 
-    def _make_job(self, cell: "Cell") -> "CellJob":
-        from sah.launching.job import CellJob
+    def _make_job(self, bundle: "Bundle") -> "BundleJob":
+        from sah.launching.job import BundleJob
 
-        config = cell.config
-        with open_dict(config.hydra.job):
-            config.hydra.job.num = cell.number
-            config.hydra.job.id = str(cell.number)
-        return CellJob(
-            config=config,
+        configs = []
+        for cell in bundle.cells:
+            config = cell.config
+            with open_dict(config.hydra.job):
+                config.hydra.job.num = cell.number
+                config.hydra.job.id = str(cell.number)
+            configs.append(config)
+        return BundleJob(
+            configs=tuple(configs),
             hydra_context=self.hydra_context,
             task_function=self.task_function,
             singletons=Singleton.get_state(),
         )
+
+
+def _log_jobs(bundles: "Sequence[Bundle]", what: str, folder: Path) -> None:
+    arms = sum(len(bundle.cells) for bundle in bundles)
+    shared = "" if arms == len(bundles) else f" for {arms} experiments, which share prefills"
+    logger.info("%d jobs%s%s; logs in %s", len(bundles), shared, what, folder)
 
 
 class LocalLauncher(_CellLauncher):
@@ -79,18 +89,20 @@ class LocalLauncher(_CellLauncher):
     def _run(
         self, cells: "Sequence[Cell]", folder: Path, settings: "LauncherSettings", finished: int
     ) -> bool:
+        from sah.launching.bundles import bundle_cells
         from sah.launching.monitor import SweepMonitor
         from sah.launching.pool import find_slots, run_pool
 
-        places = find_slots(settings)
-        logger.info("%d jobs, %d at a time; logs in %s", len(cells), len(places), folder / "jobs")
+        places, jobs = find_slots(settings), folder / "jobs"
+        bundles = bundle_cells(cells, len(places))
+        _log_jobs(bundles, f", {len(places)} at a time", jobs)
         with SweepMonitor(cells, finished=finished) as monitor:
-            run_pool(cells, self._make_job, places, folder / "jobs", settings, monitor.look)
+            run_pool(bundles, self._make_job, places, jobs, settings, monitor.look)
         return False
 
 
 class SlurmLauncher(_CellLauncher):
-    """One SLURM job per cell, one GPU each; requeued and resumed when preempted."""
+    """One SLURM job per bundle, one GPU each; requeued and resumed when preempted."""
 
     _EXECUTOR = "slurm"
 
@@ -98,11 +110,13 @@ class SlurmLauncher(_CellLauncher):
         self, cells: "Sequence[Cell]", folder: Path, settings: "LauncherSettings", finished: int
     ) -> bool:
         from sah.launching import slurm
+        from sah.launching.bundles import bundle_cells
         from sah.launching.monitor import SweepMonitor
 
         name: Any = self.config.hydra.job.name
-        submitted = slurm.submit(cells, self._make_job, folder / "jobs", str(name), settings)
-        logger.info("%d jobs submitted; logs in %s", len(submitted), folder / "jobs")
+        bundles, jobs = bundle_cells(cells, slurm.free_places(settings)), folder / "jobs"
+        submitted = slurm.submit(bundles, self._make_job, jobs, str(name), settings)
+        _log_jobs(bundles, " submitted", jobs)
         if settings.detach:
             logger.info("detached; `sah status` tells how they do")
             return True

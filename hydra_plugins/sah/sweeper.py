@@ -6,8 +6,11 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Glob, Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
+
+_ATTENTION = ("attention", "sparse_attention")
 
 
 @dataclass
@@ -25,6 +28,20 @@ class SahSweeper(BasicSweeper):
     SweepLauncher does; it goes on with the next batch after a failure; and ends with one
     line for all failures, behind the summary that SweepLauncher shows.
     """
+
+    @staticmethod
+    def split_arguments(
+        overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        """Expand the sweep; `attention=glob(*)` means the presets, which `custom` is none of."""
+        composes_maskers = any("maskers" in override.get_key_element() for override in overrides)
+        for override in overrides:
+            value = override.value()
+            if isinstance(value, Glob) and override.key_or_group in _ATTENTION:
+                if not composes_maskers:
+                    value.exclude.append("custom")
+        split: list[list[list[str]]] = BasicSweeper.split_arguments(overrides, max_batch_size)
+        return split
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Leave it to SweepLauncher, which looks at every job before anything runs."""

@@ -4,9 +4,10 @@ A masker is any callable `(AttentionInputs, AttentionMask) -> AttentionMask`; se
 runs it inside a transformers model is in `sah.attention.session`.
 """
 
-from sah.attention.budget import Budget, select_top
+from sah.attention.budget import Budget, order_descending, select_top
 from sah.attention.compute import dense_attention, gathered_attention, weighted_attention
-from sah.attention.inputs import AttentionInputs, KeyIndex
+from sah.attention.index import EncodedKeys, KeyBuffer, KeyIndex
+from sah.attention.inputs import AttentionInputs
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, Masker, SparseAttention
 
@@ -15,11 +16,14 @@ __all__ = [
     "AttentionMask",
     "Budget",
     "DenseAttention",
+    "EncodedKeys",
+    "KeyBuffer",
     "KeyIndex",
     "Masker",
     "SparseAttention",
     "dense_attention",
     "gathered_attention",
+    "order_descending",
     "select_top",
     "weighted_attention",
 ]

@@ -5,6 +5,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -88,7 +89,58 @@ def select_top(
         budget: keys to select per query and head.
         budget_bound: no budget is larger than this.
     """
-    ranked = scores.masked_fill(~candidates, -torch.inf).topk(budget_bound, dim=-1)
+    scores = scores.masked_fill(~candidates, -torch.inf)
+    if scores.device.type == "cpu" and scores.dtype == torch.float32:
+        return _select_by_threshold(scores, candidates, budget)
+    ranked = scores.topk(budget_bound, dim=-1)
     rank = torch.arange(budget_bound, device=scores.device)
     kept = (rank < budget) & (ranked.values != -torch.inf)
     return torch.zeros_like(candidates).scatter_(-1, ranked.indices, kept)
+
+
+def _select_by_threshold(
+    scores: Float[Tensor, "B H Q K"],
+    candidates: Bool[Tensor, "B H Q K"],
+    budget: Int[Tensor, "#B #H #Q 1"],
+) -> Bool[Tensor, "B H Q K"]:
+    """Select as `select_top` does; of candidates that tie for the last places, the first ones."""
+    threshold = _thresholds(scores, budget)
+    selected = candidates & (scores >= threshold)
+    excess = selected.sum(-1, keepdim=True) - budget
+    if (excess > 0).any():
+        tied = candidates & (scores == threshold)
+        dropped = tied.flip(-1).cumsum(-1, dtype=torch.int32).flip(-1) <= excess
+        selected &= ~(tied & dropped)
+    return selected
+
+
+def _thresholds(
+    scores: Float[Tensor, "B H Q K"], budget: Int[Tensor, "#B #H #Q 1"]
+) -> Float[Tensor, "B H Q 1"]:
+    """The score of each query's last selected key, on the CPU.
+
+    NumPy's partition is ten times faster than torch's topk here (benchmarks/selection.py).
+    """
+    rows = scores.detach().numpy().reshape(-1, scores.shape[-1])
+    count = rows.shape[1]
+    budgets = budget.expand(*scores.shape[:3], 1).reshape(-1).clamp(max=count).tolist()
+    thresholds = np.full(len(budgets), np.inf, dtype=np.float32)
+    if len(set(budgets)) == 1 and budgets[0]:
+        place = count - budgets[0]
+        thresholds[:] = np.partition(rows, place, axis=-1)[:, place]
+    else:
+        for number, wanted in enumerate(budgets):
+            if wanted:
+                place = count - wanted
+                thresholds[number] = np.partition(rows[number], place)[place]
+    return torch.from_numpy(thresholds).view(*scores.shape[:3], 1)
+
+
+def order_descending(scores: Float[Tensor, "*rest N"]) -> Int[Tensor, "*rest N"]:
+    """Indices of the last dimension from the highest score to the lowest.
+
+    On the CPU by NumPy, for its speed; equal scores come in no particular order.
+    """
+    if scores.device.type == "cpu":
+        return torch.from_numpy(np.argsort(-scores.detach().numpy(), axis=-1))
+    return scores.argsort(dim=-1, descending=True)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sah.attention.inputs import AttentionInputs
+from sah.attention.inputs import BLOCK_KEYS, AttentionInputs
 from sah.attention.mask import AttentionMask
 
 
@@ -23,7 +23,7 @@ def dense_attention(inputs: AttentionInputs, mask: AttentionMask) -> Float[Tenso
     batch, heads, queries, keys = share.shape
     groups = inputs.key.shape[1]
     stacked = share.view(batch, groups, inputs.group_size * queries, keys)
-    output = stacked @ inputs.value.float()
+    output = _weighted_sum(stacked, inputs.value)
     return output.view(batch, heads, queries, -1).to(inputs.query.dtype)
 
 
@@ -73,6 +73,19 @@ def _softmax(
         return torch.softmax(scores, dim=-1).masked_fill(~selected, 0.0)
     sink = sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
     return torch.softmax(torch.cat([scores, sink], dim=-1), dim=-1)[..., :-1]
+
+
+def _weighted_sum(
+    share: Float[Tensor, "B G S K"], value: Float[Tensor, "B G K V"]
+) -> Float[Tensor, "B G S V"]:
+    """Sum values in float32, converting a block of them at a time."""
+    if value.dtype == torch.float32:
+        return share @ value
+    output = share.new_zeros(*share.shape[:3], value.shape[3])
+    for start in range(0, value.shape[2], BLOCK_KEYS):
+        block = slice(start, start + BLOCK_KEYS)
+        output += share[..., block] @ value[:, :, block].float()
+    return output
 
 
 def _gather_positions(

@@ -5,30 +5,17 @@
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol, TypeVar, cast, runtime_checkable
+from typing import cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from sah.attention.index import Index, KeyIndex
 from sah.seeding import derive
 
-
-@runtime_checkable
-class KeyIndex(Protocol):
-    """What a masker keeps about the keys of one layer, so as not to read them all again."""
-
-    length: int
-    """Keys indexed so far."""
-
-    def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
-        """Index the next N keys."""
-
-    def rewind(self, length: int) -> None:
-        """Forget every key from position `length` on."""
-
-
-Index = TypeVar("Index", bound=KeyIndex)
+# Half-precision keys and values are converted to float32 this many at a time.
+BLOCK_KEYS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +43,8 @@ class AttentionInputs:
     """Keys that belong to the context; later ones are rewound after the answer."""
     seed: int = 0
     """Derived from the run's seed, the example and the layer."""
+    index_seed: int = 0
+    """Derived from the run's seed and the layer: for indexes, which outlive the example."""
     indexes: dict[Hashable, KeyIndex] = field(default_factory=dict)
     """The layer's key indexes by masker; kept by the session between calls."""
 
@@ -65,19 +54,50 @@ class AttentionInputs:
         return self.query.shape[1] // self.key.shape[1]
 
     @cached_property
+    def dot_products(self) -> Float[Tensor, "B H Q K"]:
+        """q·k in float32, computed once; of invisible keys too."""
+        return self.dot(self.query, self.key)
+
+    @cached_property
     def scores(self) -> Float[Tensor, "B H Q K"]:
         """Exact attention logits in float32: q·k·scaling, soft-capped; computed once.
 
         Invisible keys have a score too; whoever reads this applies `visible`.
         """
-        batch, heads, queries, dim = self.query.shape
-        groups, keys = self.key.shape[1:3]
-        # The queries of a group are stacked, so that keys are not copied per query head.
-        stacked = self.query.float().reshape(batch, groups, self.group_size * queries, dim)
-        scores = stacked @ self.key.float().transpose(-1, -2) * self.scaling
+        scores = self.dot_products * self.scaling
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
-        return scores.view(batch, heads, queries, keys)
+        return scores
+
+    def dot(
+        self, query: Float[Tensor, "B H Q E"], key: Float[Tensor, "B G N E"]
+    ) -> Float[Tensor, "B H Q N"]:
+        """Dot products in float32 of each query with the keys, or stand-ins, of its group.
+
+        The queries of a group are stacked, so that keys are not copied per query head;
+        keys of another type are converted a block at a time, never all at once.
+        """
+        batch, heads, queries, dim = query.shape
+        groups, count = key.shape[1:3]
+        stacked = query.float().reshape(batch, groups, heads // groups * queries, dim)
+        if key.dtype == torch.float32:
+            products = stacked @ key.transpose(-1, -2)
+        else:
+            products = stacked.new_empty(*stacked.shape[:3], count)
+            for start in range(0, count, BLOCK_KEYS):
+                block = key[:, :, start : start + BLOCK_KEYS].float()
+                products[..., start : start + BLOCK_KEYS] = stacked @ block.transpose(-1, -2)
+        return products.view(batch, heads, queries, count)
+
+    def grouped(self, per_head: Shaped[Tensor, "B H Q *rest"]) -> Shaped[Tensor, "B G S *rest"]:
+        """Put the query heads of a group side by side: S = H / G · Q rows per key-value head."""
+        batch, groups = self.key.shape[:2]
+        return per_head.reshape(batch, groups, -1, *per_head.shape[3:])
+
+    def per_head(self, grouped: Shaped[Tensor, "B G S *rest"]) -> Shaped[Tensor, "B H Q *rest"]:
+        """Undo `grouped`."""
+        batch, heads, queries = self.query.shape[:3]
+        return grouped.reshape(batch, heads, queries, *grouped.shape[3:])
 
     @cached_property
     def visible_count(self) -> Int[Tensor, "B 1 Q 1"]:
@@ -122,10 +142,11 @@ class AttentionInputs:
 
         Built from the keys and values of the context when first asked for, appended to
         as the sequence grows; the session rewinds it to the context after an answer.
-        Equal owners share one index.
+        Without a context the first keys there are take its place, so that `build` never
+        gets nothing. Equal owners share one index.
         """
         if owner not in self.indexes:
-            length = self.context_length
+            length = self.context_length or self.key.shape[2]
             self.indexes[owner] = build(self.key[:, :, :length], self.value[:, :, :length])
         index = cast(Index, self.indexes[owner])
         if index.length < self.key.shape[2]:

@@ -15,7 +15,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from sah.attention.compute import dense_attention, weighted_attention
-from sah.attention.inputs import AttentionInputs, KeyIndex
+from sah.attention.index import KeyIndex
+from sah.attention.inputs import AttentionInputs
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, SparseAttention
 from sah.errors import ConfigurationError
@@ -55,23 +56,44 @@ class AttentionSession:
 
     def begin_context(self, length: int) -> None:
         """Start on another context of `length` keys: indexes of the last one are dropped."""
-        self._indexes.clear()
+        self.end_context()
         self._context_length = length
+
+    def end_context(self) -> None:
+        """Drop the indexes: the context's keys are with whoever prefilled it."""
+        self._indexes.clear()
 
     def begin_example(self, example_id: str) -> None:
         """Start on the next question of the context: indexes are rewound, density restarts."""
-        for indexes in self._indexes.values():
-            for index in indexes.values():
-                index.rewind(self._context_length)
+        for layer in self._indexes:
+            self.rewind(layer)
         self._example_id = example_id
         self._density_sum, self._queries = 0.0, 0
         self._calls = self._sparse_calls = 0
+
+    def rewind(self, layer: int) -> None:
+        """Let one layer's indexes forget what came after the context."""
+        indexes = self._indexes.get(layer, {})
+        if self._context_length == 0:
+            # They were built from the last question.
+            indexes.clear()
+        for index in indexes.values():
+            index.rewind(self._context_length)
+
+    def fork(self) -> "AttentionSession":
+        """A session for one more question of the same context, which shares the indexes.
+
+        Of a session and its forks one at a time may be at work on a layer, after `rewind`.
+        """
+        other = AttentionSession(self.attention, seed=self.seed, observers=self.observers)
+        other._indexes, other._context_length = self._indexes, self._context_length
+        return other
 
     def density(self) -> float | None:
         """Mean density of the example so far, over layers, heads and queries.
 
         None if the session computed nothing yet: an answer that ends at its first token, to a
-        question that was dense. Layers that `dense_layers` keeps dense count as 1;
+        question that was dense. Layers that the configuration keeps dense count as 1;
         sliding-window layers, which stay as the model has them, do not count.
 
         Raises:
@@ -84,38 +106,67 @@ class AttentionSession:
         if self._sparse_calls == 0:
             raise ConfigurationError(
                 f"sparse_attention {self.attention.name!r} had no layer to work on: all layers are "
-                "sliding-window layers or in dense_layers; use sparse_attention=dense"
+                "sliding-window layers or kept dense; use sparse_attention=dense"
             )
         return float(self._density_sum / self._queries)
+
+    def index_bytes(self) -> dict[str, float]:
+        """Memory of each masker's key index now, in bytes per key and layer that has one.
+
+        What does not grow with the keys (centroids, planes) is shared among them.
+        """
+        attention = self.attention
+        per_layer: dict[str, list[float]] = {}
+        for layer, indexes in self._indexes.items():
+            assert isinstance(attention, SparseAttention)
+            for name, masker in (attention.maskers_at(layer) or {}).items():
+                index = indexes.get(masker)
+                if index is not None and index.length:
+                    per_layer.setdefault(name, []).append(index.nbytes / index.length)
+        return {name: sum(values) / len(values) for name, values in per_layer.items()}
 
     @contextmanager
     def attached(self, model: PreTrainedModel) -> Iterator[None]:
         """Run the model's attention under this session; everything is restored on exit.
 
         Raises:
-            ConfigurationError: if dense_layers names a layer that the model has not.
+            ConfigurationError: if dense_layers or layers names one that the model has not.
         """
         if isinstance(self.attention, DenseAttention):
             yield
             return
         config = model.config.get_text_config(decoder=True)
-        beyond = [n for n in self.attention.dense_layers if n >= config.num_hidden_layers]
+        beyond = [n for n in self.attention.named_layers if n >= config.num_hidden_layers]
         if beyond:
             raise ConfigurationError(
-                f"dense_layers: {beyond} of a model whose layers are 0 to "
+                f"sparse_attention {self.attention.name!r} names the layers {beyond} (in "
+                "dense_layers or layers) of a model whose layers are 0 to "
                 f"{config.num_hidden_layers - 1}"
             )
-        name, before = next(_names), config._attn_implementation
-        AttentionInterface.register(name, self._forward)
-        AttentionMaskInterface.register(name, sdpa_mask)
-        config._attn_implementation = name
-        try:
+        with attention_replaced(model, self._forward, sdpa_mask):
             yield
-        finally:
-            config._attn_implementation = before
-            # transformers has `register` but nothing to take a registration back.
-            AttentionInterface._global_mapping.pop(name)
-            AttentionMaskInterface._global_mapping.pop(name)
+
+    def attend(
+        self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """What `attached` computes, for queries [B, H, Q, D] that are the last positions.
+
+        Returns:
+            [B, Q, H, D].
+
+        Raises:
+            ConfigurationError: for dense attention with what sdpa has not: soft-capped
+                scores, or sinks.
+        """
+        if isinstance(self.attention, SparseAttention):
+            return self._forward(module, query, key, value, None, **kwargs)[0]
+        if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+            raise ConfigurationError(
+                "generation.batch_questions: this model soft-caps its scores or has sinks, which "
+                "dense attention does not compute in a batch; leave it null"
+            )
+        scaling = kwargs.get("scaling")
+        return sdpa_attention_forward(module, query, key, value, None, scaling=scaling)[0]
 
     def _forward(
         self,
@@ -136,7 +187,7 @@ class AttentionSession:
         self._calls += 1
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         sliding = sliding_window is not None
-        stays_dense = sliding or layer in attention.dense_layers
+        stays_dense = sliding or attention.maskers_at(layer) is None
         if stays_dense and not sliding:
             self._density_sum = self._density_sum + query.shape[0] * query.shape[2]
             self._queries = self._queries + query.shape[0] * query.shape[2]
@@ -159,6 +210,7 @@ class AttentionSession:
             first_position=keys - queries,
             context_length=self._context_length,
             seed=derive(self.seed, self._example_id, layer),
+            index_seed=derive(self.seed, "index", layer),
             indexes=self._indexes.setdefault(layer, {}),
         )
         chunks = inputs.chunks(attention.queries_per_chunk(inputs))
@@ -178,6 +230,25 @@ class AttentionSession:
         for observe in self.observers:
             observe(inputs, mask, output)
         return output
+
+
+@contextmanager
+def attention_replaced(
+    model: PreTrainedModel, function: Callable[..., Any], mask: Callable[..., Any]
+) -> Iterator[None]:
+    """Let the model call `function` for attention and `mask` for its mask; undone on exit."""
+    config = model.config.get_text_config(decoder=True)
+    name, before = next(_names), config._attn_implementation
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, mask)
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+        # transformers has `register` but nothing to take a registration back.
+        AttentionInterface._global_mapping.pop(name)
+        AttentionMaskInterface._global_mapping.pop(name)
 
 
 def _all_visible(inputs: AttentionInputs) -> AttentionMask:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sah.launching.plan import Cell
+from sah.results.claim import CLAIM_NAME
 from sah.results.state import ExperimentState, read_state
-from sah.results.store import ERROR, write_error
+from sah.results.store import ERROR, RESULTS, write_error
 
 Outcome = Literal["done", "finished", "repeated", "failed", "elsewhere", "detached", "not started"]
 
@@ -37,6 +38,24 @@ def ensure_error(cell: Cell, started: float, category: str, message: str) -> Non
     if path.exists() and path.stat().st_mtime >= started:
         return
     write_error(cell.directory, category, "ProcessEnded", message, "")
+
+
+def has_ended(cell: Cell, started: float) -> bool:
+    """Whether a cell ended by itself since its job started; the other arms may go on.
+
+    An interruption is no end: whoever interrupts the job says what it means.
+    """
+    if (cell.directory / RESULTS).exists():
+        return True
+    path = cell.directory / ERROR
+    # Claimed: the error is one that is tried again.
+    if (
+        not path.exists()
+        or path.stat().st_mtime < started
+        or (cell.directory / CLAIM_NAME).exists()
+    ):
+        return False
+    return read_state(cell.directory).state == "failed"
 
 
 def outcome_of(cell: Cell) -> CellOutcome:

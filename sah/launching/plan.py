@@ -14,6 +14,7 @@ from sah.errors import SahError
 from sah.job import check, finished
 from sah.launching.composer import Composer
 from sah.launching.memory import CompositionMemory
+from sah.results.identity import shared_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,9 @@ class Cell:
     directory: Path
     packed_config: bytes | None
     """The pickled configuration, a tenth of its size in memory; None if it is not to run."""
+    shared_key: str | None = None
+    """Equal for cells that may be arms of one job; None for a job of its own."""
+    bundle_max: int | None = None
 
     @property
     def config(self) -> DictConfig:
@@ -86,6 +90,8 @@ def plan_sweep(
             overrides=overrides,
             directory=directory,
             packed_config=pickle.dumps(config) if runs else None,
+            shared_key=shared_key(config) if runs and config.bundle == "attention" else None,
+            bundle_max=config.bundle_max,
         )
         plan.cells.append(cell)
         if results is not None:

@@ -14,10 +14,10 @@ from typing import Any
 
 from submitit.local.local import LocalExecutor, LocalJob
 
+from sah.launching.bundles import Bundle
 from sah.launching.gpus import chosen_gpus, slots
-from sah.launching.job import CellJob
-from sah.launching.outcome import ensure_error
-from sah.launching.plan import Cell
+from sah.launching.job import BundleJob
+from sah.launching.outcome import ensure_error, has_ended
 from sah.launching.settings import LauncherSettings
 from sah.launching.supervisor import start
 from sah.signals import SWEEP_SIGNALS, signals_interrupt
@@ -45,7 +45,7 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class _Running:
-    cell: Cell
+    bundle: Bundle
     process: "subprocess.Popen[bytes]"
     started: float
     log: Path
@@ -98,17 +98,17 @@ class SupervisedExecutor(LocalExecutor):
 
 
 def run_pool(
-    cells: Sequence[Cell],
-    make_job: Callable[[Cell], CellJob],
+    bundles: Sequence[Bundle],
+    make_job: Callable[[Bundle], BundleJob],
     places: Sequence[Slot],
     folder: Path,
     settings: LauncherSettings,
     look: Callable[[Mapping[int, str]], None],
 ) -> None:
-    """Run every cell, never two in one slot; what becomes of a cell is in its directory.
+    """Run every bundle, never two in one slot; what becomes of a cell is in its directory.
 
     Args:
-        cells: in the order they are to start.
+        bundles: in the order they are to start.
         make_job: makes what a process runs.
         places: at least one.
         folder: for pickles and logs; must be fresh, since submitit names jobs by process id.
@@ -119,7 +119,7 @@ def run_pool(
         Interrupted: on SIGINT, SIGTERM or SIGHUP, when no process is left.
     """
     executor = SupervisedExecutor(folder / "%j", settings.grace_seconds)
-    waiting = deque(cells)
+    waiting = deque(bundles)
     free = deque(range(len(places)))
     running: dict[int, _Running] = {}
     with signals_interrupt(SWEEP_SIGNALS):
@@ -132,7 +132,14 @@ def run_pool(
                 for place in ended:
                     _settle(running.pop(place))
                     free.append(place)
-                look({job.cell.number: _name(places[n]) for n, job in running.items()})
+                look(
+                    {
+                        cell.number: _name(places[place])
+                        for place, job in running.items()
+                        for cell in job.bundle.cells
+                        if not has_ended(cell, job.started)
+                    }
+                )
                 if not ended:
                     time.sleep(settings.poll_seconds)
         finally:
@@ -140,13 +147,16 @@ def run_pool(
 
 
 def _start(
-    executor: SupervisedExecutor, cell: Cell, make_job: Callable[[Cell], CellJob], slot: Slot
+    executor: SupervisedExecutor,
+    bundle: Bundle,
+    make_job: Callable[[Bundle], BundleJob],
+    slot: Slot,
 ) -> _Running:
     executor.environment = slot.environment
-    executor.log = Path(str(executor.folder).removesuffix("%j")) / f"{cell.number}.log"
+    executor.log = Path(str(executor.folder).removesuffix("%j")) / f"{bundle.number}.log"
     started = time.time()
-    executor.submit(make_job(cell))
-    return _Running(cell=cell, process=executor.process, started=started, log=executor.log)
+    executor.submit(make_job(bundle))
+    return _Running(bundle=bundle, process=executor.process, started=started, log=executor.log)
 
 
 def _is_over(running: _Running, settings: LauncherSettings) -> bool:
@@ -156,7 +166,9 @@ def _is_over(running: _Running, settings: LauncherSettings) -> bool:
     if limit is not None and time.time() - running.started > 60 * limit:
         _stop([running], settings.grace_seconds)
         message = f"hydra.launcher.timeout_min={limit} is over; what was answered is kept"
-        ensure_error(running.cell, time.time(), "timeout", message)
+        for cell in running.bundle.cells:
+            if not has_ended(cell, running.started):
+                ensure_error(cell, time.time(), "timeout", message)
         return True
     return False
 
@@ -173,10 +185,12 @@ def _settle(running: _Running) -> None:
         # The kernel's out-of-memory killer sends KILL and leaves no other trace.
         kind = "memory" if name == "SIGKILL" else "unknown"
         message = f"killed by {name}; its log is {running.log}"
-        ensure_error(running.cell, running.started, kind, message)
     elif code:
-        message = f"ended with status {code}; its log is {running.log}"
-        ensure_error(running.cell, running.started, "unknown", message)
+        kind, message = "unknown", f"ended with status {code}; its log is {running.log}"
+    else:
+        return
+    for cell in running.bundle.cells:
+        ensure_error(cell, running.started, kind, message)
 
 
 def _stop(jobs: Sequence[_Running], grace_seconds: float) -> None:

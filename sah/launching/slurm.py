@@ -14,11 +14,10 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from sah.errors import ConfigurationError
-from sah.launching.job import CellJob
-from sah.launching.outcome import ensure_error
-from sah.launching.plan import Cell
+from sah.launching.bundles import Bundle
+from sah.launching.job import BundleJob
+from sah.launching.outcome import ensure_error, has_ended
 from sah.launching.settings import LauncherSettings
-from sah.results.state import read_state
 from sah.signals import SWEEP_SIGNALS, signals_interrupt
 
 logger = logging.getLogger(__name__)
@@ -48,13 +47,13 @@ _PATIENCE_SECONDS = 60.0
 
 
 def submit(
-    cells: Sequence[Cell],
-    make_job: Callable[[Cell], CellJob],
+    bundles: Sequence[Bundle],
+    make_job: Callable[[Bundle], BundleJob],
     folder: Path,
     name: str,
     settings: LauncherSettings,
-) -> dict[str, Cell]:
-    """Submit one job a cell, in arrays below the cluster's limit; return cells by job id.
+) -> dict[str, Bundle]:
+    """Submit one job a bundle, in arrays below the cluster's limit; return bundles by job id.
 
     Raises:
         ConfigurationError: if SLURM is not there or refuses the jobs, with its words.
@@ -68,13 +67,13 @@ def submit(
         folder=folder / "%j", cluster="slurm", slurm_max_num_timeout=settings.max_num_timeout
     )
     executor.update_parameters(**_parameters(name, settings))
-    submitted: dict[str, Cell] = {}
+    submitted: dict[str, Bundle] = {}
     step = max_array_size() - 1
     try:
-        for start in range(0, len(cells), step):
-            chunk = cells[start : start + step]
-            jobs = executor.submit_array([make_job(cell) for cell in chunk])
-            submitted |= {job.job_id: cell for job, cell in zip(jobs, chunk, strict=True)}
+        for start in range(0, len(bundles), step):
+            chunk = bundles[start : start + step]
+            jobs = executor.submit_array([make_job(bundle) for bundle in chunk])
+            submitted |= {job.job_id: bundle for job, bundle in zip(jobs, chunk, strict=True)}
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
         cancel(list(submitted))
         reason = str(error).strip().splitlines()
@@ -85,7 +84,7 @@ def submit(
 
 
 def watch(
-    submitted: Mapping[str, Cell],
+    submitted: Mapping[str, Bundle],
     settings: LauncherSettings,
     look: Callable[[Mapping[int, str]], None],
 ) -> None:
@@ -95,7 +94,7 @@ def watch(
     task raised ends as COMPLETED too.
 
     Args:
-        submitted: cells by job id.
+        submitted: bundles by job id.
         settings: times and delays.
         look: called again and again with the running cells and their jobs.
 
@@ -111,21 +110,25 @@ def watch(
             while waiting:
                 states = job_states(list(waiting))
                 for job, (state, reason) in states.items():
-                    cell = waiting[job]
+                    bundle = waiting[job]
                     if state not in _ENDED:
                         ended_since.pop(job, None)
-                        _give_up_if_down(job, cell, state, reason, down_since, settings)
+                        if _is_down(job, state, reason, down_since, settings):
+                            _give_up(job, bundle, reason, started, settings)
+                            del down_since[job]
                         continue
                     since = ended_since.setdefault(job, time.monotonic())
                     settled = time.monotonic() - since >= _SETTLED_SECONDS
-                    if settled or read_state(cell.directory).state in ("done", "failed"):
-                        _settle(job, cell, state, started)
+                    if settled or all(has_ended(cell, started) for cell in bundle.cells):
+                        _settle(job, bundle, state, started)
                         del waiting[job]
                 look(
                     {
-                        waiting[job].number: f"job {job}"
+                        cell.number: f"job {job}"
                         for job, (state, _) in states.items()
                         if job in waiting and state == "RUNNING"
+                        for cell in waiting[job].cells
+                        if not has_ended(cell, started)
                     }
                 )
                 if waiting:
@@ -156,6 +159,25 @@ def job_states(jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
     return {job: found.get(job, ("GONE", "")) for job in jobs}
 
 
+def free_places(settings: LauncherSettings) -> int:
+    """Jobs that could start now, by the GPUs that are not in use; at least 1.
+
+    Where GPUs are not asked for, or not known to SLURM, nothing says how many; then it is
+    `max_concurrent`, or 1.
+    """
+    most = settings.max_concurrent
+    if settings.gpus_per_job == 0:
+        return most or 1
+    command = ["sinfo", "-h", "-N", "-t", "idle,mixed", "-O", "NodeHost:64,Gres:256,GresUsed:256"]
+    if settings.partition is not None:
+        command += ["-p", settings.partition]
+    # A node in several partitions is listed once for each.
+    nodes = {line[:64]: line for line in (_ask(*command) or "").splitlines()}
+    free = sum(_gpus(line[64:320]) - _gpus(line[320:]) for line in nodes.values())
+    places = max(1, free // settings.gpus_per_job)
+    return places if most is None else min(places, most)
+
+
 def max_array_size() -> int:
     """The cluster's MaxArraySize."""
     found = re.search(r"MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config") or "")
@@ -167,6 +189,11 @@ def cancel(jobs: Sequence[str]) -> None:
     if jobs:
         logger.warning("cancelling %d jobs", len(jobs))
         _ask("scancel", *jobs)
+
+
+def _gpus(gres: str) -> int:
+    """GPUs in what sinfo says, for example gpu:a100:4(S:0-1) or gpu:(null):2(IDX:0,3)."""
+    return sum(int(count) for count in re.findall(r"\bgpu:(?:[^:,\s]+:)?(\d+)", gres))
 
 
 def _parameters(name: str, settings: LauncherSettings) -> dict[str, Any]:
@@ -191,31 +218,37 @@ def _parameters(name: str, settings: LauncherSettings) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if value is not None}
 
 
-def _settle(job: str, cell: Cell, state: str, started: float) -> None:
+def _settle(job: str, bundle: Bundle, state: str, started: float) -> None:
     message = (
         f"SLURM job {job} ended as {state} without a result; its log is in the folder of the sweep"
     )
-    ensure_error(cell, started, _ENDED[state], message)
+    for cell in bundle.cells:
+        ensure_error(cell, started, _ENDED[state], message)
 
 
-def _give_up_if_down(
+def _is_down(
     job: str,
-    cell: Cell,
     state: str,
     reason: str,
     down_since: dict[str, float],
     settings: LauncherSettings,
-) -> None:
-    """Cancel a job that waits for nodes that are down, after a while."""
+) -> bool:
+    """Whether a job has waited for `down_minutes` for nodes that are down."""
     if state != "PENDING" or not _DOWN.search(reason):
         down_since.pop(job, None)
-        return
+        return False
     since = down_since.setdefault(job, time.monotonic())
-    if time.monotonic() - since > 60 * settings.down_minutes:
-        message = f"SLURM job {job} waited {settings.down_minutes} min for nodes: {reason}"
-        ensure_error(cell, time.time(), "unknown", message)
-        cancel([job])
-        del down_since[job]
+    return time.monotonic() - since > 60 * settings.down_minutes
+
+
+def _give_up(
+    job: str, bundle: Bundle, reason: str, started: float, settings: LauncherSettings
+) -> None:
+    message = f"SLURM job {job} waited {settings.down_minutes} min for nodes: {reason}"
+    for cell in bundle.cells:
+        if not has_ended(cell, started):
+            ensure_error(cell, time.time(), "unknown", message)
+    cancel([job])
 
 
 def _ask(*command: str) -> str | None:

@@ -18,6 +18,7 @@ from rich.text import Text
 from sah.launching.outcome import CellOutcome
 from sah.launching.plan import Cell
 from sah.results.files import write_json
+from sah.results.store import read_results
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def write_summary(folder: Path, outcomes: Sequence[CellOutcome], started: float)
         {
             "counts": dict(Counter(outcome.outcome for outcome in outcomes)),
             "seconds": time.monotonic() - started,
+            "prefill_seconds_saved": _prefill_saved(outcomes)[1],
             "rerun": rerun_command(outcomes),
             "cells": [_row(outcome) for outcome in outcomes],
         },
@@ -66,6 +68,13 @@ def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
     console = Console(stderr=True, highlight=False)
     counts = Counter(outcome.outcome for outcome in outcomes)
     console.print(Text(", ".join(f"{number} {name}" for name, number in counts.items())))
+    taken, saved = _prefill_saved(outcomes)
+    if saved:
+        console.print(
+            Text(
+                f"prefill took {taken:.1f} s; separate runs would have taken {saved + taken:.1f} s"
+            )
+        )
     bad = [outcome for outcome in outcomes if outcome.outcome in ("failed", "not started")]
     if not bad:
         return
@@ -94,6 +103,17 @@ def rerun_command(outcomes: Sequence[CellOutcome]) -> str | None:
     program = Path(sys.argv[0]).name
     start = ["python", sys.argv[0]] if program.endswith(".py") else [program]
     return shlex.join([*start, *(word for word in sys.argv[1:] if not word.startswith("resume="))])
+
+
+def _prefill_saved(outcomes: Sequence[CellOutcome]) -> tuple[float, float]:
+    """Seconds that the prefills of this sweep took, and seconds that sharing them saved."""
+    total = saved = 0.0
+    for outcome in outcomes:
+        if outcome.outcome == "done":
+            timing = (read_results(outcome.cell.directory) or {}).get("timing", {})
+            total += timing.get("prefill_seconds", 0.0)
+            saved += timing.get("prefill_seconds_saved", 0.0)
+    return total - saved, saved
 
 
 def _row(outcome: CellOutcome) -> dict[str, Any]:

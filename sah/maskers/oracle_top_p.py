@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sah.attention import AttentionInputs, AttentionMask
+from sah.attention import AttentionInputs, AttentionMask, order_descending
 from sah.attention.budget import require_fraction
 
 
@@ -30,8 +30,9 @@ class OracleTopP:
             return mask.add(mask.candidates)
         share = torch.softmax(inputs.scores.masked_fill(~inputs.visible, -torch.inf), dim=-1)
         held = share.where(mask.selected, 0.0).sum(-1, keepdim=True)
-        candidates = share.masked_fill(~mask.candidates, -1.0).sort(dim=-1, descending=True)
-        gained = candidates.values.clamp(min=0).cumsum(-1)
-        before = held + gained - candidates.values.clamp(min=0)
-        needed = (before < self.p) & (candidates.values >= 0)
-        return mask.add(torch.zeros_like(mask.selected).scatter_(-1, candidates.indices, needed))
+        candidates = share.masked_fill(~mask.candidates, -1.0)
+        order = order_descending(candidates)
+        ranked = candidates.gather(-1, order)
+        before = held + ranked.clamp(min=0).cumsum(-1) - ranked.clamp(min=0)
+        needed = (before < self.p) & (ranked >= 0)
+        return mask.add(torch.zeros_like(mask.selected).scatter_(-1, order, needed))

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import CodeType, FrameType
@@ -27,6 +28,15 @@ logger = logging.getLogger(__name__)
 Value = float | int | str | bool | list[Any] | dict[str, Any] | Tensor
 
 _current: ContextVar["MicroMetricLogger | None"] = ContextVar("micro_metric_logger", default=None)
+
+
+@dataclass
+class ExampleRecords:
+    """What the logger keeps about one example: its draws, its stamp, its sums."""
+
+    drawing: random.Random
+    context: dict[str, Any]
+    sums: dict[str, tuple[Tensor | float, int]] = field(default_factory=dict)
 
 
 class MicroMetricLogger:
@@ -57,10 +67,8 @@ class MicroMetricLogger:
         self._timer: threading.Timer | None = None
         self._records = 0
         self._queue: list[dict[str, Any]] = []
-        self._random = random.Random(0)
         self._seed = 0
-        self._context: dict[str, Any] = {}
-        self._sums: dict[str, tuple[Tensor | float, int]] = {}
+        self._example = ExampleRecords(random.Random(0), {})
 
     # -- metrics that exist ------------------------------------------------------------
 
@@ -125,9 +133,7 @@ class MicroMetricLogger:
         self._flush_interval = flush_interval
         self._records = records_logged
         self._seed = seed
-        self._random = random.Random(seed)
-        self._context = {}
-        self._sums = {}
+        self._example = ExampleRecords(random.Random(seed), {})
         _flush_at_end(self)
 
     @classmethod
@@ -160,14 +166,21 @@ class MicroMetricLogger:
             )
         return frozenset(names)
 
-    def begin_example(self, example_id: str) -> None:
+    def begin_example(self, example_id: str) -> "ExampleRecords":
         """Stamp the records that follow with an example, and draw from its own generator.
 
         What is sampled for an example does not depend on the examples before it.
+
+        Returns:
+            What `resume_example` takes, where several examples take turns.
         """
-        self._context = {"example_id": example_id}
-        self._random = random.Random(derive(self._seed, "micro_metrics", example_id))
-        self._sums = {}
+        drawing = random.Random(derive(self._seed, "micro_metrics", example_id))
+        self._example = ExampleRecords(drawing, {"example_id": example_id})
+        return self._example
+
+    def resume_example(self, example: "ExampleRecords") -> None:
+        """Go on with an example that was begun before."""
+        self._example = example
 
     @contextmanager
     def as_current(self) -> Iterator["MicroMetricLogger"]:
@@ -211,7 +224,7 @@ class MicroMetricLogger:
         """
         if metric not in self._enabled or self.is_max_records_reached():
             return False
-        if self._sampling_factor < 1 and self._random.random() >= self._sampling_factor:
+        if self._sampling_factor < 1 and self._example.drawing.random() >= self._sampling_factor:
             return False
         if callable(value):
             value = value()
@@ -221,7 +234,7 @@ class MicroMetricLogger:
             "timestamp": datetime.now(UTC).isoformat(),
             "metric": metric,
             "value": value,
-            "metadata": {**self._context, **(metadata or {})},
+            "metadata": {**self._example.context, **(metadata or {})},
             "location": _location(sys._getframe(1)),
         }
         self._add_to_sum(metric, value)
@@ -254,14 +267,14 @@ class MicroMetricLogger:
 
     def example_mean(self, metric: str) -> float | None:
         """Mean of the values recorded for this example; None if there was none."""
-        total, count = self._sums.get(metric, (0.0, 0))
+        total, count = self._example.sums.get(metric, (0.0, 0))
         return float(total) / count if count else None
 
     def _add_to_sum(self, metric: str, value: Any) -> None:
         if self._registered[metric] is not float:
             return
-        total, count = self._sums.get(metric, (0.0, 0))
-        self._sums[metric] = (total + value, count + 1)
+        total, count = self._example.sums.get(metric, (0.0, 0))
+        self._example.sums[metric] = (total + value, count + 1)
 
     # -- questions ---------------------------------------------------------------------
 

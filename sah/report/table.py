@@ -29,6 +29,12 @@ def show_results(results: dict[str, Any], folder: Path) -> None:
         f"density {measured['density']}   output error {measured['output_error']}   "
         f"recall {measured['recall']}"
     )
+    forced = results.get("forced")
+    if forced is not None:
+        console.print(
+            f"forced: KL to dense {forced['kl']:.4f} nats   "
+            f"top token agrees {_number(forced['top_agreement'])}   ({forced['tokens']} tokens)"
+        )
     console.print(
         f"prefill {_rate(timing['context_tokens'], timing['prefill_seconds'])}   "
         f"decode {_rate(timing['new_tokens'], timing['decode_seconds'])}"

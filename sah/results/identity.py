@@ -8,13 +8,21 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sah.paths import sanitise
+
 # What cannot change the files of an experiment.
 _NOT_IDENTITY = frozenset(
-    {"hydra", "output_root", "resume", "timeout_minutes", "retries", "objective", "tracker"}
+    {
+        *("hydra", "output_root", "resume", "timeout_minutes", "retries", "objective", "study"),
+        *("bundle", "bundle_max", "tracker"),
+    }
 )
 
-# In these mappings the order of the keys means something.
-_ORDERED = frozenset({"sparse_attention.maskers"})
+# What the arms of one job may differ in.
+_OF_AN_ARM = frozenset({"hydra", "sparse_attention", "metric_logging", "study"})
+
+# In these mappings the order of the keys means something: maskers are applied in order.
+_ORDERED = re.compile(r"sparse_attention\.(maskers|layers\.[^.]+)")
 
 FINGERPRINT_LENGTH = 12
 
@@ -26,8 +34,13 @@ def fingerprint(config: DictConfig) -> str:
     Keys whose value is null do not count, so that a new option with default null leaves
     old results valid; 1 and 1.0 are the same number. The order of maskers counts.
     """
-    text = json.dumps(_canonical(experiment_of(config), ""), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
+    return _hash(_canonical(experiment_of(config), ""))
+
+
+def shared_key(config: DictConfig) -> str:
+    """Hash of all that arms of one job have in common: equal for cells that may be bundled."""
+    shared = {str(key): _resolved(config[key]) for key in config if str(key) not in _OF_AN_ARM}
+    return _hash(_canonical(shared, ""))
 
 
 def directory(config: DictConfig) -> Path:
@@ -42,22 +55,17 @@ def directory(config: DictConfig) -> Path:
     )
 
 
-def sanitise(name: Any) -> str:
-    """Make a name safe as one path component, on every common file system.
-
-    Two names that become equal still differ in the fingerprint.
-    """
-    safe = re.sub(r'[/\\:*?"<>|\x00-\x20]+', "-", str(name)).lstrip(".-")
-    # File systems count bytes.
-    return safe.encode()[:100].decode(errors="ignore").rstrip(". ") or "unnamed"
-
-
 def _subset_name(subset: Any) -> str:
     if subset is None:
         return "all"
     if isinstance(subset, str):
         return subset
     return "+".join(str(name) for name in subset)
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
 def experiment_of(config: DictConfig) -> dict[str, Any]:
@@ -77,7 +85,7 @@ def _canonical(value: Any, path: str) -> Any:
             for key, child in value.items()
             if child is not None
         ]
-        return {"": items if path in _ORDERED else sorted(items, key=lambda item: item[0])}
+        return {"": items if _ORDERED.fullmatch(path) else sorted(items, key=lambda item: item[0])}
     if isinstance(value, list):
         return [_canonical(child, path) for child in value]
     if isinstance(value, float) and value.is_integer():

@@ -16,14 +16,14 @@ def summarise(
 
     The overall score is the mean of the task scores, as the suites report it. Standard
     errors are clustered by context: answers to questions about one context are not
-    independent, within a task or across tasks. Density, output error and recall are means
-    over examples. What was not measured is None, never 0.
+    independent, within a task or across tasks. Density, output error, recall and index_bytes
+    (bytes per key and layer, by masker) are means over examples. What was not measured is
+    None, never 0.
     """
     by_task: dict[str, dict[str, list[float]]] = {}
     for prediction, score in zip(predictions, scores, strict=True):
-        # Without the hash (results of older versions) each example is a context of its own.
-        context = prediction.context_hash or f"example {prediction.example_id}"
-        by_task.setdefault(score.task, {}).setdefault(context, []).append(score.score)
+        contexts = by_task.setdefault(score.task, {})
+        contexts.setdefault(_context(prediction), []).append(score.score)
     deviations = {task: _deviations(contexts) for task, contexts in by_task.items()}
     tasks = {
         task: {
@@ -43,9 +43,50 @@ def summarise(
         "output_error": _mean(prediction.output_error for prediction in predictions),
         "recall": _mean(prediction.recall for prediction in predictions),
         "prompt_tokens": _mean(item.context_tokens + item.question_tokens for item in predictions),
+        "index_bytes": _index_bytes(predictions),
+        "forced": _forced(predictions),
         "truncated": sum(prediction.truncated for prediction in predictions),
         "timing": _timing(predictions, load_seconds),
     }
+
+
+def _forced(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
+    """Distance to the dense distributions: mean over examples of the means over their tokens."""
+    by_context: dict[str, list[Mapping[str, Any]]] = {}
+    for item in predictions:
+        if item.forced is not None:
+            by_context.setdefault(_context(item), []).append(item.forced)
+    if not by_context:
+        return None
+    measured = list(chain.from_iterable(by_context.values()))
+    kl = _means_by_context(by_context, "kl")
+    agreement = _means_by_context(by_context, "top_agrees")
+    layers = {layer for item in measured for layer in item["output_error"]}
+    return {
+        "kl": _mean_score(kl),
+        "kl_stderr": _stderr([_deviations(kl)]),
+        "top_agreement": _mean_score(agreement),
+        "top_agreement_stderr": _stderr([_deviations(agreement)]),
+        "tokens": sum(len(item["kl"]) for item in measured),
+        "output_error_by_layer": {
+            layer: _mean(item["output_error"].get(layer) for item in measured)
+            for layer in sorted(layers, key=int)
+        },
+    }
+
+
+def _means_by_context(
+    by_context: Mapping[str, Sequence[Mapping[str, Any]]], name: str
+) -> dict[str, list[float]]:
+    return {
+        context: [statistics.fmean(item[name]) for item in items]
+        for context, items in by_context.items()
+    }
+
+
+def _context(prediction: Prediction) -> str:
+    """Answers of older versions have no hash: each is about a context of its own."""
+    return prediction.context_hash or f"example {prediction.example_id}"
 
 
 def _timing(predictions: Sequence[Prediction], load_seconds: float) -> dict[str, Any]:
@@ -53,10 +94,19 @@ def _timing(predictions: Sequence[Prediction], load_seconds: float) -> dict[str,
     return {
         "load_seconds": load_seconds,
         "prefill_seconds": sum(item.prefill_seconds or 0.0 for item in prefilled),
+        "prefill_seconds_saved": sum(item.prefill_seconds_saved or 0.0 for item in predictions),
         "decode_seconds": sum(item.decode_seconds for item in predictions),
         "context_tokens": sum(item.context_tokens for item in prefilled),
         "new_tokens": sum(item.new_tokens for item in predictions),
     }
+
+
+def _index_bytes(predictions: Sequence[Prediction]) -> dict[str, float]:
+    by_masker: dict[str, list[float]] = {}
+    for prediction in predictions:
+        for masker, size in prediction.index_bytes.items():
+            by_masker.setdefault(masker, []).append(size)
+    return {masker: statistics.fmean(sizes) for masker, sizes in by_masker.items()}
 
 
 def _mean_score(contexts: Mapping[str, Sequence[float]]) -> float:

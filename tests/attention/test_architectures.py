@@ -1,21 +1,29 @@
 """The sparse code, reading everything, gives what each architecture's own attention gives."""
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 import torch
+from hydra import initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, open_dict
 from torch.testing import assert_close
 from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GptOssConfig,
+    LlamaConfig,
     MistralConfig,
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
 )
 
+import hydra_plugins.sah.config  # noqa: F401
 from sah.attention import DenseAttention, SparseAttention
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
@@ -26,6 +34,13 @@ from sah.models.language_model import LanguageModel
 
 Build = Callable[..., LanguageModel]
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
+PRESETS = sorted(
+    path.stem
+    for path in (CONF / "sparse_attention").glob("*.yaml")
+    if path.stem not in ("custom", "dense")
+)
+
 SMALL: dict[str, Any] = {
     "vocab_size": 400,
     "hidden_size": 32,
@@ -33,7 +48,8 @@ SMALL: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 8,
+    # As many heads and dimensions as the tiny model, whose calibrations fit then.
+    "head_dim": 16,
     "bos_token_id": 0,
     "eos_token_id": 1,
     "pad_token_id": 1,
@@ -59,6 +75,7 @@ def gpt_oss() -> PreTrainedConfig:
 
 # Configuration, the attention implementation that is right for it, and its sparse layers.
 MODELS: dict[str, tuple[Callable[[], PreTrainedConfig], str, set[int]]] = {
+    "llama": (lambda: LlamaConfig(**SMALL), "sdpa", {0, 1}),
     "mistral": (lambda: mistral(None), "sdpa", {0, 1}),
     "qwen2": (lambda: Qwen2Config(**SMALL), "sdpa", {0, 1}),
     "qwen3": (lambda: Qwen3Config(**SMALL), "sdpa", {0, 1}),
@@ -137,6 +154,57 @@ def test_reading_every_key_gives_the_model_s_own_answer(
     dense = answer(model, DenseAttention())
     assert answer(model, causal()) == dense
     assert len(dense) > 0
+
+
+# What makes a masker read every key, by the parameters it has; the first that fits.
+FULL_BUDGETS: tuple[dict[str, Any], ...] = (
+    {"fraction": 1.0},
+    {"p": 1.0},
+    {"base_fraction": 1.0},
+    # No budget, but with so many tables of one plane it misses no key, whatever its angle.
+    {"planes": 1, "tables": 255, "min_collisions": 1},
+    {"tokens": 200},
+)
+
+
+@cache
+def composed(preset: str) -> DictConfig:
+    """The preset, in all layers, with its last masker reading whatever the others leave."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = ["model=tiny", f"sparse_attention={preset}"]
+        config: DictConfig = hydra.compose("config", overrides).sparse_attention
+    with open_dict(config):
+        config.dense_layers = []
+        for name, masker in config.maskers.items():
+            if name in ("sink", "local"):
+                masker.tokens = 2
+        masker = config.maskers[list(config.maskers)[-1]]
+        masker.update(next(full for full in FULL_BUDGETS if set(full) <= set(masker)))
+    return config
+
+
+@pytest.mark.usefixtures("calibrated")
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_with_a_full_budget_gives_the_model_s_own_logits_and_answer(
+    preset: str, architecture: tuple[Any, set[int]]
+) -> None:
+    model, sparse_layers = architecture
+    densities: list[float] = []
+    layers = set()
+
+    def observe(inputs: Any, mask: Any, output: torch.Tensor) -> None:
+        densities.append(float(mask.density().min()))
+        layers.add(inputs.layer_idx)
+
+    attention = instantiate(composed(preset), _convert_="all")
+    session = AttentionSession(attention, seed=0, observers=(observe,))
+    session.begin_example("one")
+    with session.attached(model.model):
+        found = logits(model, CONTEXT)
+    assert_close(found, logits(model, CONTEXT), atol=1e-4, rtol=0)
+    assert layers == sparse_layers
+    assert set(densities) == {1.0}
+    assert answer(model, attention, 5) == answer(model, DenseAttention(), 5)
 
 
 def test_sliding_window_layers_stay_as_they_are_and_the_others_are_sparse(

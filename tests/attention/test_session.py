@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -19,6 +20,7 @@ from sah.errors import ConfigurationError
 from sah.maskers.causal import Causal
 from sah.maskers.local import Local
 from sah.maskers.oracle_top_k import OracleTopK
+from sah.maskers.quest import Quest
 from sah.maskers.random_sampling import RandomSampling
 from sah.maskers.sink import Sink
 from sah.models.generation import Generation
@@ -125,15 +127,69 @@ def test_an_attention_with_nothing_to_work_on_is_an_error(tiny: LanguageModel) -
     session = AttentionSession(sparse(Causal(), dense_layers=[0, 1]), seed=0)
     context = started(tiny, session)
     answer(tiny, context, session)
-    with pytest.raises(ConfigurationError, match=r"'mine' had no layer to work on.*dense_layers"):
+    with pytest.raises(ConfigurationError, match=r"'mine' had no layer to work on.*kept dense"):
         session.density()
 
 
 def test_a_dense_layer_that_the_model_has_not_is_an_error(tiny: LanguageModel) -> None:
     session = AttentionSession(sparse(Causal(), dense_layers=[1, 2, 9]), seed=0)
     attached = session.attached(tiny.model)
-    with pytest.raises(ConfigurationError, match=r"\[2, 9\] of a model whose layers are 0 to 1"):
+    with pytest.raises(ConfigurationError, match=r"names the layers \[2, 9\].* layers are 0 to 1"):
         attached.__enter__()
+
+
+def test_layers_may_have_maskers_of_their_own(tiny: LanguageModel) -> None:
+    densities: dict[int, float] = {}
+    layers: dict[str, Any] = {"1": {"some": Sink(tokens=2), "last": Local(tokens=3)}}
+    session = AttentionSession(
+        sparse(Local(tokens=1), layers=layers),
+        seed=0,
+        observers=(
+            lambda inputs, mask, output: densities.update(
+                {inputs.layer_idx: int(mask.selected[0, 0, -1].sum())}
+            ),
+        ),
+    )
+    with session.attached(tiny.model):
+        logits(tiny, [CONTEXT])
+    assert densities == {0: 1, 1: 5}
+
+
+def test_a_layer_named_dense_is_the_same_as_one_of_dense_layers(tiny: LanguageModel) -> None:
+    outputs = []
+    for options in (
+        {"dense_layers": [0]},
+        {"layers": {"0": "dense"}},
+        {"layers": {"L0-0": "dense"}},
+    ):
+        session = AttentionSession(sparse(Local(tokens=1), **options), seed=0)
+        with session.attached(tiny.model):
+            outputs.append(logits(tiny, [CONTEXT]))
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
+
+
+def test_a_span_of_layers_holds_both_its_ends() -> None:
+    attention = sparse(Local(tokens=1), layers={"2-4": "dense"})
+    assert [layer for layer in range(8) if attention.maskers_at(layer) is None] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"layers": {"4-2": "dense"}}, "'4-2' is neither a layer nor a range"),
+        ({"layers": {"all": "dense"}}, "'all' is neither a layer nor a range"),
+        ({"layers": {"-1": "dense"}}, "'-1' is neither"),
+        ({"layers": {"1-3": "dense", "3": "dense"}}, "layers.3: layer 3 is named twice"),
+        ({"layers": {"1": "dense"}, "dense_layers": [1]}, "layer 1 is named twice"),
+        ({"layers": {"1": "sparse"}}, "must be `dense` or name its maskers, got 'sparse'"),
+        ({"layers": {"1": {}}}, "must be `dense` or name its maskers"),
+        ({"layers": {"1": {"quest": 3}}}, "layers.1.quest is no masker: 3"),
+    ],
+)
+def test_layers_that_make_no_sense_are_refused(options: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        sparse(Local(tokens=1), **options)
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["leaving", "raising"])
@@ -393,3 +449,15 @@ def test_density_of_an_answer_that_ends_before_any_sparse_query_is_none(tiny):
         dense_question=True,
     )
     assert session.density() is None
+
+
+def test_index_memory_is_told_by_masker_in_bytes_per_key_and_layer(tiny: LanguageModel) -> None:
+    # A page of 8 keys keeps two float32 bounds per channel (16) and key-value head (2).
+    quest = Quest(tokens=8, page_size=8)
+    session = AttentionSession(sparse(Local(tokens=4), quest, dense_layers=[0]), seed=0)
+    context = started(tiny, session)
+    assert session.index_bytes() == {}
+    answer(tiny, context, session, new_tokens=1)
+    keys = len(CONTEXT) + len(QUESTION)
+    pages = -(-keys // 8)
+    assert session.index_bytes() == {"1": pytest.approx(2 * 4 * 16 * 2 * pages / keys)}

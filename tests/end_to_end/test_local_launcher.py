@@ -64,6 +64,66 @@ def test_every_gpu_has_one_job_at_a_time(run, tmp_path, fake_gpus):
     assert "4 done" in done.stderr
 
 
+def test_arms_share_a_job_as_long_as_every_gpu_has_one(run, tmp_path, fake_gpus):
+    matrix = ("-m", *TINY, "attention=dense,sparse,streaming_llm", "hydra.launcher.gpus=[1,3]")
+    done = run(*matrix, environment=fake_gpus)
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs for 3 experiments, which share prefills" in done.stderr
+    assert "separate runs would have taken" in done.stderr
+    assert summary(tmp_path)["counts"] == {"done": 3}
+    devices = [item["cuda_visible_devices"] for item in provenance(tmp_path)]
+    assert sorted(devices) == ["1", "1", "3"]
+    for path in tmp_path.glob("outputs/*/*/*/*/results.json"):
+        assert f"attention={path.parents[2].name}" in (path.parent / "overrides.yaml").read_text()
+
+
+def test_an_arm_that_fails_is_a_row_of_its_own(run, tmp_path, result_folders):
+    # The tiny model has no layer 9, which is known once the model is there.
+    matrix = ("-m", *TINY, "attention=sparse,streaming_llm", "sparse_attention.dense_layers=[],[9]")
+    done = run(*matrix)
+    assert done.returncode == 1
+    assert "1 jobs for 4 experiments" in done.stderr
+    assert "2 of 4 experiments failed" in done.stderr
+    assert summary(tmp_path)["counts"] == {"done": 2, "failed": 2}
+    rows = {tuple(row["overrides"][2:]): row for row in summary(tmp_path)["cells"]}
+    for attention in ("sparse", "streaming_llm"):
+        row = rows[f"attention={attention}", "sparse_attention.dense_layers=[9]"]
+        assert row["outcome"] == "failed"
+        assert row["reason"].startswith("configuration: dense_layers: [9]")
+        assert rows[f"attention={attention}", "sparse_attention.dense_layers=[]"]["reason"] is None
+    assert len(result_folders()) == 2
+
+    again = run(*matrix)
+    assert "2 finished already, 0 the same as another, 2 to run" in again.stderr
+
+
+def test_without_bundles_every_cell_has_a_job(run, tmp_path):
+    done = run("-m", *TINY, "attention=dense,sparse", "bundle=none")
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs, 1 at a time" in done.stderr
+    assert "separate runs" not in done.stderr
+
+
+def test_killed_bundle_is_one_row_for_each_arm_and_goes_on(run, tmp_path, result_folders):
+    matrix = (*LONG, "attention=sparse,streaming_llm")
+    process = _start(tmp_path, *matrix)
+    folder = _first_running(tmp_path)
+    during = _status(tmp_path)
+    assert [row["state"] for row in during] == ["running", "running"]
+    os.kill(read_claim(folder).pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 1, errors
+    assert summary(tmp_path)["counts"] == {"failed": 2}
+    for path in tmp_path.glob("outputs/*/*/*/*/error.json"):
+        assert json.loads(path.read_text())["category"] == "memory"
+
+    again = run("-m", *matrix)
+    assert again.returncode == 0, again.stderr
+    assert len(result_folders()) == 2
+    for done in result_folders():
+        assert "already answered" in (done / "run.log").read_text()
+
+
 def test_job_sees_the_devices_of_its_slot(run, tmp_path, fake_gpus):
     done = run(
         "-m",

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+import hydra_plugins.sah.config  # noqa: F401
 from sah.attention import AttentionInputs, AttentionMask, Masker
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -77,13 +78,20 @@ def some_mask() -> Callable[[AttentionInputs], AttentionMask]:
     return make
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _calibrated(calibrated: None) -> None:
+    """All tests here: the problems have the tiny model's shapes."""
+
+
 @pytest.fixture(scope="session")
 def configured_masker() -> Callable[..., Masker]:
     """The masker of a yaml in conf/masker, with other values for some of its parameters."""
 
     def make(name: str, **changes: object) -> Masker:
         config = OmegaConf.load(CONF / "masker" / f"{name}.yaml")
-        masker: Masker = instantiate(OmegaConf.merge(config, changes), _convert_="all")
+        root = OmegaConf.create({"model": {"name": "tiny"}})
+        root.masker = OmegaConf.merge(config, changes)
+        masker: Masker = instantiate(root.masker, _convert_="all")
         return masker
 
     return make
@@ -96,7 +104,9 @@ def composed() -> Callable[..., DictConfig]:
     @cache
     def call(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config: DictConfig = hydra.compose("config", list(overrides)).sparse_attention
+            config: DictConfig = hydra.compose(
+                "config", ["model=tiny", *overrides]
+            ).sparse_attention
             return config
 
     return call

@@ -14,6 +14,7 @@ from sah.models import smollm2 as module
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel
 from sah.models.smollm2 import SmolLM2
+from sah.paths import cache_home
 from sah.types import Example
 
 SENTENCES = (
@@ -120,8 +121,8 @@ def test_the_cache_folder_is_the_user_s_or_the_one_he_names(
     monkeypatch.delenv("SAH_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert module.cache_home() == tmp_path / ".cache" / "sah"
+    assert cache_home() == tmp_path / ".cache" / "sah"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert module.cache_home() == tmp_path / "xdg" / "sah"
+    assert cache_home() == tmp_path / "xdg" / "sah"
     monkeypatch.setenv("SAH_CACHE", "~/mine")
-    assert module.cache_home() == tmp_path / "mine"
+    assert cache_home() == tmp_path / "mine"

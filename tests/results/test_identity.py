@@ -5,7 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from sah.results.identity import directory, fingerprint, sanitise
+from sah.paths import sanitise
+from sah.results.identity import directory, fingerprint
 
 TINY = ("model=tiny", "benchmark=mock")
 
@@ -50,7 +51,7 @@ def test_every_changed_value_has_another_fingerprint(compose):
     changes = (
         [],
         ["seed=1"],
-        ["model.layers=3"],
+        ["model.layers=4"],
         ["model.weight_seed=1"],
         ["attention=dense"],
         ["attention=streaming_llm"],
@@ -85,6 +86,25 @@ def test_order_of_maskers_counts(compose):
     assert list(maskers) == ["sink", "local"]
     configs[1].sparse_attention.maskers = {"local": maskers.local, "sink": maskers.sink}
     assert fingerprint(configs[0]) != fingerprint(configs[1])
+
+
+def test_order_of_maskers_counts_in_single_layers_too(compose):
+    first, second = "sparse_attention.layers.L0.a", "sparse_attention.layers.L0.b"
+    orders = [(first, second), (second, first)]
+    found = {
+        fingerprint(compose(*TINY, f"+masker@{one}=sink", f"+masker@{other}=sink"))
+        for one, other in orders
+    }
+    assert len(found) == 2
+
+
+def test_variables_of_a_study_count_only_where_they_are_used(compose):
+    used = "sparse_attention.maskers.oracle_top_k.fraction=${study.density}"
+    budget = "attention=oracle_top_k"
+    plain = fingerprint(compose(*TINY, budget))
+    assert fingerprint(compose(*TINY, budget, "+study.density=0.2")) == plain
+    assert fingerprint(compose(*TINY, budget, "+study.density=0.1", used)) == plain
+    assert fingerprint(compose(*TINY, budget, "+study.density=0.2", used)) != plain
 
 
 def test_order_of_keys_elsewhere_does_not_count():

@@ -91,16 +91,29 @@ def test_measurements_are_means_over_the_examples_that_have_them(summary):
     assert overall["recall"] == 1.0
 
 
+def test_index_memory_is_told_per_masker(summary):
+    fields = [{"index_bytes": {"quest": 32.0}}, {"index_bytes": {"quest": 34.0, "late": 8.0}}, {}]
+    overall = summary([("a", 0.0)] * 3, fields)
+    assert overall["index_bytes"] == {"quest": 33.0, "late": 8.0}
+
+
 def test_a_prefill_is_counted_once_for_all_questions_of_a_context(summary):
     fields = [
         {"prefill_seconds": 3.0, "context_tokens": 100, "new_tokens": 2, "decode_seconds": 0.5},
         {"prefill_seconds": None, "context_tokens": 100, "new_tokens": 3, "decode_seconds": 0.25},
-        {"prefill_seconds": 1.0, "context_tokens": 40, "new_tokens": 4, "decode_seconds": 0.25},
+        {
+            "prefill_seconds": 1.0,
+            "prefill_seconds_saved": 1.0,
+            "context_tokens": 40,
+            "new_tokens": 4,
+            "decode_seconds": 0.25,
+        },
     ]
     timing = summary([("a", 0.0)] * 3, fields)["timing"]
     assert timing == {
         "load_seconds": 2.5,
         "prefill_seconds": 4.0,
+        "prefill_seconds_saved": 1.0,
         "decode_seconds": 1.0,
         "context_tokens": 140,
         "new_tokens": 9,

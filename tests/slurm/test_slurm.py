@@ -53,7 +53,7 @@ def undisturbed(tmp_path_factory) -> list[dict[str, Any]]:
 
 
 def test_one_job_per_gpu_and_a_rerun_submits_nothing(sweep, cluster, tmp_path):
-    matrix = (*TINY, "attention=dense,sparse,streaming_llm", "seed=1,2")
+    matrix = (*TINY, "attention=dense,sparse,streaming_llm", "seed=1,2", "bundle=none")
     process = sweep(*matrix)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
@@ -76,6 +76,40 @@ def test_one_job_per_gpu_and_a_rerun_submits_nothing(sweep, cluster, tmp_path):
     assert again.returncode == 0, output
     assert "6 finished already" in output
     assert cluster.jobs() == before
+
+
+def test_arms_share_a_job_as_long_as_every_gpu_has_one(sweep, cluster, tmp_path):
+    matrix = (*TINY, "attention=dense,sparse,streaming_llm,oracle_top_k", "seed=1,2")
+    process = sweep(*matrix)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "8 done" in output
+    assert "4 jobs for 8 experiments" in output, "two seeds, each halved for four free GPUs"
+    assert "separate runs would have taken" in output
+    jobs: dict[tuple[str, int], set[str]] = {}
+    for path in tmp_path.glob("outputs/*/*/*/*/results.json"):
+        results = json.loads(path.read_text())
+        typed = (path.parent / "overrides.yaml").read_text()
+        assert f"attention={results['attention']}" in typed
+        job = (results["provenance"]["slurm_job"], 1 if "seed=1" in typed else 2)
+        jobs.setdefault(job, set()).add(results["attention"])
+    assert sorted(map(sorted, jobs.values())) == sorted(
+        [["dense", "sparse"], ["oracle_top_k", "streaming_llm"]] * 2
+    )
+
+
+def test_requeued_bundle_goes_on_with_every_arm(sweep, cluster, tmp_path, undisturbed):
+    process = sweep(*LONG, "attention=sparse,streaming_llm", "hydra.launcher.max_concurrent=1")
+    job, _ = wait_for_work(cluster, tmp_path, answered=3)
+    rows = status(tmp_path)
+    assert [row["state"] for row in rows] == ["running", "running"]
+    cluster.ask("scontrol", "requeue", job)
+    output, _ = process.communicate(timeout=350)
+    assert process.returncode == 0, output
+    (folder,) = tmp_path.glob("outputs/*/sparse/*/*")
+    assert answers(folder) == undisturbed
+    for log in tmp_path.glob("outputs/*/*/*/*/run.log"):
+        assert "already answered" in log.read_text()
 
 
 def test_cancelled_job_is_a_failed_row_and_the_others_finish(sweep, cluster, tmp_path):

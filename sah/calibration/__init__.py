@@ -1,0 +1,1 @@
+"""Fitting methods to a model: channel rankings of DoubleSparsity, networks of HashAttention."""

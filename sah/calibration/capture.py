@@ -1,0 +1,97 @@
+"""Queries and keys of a model over text, as the attention of each layer sees them."""
+
+# H query heads, G key-value heads, N tokens, D head dimension
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sah.attention import SparseAttention
+from sah.attention.session import AttentionSession
+from sah.calibration.text import Passage
+from sah.maskers.causal import Causal
+from sah.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReading:
+    """What one layer's attention was given for one passage, after the rotary embedding."""
+
+    layer: int
+    query: Tensor
+    """[H, N, D]"""
+    key: Tensor
+    """[G, N, D]"""
+    scaling: float
+    """Of q·k, before the softmax."""
+
+
+Reader = Callable[[LayerReading], None]
+
+
+# Not inference_mode: training may go on with what is read.
+@torch.no_grad()
+def read_attention(model: LanguageModel, passage: Passage, read: Reader) -> None:
+    """Show queries and keys of every layer to `read`, layer by layer: one layer's are held.
+
+    In the model's dtype and on its device. Sliding-window layers are left out, as every sparse
+    attention leaves them alone.
+
+    Args:
+        model: computes with all keys, so that what is read is what dense attention sees.
+        passage: read as one sequence from its first token on.
+        read: called once per layer, in the order of the layers.
+    """
+    ids = torch.tensor([passage.token_ids], device=model.device)
+    with _ReadingSession(model, read).attached(model.model):
+        model.model(input_ids=ids, use_cache=False, logits_to_keep=1)
+
+
+class _ReadingSession(AttentionSession):
+    """The model's own attention in every layer, and somebody looking on."""
+
+    def __init__(self, model: LanguageModel, read: Reader) -> None:
+        layers = model.model.config.get_text_config(decoder=True).num_hidden_layers
+        dense = SparseAttention(
+            name="calibration", maskers={"all": Causal()}, dense_layers=range(layers)
+        )
+        super().__init__(dense, seed=0)
+        self._read = read
+
+    def _forward(
+        self,
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        softcap: float | None = None,
+        s_aux: Tensor | None = None,
+        sliding_window: int | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        if sliding_window is None:
+            self._read(
+                LayerReading(
+                    layer=int(module.layer_idx),  # type: ignore[arg-type]
+                    query=query[0],
+                    key=key[0],
+                    scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+                )
+            )
+        return super()._forward(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=scaling,
+            softcap=softcap,
+            s_aux=s_aux,
+            sliding_window=sliding_window,
+            **kwargs,
+        )

@@ -1,0 +1,87 @@
+"""As many random keys as a promised accuracy needs."""
+
+# B batch, H query heads, Q queries, K keys
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sah.attention import AttentionInputs, AttentionMask, select_top
+from sah.attention.budget import require_fraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveSampling:
+    """Sample candidates until the softmax denominator is within (epsilon, delta).
+
+    vAttention (arXiv:2510.05688). With a_j = e^(s_j - max) and n candidates: draw b0 = max(2,
+    ⌈base_fraction·n⌉) of them, take their mean â and standard deviation σ̂, estimate the
+    denominator D̂ = Σ_selected a + n·â, and extend the sample to
+
+        b = ⌈(z·n·σ̂ / (epsilon·D̂))²⌉,  z = Φ⁻¹(1 - delta/2),
+
+    with the finite-population correction b / (1 + b/n), between b0 and n. Every sampled key
+    weighs n/b. So P(|D̂ - D| > epsilon·D) ≤ delta as far as the normal approximation holds and
+    the base sample has seen the spread of the candidates: put a top-k masker before it, as the
+    paper and the preset do, or a key that holds much of the mass may be missed.
+
+    Deviations. The promise is on the denominator alone (the paper has one on the output too).
+    b0 is at least 2, or there is no spread to estimate. Exact scores of all keys are computed
+    here and those that were not drawn are ignored; a kernel would read the sampled keys alone.
+    """
+
+    epsilon: float = 0.05
+    """Relative error of the denominator, in (0, 1]."""
+    delta: float = 0.05
+    """Probability of a larger error, in (0, 1)."""
+    base_fraction: float = 0.05
+    """Share of the candidates in the base sample, in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        require_fraction("AdaptiveSampling", "epsilon", self.epsilon)
+        require_fraction("AdaptiveSampling", "delta", self.delta)
+        if self.delta == 1:
+            raise ValueError("AdaptiveSampling: delta must be below 1, got 1")
+        require_fraction("AdaptiveSampling", "base_fraction", self.base_fraction)
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        candidates = mask.candidates
+        count = candidates.sum(-1, keepdim=True)
+        base = (count * self.base_fraction - 1e-9).ceil().clamp(min=2).minimum(count).long()
+        base_bound = max(2, math.ceil(inputs.key.shape[2] * self.base_fraction))
+        # One draw ranks the candidates, so that the base sample is part of the whole sample.
+        noise = inputs.uniform()
+        drawn = select_top(noise, candidates, base, min(base_bound, inputs.key.shape[2]))
+        sample = self._sample_size(inputs.scores, mask, drawn, base, count).maximum(base)
+        keys = select_top(noise, candidates, sample, int(sample.max()))
+        return mask.add(keys, count / sample.clamp(min=1))
+
+    def _sample_size(
+        self,
+        scores: Float[Tensor, "B H Q K"],
+        mask: AttentionMask,
+        drawn: Bool[Tensor, "B H Q K"],
+        base: Tensor,
+        count: Tensor,
+    ) -> Tensor:
+        """B of every query, at most n, [B, H, Q, 1]."""
+        seen = scores.masked_fill(~mask.visible, -torch.inf)
+        # A query without any visible key has no largest score either.
+        share = (seen - seen.amax(-1, keepdim=True).clamp(min=torch.finfo(seen.dtype).min)).exp()
+        mean = share.where(drawn, 0.0).sum(-1, keepdim=True) / base.clamp(min=1)
+        squares = (share - mean).square().where(drawn, 0.0).sum(-1, keepdim=True)
+        deviation = (squares / (base - 1).clamp(min=1)).sqrt()
+        known = (share * mask.weights).sum(-1, keepdim=True)
+        denominator = known + count * mean
+        quantile = NormalDist().inv_cdf(1 - self.delta / 2)
+        smallest = torch.finfo(seen.dtype).tiny
+        without_limit = (
+            quantile * count * deviation / (self.epsilon * denominator).clamp(min=smallest)
+        ).square()
+        # Of a finite population, sampled without replacement, fewer are needed: never more than n.
+        corrected = without_limit / (1 + without_limit / count.clamp(min=1))
+        return corrected.nan_to_num(posinf=math.inf).ceil().minimum(count).long()

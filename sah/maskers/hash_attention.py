@@ -1,0 +1,194 @@
+"""Keys ranked by learned bit signatures."""
+
+# B batch, H query heads, G key-value heads, Q queries, K keys, N keys to encode
+# D head dimension, W words of 32 bits
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int32
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
+from sah.attention.calibration import find_calibration
+from sah.attention.index import in_chunks
+
+
+@dataclass(frozen=True, kw_only=True)
+class HashAttention(Budget):
+    """Add the candidates whose signature shares most bits with the query's (arXiv:2412.14468).
+
+    A learned network per layer and query head maps a query to the signs of its outputs, another
+    one a key; a key's score is the number of equal bits. Signatures are packed into 32-bit words
+    and cached: 4 bytes per key and query head at the published 32 bits.
+
+    Deviations: of keys with equal scores the later ones are taken, where the paper leaves it
+    open.
+    """
+
+    weights: str
+    """Weight file: `model@digest` as composed from the model, or the path of a safetensors file."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        find_calibration("hash_attention", self.weights)
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        signatures = inputs.index(
+            self, lambda key, value: Signatures(self._layer(inputs), key, value)
+        )
+        budget, bound = self.keys(inputs)
+        scores = signatures.equal_bits(inputs.query)
+        # Less than one bit for a later position, so that few scores are equal.
+        scores += torch.arange(scores.shape[-1], device=scores.device) / 2**18
+        return mask.add(select_top(scores, mask.candidates, budget, bound))
+
+    def _layer(self, inputs: AttentionInputs) -> "HashNetworks":
+        path = find_calibration("hash_attention", self.weights)
+        tensors = _tensors(path, path.stat().st_mtime_ns)
+        networks = HashNetworks.of_layer(tensors, inputs.layer_idx)
+        if networks is None:
+            raise ValueError(
+                f"HashAttention: {path} has no layer {inputs.layer_idx}; it was made for a model "
+                "of fewer layers"
+            )
+        heads, dim = inputs.query.shape[1], inputs.query.shape[-1]
+        if networks.shape != (heads, dim):
+            raise ValueError(
+                f"HashAttention: {path} is for {list(networks.shape)} [heads, head dimension], the "
+                f"model has {[heads, dim]}; it was made for another model"
+            )
+        return networks.to(inputs.query.device)
+
+
+@functools.lru_cache(maxsize=8)
+def _tensors(path: Path, modified: int) -> dict[str, Tensor]:
+    return load_file(path)
+
+
+# Weight [H, in, out] and bias [H, out] of a linear map per query head.
+Linear = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HashNetworks:
+    """The two networks of every query head of a layer: linear maps with SiLU between them."""
+
+    query: Sequence[Linear]
+    key: Sequence[Linear]
+
+    @classmethod
+    def of_layer(cls, tensors: dict[str, Tensor], layer: int) -> "HashNetworks | None":
+        """Take a layer's networks out of a weight file; None if it has no such layer.
+
+        Names are `layers.{layer}.{query|key}.{n}.{weight|bias}`, weights [H, in, out],
+        biases [H, out].
+        """
+
+        def network(kind: str) -> list[Linear]:
+            found: list[Linear] = []
+            while (name := f"layers.{layer}.{kind}.{len(found)}") + ".weight" in tensors:
+                found.append((tensors[f"{name}.weight"].float(), tensors[f"{name}.bias"].float()))
+            return found
+
+        query, key = network("query"), network("key")
+        return cls(query=query, key=key) if query and key else None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Query heads and head dimension."""
+        return self.query[0][0].shape[0], self.query[0][0].shape[1]
+
+    @property
+    def bits(self) -> int:
+        """Bits of a signature."""
+        return self.query[-1][0].shape[-1]
+
+    def to(self, device: torch.device) -> "HashNetworks":
+        """The same networks on a device."""
+        return HashNetworks(
+            query=[(weight.to(device), bias.to(device)) for weight, bias in self.query],
+            key=[(weight.to(device), bias.to(device)) for weight, bias in self.key],
+        )
+
+    def of_queries(self, query: Float[Tensor, "B H Q D"]) -> Float[Tensor, "B H Q bits"]:
+        """The outputs whose signs are the queries' signatures."""
+        return _rest_of_network(query.float() @ self.query[0][0], self.query)
+
+    def of_keys(self, key: Float[Tensor, "B G N D"]) -> Float[Tensor, "B H N bits"]:
+        """The outputs whose signs are the keys' signatures, one set per query head."""
+        weight = self.key[0][0]
+        heads, groups = weight.shape[0], key.shape[1]
+        # The first maps of a group's heads side by side: a key is not copied for each of them.
+        side_by_side = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2)
+        hidden = (key.float() @ side_by_side).unflatten(-1, (heads // groups, -1))
+        return _rest_of_network(hidden.transpose(2, 3).flatten(1, 2), self.key)
+
+
+def _rest_of_network(
+    hidden: Float[Tensor, "B H N I"], network: Sequence[Linear]
+) -> Float[Tensor, "B H N bits"]:
+    """Go on after the first product of a network."""
+    hidden = hidden + network[0][1].unsqueeze(1)
+    for weight, bias in network[1:]:
+        hidden = torch.nn.functional.silu(hidden) @ weight + bias.unsqueeze(1)
+    return hidden
+
+
+_CHUNK_KEYS = 1024
+
+
+class Signatures(EncodedKeys):
+    """The packed signature of every key, one per query head."""
+
+    def __init__(
+        self,
+        networks: HashNetworks,
+        key: Float[Tensor, "B G N D"],
+        value: Float[Tensor, "B G N V"],
+    ) -> None:
+        self._networks = networks
+        super().__init__(self._sign, key, value)
+
+    def equal_bits(self, query: Float[Tensor, "B H Q D"]) -> Float[Tensor, "B H Q K"]:
+        """How many bits each key's signature shares with each query's."""
+        (words,) = self.codes
+        of_query = packed(self._networks.of_queries(query) > 0)
+        different = sum(
+            bit_count(of_query[..., word, None] ^ words[:, :, word].unsqueeze(2))
+            for word in range(words.shape[2])
+        )
+        assert isinstance(different, Tensor)
+        return (self._networks.bits - different).float()
+
+    def _sign(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> list[Tensor]:
+        return in_chunks(self._sign_chunk, key, value, chunk_keys=_CHUNK_KEYS)
+
+    def _sign_chunk(
+        self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
+    ) -> tuple[Int32[Tensor, "B H W N"]]:
+        return (packed(self._networks.of_keys(key) > 0).transpose(2, 3),)
+
+
+def packed(bits: Tensor) -> Int32[Tensor, "*rest W"]:
+    """Pack booleans along the last dimension, 32 to a word; the last word is filled with zeros."""
+    bits = torch.nn.functional.pad(bits, (0, -bits.shape[-1] % 32)).unflatten(-1, (-1, 32))
+    values = bits.long() << torch.arange(32, device=bits.device)
+    words = values.sum(-1)
+    # The upper half of the unsigned range are the negative numbers.
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+def bit_count(words: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
+    """Count the ones of every word; torch has no operation for it.
+
+    Sums neighbouring bits, then pairs, then nibbles; the product adds up the four bytes in the
+    highest one.
+    """
+    words = words - (words >> 1 & 0x55555555)
+    words = (words & 0x33333333) + (words >> 2 & 0x33333333)
+    return ((words + (words >> 4) & 0x0F0F0F0F) * 0x01010101) >> 24

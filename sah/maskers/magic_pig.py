@@ -1,0 +1,185 @@
+"""Keys sampled by locality-sensitive hashing, with known inclusion probabilities."""
+
+# B batch, G key-value heads, S query rows per group, K keys, N keys to encode
+# D head dimension, L tables, P planes per table
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sah.attention import AttentionInputs, AttentionMask, KeyBuffer
+from sah.attention.index import in_chunks
+
+
+@dataclass(frozen=True, kw_only=True)
+class MagicPIG:
+    """Add the candidates that share enough hash buckets with the query (arXiv:2410.16179).
+
+    Each of `tables` tables signs queries and centred keys with `planes` random hyperplanes; a
+    key is sampled if its bucket is the query's in at least `min_collisions` tables. At an angle
+    θ one table collides with probability P = (1 - θ/π)^planes, so that the key is included with
+    probability 1 - Σ_{i < min_collisions} C(L, i)·P^i·(1 - P)^(L - i), and weighs one over that.
+    How many keys are read depends on the angles; there is no budget.
+
+    Deviations. Keys are centred by the mean of the context's keys, which stays as it is for the
+    keys that follow; the authors' code also lengthens keys to a common norm, here angles are
+    those of the centred keys themselves. A query that collides with nothing reads nothing: put
+    Sink and Local before, as the preset does. The paper keeps layers 0 and 1 dense, as the
+    preset does.
+    """
+
+    planes: int = 10
+    """Hyperplanes per table, from 1 to 15 (K in the paper)."""
+    tables: int = 150
+    """Hash tables (L in the paper)."""
+    min_collisions: int = 2
+    """Tables that must agree."""
+    centre: bool = True
+    """Whether the mean of the context's keys is taken from all keys before they are hashed."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.planes <= 15:
+            raise ValueError(f"MagicPIG: planes must be from 1 to 15, got {self.planes}")
+        if self.tables < 1:
+            raise ValueError(f"MagicPIG: tables must be at least 1, got {self.tables}")
+        if not 1 <= self.min_collisions <= self.tables:
+            raise ValueError(
+                f"MagicPIG: min_collisions must be from 1 to tables={self.tables}, "
+                f"got {self.min_collisions}"
+            )
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        tables = inputs.index(
+            self, lambda key, value: HashTables(self, key, value, inputs.index_seed)
+        )
+        query = inputs.grouped(inputs.query).float()
+        sampled = tables.collisions(query) >= self.min_collisions
+        # q·(k - mean), from the products that are there already.
+        products = inputs.grouped(inputs.dot_products) - query @ tables.mean.transpose(-1, -2)
+        lengths = query.norm(dim=-1, keepdim=True) * tables.norms.unsqueeze(2)
+        # In float64, because a small probability is a difference of two numbers near 1.
+        cosine = products[sampled].double() / lengths[sampled].clamp(min=1e-30)
+        probability = self.inclusion_probability(cosine.clamp(-1, 1).acos())
+        weight = torch.ones_like(products)
+        # A key that was sampled has a probability, however small rounding makes it.
+        weight[sampled] = (1 / probability.clamp(min=1e-30)).float()
+        return mask.add(inputs.per_head(sampled), inputs.per_head(weight))
+
+    def inclusion_probability(self, angle: Tensor) -> Tensor:
+        """Probability that a key at this angle (radians, float64) to the query is sampled."""
+        one_table = (1 - angle / math.pi) ** self.planes
+        missed = torch.zeros_like(one_table)
+        for collisions in range(self.min_collisions):
+            ways = math.comb(self.tables, collisions)
+            missed += ways * one_table**collisions * (1 - one_table) ** (self.tables - collisions)
+        return 1 - missed
+
+
+# Keys that are hashed at a time, and query rows whose tables are read at a time.
+_CHUNK_KEYS = 1024
+_CHUNK_ROWS = 16
+
+
+class HashTables:
+    """The keys of the context by table and bucket, later keys by their codes, and all norms.
+
+    What a key's code depends on, the planes and the mean of the context's keys, is drawn and
+    computed once, so that codes and what they are compared with never drift apart.
+    """
+
+    def __init__(
+        self,
+        settings: MagicPIG,
+        key: Float[Tensor, "B G N D"],
+        value: Float[Tensor, "B G N V"],
+        seed: int,
+    ) -> None:
+        generator = torch.Generator(key.device).manual_seed(seed)
+        self._planes_per_table = settings.planes
+        self._planes: Float[Tensor, "D LP"] = torch.randn(
+            key.shape[-1],
+            settings.tables * settings.planes,
+            generator=generator,
+            device=key.device,
+        )
+        mean = key.float().mean(2, keepdim=True)
+        self.mean: Float[Tensor, "B G 1 D"] = mean if settings.centre else torch.zeros_like(mean)
+        codes, norms = in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
+        self._context = self.length = key.shape[2]
+        # Table by table the keys in the order of their buckets, and where each bucket starts.
+        in_order, order = codes.contiguous().sort(dim=-1, stable=True)
+        self._order: Int[Tensor, "B G L N"] = order.int()
+        # A bucket starts where the one before ends: 2^15, after the last, does not fit int16.
+        bucket = torch.arange(2**settings.planes, device=key.device).short()
+        ends = torch.searchsorted(
+            in_order, bucket.expand(*in_order.shape[:3], -1).contiguous(), right=True
+        )
+        self._starts: Int[Tensor, "B G L C"] = torch.nn.functional.pad(ends, (1, 0)).int()
+        self._later = KeyBuffer(codes[..., :0], dim=-1)
+        self._norms = KeyBuffer(norms, dim=-1)
+
+    @property
+    def norms(self) -> Float[Tensor, "B G K"]:
+        """The length of every centred key."""
+        return self._norms.filled
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of tables, codes, norms and planes, in bytes."""
+        tensors = (self._order, self._starts, self._planes, self.mean)
+        return sum(tensor.nbytes for tensor in tensors) + self._later.nbytes + self._norms.nbytes
+
+    def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
+        """Add keys behind the context: they are compared by their codes."""
+        codes, norms = in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
+        self._later.append(codes)
+        self._norms.append(norms)
+        self.length += key.shape[2]
+
+    def rewind(self, length: int) -> None:
+        """Forget every key from position `length` on."""
+        assert length >= self._context, "the tables hold the whole context"
+        self._later.rewind(length - self._context)
+        self._norms.rewind(length)
+        self.length = min(self.length, length)
+
+    def collisions(self, query: Float[Tensor, "B G S D"]) -> Int[Tensor, "B G S K"]:
+        """In how many tables each query's bucket is the key's."""
+        parts = []
+        for start in range(0, query.shape[2], _CHUNK_ROWS):
+            codes = self.codes(query[:, :, start : start + _CHUNK_ROWS])
+            later = (self._later.filled.unsqueeze(2) == codes.unsqueeze(-1)).sum(3)
+            parts.append(torch.cat([self._in_tables(codes), later], dim=-1))
+        return torch.cat(parts, dim=2)
+
+    def codes(self, vectors: Float[Tensor, "B G N D"]) -> Int[Tensor, "B G N L"]:
+        """The bucket of each vector in each table: bit p is the side of plane p."""
+        side: Tensor = (vectors @ self._planes >= 0).unflatten(-1, (-1, self._planes_per_table))
+        bits = torch.arange(self._planes_per_table, device=vectors.device)
+        return (side.short() << bits.short()).sum(-1, dtype=torch.int16)
+
+    def _encode(
+        self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
+    ) -> tuple[Int[Tensor, "B G L N"], Float[Tensor, "B G N"]]:
+        centred = key.float() - self.mean
+        return self.codes(centred).transpose(2, 3), centred.norm(dim=-1)
+
+    def _in_tables(self, codes: Int[Tensor, "B G S L"]) -> Int[Tensor, "B G S N"]:
+        """Count collisions with the context by reading just the buckets that were hit."""
+        batch, groups, rows, tables = codes.shape
+        place = codes.transpose(2, 3).long()  # B G L S
+        first = self._starts.gather(-1, place).long().flatten()
+        hits = self._starts.gather(-1, place + 1).long().flatten() - first
+        # One entry per hit: which of the B·G·L·S buckets it is in, and its place there.
+        bucket = torch.repeat_interleave(hits)
+        within = torch.arange(len(bucket), device=codes.device) - (hits.cumsum(0) - hits)[bucket]
+        table = bucket // rows
+        key = self._order.flatten()[table * self._context + first[bucket] + within]
+        row = table // tables * rows + bucket % rows
+        counts = torch.bincount(
+            row * self._context + key, minlength=batch * groups * rows * self._context
+        )
+        return counts.view(batch, groups, rows, self._context)

@@ -1,0 +1,150 @@
+"""Keys ranked by product quantisation."""
+
+# B batch, H query heads, G key-value heads, S query rows per group, K keys, N keys to encode
+# D head dimension, M sub-vectors, C centroids, E dimension of a sub-vector
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
+
+
+@dataclass(frozen=True, kw_only=True)
+class PQCache(Budget):
+    """Add the candidates whose quantised keys score highest (PQCache, arXiv:2407.12820).
+
+    Each key is cut into `subvectors`, and each of them replaced by the nearest of 2^bits
+    centroids, found by k-means over the context's keys per layer and key-value head. The score
+    of a key is Σ_m q_m·centroid(code_m): one table look-up per sub-vector. Keys that come after
+    the context take the nearest centroids there are.
+
+    Deviations. k-means starts from keys drawn by the run's seed and runs for a fixed number of
+    `iterations`, where the paper's number depends on the time the prefill leaves. The paper
+    keeps the first and the last tokens exact and out of the clustering: here Sink and Local
+    before this masker select them exactly (as in the preset), but they are clustered too. With
+    `metric="ip"` keys are lengthened to one common norm before the clustering, which makes
+    the nearest neighbour the one of largest inner product.
+    """
+
+    subvectors: int = 2
+    """M: parts of a key, each with a code of its own; divides the head dimension."""
+    bits: int = 6
+    """Bits of a code, at most 8: there are 2^bits centroids per sub-vector."""
+    iterations: int = 10
+    """Rounds of k-means."""
+    metric: Literal["l2", "ip"] = "l2"
+    """What nearest means: Euclidean distance or inner product."""
+    workspace_bytes: int = 2**26
+    """Keys are compared with the centroids in chunks that take at most about this much."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.subvectors < 1:
+            raise ValueError(f"PQCache: subvectors must be at least 1, got {self.subvectors}")
+        if not 1 <= self.bits <= 8:
+            raise ValueError(f"PQCache: bits must be from 1 to 8, got {self.bits}")
+        if self.iterations < 0:
+            raise ValueError(f"PQCache: iterations must be at least 0, got {self.iterations}")
+        if self.metric not in ("l2", "ip"):
+            raise ValueError(f"PQCache: metric must be l2 or ip, got {self.metric!r}")
+        if self.workspace_bytes < 2**16:
+            raise ValueError(
+                f"PQCache: workspace_bytes must be at least 2**16, got {self.workspace_bytes}"
+            )
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        dim = inputs.key.shape[-1]
+        if dim % self.subvectors:
+            raise ValueError(
+                f"PQCache: subvectors={self.subvectors} does not divide the head dimension {dim}"
+            )
+        index = inputs.index(
+            self, lambda key, value: ProductQuantisedKeys(self, key, value, inputs.index_seed)
+        )
+        query = inputs.grouped(inputs.query).float().unflatten(-1, (self.subvectors, -1))
+        # What each sub-vector of each query scores with each centroid.
+        table = query.transpose(2, 3) @ index.centroids[..., : dim // self.subvectors].transpose(
+            -1, -2
+        )  # B G M S C
+        (codes,) = index.codes
+        scores = torch.zeros(*table.shape[:2], table.shape[3], codes.shape[-1], device=codes.device)
+        for part in range(self.subvectors):
+            position = codes[:, :, part, None].long().expand_as(scores)
+            scores += table[:, :, part].gather(-1, position)
+        budget, bound = self.keys(inputs)
+        return mask.add(select_top(inputs.per_head(scores), mask.candidates, budget, bound))
+
+
+class ProductQuantisedKeys(EncodedKeys):
+    """Codes of all keys, one byte per sub-vector, and the centroids they stand for."""
+
+    def __init__(
+        self,
+        settings: PQCache,
+        key: Float[Tensor, "B G N D"],
+        value: Float[Tensor, "B G N V"],
+        seed: int,
+    ) -> None:
+        self._settings = settings
+        self._longest = self._split(key).norm(dim=-1, keepdim=True).amax(3, keepdim=True)
+        vectors = self._vectors(key)
+        self.centroids = self._clustered(vectors, seed)
+        super().__init__(lambda key, value: [self._nearest(self._vectors(key))], key, value)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of codes and centroids, in bytes."""
+        return super().nbytes + self.centroids.nbytes
+
+    def _split(self, key: Float[Tensor, "B G N D"]) -> Float[Tensor, "B G M N E"]:
+        parts: Tensor = key.float().unflatten(-1, (self._settings.subvectors, -1))
+        return parts.transpose(2, 3)
+
+    def _vectors(self, key: Float[Tensor, "B G N D"]) -> Float[Tensor, "B G M N E"]:
+        """What is clustered: the sub-vectors, for metric ip with one more dimension."""
+        vectors = self._split(key)
+        if self._settings.metric == "l2":
+            return vectors
+        norms = vectors.norm(dim=-1, keepdim=True)
+        # A key longer than every context key cannot be lengthened to their norm.
+        missing = (self._longest**2 - norms**2).clamp(min=0).sqrt()
+        return torch.cat([vectors, missing], dim=-1)
+
+    def _clustered(
+        self, vectors: Float[Tensor, "B G M N E"], seed: int
+    ) -> Float[Tensor, "B G M C E"]:
+        """Lloyd's k-means; a centroid that no key is nearest to stays where it is."""
+        count, number = vectors.shape[3], 2**self._settings.bits
+        generator = torch.Generator(vectors.device).manual_seed(seed)
+        first = torch.randperm(count, generator=generator, device=vectors.device)[:number]
+        if count < number:
+            # More centroids than keys: some keys are drawn again, and nothing is nearest there.
+            again = torch.zeros(number - count, dtype=torch.long, device=vectors.device)
+            first = torch.cat([first, again])
+        self.centroids = vectors[:, :, :, first]
+        for _ in range(self._settings.iterations):
+            code = self._nearest(vectors).long().unsqueeze(-1)
+            members = torch.zeros_like(self.centroids[..., :1]).scatter_add_(
+                3, code, torch.ones_like(vectors[..., :1])
+            )
+            sums = torch.zeros_like(self.centroids).scatter_add_(
+                3, code.expand_as(vectors), vectors
+            )
+            self.centroids = torch.where(members > 0, sums / members.clamp(min=1), self.centroids)
+        return self.centroids
+
+    def _nearest(self, vectors: Float[Tensor, "B G M N E"]) -> UInt8[Tensor, "B G M N"]:
+        """The code of every sub-vector, in chunks of bounded memory."""
+        rows = vectors.shape[:3].numel()
+        chunk = max(1, self._settings.workspace_bytes // (4 * rows * self.centroids.shape[3]))
+        half_norms = (self.centroids**2).sum(-1).unsqueeze(-2) / 2
+        codes = [
+            # The nearest centroid minimises |c|²/2 - x·c.
+            (half_norms - part @ self.centroids.transpose(-1, -2)).argmin(-1).to(torch.uint8)
+            for part in vectors.split(chunk, dim=3)
+        ]
+        return torch.cat(codes, dim=-1)

@@ -1,0 +1,135 @@
+"""Pages of keys, ranked by an upper bound of their scores."""
+
+# B batch, H query heads, G key-value heads, Q queries, K keys, P pages, D head dimension
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sah.attention import (
+    AttentionInputs,
+    AttentionMask,
+    Budget,
+    KeyBuffer,
+    order_descending,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quest(Budget):
+    """Add the keys of the pages whose best key could score highest (Quest, arXiv:2406.10774).
+
+    A page is `page_size` consecutive keys, counted from position 0. Its keys are bounded per
+    channel, and no key of it scores more than Σ_d max(q_d·min_d, q_d·max_d): pages are ranked
+    by that.
+
+    Deviations. The budget is exact: the last page that is read is cut to its first keys, where
+    the paper's budget is a number of whole pages; keys that an earlier masker selected cost
+    nothing. The page that is being filled takes part like any other. With several queries (a
+    question) the bounds of a page hold keys that come after a query too; they are never
+    selected. The paper keeps layers 0 and 1 dense: `dense_layers: [0, 1]`, as in the preset.
+    """
+
+    page_size: int = 16
+    """Keys on a page."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.page_size, bool) or self.page_size < 1:
+            raise ValueError(f"Quest: page_size must be at least 1, got {self.page_size!r}")
+        if self.tokens is not None and self.tokens < self.page_size:
+            raise ValueError(
+                f"Quest: tokens={self.tokens} is less than one page of page_size={self.page_size} "
+                "keys; raise tokens or lower page_size"
+            )
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        pages = inputs.index(self, partial(PageBounds, page_size=self.page_size))
+        # max(q·min, q·max) is q·max where q is positive, and q·min elsewhere.
+        bounds = inputs.dot(inputs.query.clamp(min=0), pages.highest)
+        bounds += inputs.dot(inputs.query.clamp(max=0), pages.lowest)
+        return mask.add(self._keys_of_best(bounds, inputs, mask))
+
+    def _keys_of_best(
+        self, bounds: Float[Tensor, "B H Q P"], inputs: AttentionInputs, mask: AttentionMask
+    ) -> Bool[Tensor, "B H Q K"]:
+        """The candidates of the best pages, up to the budget."""
+        budget, _ = self.keys(inputs)
+        keys, pages = inputs.key.shape[2], bounds.shape[-1]
+        padded = torch.nn.functional.pad(mask.candidates, (0, pages * self.page_size - keys))
+        candidates = padded.unflatten(-1, (pages, self.page_size))
+        cost = candidates.sum(-1)
+        order = order_descending(bounds.masked_fill(cost == 0, -torch.inf))
+        cost_in_order = cost.gather(-1, order)
+        spent_before = cost_in_order.cumsum(-1) - cost_in_order
+        allowed = torch.empty_like(cost).scatter_(-1, order, budget - spent_before)
+        taken = candidates & (allowed >= cost).unsqueeze(-1)
+        # At most one page of a query is cut: the one during which the budget ends.
+        cut = ((allowed > 0) & (allowed < cost)).to(torch.uint8).argmax(-1, keepdim=True)
+        left = allowed.gather(-1, cut).unsqueeze(-1)
+        page = cut.unsqueeze(-1).expand(*cut.shape, self.page_size)
+        last_page = candidates.gather(-2, page)
+        taken.scatter_(-2, page, last_page & (last_page.cumsum(-1) <= left))
+        selected: Tensor = taken.flatten(-2)[..., :keys]
+        return selected
+
+
+class PageBounds:
+    """The smallest and largest value of every channel, page by page."""
+
+    def __init__(
+        self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"], *, page_size: int
+    ) -> None:
+        self._page_size = page_size
+        nothing = key[:, :, :0]
+        self._lowest, self._highest = KeyBuffer(nothing, dim=2), KeyBuffer(nothing, dim=2)
+        self.length = 0
+        self.append(key, value)
+
+    @property
+    def lowest(self) -> Float[Tensor, "B G P D"]:
+        """The smallest value of each channel on each page."""
+        return self._lowest.filled
+
+    @property
+    def highest(self) -> Float[Tensor, "B G P D"]:
+        """The largest value of each channel on each page."""
+        return self._highest.filled
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the bounds, in bytes."""
+        return self._lowest.nbytes + self._highest.nbytes
+
+    def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
+        """Widen the bounds of the page that is being filled, and add pages."""
+        room = -self.length % self._page_size
+        here, beyond = key[:, :, :room], key[:, :, room:]
+        if here.shape[2]:
+            last_low, last_high = self.lowest[:, :, -1], self.highest[:, :, -1]
+            torch.minimum(last_low, here.amin(2), out=last_low)
+            torch.maximum(last_high, here.amax(2), out=last_high)
+        whole = beyond.shape[2] // self._page_size * self._page_size
+        if whole:
+            pages = beyond[:, :, :whole].unflatten(2, (-1, self._page_size))
+            self._lowest.append(pages.amin(3))
+            self._highest.append(pages.amax(3))
+        if whole < beyond.shape[2]:
+            self._lowest.append(beyond[:, :, whole:].amin(2, keepdim=True))
+            self._highest.append(beyond[:, :, whole:].amax(2, keepdim=True))
+        self.length += key.shape[2]
+
+    def rewind(self, length: int) -> None:
+        """Forget every page that holds a key from position `length` on.
+
+        Bounds cannot be narrowed again, so that a page cut in two is forgotten whole; its
+        first keys are appended anew.
+        """
+        if length < self.length:
+            pages = length // self._page_size
+            self._lowest.rewind(pages)
+            self._highest.rewind(pages)
+            self.length = pages * self._page_size

@@ -1,0 +1,151 @@
+"""Soft collisions with hashed keys."""
+
+# B batch, G key-value heads, S query rows per group, K keys, N keys to encode
+# D head dimension, L tables, P planes per table
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
+from sah.attention.index import in_chunks
+
+
+@dataclass(frozen=True, kw_only=True)
+class SOCKET(Budget):
+    """Add the candidates that a query collides with most, softly (SOCKET, 2026).
+
+    Each of `tables` hash tables cuts space with `planes` random hyperplanes, so that a key lies
+    in one of 2^planes buckets per table. A query does not lie in one bucket but has a
+    probability for each: softmax(h·corner / tau) with h = tanh(q·w) / √D. A key scores the sum,
+    over the tables, of the probability of its bucket, times the norm of its value.
+
+    Deviations: none known. The softmax over 2^planes corners is computed as the product of
+    its two halves of the planes, which is the same.
+    """
+
+    planes: int = 10
+    """Hyperplanes per table, from 1 to 15 (K in the paper)."""
+    tables: int = 60
+    """Hash tables (L in the paper)."""
+    tau: float = 0.5
+    """Temperature: near 0 only the query's own bucket counts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.planes <= 15:
+            raise ValueError(f"SOCKET: planes must be from 1 to 15, got {self.planes}")
+        if self.tables < 1:
+            raise ValueError(f"SOCKET: tables must be at least 1, got {self.tables}")
+        if not self.tau > 0:
+            raise ValueError(f"SOCKET: tau must be positive, got {self.tau}")
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        index = inputs.index(
+            self, lambda key, value: HashedKeys(self, key, value, inputs.index_seed)
+        )
+        scores = self._collisions(inputs, index) * index.value_norms.unsqueeze(2)
+        budget, bound = self.keys(inputs)
+        return mask.add(select_top(inputs.per_head(scores), mask.candidates, budget, bound))
+
+    def _collisions(self, inputs: AttentionInputs, index: "HashedKeys") -> Float[Tensor, "B G S K"]:
+        """Σ over the tables of the probability that each query has for each key's bucket."""
+        query = inputs.grouped(inputs.query).float()
+        # A few queries at a time: their probabilities take S · L · 2^P numbers.
+        chunks = [self._collisions_of(some, index) for some in query.split(_QUERIES_AT_ONCE, dim=2)]
+        return torch.cat(chunks, dim=2)
+
+    def _collisions_of(
+        self, query: Float[Tensor, "B G S D"], index: "HashedKeys"
+    ) -> Float[Tensor, "B G S K"]:
+        signs = torch.tanh(query @ index.plane_columns) / query.shape[-1] ** 0.5
+        probability = self._bucket_probabilities(signs)
+        return torch.stack(
+            [
+                torch.stack(
+                    [
+                        # Looks up a row per table and key, and sums over the tables.
+                        torch.nn.functional.embedding_bag(rows, weights, mode="sum").T
+                        for rows, weights in zip(
+                            index.table_rows(number), probability[number], strict=True
+                        )
+                    ]
+                )
+                for number in range(query.shape[0])
+            ]
+        )
+
+    def _bucket_probabilities(self, signs: Float[Tensor, "B G S LP"]) -> Float[Tensor, "B G L2P S"]:
+        """For each table and bucket, one row after the other: each query's probability."""
+        scaled: Tensor = signs.unflatten(-1, (self.tables, self.planes)) / self.tau
+        half = self.planes // 2
+        # Σ over all corners of e^(x·corner) is Π 2·cosh(x): softmax needs no sum over them.
+        low, high = (
+            torch.exp(part @ _corners(part) - torch.logaddexp(part, -part).sum(-1, keepdim=True))
+            for part in (scaled[..., :half], scaled[..., half:])
+        )
+        # Bucket number: bit p is the side of plane p, so that the first planes vary fastest.
+        products = torch.einsum("bgslh,bgslw->bglhws", high, low)
+        # embedding_bag is fifty times slower on rows that are not contiguous.
+        return products.contiguous().flatten(2, 4)
+
+
+_QUERIES_AT_ONCE = 16
+_CHUNK_KEYS = 1024
+
+
+def _corners(part: Float[Tensor, "*rest P"]) -> Float[Tensor, "P C"]:
+    """All sign vectors as long as the last dimension, as columns: sign p is bit p of column b."""
+    planes = part.shape[-1]
+    bucket = torch.arange(2**planes, device=part.device)
+    plane = torch.arange(planes, device=part.device)
+    return ((bucket >> plane[:, None] & 1) * 2 - 1).to(part.dtype)
+
+
+class HashedKeys(EncodedKeys):
+    """The bucket of every key in every table, two bytes each, and the norms of the values."""
+
+    def __init__(
+        self,
+        settings: SOCKET,
+        key: Float[Tensor, "B G N D"],
+        value: Float[Tensor, "B G N V"],
+        seed: int,
+    ) -> None:
+        generator = torch.Generator(key.device).manual_seed(seed)
+        self._settings = settings
+        self.plane_columns: Float[Tensor, "D LP"] = torch.randn(
+            key.shape[-1],
+            settings.tables * settings.planes,
+            generator=generator,
+            device=key.device,
+        )
+        self._first_row = torch.arange(settings.tables, device=key.device).int() << settings.planes
+        super().__init__(self._hash, key, value, dim=2)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of buckets, norms and planes, in bytes."""
+        return super().nbytes + self.plane_columns.nbytes
+
+    @property
+    def value_norms(self) -> Float[Tensor, "B G K"]:
+        """The length of every value vector."""
+        return self.codes[1]
+
+    def table_rows(self, batch: int) -> Int[Tensor, "G K L"]:
+        """Where each key's bucket lies if all tables are stacked."""
+        return self.codes[0][batch].int() + self._first_row
+
+    def _hash(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> list[Tensor]:
+        return in_chunks(self._hash_chunk, key, value, chunk_keys=_CHUNK_KEYS, dim=2)
+
+    def _hash_chunk(
+        self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
+    ) -> tuple[Int[Tensor, "B G N L"], Float[Tensor, "B G N"]]:
+        side = (key.float() @ self.plane_columns >= 0).unflatten(-1, (-1, self._settings.planes))
+        bits = torch.arange(self._settings.planes, device=key.device)
+        bucket = (side.short() << bits.short()).sum(-1, dtype=torch.int16)
+        return bucket, value.float().norm(dim=-1)

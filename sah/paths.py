@@ -1,0 +1,24 @@
+"""Where SAH keeps things, and names that are safe as file names. Standard library only."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+
+def cache_home() -> Path:
+    """Where SAH keeps what it can make again: SAH_CACHE, else `sah` in the user's cache home."""
+    home = os.environ.get("SAH_CACHE")
+    if home:
+        return Path(home).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sah"
+
+
+def sanitise(name: Any) -> str:
+    """Make a name safe as one path component, on every common file system.
+
+    Two names may become equal; what must differ needs a fingerprint besides.
+    """
+    safe = re.sub(r'[/\\:*?"<>|\x00-\x20]+', "-", str(name)).lstrip(".-")
+    # File systems count bytes.
+    return safe.encode()[:100].decode(errors="ignore").rstrip(". ") or "unnamed"

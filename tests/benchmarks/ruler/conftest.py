@@ -1,0 +1,22 @@
+"""Measuring prompts without the code under test."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sah.types import Example
+
+
+@pytest.fixture
+def prompt_tokens(tiny: Any) -> Callable[[Example], int]:
+    """Tokens of the prompt under the tiny model's template, written out here."""
+    tokenizer = tiny.prompts.tokenizer._tokenizer
+
+    def count(example: Example) -> int:
+        before = f"<|begin|><|user|>{example.context}"
+        after = f"{example.question}<|end|><|assistant|>{example.answer_prefix}"
+        parts = (before, after)
+        return sum(len(tokenizer.encode(part, add_special_tokens=False).ids) for part in parts)
+
+    return count

@@ -1,0 +1,125 @@
+import re
+
+import pytest
+
+from sah.benchmarks.ruler import Ruler
+from sah.errors import ConfigurationError
+
+NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+TASK = "Memorize and track the chain(s) of variable assignment hidden in the following text."
+STATEMENT = re.compile(r"VAR ([A-Z]+) = (?:VAR ([A-Z]+) |(\d{5}))")
+CONTEXT_TOKENS = 1500
+
+
+@pytest.fixture(scope="module")
+def examples(tiny):
+    benchmark = Ruler(subset="vt", context_tokens=CONTEXT_TOKENS, samples=5)
+    return benchmark.examples(tiny.prompts, seed=0)
+
+
+def parts(example):
+    """The solved example and the text of the question."""
+    empty, solved, asked = example.context.split(f"{TASK}\n\n")
+    assert empty == ""
+    return solved, asked
+
+
+def assigned(text):
+    """Follow the assignments of a text: value -> variables in order."""
+    value_of, found = {}, {}
+    for name, source, number in STATEMENT.findall(text):
+        assert name not in value_of, "assigned once"
+        value_of[name] = number or value_of[source]
+        found.setdefault(value_of[name], []).append(name)
+    return found
+
+
+def test_one_chain_of_four_hops_is_hidden(examples):
+    for example in examples:
+        chains = assigned(parts(example)[1])
+        (value,) = re.findall(r"assigned the value (\d+) in the text above\.", example.question)
+        assert 10_000 <= int(value) <= 99_998
+        assert chains == {value: list(example.references)}
+        assert len(example.references) == 5
+        assert all(re.fullmatch("[A-Z]{5}", name) for name in example.references)
+
+
+def test_the_text_is_noise_around_the_assignments(examples):
+    for example in examples:
+        text = parts(example)[1]
+        assert text.endswith("\n")
+        lines = text.removesuffix("\n").split("\n")
+        statements = [line for line in lines if STATEMENT.fullmatch(line)]
+        assert len(statements) == 5
+        assert {line for line in lines if line not in statements} == {NOISE}
+        assert lines[-1] == NOISE
+
+
+def test_the_prompt_begins_with_a_solved_example_of_500_tokens(examples, tiny):
+    line = len(tiny.prompts.tokenizer(NOISE + "\n").input_ids)
+    for example in examples:
+        solved, _ = parts(example)
+        text, answer = solved.split("they are: ")
+        (value,) = set(re.findall(r"value (\d+)", text))
+        assert value not in example.question
+        (names,) = assigned(text).values()
+        assert assigned(text) == {value: names}
+        assert answer == f" {' '.join(names)}\n\n"
+        assert all(re.fullmatch("[A-Z]{3}", name) for name in names)
+        assert "VAR" not in names
+        prompt = f"{TASK}\n\n{text}they are: "
+        assert 500 - line < len(tiny.prompts.tokenizer(prompt).input_ids) <= 500
+
+
+def test_the_question_is_worded_as_published(examples):
+    for example in examples:
+        (value,) = re.findall(r"\d{5}", example.question)
+        assert example.question == (
+            f"Question: Find all variables that are assigned the value {value} in the text above."
+        )
+        assert example.answer_prefix == (
+            " Answer: According to the chain(s) of variable assignment in the text above, 5 "
+            f"variables are assgined the value {value}, they are: "
+        )
+        assert example.max_new_tokens == 30
+
+
+def test_fills_the_budget_but_for_less_than_a_line(examples, tiny, prompt_tokens):
+    line = len(tiny.prompts.tokenizer(NOISE + "\n").input_ids)
+    for example in examples:
+        length = prompt_tokens(example) + 30
+        assert CONTEXT_TOKENS - line < length <= CONTEXT_TOKENS
+
+
+def test_samples_differ_and_their_chains_are_spread_over_the_text(tiny):
+    benchmark = Ruler(subset="vt", context_tokens=CONTEXT_TOKENS, samples=30)
+    made = benchmark.examples(tiny.prompts, seed=0)
+    assert len({example.references for example in made}) == 30
+    assert len({parts(example)[0] for example in made}) == 30
+    texts = [parts(example)[1] for example in made]
+    depths = [match.start() / len(text) for text in texts for match in STATEMENT.finditer(text)]
+    for low in (0, 0.25, 0.5, 0.75):
+        assert any(low <= depth < low + 0.25 for depth in depths)
+
+
+def test_the_same_seed_gives_the_same_sample_however_many_there_are(tiny):
+    few, many = (
+        Ruler(subset="vt", context_tokens=1100, samples=samples).examples(tiny.prompts, seed=2)
+        for samples in (1, 3)
+    )
+    assert few == many[:1]
+
+
+def test_a_context_too_small_is_an_error_that_names_the_numbers(tiny):
+    with pytest.raises(ConfigurationError, match=r"context_tokens=600 is too small.* vt "):
+        Ruler(subset="vt", context_tokens=600, samples=1).examples(tiny.prompts, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("share", "score"), [(5, 1.0), (2, 0.4), (0, 0.0)], ids=["all", "two", "none"]
+)
+def test_the_score_is_the_share_of_variables_named(share, score, examples, predict):
+    asked = examples[:1]
+    answers = predict(asked, lambda example: " ".join(example.references[:share]).lower())
+    (found,) = Ruler().score(asked, answers)
+    assert found.score == score

@@ -1,0 +1,102 @@
+import io
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+
+from sah.calibration.unpickling import read_tensors
+from sah.errors import ConfigurationError
+
+TENSORS = {
+    0: {"a": [torch.arange(6.0).view(2, 3)]},
+    1: {"a": (torch.ones(2, dtype=torch.bfloat16), torch.nn.Parameter(torch.zeros(1)))},
+    # A view: its storage is longer than itself.
+    2: {"a": [torch.arange(10)[3:7:2]]},
+}
+
+
+def old_torch_save(value, file):
+    torch.save(value, file, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("write", [torch.save, old_torch_save, pickle.dump])
+def test_tensors_come_back(tmp_path, write):
+    with open(tmp_path / "file", "wb") as file:
+        write(TENSORS, file)
+    found = read_tensors(tmp_path / "file")
+    assert found.keys() == TENSORS.keys()
+    for layer, expected in TENSORS.items():
+        for tensor, original in zip(found[layer]["a"], expected["a"], strict=True):
+            assert tensor.dtype == original.dtype
+            assert tensor.equal(original)
+
+
+class Runs:
+    """What a malicious file does when it is unpickled."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def nested(value, file):
+    """Hidden in the bytes that a tensor's storage is loaded from."""
+
+    class Storage:
+        def __reduce__(self):
+            inner = io.BytesIO()
+            old_torch_save(value, inner)
+            return torch.storage._load_from_bytes, (inner.getvalue(),)
+
+    pickle.dump({0: Storage()}, file)
+
+
+def through_an_attribute(value, file):
+    """`torch.storage._load_from_bytes` under another name, by a dotted path."""
+    pickle.dump(value, file)
+    file.seek(0)
+    file.write(b"\x80\x04\x8c\x05torch\x8c\x19serialization.os.system\x93\x8c")
+    command = value[0].command.encode()
+    file.write(bytes([len(command)]) + command + b"\x85R.")
+
+
+@pytest.mark.parametrize(
+    "write", [torch.save, old_torch_save, pickle.dump, nested, through_an_attribute]
+)
+def test_code_in_a_file_is_not_run(tmp_path, write):
+    witness = tmp_path / "was_here"
+    with open(tmp_path / "file", "wb") as file:
+        write([Runs(f"touch {witness}")], file)
+    with pytest.raises(ConfigurationError, match="file is no file of tensors"):
+        read_tensors(tmp_path / "file")
+    assert not witness.exists()
+
+
+def test_malicious_file_is_malicious(tmp_path):
+    """Otherwise the test above would prove nothing."""
+    witness = tmp_path / "was_here"
+    pickle.loads(pickle.dumps([Runs(f"touch {witness}")]))
+    assert witness.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04.", b"PK\x03\x04", b"\x80\x04\x95"])
+def test_bytes_that_are_no_pickle_are_refused(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ConfigurationError, match="file is no file of tensors"):
+        read_tensors(tmp_path / "file")
+
+
+def test_zip_file_of_something_else_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "file", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(ConfigurationError, match="file is no file of tensors"):
+        read_tensors(tmp_path / "file")
+
+
+def test_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match="nowhere cannot be read"):
+        read_tensors(tmp_path / "nowhere")

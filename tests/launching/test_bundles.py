@@ -1,0 +1,101 @@
+"""Which cells become the arms of one job, and how many jobs there are."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from sah.launching.bundles import bundle_cells
+from sah.launching.plan import Cell
+from sah.launching.slurm import _gpus
+from sah.results.identity import fingerprint, shared_key
+
+
+def cells(*keys: str | None, bundle_max: int | None = None) -> list[Cell]:
+    return [
+        Cell(
+            number=number,
+            overrides=(),
+            directory=Path(str(number)),
+            packed_config=b"",
+            shared_key=key,
+            bundle_max=bundle_max,
+        )
+        for number, key in enumerate(keys)
+    ]
+
+
+def numbers(made: list[Cell], places: int = 1) -> list[list[int]]:
+    return [[cell.number for cell in bundle.cells] for bundle in bundle_cells(made, places)]
+
+
+def test_equal_keys_are_arms_of_one_job_in_the_order_of_the_sweep():
+    assert numbers(cells("a", "b", "a", "b", "a")) == [[0, 2, 4], [1, 3]]
+
+
+def test_cells_without_a_key_have_jobs_of_their_own():
+    assert numbers(cells(None, "a", None, "a")) == [[0], [1, 3], [2]]
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"), [(None, [7]), (7, [7]), (4, [4, 3]), (3, [3, 2, 2]), (1, [1] * 7)]
+)
+def test_bundle_max_limits_arms_and_divides_them_evenly(most, sizes):
+    found = numbers(cells(*"aaaaaaa", bundle_max=most))
+    assert [len(bundle) for bundle in found] == sizes
+    assert list(itertools.chain(*found)) == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("places", "sizes"),
+    [(1, [4, 2]), (2, [4, 2]), (3, [2, 2, 2]), (4, [1, 1, 2, 2]), (6, [1] * 6), (9, [1] * 6)],
+)
+def test_the_largest_bundle_is_halved_until_every_place_has_work(places, sizes):
+    found = numbers(cells(*"aaaabb"), places)
+    assert [len(bundle) for bundle in found] == sizes
+    assert sorted(itertools.chain(*found)) == list(range(6))
+
+
+def test_nothing_to_run_makes_no_job():
+    assert bundle_cells([], 4) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "together"),
+    [
+        ("attention=dense", True),
+        ("sparse_attention.maskers.sink.tokens=9", True),
+        ("metric_logging=full", True),
+        ("seed=1", False),
+        ("model.layers=3", False),
+        ("benchmark.limit=2", False),
+        ("protocol=question_dense", False),
+        ("generation.temperature=1", False),
+        ("timeout_minutes=5", False),
+        ("resume=false", False),
+    ],
+)
+def test_arms_differ_in_attention_and_metric_logging_alone(compose, override, together):
+    base = ("model=tiny", "benchmark=mock")
+    same = shared_key(compose(*base)) == shared_key(compose(*base, override))
+    assert same == together
+
+
+def test_bundling_is_no_part_of_an_experiment(compose):
+    plain = fingerprint(compose("model=tiny", "benchmark=mock"))
+    bundled = fingerprint(compose("model=tiny", "benchmark=mock", "bundle=none", "bundle_max=3"))
+    assert plain == bundled
+
+
+@pytest.mark.parametrize(
+    ("gres", "count"),
+    [
+        ("gpu:4", 4),
+        ("gpu:a100:8(S:0-1)", 8),
+        ("gpu:(null):2(IDX:0,3)", 2),
+        ("gpu:a100:2(IDX:0-1),gpu:t4:1(IDX:2)", 3),
+        ("(null)", 0),
+    ],
+)
+def test_gpus_are_counted_as_sinfo_writes_them(gres, count):
+    assert _gpus(gres) == count

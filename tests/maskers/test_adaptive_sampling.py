@@ -1,0 +1,271 @@
+"""AdaptiveSampling: its sample size against the formula, and its promise over many draws."""
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist, fmean, stdev
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sah.attention import AttentionInputs, AttentionMask
+from sah.maskers.adaptive_sampling import AdaptiveSampling
+from sah.maskers.oracle_top_k import OracleTopK
+from sah.maskers.sink import Sink
+
+Make = Callable[..., Any]
+
+DRAWS = 1000
+KEYS = 2000
+
+
+def sampled_from(scores: Tensor, seed: int = 0, draws: int = DRAWS) -> AttentionInputs:
+    """Queries that all see the same keys with these scores: each draws for itself."""
+    count = len(scores)
+    return AttentionInputs(
+        query=torch.ones(1, 1, draws, 1),
+        key=scores.float().view(1, 1, count, 1),
+        value=torch.ones(1, 1, count, 1),
+        visible=torch.ones(1, 1, draws, count, dtype=torch.bool),
+        scaling=1.0,
+        seed=seed,
+    )
+
+
+def scores(kind: str, count: int = KEYS) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(count, generator=generator).double()
+    normal = torch.randn(count, generator=generator).double()
+    if kind == "peaked":
+        # Twenty keys hold nearly all.
+        return torch.cat([normal[20:], 12 + normal[:20]])
+    return {
+        "equal": 0 * uniform,
+        "flat": 0.5 * uniform,
+        # e^score is lognormal, or Pareto with infinite variance.
+        "lognormal": 2 * normal,
+        "pareto": -uniform.log() / 1.5,
+    }[kind]
+
+
+def estimates(mask: AttentionMask, quantity: Tensor) -> Tensor:
+    """Σ w·x of every draw."""
+    return mask.weights[0, 0].double() @ quantity.double()
+
+
+def base_sample(inputs: AttentionInputs, before: AttentionMask, fraction: float) -> AttentionMask:
+    """What is drawn where next to nothing is asked for: the base sample alone."""
+    return AdaptiveSampling(epsilon=1.0, delta=0.9999, base_fraction=fraction)(inputs, before)
+
+
+def sample_size(
+    scores: list[float],
+    largest: float,
+    selected: dict[int, float],
+    base: list[int],
+    candidates: int,
+    epsilon: float,
+    delta: float,
+) -> float:
+    """Definition of b before it is rounded up, from the weights selected and the base sample."""
+    mean = fmean(math.exp(scores[k] - largest) for k in base)
+    deviation = stdev(math.exp(scores[k] - largest) for k in base)
+    denominator = math.fsum(w * math.exp(scores[k] - largest) for k, w in selected.items())
+    denominator += candidates * mean
+    quantile = NormalDist().inv_cdf(1 - delta / 2)
+    wanted = (quantile * candidates * deviation / (epsilon * denominator)) ** 2
+    return wanted / (1 + wanted / candidates)
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(0.05, 0.05), (0.2, 0.1), (0.4, 0.3)])
+@pytest.mark.parametrize("base_fraction", [0.01, 0.05, 0.5])
+@pytest.mark.parametrize("started", [False, True], ids=["from_nothing", "on_top_of_others"])
+def test_samples_as_many_keys_as_the_formula_says(
+    started: bool,
+    base_fraction: float,
+    epsilon: float,
+    delta: float,
+    make_inputs: Make,
+    some_mask: Make,
+) -> None:
+    problem = {"keys": 300, "queries": 3, "padding": (0, 40)}
+    given, again = make_inputs(**problem), make_inputs(**problem)
+    before = some_mask(given) if started else AttentionMask.empty(given)
+    masker = AdaptiveSampling(epsilon=epsilon, delta=delta, base_fraction=base_fraction)
+    mask, base = masker(given, before), base_sample(again, before, base_fraction)
+    sizes = []
+    for b, h, q in torch.cartesian_prod(*map(torch.arange, (2, 4, 3))).tolist():
+        candidates = int(before.candidates[b, h, q].sum())
+        drawn = (mask.selected[b, h, q] & ~before.selected[b, h, q]).nonzero().flatten().tolist()
+        first = (base.selected[b, h, q] & ~before.selected[b, h, q]).nonzero().flatten().tolist()
+        least = max(2, math.ceil(base_fraction * candidates - 1e-9))
+        assert len(first) == least
+        # The base sample is part of the sample.
+        assert set(first) <= set(drawn)
+        visible = given.visible[b, 0, q].nonzero().flatten().tolist()
+        score = (given.key[b, h // 2].double() @ given.query[b, h, q].double() / 4).tolist()
+        highest = max(score[k] for k in visible)
+        held = before.weights[b, h, q].tolist()
+        exact = sample_size(
+            score,
+            highest,
+            {k: held[k] for k in visible if held[k]},
+            first,
+            candidates,
+            epsilon,
+            delta,
+        )
+        # Float32 may round a number close to a whole one to either side.
+        allowed = {math.ceil(exact * (1 - 1e-4)), math.ceil(exact * (1 + 1e-4))}
+        assert len(drawn) in {min(candidates, max(least, size)) for size in allowed}
+        sizes.append(len(drawn) / candidates)
+        for k in drawn:
+            weight = float(mask.weights[b, h, q, k])
+            assert weight == pytest.approx(candidates / len(drawn), rel=1e-6)
+    # Neither bound hides the formula everywhere.
+    assert base_fraction == 0.5 or 1.5 * base_fraction < max(sizes)
+
+
+@pytest.mark.parametrize("keys", [1, 2, 3, 5, 40])
+def test_never_draws_more_keys_than_there_are(keys: int, make_inputs: Make) -> None:
+    inputs = make_inputs(keys=keys, queries=keys, padding=(0, min(3, keys)))
+    before = Sink(tokens=2)(inputs, AttentionMask.empty(inputs))
+    for epsilon in (1e-6, 0.05, 1.0):
+        mask = AdaptiveSampling(epsilon=epsilon, base_fraction=0.05)(inputs, before)
+        drawn = (mask.selected & ~before.selected).sum(-1)
+        left = before.candidates.sum(-1)
+        assert (drawn <= left).all()
+        assert (drawn >= left.clamp(max=2)).all()
+        if epsilon == 1e-6:
+            # Keys of uneven scores are all needed; with two there is no third to doubt.
+            assert torch.equal(drawn, left)
+            assert torch.equal(mask.weights, inputs.visible.expand_as(mask.selected).float())
+
+
+def test_keys_selected_before_keep_weight_1_and_count_in_the_denominator() -> None:
+    inputs = sampled_from(scores("pareto"), draws=50)
+    few = OracleTopK(tokens=10)(inputs, AttentionMask.empty(inputs))
+    many = OracleTopK(tokens=400)(inputs, AttentionMask.empty(inputs))
+    drawn = []
+    for before in (few, many):
+        mask = AdaptiveSampling()(inputs, before)
+        assert (mask.weights[before.selected] == 1).all()
+        drawn.append(float((mask.selected & ~before.selected).sum()))
+    assert drawn[1] < drawn[0]
+
+
+def test_draws_without_replacement_every_key_and_pair_as_likely_as_any_other() -> None:
+    # Equal scores have no spread: the base sample is the sample, 5 of 25.
+    count, draws = 25, 4000
+    inputs = sampled_from(scores("equal", count), draws=draws)
+    mask = AdaptiveSampling(base_fraction=0.2)(inputs, AttentionMask.empty(inputs))
+    selected = mask.selected[0, 0].double()
+    assert (selected.sum(-1) == 5).all()
+    single, together = selected.mean(0), selected.T @ selected / draws
+    pairs = together[torch.triu(torch.ones(count, count, dtype=torch.bool), diagonal=1)]
+    # 25 keys and 300 pairs: 4.5 standard errors are passed by chance once in 450 times.
+    for observed, expected in ((single, 5 / 25), (pairs, 5 * 4 / (25 * 24))):
+        standard_error = math.sqrt(expected * (1 - expected) / draws)
+        assert (observed - expected).abs().max() < 4.5 * standard_error
+
+
+def test_denominator_and_numerator_are_unbiased_where_the_base_sample_is_enough() -> None:
+    given = scores("flat")
+    inputs = sampled_from(given)
+    mask = AdaptiveSampling(epsilon=0.2)(inputs, AttentionMask.empty(inputs))
+    size = KEYS // 20
+    assert (mask.selected.sum(-1) == size).all()
+    values = torch.randn(KEYS, generator=torch.Generator().manual_seed(1)).double()
+    for quantity in (given.exp(), given.exp() * values):
+        # The variance of a total estimated from a share of all, drawn without replacement.
+        variance = KEYS**2 * (1 - size / KEYS) * float(quantity.var()) / size
+        found = estimates(mask, quantity)
+        assert abs(float(found.mean() - quantity.sum())) < 4 * math.sqrt(variance / DRAWS)
+        # A variance has a relative standard error of √(2 / draws), about 0.045.
+        assert float(found.var()) == pytest.approx(variance, rel=0.18)
+
+
+KINDS = ["flat", "peaked", "lognormal", "pareto"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def with_top_k(request: pytest.FixtureRequest) -> tuple[AttentionMask, Tensor]:
+    """Draws after a top-k of 10 %, as in the preset, and the scores drawn from."""
+    given = scores(request.param)
+    inputs = sampled_from(given, seed=3)
+    before = OracleTopK(fraction=0.1)(inputs, AttentionMask.empty(inputs))
+    return AdaptiveSampling(epsilon=0.05, delta=0.05)(inputs, before), given
+
+
+def test_with_top_k_before_the_error_is_above_epsilon_about_as_seldom_as_promised(
+    request: pytest.FixtureRequest, with_top_k: tuple[AttentionMask, Tensor]
+) -> None:
+    mask, given = with_top_k
+    exact = given.exp().sum()
+    failed = ((estimates(mask, given.exp()) - exact).abs() > 0.05 * exact).double().mean()
+    # The normal approximation holds for scores that are flat or whose peak the top-k took. Of
+    # what is left of a heavy tail the base sample sees too little spread, more often than too
+    # much: a share of 0.065 was measured there, up to half as much again as promised.
+    skewed = request.node.callspec.params["with_top_k"] in ("lognormal", "pareto")
+    share = 0.05 * 1.5 if skewed else 0.05
+    assert float(failed) <= share + 3 * math.sqrt(share * (1 - share) / DRAWS)
+
+
+def test_with_top_k_before_numerator_and_denominator_lean_by_little(
+    with_top_k: tuple[AttentionMask, Tensor],
+) -> None:
+    # Exactly unbiased it is not: a base sample that missed the larger keys also asks for a
+    # smaller sample. What is left is far below epsilon.
+    mask, given = with_top_k
+    value = 1 + torch.rand(KEYS, generator=torch.Generator().manual_seed(1)).double()
+    for quantity in (given.exp(), given.exp() * value):
+        found = estimates(mask, quantity) / quantity.sum() - 1
+        standard_error = float(found.std()) / math.sqrt(DRAWS)
+        assert abs(float(found.mean())) < 0.05 / 10 + 4 * standard_error
+
+
+def test_peaks_need_fewer_samples_after_a_top_k_and_spread_needs_more_than_the_base() -> None:
+    drawn = {}
+    for kind in ("flat", "peaked", "lognormal"):
+        inputs = sampled_from(scores(kind), draws=200)
+        before = OracleTopK(fraction=0.1)(inputs, AttentionMask.empty(inputs))
+        mask = AdaptiveSampling()(inputs, before)
+        drawn[kind] = float((mask.selected & ~before.selected).sum()) / 200
+    assert drawn["flat"] == drawn["peaked"] == KEYS * 0.9 * 0.05
+    assert drawn["lognormal"] > 1.3 * drawn["flat"]
+
+
+def test_a_key_that_the_base_sample_does_not_see_breaks_the_promise_without_top_k() -> None:
+    given = scores("flat")
+    given[700] = 8.5  # As much as all the others together.
+    exact = given.exp().sum()
+    failed = []
+    for with_top_k in (False, True):
+        inputs = sampled_from(given)
+        before = AttentionMask.empty(inputs)
+        if with_top_k:
+            before = OracleTopK(tokens=1)(inputs, before)
+        mask = AdaptiveSampling(epsilon=0.2, delta=0.05)(inputs, before)
+        error = (estimates(mask, given.exp()) - exact).abs() / exact
+        failed.append(float((error > 0.2).double().mean()))
+    # 100 of 2,000 keys: in 95 % of the draws the key was not among them, and nothing told.
+    assert failed[0] > 0.95 - 4 * math.sqrt(0.05 * 0.95 / DRAWS)
+    assert failed[1] <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epsilon": 0.0}, r"epsilon must be in \(0, 1\], got 0\.0"),
+        ({"epsilon": 1.5}, r"epsilon must be in \(0, 1\], got 1\.5"),
+        ({"delta": 0.0}, r"delta must be in \(0, 1\], got 0\.0"),
+        ({"delta": 1.0}, "delta must be below 1"),
+        ({"base_fraction": 0.0}, r"base_fraction must be in \(0, 1\], got 0\.0"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused_by_name(
+    changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        AdaptiveSampling(**changes)

@@ -1,0 +1,130 @@
+"""The indexes of every masker in conf/masker: never stale, counted, and whole numbers as such."""
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from sah.attention import AttentionInputs, AttentionMask, KeyIndex, Masker
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+MASKERS = sorted(path.stem for path in (CONF / "masker").glob("*.yaml"))
+INDEXED = {"quest", "double_sparsity", "hash_attention", "pq_cache", "socket", "magic_pig"}
+
+Make = Callable[..., Any]
+
+# In the middle of a page of 16, so that Quest's last page is cut by a rewind.
+CONTEXT = 53
+
+
+@pytest.fixture(params=MASKERS)
+def masker(request: pytest.FixtureRequest, configured_masker: Make) -> Masker:
+    # MagicPIG as configured samples next to nothing of keys that are drawn at random.
+    changes = {"planes": 4, "tables": 20} if request.param == "magic_pig" else {}
+    made: Masker = configured_masker(request.param, **changes)
+    return made
+
+
+def draw(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def step(key: Tensor, value: Tensor, indexes: dict[Hashable, KeyIndex]) -> AttentionInputs:
+    """The last key's own query, as a decode step asks."""
+    keys = key.shape[2]
+    return AttentionInputs(
+        query=3 * draw(1, 4, 1, 16, seed=keys, dtype=key.dtype),
+        key=key,
+        value=value,
+        visible=torch.ones(1, 1, 1, keys, dtype=torch.bool),
+        scaling=0.25,
+        first_position=keys - 1,
+        context_length=CONTEXT,
+        seed=11,
+        index_seed=12,
+        indexes=indexes,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_is_never_stale(masker: Masker, dtype: torch.dtype) -> None:
+    context = [draw(1, 2, CONTEXT, 16, seed=seed, dtype=dtype) for seed in (0, 1)]
+    kept: dict[Hashable, KeyIndex] = {}
+    # The last answer is longer than all before, and than the room an index has kept.
+    for question, length in enumerate((14, 3, 0, 30)):
+        for index in kept.values():
+            index.rewind(CONTEXT)
+        answer = [draw(1, 2, 30, 16, seed=10 + 2 * question + n, dtype=dtype) for n in (0, 1)]
+        for count in range(length + 1):
+            key, value = (
+                torch.cat([old, new[:, :, :count]], dim=2)
+                for old, new in zip(context, answer, strict=True)
+            )
+            with_history, afresh = step(key, value, kept), step(key, value, {})
+            mask = masker(with_history, AttentionMask.empty(with_history))
+            expected = masker(afresh, AttentionMask.empty(afresh))
+            assert torch.equal(mask.selected, expected.selected)
+            assert_close(mask.weights, expected.weights, rtol=1e-4, atol=0)
+            assert all(index.length == CONTEXT + count for index in kept.values())
+
+
+def test_measures_its_memory_and_its_length(masker: Masker) -> None:
+    key, value = (draw(1, 2, CONTEXT + 64, 16, seed=seed) for seed in (0, 1))
+    kept: dict[Hashable, KeyIndex] = {}
+
+    def ask(keys: int) -> list[int]:
+        inputs = step(key[:, :, :keys], value[:, :, :keys], kept)
+        masker(inputs, AttentionMask.empty(inputs))
+        for index in kept.values():
+            assert isinstance(index, KeyIndex)
+            assert index.length == keys
+        return [index.nbytes for index in kept.values()]
+
+    of_context, more = ask(CONTEXT), ask(CONTEXT + 64)
+    for before, after in zip(of_context, more, strict=True):
+        assert 0 < before < after
+    for index in kept.values():
+        index.rewind(CONTEXT)
+        assert index.length <= CONTEXT
+    # Room that is kept for later keys does not count.
+    assert ask(CONTEXT) == of_context
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """Every tensor that an index holds, in attributes, buffers and lists."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in tensors_of(item)]
+    if hasattr(value, "filled"):
+        return tensors_of(value.filled)
+    return []
+
+
+def test_keeps_codes_in_integer_tensors_and_keys_of_other_kinds_in_none(masker: Masker) -> None:
+    key, value = (draw(1, 2, 300, 16, seed=seed, dtype=torch.bfloat16) for seed in (0, 1))
+    inputs = step(key, value, {})
+    masker(inputs, AttentionMask.empty(inputs))
+    for index in inputs.indexes.values():
+        held = [tensor for item in vars(index).values() for tensor in tensors_of(item)]
+        assert held
+        for tensor in held:
+            # Whole numbers in a floating type are codes that rounding will corrupt.
+            if tensor.is_floating_point() and tensor.any():
+                assert not torch.equal(tensor, tensor.round())
+
+
+def test_these_have_an_index(configured_masker: Make) -> None:
+    key, value = (draw(1, 2, CONTEXT, 16, seed=seed) for seed in (0, 1))
+    found = set()
+    for name in MASKERS:
+        inputs = step(key, value, {})
+        configured_masker(name)(inputs, AttentionMask.empty(inputs))
+        if inputs.indexes:
+            found.add(name)
+    # Otherwise the tests of this file would pass for a masker that keeps its index elsewhere.
+    assert found >= INDEXED

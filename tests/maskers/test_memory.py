@@ -1,0 +1,75 @@
+"""A decode step reads the index and what is selected: it never copies the keys per head."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from sah.attention import weighted_attention
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+PRESETS = sorted(path.stem for path in (CONF / "sparse_attention").glob("*.yaml"))
+FOLDS = [name for name in PRESETS if name not in ("custom", "dense")]
+
+KEYS = 4096
+# Shapes of the tiny model, which is what the calibrations of the tests are for; else larger ones.
+CALIBRATED = {"heads": 4, "groups": 2, "dim": 16}
+LARGER = {"heads": 8, "groups": 2, "dim": 64}
+
+
+class LargestOutput(TorchDispatchMode):
+    """Notes the number of elements of the largest new tensor; views are not new."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+        self.operation = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        given = {
+            leaf.untyped_storage().data_ptr()
+            for leaf in tree_leaves((args, kwargs))
+            if isinstance(leaf, torch.Tensor)
+        }
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage().data_ptr() not in given:
+                # What is expanded takes no memory: storages count, not shapes.
+                size = leaf.untyped_storage().nbytes() // leaf.element_size()
+                if size > self.elements:
+                    self.elements, self.operation = size, str(func)
+        return output
+
+
+@pytest.mark.parametrize("name", FOLDS)
+def test_a_decode_step_makes_nothing_as_large_as_the_keys_of_every_query_head(
+    name: str, composed: Callable[..., Any], make_inputs: Callable[..., Any]
+) -> None:
+    config = composed(f"sparse_attention={name}")
+    needs_calibration = any(
+        "channels" in masker or "weights" in masker for masker in config.maskers.values()
+    )
+    shape = CALIBRATED if needs_calibration else LARGER
+    inputs = make_inputs(keys=KEYS, **shape)
+    attention = instantiate(config, _convert_="all", dense_layers=[])
+    # Builds the indexes, which is not part of a step.
+    attention.select(inputs)
+    step = make_inputs(keys=KEYS, **shape)
+    step.indexes.update(inputs.indexes)
+    with LargestOutput() as largest:
+        weighted_attention(step, attention.select(step))
+    assert largest.elements > 0
+    assert largest.elements < shape["heads"] * KEYS * shape["dim"], largest.operation
+
+
+def test_a_copy_of_the_keys_per_query_head_would_be_seen(make_inputs: Callable[..., Any]) -> None:
+    inputs = make_inputs(keys=KEYS, **LARGER)
+    with LargestOutput() as largest:
+        inputs.key.repeat_interleave(4, dim=1)
+    assert largest.elements == math.prod([LARGER["heads"], KEYS, LARGER["dim"]])

@@ -1,0 +1,154 @@
+"""Quest against its definition: pages, bounds and budgets, written out with loops."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sah.attention import AttentionInputs, AttentionMask
+from sah.maskers.oracle_top_k import OracleTopK
+from sah.maskers.quest import PageBounds, Quest
+from sah.maskers.sink import Sink
+
+Make = Callable[..., Any]
+
+
+def bound(query: Sequence[float], page: Sequence[Sequence[float]]) -> float:
+    """Σ_d max(q_d·min_d, q_d·max_d) over the keys of a page."""
+    total = 0.0
+    for q, channel in zip(query, zip(*page, strict=True), strict=True):
+        total += max(q * min(channel), q * max(channel))
+    return total
+
+
+def best_keys(
+    query: Tensor, keys: Tensor, candidates: list[int], page_size: int, budget: int
+) -> list[int]:
+    """The candidates of the best pages, key after key, until the budget is spent."""
+    pages = [range(start, start + page_size) for start in range(0, len(keys), page_size)]
+    content, vector = keys.double().tolist(), query.double().tolist()
+    ranked = sorted(
+        pages,
+        key=lambda page: bound(vector, content[page.start : page.stop]),
+        reverse=True,
+    )
+    return sorted([key for page in ranked for key in page if key in candidates][:budget])
+
+
+def check(inputs: AttentionInputs, before: AttentionMask, quest: Quest) -> None:
+    mask = quest(inputs, before)
+    for b, h, q in torch.cartesian_prod(*map(torch.arange, mask.selected.shape[:3])).tolist():
+        visible = inputs.visible[b, 0, q]
+        candidates = (visible & ~before.selected[b, h, q]).nonzero().flatten().tolist()
+        budget = quest.tokens or math.ceil(int(visible.sum()) * (quest.fraction or 0) - 1e-9)
+        expected = best_keys(
+            inputs.query[b, h, q],
+            inputs.key[b, h // inputs.group_size],
+            candidates,
+            quest.page_size,
+            budget,
+        )
+        added = mask.selected[b, h, q] & ~before.selected[b, h, q]
+        assert added.nonzero().flatten().tolist() == expected
+
+
+@pytest.mark.parametrize("keys", [1, 7, 24, 43])
+@pytest.mark.parametrize("page_size", [1, 4, 5, 16])
+@pytest.mark.parametrize("padding", [(0,), (0, 3)], ids=["plain", "padded"])
+def test_adds_the_keys_of_the_pages_with_the_highest_bounds(
+    keys: int, page_size: int, padding: tuple[int, ...], make_inputs: Make, some_mask: Make
+) -> None:
+    for queries in {1, min(5, keys)}:
+        inputs = make_inputs(keys=keys, queries=queries, padding=padding, seed=keys)
+        for quest in (
+            Quest(tokens=page_size, page_size=page_size),
+            # Not a multiple of the page: the last page is cut.
+            Quest(tokens=2 * page_size + 1, page_size=page_size),
+            Quest(fraction=0.3, page_size=page_size),
+        ):
+            check(inputs, AttentionMask.empty(inputs), quest)
+            check(inputs, some_mask(inputs), quest)
+
+
+def test_no_key_scores_more_than_the_bound_of_its_page(make_inputs: Make) -> None:
+    inputs = make_inputs(keys=50)
+    pages = PageBounds(inputs.key, inputs.value, page_size=4)
+    for h in range(4):
+        query, keys = inputs.query[0, h, 0], inputs.key[0, h // 2]
+        for k in range(50):
+            low, high = pages.lowest[0, h // 2, k // 4], pages.highest[0, h // 2, k // 4]
+            assert query @ keys[k] <= torch.maximum(query * low, query * high).sum() + 1e-5
+
+
+def test_pages_of_one_key_make_it_the_oracle(make_inputs: Make, some_mask: Make) -> None:
+    inputs = make_inputs(keys=60, queries=5)
+    mask = some_mask(inputs)
+    quest = Quest(tokens=9, page_size=1)(inputs, mask)
+    assert torch.equal(quest.selected, OracleTopK(tokens=9)(inputs, mask).selected)
+
+
+def test_keys_that_are_selected_already_cost_nothing(make_inputs: Make) -> None:
+    inputs = make_inputs(keys=40, heads=1, groups=1)
+    # Page 0 is the best of all, and three of its four keys are selected before.
+    inputs.key[:, :, :4] = inputs.query * 2
+    before = Sink(tokens=3)(inputs, AttentionMask.empty(inputs))
+    added = Quest(tokens=5, page_size=4)(inputs, before).selected & ~before.selected
+    keys = added.flatten().nonzero().flatten().tolist()
+    assert keys[0] == 3
+    # The other four are one page whole.
+    assert len(keys) == 5
+    assert keys[1] % 4 == 0
+    assert keys[1:] == list(range(keys[1], keys[1] + 4))
+
+
+def test_a_page_that_is_used_up_does_not_take_part(make_inputs: Make) -> None:
+    inputs = make_inputs(keys=40, heads=1, groups=1)
+    inputs.key[:, :, :4] = inputs.query * 2
+    before = Sink(tokens=4)(inputs, AttentionMask.empty(inputs))
+    mask = Quest(tokens=4, page_size=4)(inputs, before)
+    assert int(mask.selected.sum()) == 8
+
+
+def test_a_budget_of_less_than_a_page_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"tokens=15 is less than one page of page_size=16"):
+        Quest(tokens=15)
+    Quest(tokens=16)
+    Quest(tokens=15, page_size=15)
+
+
+@pytest.mark.parametrize("page_size", [0, -4, True])
+def test_a_page_without_keys_is_refused(page_size: int) -> None:
+    with pytest.raises(ValueError, match="page_size must be at least 1"):
+        Quest(tokens=16, page_size=page_size)
+
+
+def assert_bounds(index: PageBounds, keys: Tensor, page_size: int) -> None:
+    assert index.length == keys.shape[2]
+    pages = [keys[:, :, s : s + page_size] for s in range(0, keys.shape[2], page_size)]
+    assert torch.equal(index.lowest, torch.stack([page.amin(2) for page in pages], dim=2))
+    assert torch.equal(index.highest, torch.stack([page.amax(2) for page in pages], dim=2))
+    assert index.nbytes == 2 * len(pages) * keys[:, :, 0].numel() * keys.element_size()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("step", [1, 3, 11])
+def test_bounds_are_those_built_afresh_at_every_length(step: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    context, first, second = (
+        torch.randn(2, 2, n, 3, generator=generator).to(dtype) for n in (13, 22, 22)
+    )
+    for length in range(1, 14):
+        index = PageBounds(context[:, :, :length], context[:, :, :length], page_size=4)
+        assert_bounds(index, context[:, :, :length], 4)
+        for answer in (first, second, -first):
+            keys = torch.cat([context[:, :, :length], answer], dim=2)
+            index.rewind(length)
+            assert index.length in (length, length // 4 * 4)
+            # What the rewind forgot of the context is appended again.
+            for stop in range(length + step, keys.shape[2] + 1, step):
+                new = keys[:, :, index.length : stop]
+                index.append(new, new)
+                assert_bounds(index, keys[:, :, :stop], 4)

@@ -1,0 +1,150 @@
+"""Questions decoded in one batch: what they would answer one by one, over one cache."""
+
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from sah.attention import DenseAttention, SparseAttention
+from sah.attention.session import AttentionSession
+from sah.errors import ConfigurationError
+from sah.models.batch import BatchedQuestion, answer_batch
+from sah.models.generation import Generation
+
+CONTEXT = [1 + (7 * n) % 390 for n in range(300)]
+QUESTIONS = {
+    "A": ([5 + (11 * n) % 380 for n in range(30)], 12),
+    "B": ([9 + 3 * n for n in range(7)], 5),
+    "C": ([40, 2, 77], 1),
+    "D": ([200], 12),
+}
+ATTENTIONS = ("dense", "sparse", "streaming_llm", "oracle_top_k", "oracle_top_p", "random_sampling")
+
+
+@pytest.fixture
+def attention(compose):
+    def make(name):
+        return instantiate(compose(f"attention={name}").sparse_attention, _convert_="all")
+
+    return make
+
+
+class Listener:
+    """Keeps the logits that a sampler saw."""
+
+    def __init__(self, sampler):
+        self.sampler = sampler
+        self.logits = []
+
+    def choose(self, logits):
+        self.logits.append(logits.clone())
+        return self.sampler.choose(logits)
+
+
+def one_by_one(model, context, session, generation):
+    answers = {}
+    for name, (ids, limit) in QUESTIONS.items():
+        session.begin_example(name)
+        listener = Listener(generation.sampler(0, name, model.device))
+        answer = model.answer(context, ids, session=session, sampler=listener, max_new_tokens=limit)
+        answers[name] = (answer, session.density(), listener.logits)
+    return answers
+
+
+def together(model, context, session, generation, turns=None):
+    rows = [
+        BatchedQuestion(
+            example_id=name,
+            question_ids=ids,
+            session=session.fork(),
+            sampler=Listener(generation.sampler(0, name, model.device)),
+            max_new_tokens=limit,
+            begin_turn=lambda name=name: turns.append(name) if turns is not None else None,
+        )
+        for name, (ids, limit) in QUESTIONS.items()
+    ]
+    answers = answer_batch(model, context, rows, dense_question=False, between_tokens=lambda: None)
+    return {
+        row.example_id: (answer, row.session.density(), row.sampler.logits)
+        for row, answer in zip(rows, answers, strict=True)
+    }
+
+
+def start(model, attention):
+    context = model.prefill(CONTEXT, reserve_tokens=50)
+    session = AttentionSession(attention, seed=0)
+    session.begin_context(context.length)
+    return context, session
+
+
+@pytest.mark.parametrize(
+    "generation", [Generation(), Generation(temperature=1.5)], ids=["greedy", "sampled"]
+)
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_a_batch_answers_what_single_questions_answer(tiny, attention, name, generation):
+    context, session = start(tiny, attention(name))
+    single = one_by_one(tiny, context, session, generation)
+    batch = together(tiny, context, session, generation)
+    for question, (answer, density, logits) in single.items():
+        other, other_density, other_logits = batch[question]
+        assert other.token_ids == answer.token_ids
+        assert (other.finish_reason, other.steps) == (answer.finish_reason, answer.steps)
+        assert other_density == pytest.approx(density)
+        for one, same in zip(logits, other_logits, strict=True):
+            # Not bit for bit: products of another shape round differently.
+            torch.testing.assert_close(same, one, rtol=1e-4, atol=1e-4)
+    assert (
+        one_by_one(tiny, context, session, generation)["A"][0].token_ids == single["A"][0].token_ids
+    )
+
+
+def test_the_context_is_neither_copied_nor_changed(tiny, attention):
+    context, session = start(tiny, attention("sparse"))
+    layers = context.cache.layers
+    before = [(layer._key_buffer.data_ptr(), layer.keys.clone()) for layer in layers]
+    turns = []
+    together(tiny, context, session, Generation(), turns)
+    for layer, (place, keys) in zip(context.cache.layers, before, strict=True):
+        assert layer._key_buffer.data_ptr() == place
+        assert torch.equal(layer.keys, keys)
+    # Read one by one, then by turns in every layer, for as long as each goes on.
+    assert turns[:4] == ["A", "B", "C", "D"]
+    assert turns[4:].count("C") == 0
+    assert turns.count("B") == 1 + 4 * 2
+
+
+def test_layers_that_cannot_be_rewound_are_refused(sliding):
+    context, session = start(sliding, DenseAttention())
+    with pytest.raises(ConfigurationError, match="sliding-window"):
+        together(sliding, context, session, Generation())
+
+
+def test_an_index_sees_the_keys_of_its_own_question_alone(tiny):
+    """Each question's index holds the context and that question's tokens, nothing else."""
+    seen = []
+
+    class Counting:
+        def __init__(self, key, value):
+            self.length = key.shape[2]
+            self.keys = key.clone()
+
+        @property
+        def nbytes(self):
+            return self.keys.nbytes
+
+        def append(self, key, value):
+            self.length += key.shape[2]
+            self.keys = torch.cat([self.keys, key], dim=2)
+
+        def rewind(self, length):
+            self.length = length
+            self.keys = self.keys[:, :, :length]
+
+    def masker(inputs, mask):
+        index = inputs.index("counting", Counting)
+        seen.append(torch.equal(index.keys, inputs.key))
+        return mask.add(inputs.visible)
+
+    context, session = start(tiny, SparseAttention(name="probe", maskers={"probe": masker}))
+    together(tiny, context, session, Generation())
+    assert len(seen) > 20
+    assert all(seen)
