@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
 
             target = options.output or Path("report.html")
             write_page(runs, target)
-            sys.stderr.write(f"{target}\n")
+            sys.stdout.write(f"{target}\n")
             return
         from sah.report.overview import group_table, run_table
 

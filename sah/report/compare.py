@@ -162,6 +162,8 @@ def _verdict(interval: Interval | None, margin: float) -> Verdict:
 
 
 def _refusal(pairs: Pairs) -> str:
+    if pairs.paired:
+        return "their answers have no scores: the references are not public"
     if pairs.different_inputs:
         return (
             f"none of {pairs.different_inputs} common examples has the same input tokens: the "

@@ -17,10 +17,11 @@ from sah.report.series import (
     RECALL,
     Point,
     Profile,
+    ScoredPoint,
     panels,
     pareto_front,
-    points,
     profiles,
+    scored_points,
     task_scores,
 )
 from sah.report.style import DENSE_COLOUR, Look, looks
@@ -58,7 +59,7 @@ _STYLE: dict[Any, Any] = {
 def draw_all(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Draw every figure that these runs have data for; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = points(runs)
+    found = scored_points(runs)
     look = looks([point.attention for point in found])
     known = {
         point.name + point.panel: profiles(point.runs)
@@ -105,7 +106,7 @@ _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
 }
 
 
-def score_against(found: Sequence[Point], look: dict[str, Look], cost: str) -> Figure | None:
+def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str) -> Figure | None:
     """Score against a cost, a panel a benchmark, with 95 % intervals and the Pareto front."""
     label, value = _AXES[cost]
     grouped = panels([point for point in found if value(point) is not None])
@@ -119,7 +120,7 @@ def score_against(found: Sequence[Point], look: dict[str, Look], cost: str) -> F
                 _dense_line(axis, point)
                 if cost != "density":
                     _dot(axis, value(point), point, look["dense"])
-        front = pareto_front([(value(p) or 0.0, p.estimate.score) for p in sparse])
+        front = pareto_front([(value(p) or 0.0, p.score) for p in sparse])
         if len(front) > 1:
             costs, scores = zip(*front, strict=True)
             axis.step(
@@ -252,8 +253,8 @@ def _density_axis(axis: Any, densities: Sequence[float]) -> None:
     axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
 
 
-def _dense_line(axis: Any, point: Point) -> None:
-    axis.axhline(100 * point.estimate.score, color=DENSE_COLOUR, linestyle="--", linewidth=1)
+def _dense_line(axis: Any, point: ScoredPoint) -> None:
+    axis.axhline(100 * point.score, color=DENSE_COLOUR, linestyle="--", linewidth=1)
     interval = point.estimate.interval
     if interval is not None:
         axis.axhspan(
@@ -261,8 +262,8 @@ def _dense_line(axis: Any, point: Point) -> None:
         )
 
 
-def _dot(axis: Any, cost: float | None, point: Point, look: Look) -> None:
-    score, interval = 100 * point.estimate.score, point.estimate.interval
+def _dot(axis: Any, cost: float | None, point: ScoredPoint, look: Look) -> None:
+    score, interval = 100 * point.score, point.estimate.interval
     error = None
     if interval is not None:
         error = [[score - 100 * interval.low], [100 * interval.high - score]]

@@ -38,7 +38,9 @@ class Pairs:
     """Answers to identical inputs."""
 
     frame: pl.DataFrame
-    """A row a pair: example_id, task, context, score and score_baseline."""
+    """A row a pair with scores: example_id, task, context, score and score_baseline."""
+    paired: int
+    """Pairs, those without scores included."""
     different_inputs: int
     """Answers whose example the baseline had too, with other input tokens: not compared."""
     unanswered: int
@@ -120,13 +122,16 @@ def read_pairs(matches: Sequence[Match]) -> list[Pairs]:
     )
     common = arms.join(baselines, on=["run_baseline", "example_id"], maintain_order="left")
     same = common.filter(pl.col("input_hash") == pl.col("input_hash_baseline"))
+    # Without public references there is nothing to compare.
+    scored_pairs = same.drop_nulls(["score", "score_baseline"])
     answered = _numbers(arms)
     of_baseline = _numbers(links.join(baselines, on="run_baseline"))
     shared, paired = _numbers(common), _numbers(same)
-    frames = same.partition_by("match", as_dict=True)
+    frames = scored_pairs.partition_by("match", as_dict=True)
     return [
         Pairs(
             frame=frames.get((position,), same.clear()),
+            paired=paired.get(position, 0),
             different_inputs=shared.get(position, 0) - paired.get(position, 0),
             unanswered=answered.get(position, 0)
             + of_baseline.get(position, 0)

@@ -10,6 +10,7 @@ from sah.report.order import in_order, natural
 from sah.report.scores import (
     Estimate,
     group_estimate,
+    index_bytes,
     mean_of,
     peak_memory,
     run_estimate,
@@ -53,10 +54,11 @@ def run_table(runs: Sequence[Run], *, wide: bool = False) -> Table:
     if gathered:
         columns.append(Column(name="settings", header="settings", numeric=False))
         rows = [[*row, label(settings[run])] for row, run in zip(rows, runs, strict=True)]
+    measured = _measured_columns(runs, wide)
     return Table(
-        columns=[*columns, *_measured_columns(wide)],
+        columns=[*columns, *measured],
         rows=[
-            [*row, *_measured([run], run_estimate(run), wide)]
+            [*row, *_measured([run], run_estimate(run), measured, wide)]
             for row, run in zip(rows, runs, strict=True)
         ],
         caption=_caption(runs[0], common),
@@ -92,17 +94,18 @@ def group_table(runs: Sequence[Run], by: Sequence[str], *, wide: bool = False) -
         groups.setdefault(values, []).append(run)
     headers = short_names(keys)
     columns = [Column(name=key, header=headers[key], numeric=False) for key in keys]
+    measured = _measured_columns(runs, wide)
     rows = [
         [
             *(label(value) for value in values),
             Cell(text=str(len(group)), value=len(group)),
-            *_measured(group, group_estimate(read_scored(group)), wide),
+            *_measured(group, group_estimate(read_scored(group)), measured, wide),
         ]
         for values, group in sorted(groups.items(), key=lambda item: list(map(natural, item[0])))
     ]
     notes = [f"Means over the runs of a row. {_LEGEND}", *warnings(runs)]
     columns.append(Column(name="runs", header="runs"))
-    return Table(columns=[*columns, *_measured_columns(wide)], rows=rows, notes=notes)
+    return Table(columns=[*columns, *measured], rows=rows, notes=notes)
 
 
 def warnings(runs: Sequence[Run]) -> list[str]:
@@ -129,21 +132,34 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     return found
 
 
-def _measured_columns(wide: bool) -> list[Column]:
+# What only some protocols and methods measure: a column where any of the runs has it.
+_SOMETIMES = {
+    Column(name="kl", header="KL", importance=6): ("forced", "kl"),
+    Column(name="top_agreement", header="agree", importance=6): ("forced", "top_agreement"),
+}
+
+
+def _measured_columns(runs: Sequence[Run], wide: bool) -> list[Column]:
     limits = [Column(name="score_low", header="low"), Column(name="score_high", header="high")]
+    index = Column(name="index_bytes_per_key_and_layer", header="index")
     return [
         Column(name="score", header="score"),
         *(limits if wide else [Column(name="score_interval", header="95 % CI", importance=9)]),
         Column(name="density", header="density", importance=8),
         Column(name="output_error", header="error", importance=7),
         Column(name="recall", header="recall", importance=4),
+        *(column for column, path in _SOMETIMES.items() if mean_of(runs, *path) is not None),
         Column(name="tokens_per_second", header="tok/s", importance=3),
         Column(name="peak_memory_bytes", header="GB", importance=2),
+        *([index] if wide else []),
         Column(name="n", header="n", importance=5),
     ]
 
 
-def _measured(runs: Sequence[Run], estimate: Estimate, wide: bool) -> list[Cell]:
+def _measured(
+    runs: Sequence[Run], estimate: Estimate, columns: Sequence[Column], wide: bool
+) -> list[Cell]:
+    """The cells of a row, for the columns that end a table."""
     low = number(estimate.interval.low if estimate.interval else None, 1, 100)
     high = number(estimate.interval.high if estimate.interval else None, 1, 100)
     both = "–" if estimate.interval is None else f"{low.text}–{high.text}"
@@ -153,8 +169,10 @@ def _measured(runs: Sequence[Run], estimate: Estimate, wide: bool) -> list[Cell]
         number(mean_of(runs, "density")),
         number(mean_of(runs, "output_error")),
         number(mean_of(runs, "recall")),
+        *(number(mean_of(runs, *path)) for column, path in _SOMETIMES.items() if column in columns),
         number(tokens_per_second(runs), 1),
         number(peak_memory(runs), 1, 1e-9),
+        *([number(index_bytes(runs), 1)] if wide else []),
         Cell(text=str(estimate.n), value=estimate.n),
     ]
 

@@ -15,7 +15,8 @@ from sah.report.intervals import Interval, mean_interval, score_interval
 class Estimate:
     """A mean score in [0, 1]."""
 
-    score: float
+    score: float | None
+    """None where nothing could be scored: references that are not public."""
     interval: Interval | None
     """95 %; None where there are too few contexts."""
     n: int
@@ -25,6 +26,8 @@ class Estimate:
 def run_estimate(run: Run) -> Estimate:
     """The overall score of one run, from results.json alone."""
     tasks: Mapping[str, Mapping[str, Any]] = run.results.get("tasks", {})
+    if run.results.get("score") is None:
+        return Estimate(score=None, interval=None, n=int(run.results["n"]))
     means = [float(task["score"]) for task in tasks.values()]
     intervals = [task_interval(task) for task in tasks.values()]
     interval = mean_interval(means, intervals)
@@ -44,6 +47,8 @@ def run_estimate(run: Run) -> Estimate:
 
 def task_interval(task: Mapping[str, Any]) -> Interval | None:
     """The interval of one entry of `tasks` in results.json."""
+    if task["score"] is None:
+        return None
     contexts = int(task.get("contexts", task["n"]))
     return score_interval(float(task["score"]), task.get("stderr"), contexts)
 
@@ -57,6 +62,9 @@ def group_estimate(scored: pl.DataFrame) -> Estimate:
     Args:
         scored: answers of the group's runs, as `read_scored` gives them.
     """
+    scored = scored.drop_nulls("score")
+    if scored.is_empty():
+        return Estimate(score=None, interval=None, n=0)
     weighted = scored.with_columns(
         mean=pl.col("score").mean().over("run", "task"),
         weight=1.0
@@ -92,3 +100,11 @@ def peak_memory(runs: Sequence[Run]) -> float | None:
     """The most memory a run held, in bytes."""
     known = [measured(run, "provenance", "peak_memory_bytes") for run in runs]
     return max((value for value in known if value is not None), default=None)
+
+
+def index_bytes(runs: Sequence[Run]) -> float | None:
+    """Memory of all key indexes of a run, in bytes per key and layer; None without any."""
+    totals = [
+        sum(sizes.values()) for run in runs if (sizes := run.results.get("index_bytes") or {})
+    ]
+    return sum(totals) / len(totals) if totals else None

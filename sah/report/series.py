@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import polars as pl
 
@@ -11,6 +12,8 @@ from sah.report.order import natural
 from sah.report.scores import Estimate, group_estimate, mean_of, run_estimate, task_interval
 from sah.report.select import shown_value, value_of
 from sah.report.settings import METHOD, differing_keys, method_settings, short_names
+
+AnyPoint = TypeVar("AnyPoint", bound="Point")
 
 OUTPUT_ERROR = "research_attention_output_error"
 RECALL = "research_attention_recall"
@@ -53,6 +56,13 @@ class Point:
         return self.density * tokens * size
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoredPoint(Point):
+    """A point that can be drawn against its score."""
+
+    score: float
+
+
 def points(runs: Sequence[Run]) -> list[Point]:
     """One point for every method, setting and benchmark."""
     keys = differing_keys(runs)
@@ -89,12 +99,21 @@ def points(runs: Sequence[Run]) -> list[Point]:
     ]
 
 
-def panels(found: Sequence[Point]) -> dict[str, list[Point]]:
+def panels(found: Sequence[AnyPoint]) -> dict[str, list[AnyPoint]]:
     """The points by panel, in their order."""
-    grouped: dict[str, list[Point]] = {}
+    grouped: dict[str, list[AnyPoint]] = {}
     for point in found:
         grouped.setdefault(point.panel, []).append(point)
     return grouped
+
+
+def scored_points(runs: Sequence[Run]) -> list[ScoredPoint]:
+    """The points that have a score."""
+    return [
+        ScoredPoint(**vars(point), score=point.estimate.score)
+        for point in points(runs)
+        if point.estimate.score is not None
+    ]
 
 
 def pareto_front(found: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -119,6 +138,8 @@ def task_scores(run: Run) -> dict[str, TaskScore]:
     """Scores by task, with 95 % intervals."""
     found = {}
     for name, task in run.results.get("tasks", {}).items():
+        if task["score"] is None:
+            continue
         interval = task_interval(task)
         found[name] = TaskScore(
             score=float(task["score"]),

@@ -48,7 +48,7 @@ function front(runs, cost) {
 }
 
 function scoreFigure(panel, runs, cost, label, logarithmic) {
-  const known = runs.filter((run) => cost(run) !== null && cost(run) !== undefined);
+  const known = runs.filter((run) => run.score !== null && cost(run) !== null && cost(run) !== undefined);
   const traces = byMethod(known.filter((run) => !(logarithmic && run.attention === "dense"))).map(([name, group]) => ({
     type: "scatter", mode: "markers", name: plain(name), x: group.map(cost), y: group.map((run) => 100 * run.score),
     error_y: {

@@ -47,7 +47,7 @@ function visible() {
 
 function bar(run) {
   const track = element("span", { class: "bar", "aria-hidden": "true" });
-  if (run.low !== null) {
+  if (run.score !== null && run.low !== null) {
     const range = element("span", { class: "range" });
     range.style.left = `${100 * run.low}%`;
     range.style.width = `${100 * (run.high - run.low)}%`;

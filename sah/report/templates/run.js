@@ -11,6 +11,7 @@ function exampleOf([id, task, score, text, hash, finish, density]) {
 
 // Lost first, then gained, then what is wrong anyway.
 function urgency(example, other) {
+  if (example.score === null) return 3;
   if (other && example.score < other.score) return 0;
   if (other && example.score > other.score) return 1;
   return example.score < 1 ? 2 : 3;
