@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from sah.report.axes import PANEL, dense_line, density_axis, dot, grid, legend, style
 from sah.report.collect import Run
 from sah.report.order import natural
 from sah.report.series import (
@@ -24,36 +24,9 @@ from sah.report.series import (
     scored_points,
     task_scores,
 )
-from sah.report.style import DENSE_COLOUR, Look, looks
+from sah.report.style import Look, looks
 
 logger = logging.getLogger(__name__)
-
-_PANEL = (3.3, 2.6)
-_COLUMNS = 3
-
-# Round numbers on a logarithmic axis that may span less than a decade.
-_DENSITIES = [
-    *(0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07),
-    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0),
-]
-
-_STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.5,
-    "axes.axisbelow": True,
-    "axes.titlesize": 8,
-    "axes.titleweight": "bold",
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    # The same figure is the same file.
-    "svg.hashsalt": "sah",
-    "savefig.bbox": "tight",
-}
 
 
 def draw_all(runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -76,7 +49,7 @@ def draw_all(runs: Sequence[Run], folder: Path) -> list[Path]:
         "tasks": lambda: tasks(found, look),
     }
     written = []
-    with _style():
+    with style():
         for name, draw in figures.items():
             figure = draw()
             if figure is None:
@@ -88,12 +61,6 @@ def draw_all(runs: Sequence[Run], folder: Path) -> list[Path]:
                 figure.savefig(path, dpi=200, metadata=metadata)
                 written.append(path)
     return written
-
-
-@contextmanager
-def _style() -> Any:
-    with mpl.rc_context(_STYLE):
-        yield
 
 
 _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
@@ -112,14 +79,14 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
     grouped = panels([point for point in found if value(point) is not None])
     if not any(point.attention != "dense" for group in grouped.values() for point in group):
         return None
-    figure, axes = _grid(len(grouped))
+    figure, axes = grid(len(grouped))
     for axis, (title, group) in zip(axes, grouped.items(), strict=False):
         sparse = [point for point in group if point.attention != "dense"]
         for point in group:
             if point.attention == "dense":
-                _dense_line(axis, point)
+                dense_line(axis, point)
                 if cost != "density":
-                    _dot(axis, value(point), point, look["dense"])
+                    dot(axis, value(point), point, look["dense"])
         front = pareto_front([(value(p) or 0.0, p.score) for p in sparse])
         if len(front) > 1:
             costs, scores = zip(*front, strict=True)
@@ -132,13 +99,13 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
                 zorder=1,
             )
         for point in sparse:
-            _dot(axis, value(point), point, look[point.attention])
+            dot(axis, value(point), point, look[point.attention])
         if cost == "density":
-            _density_axis(axis, [value(point) or 1.0 for point in sparse])
+            density_axis(axis, [value(point) or 1.0 for point in sparse])
         else:
             axis.set_xlim(left=0)
         axis.set(title=title, xlabel=label, ylabel="score × 100", ylim=(-4, 104))
-    _legend(figure, axes, look, [point.attention for point in found])
+    legend(figure, axes, look, [point.attention for point in found])
     return figure
 
 
@@ -150,7 +117,7 @@ def layers(
     if not grouped:
         return None
     tallest = max(len(group) for group in grouped.values())
-    figure, axes = _grid(len(grouped), columns=2, panel=(4.2, 0.6 + 0.22 * tallest))
+    figure, axes = grid(len(grouped), columns=2, panel=(4.2, 0.6 + 0.22 * tallest))
     everything = [
         value
         for group in grouped.values()
@@ -187,7 +154,7 @@ def positions(
     grouped = panels([point for point in found if len(line(point)) > 1])
     if not grouped:
         return None
-    figure, axes = _grid(len(grouped))
+    figure, axes = grid(len(grouped))
     for axis, (title, group) in zip(axes, grouped.items(), strict=False):
         for attention in dict.fromkeys(point.attention for point in group):
             same = [point for point in group if point.attention == attention]
@@ -206,7 +173,7 @@ def positions(
                 )
         axis.set(title=title, xlabel="position in the answer (tokens)", ylabel="output error")
         axis.set_ylim(bottom=0)
-    _legend(figure, axes, look, [p.attention for p in found if p.attention != "dense"], lines=True)
+    legend(figure, axes, look, [p.attention for p in found if p.attention != "dense"], lines=True)
     return figure
 
 
@@ -223,7 +190,7 @@ def tasks(found: Sequence[Point], look: dict[str, Look]) -> Figure | None:
     if not by_task:
         return None
     tallest = max(len(rows) for rows in by_task.values())
-    figure, axes = _grid(len(by_task), panel=(_PANEL[0], 0.6 + 0.2 * tallest))
+    figure, axes = grid(len(by_task), panel=(PANEL[0], 0.6 + 0.2 * tallest))
     for axis, (title, rows) in zip(axes, sorted(by_task.items(), key=_by_title), strict=False):
         for height, (point, score) in enumerate(rows):
             one = look[point.attention]
@@ -243,83 +210,3 @@ def tasks(found: Sequence[Point], look: dict[str, Look]) -> Figure | None:
 
 def _by_title(item: tuple[str, Any]) -> Any:
     return natural(item[0])
-
-
-def _density_axis(axis: Any, densities: Sequence[float]) -> None:
-    axis.set_xscale("log")
-    axis.set_xlim(0.85 * min(densities), 1.18 * max(densities))
-    axis.xaxis.set_major_locator(mpl.ticker.FixedLocator(_DENSITIES))
-    axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
-    axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
-
-
-def _dense_line(axis: Any, point: ScoredPoint) -> None:
-    axis.axhline(100 * point.score, color=DENSE_COLOUR, linestyle="--", linewidth=1)
-    interval = point.estimate.interval
-    if interval is not None:
-        axis.axhspan(
-            100 * interval.low, 100 * interval.high, color=DENSE_COLOUR, alpha=0.07, linewidth=0
-        )
-
-
-def _dot(axis: Any, cost: float | None, point: ScoredPoint, look: Look) -> None:
-    score, interval = 100 * point.score, point.estimate.interval
-    error = None
-    if interval is not None:
-        error = [[score - 100 * interval.low], [100 * interval.high - score]]
-    axis.errorbar(
-        cost,
-        score,
-        _not_negative(error),
-        fmt=look.marker,
-        color=look.colour,
-        markersize=5,
-        linewidth=0.8,
-        capsize=1.5,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-    )
-
-
-def _not_negative(error: Any) -> Any:
-    """Matplotlib takes None for no error bar, and rounding may make one slightly negative."""
-    return None if error is None else np.maximum(error, 0.0)
-
-
-def _grid(
-    count: int, columns: int = _COLUMNS, panel: tuple[float, float] = _PANEL
-) -> tuple[Figure, list[Any]]:
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    for axis in axes[count:]:
-        axis.remove()
-    return figure, axes[:count]
-
-
-def _legend(
-    figure: Figure,
-    axes: Sequence[Any],
-    look: dict[str, Look],
-    names: Sequence[str],
-    *,
-    lines: bool = False,
-) -> None:
-    handles = [
-        axes[0].plot(
-            [],
-            [],
-            color=look[name].colour,
-            marker="" if lines or name == "dense" else look[name].marker,
-            linestyle=look[name].line if lines else "--" if name == "dense" else "",
-            label=name,
-        )[0]
-        for name in dict.fromkeys(names)
-    ]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(5, len(handles)),
-        title="settings of a method: light to dark" if lines else None,
-    )

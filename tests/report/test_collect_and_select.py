@@ -2,6 +2,11 @@ import pytest
 
 from sah.errors import ConfigurationError
 from sah.report.collect import collect, measured
+from sah.report.compare import Settings, compare
+from sah.report.figures import draw_all
+from sah.report.matching import match
+from sah.report.overview import group_table, run_table
+from sah.report.page import write_page
 from sah.report.select import parse_conditions, select
 
 
@@ -33,6 +38,37 @@ def test_what_was_not_measured_is_none_and_never_zero(write_run, runs):
     assert measured(run, "output_error") is None
     assert measured(run, "no", "such", "field") is None
     assert measured(run, "timing", "new_tokens") == 10.0
+
+
+def test_runs_without_public_references_have_no_score_anywhere(write_run, runs, tmp_path):
+    """The benchmark's answers are only judged elsewhere: null, not 0, in table, figures, page."""
+    unscored = {
+        "score": None,
+        "stderr": None,
+        "tasks": {"task": {"score": None, "stderr": None, "n": 2}},
+    }
+    for attention in ("dense", "sparse"):
+        folder = write_run(attention, [0.0, 0.0], results=unscored)
+        path = folder / "scores.jsonl"
+        path.write_text(path.read_text().replace('"score":0.0', '"score":null'))
+    found = runs()
+    names = [column.name for column in run_table(found).columns]
+    assert run_table(found).rows[0][names.index("score")].text == "–"
+    assert group_table(found, ["attention"]).rows[0][2].text == "–"
+    assert draw_all(found, tmp_path / "figures") == []
+    write_page(found, tmp_path / "page.html")
+    matches, _ = match(found, {"attention": ["dense"]})
+    _, refused = compare(matches, Settings())
+    assert "references are not public" in refused[0][1]
+
+
+def test_forced_answers_have_columns_where_they_were_measured(write_run, runs):
+    write_run("dense")
+    assert "KL" not in [column.header for column in run_table(runs()).columns]
+    write_run("sparse", results={"forced": {"kl": 0.25, "top_agreement": 0.9}})
+    table = run_table(runs())
+    place = [column.header for column in table.columns].index("KL")
+    assert [row[place].text for row in table.rows] == ["–", "0.250"]
 
 
 def test_maskers_of_one_name_and_other_classes_differ(write_run, runs, budget):
