@@ -289,6 +289,7 @@ class Arm:
             task=example.task,
             text=model.prompts.decode(answer.token_ids),
             input_hash=prompt.input_hash,
+            context_hash=prompt.context_hash,
             finish_reason=answer.finish_reason,
             context_tokens=len(prompt.context_ids),
             question_tokens=len(prompt.question_ids),

@@ -74,6 +74,27 @@ def _status(arguments: list[str]) -> None:
         show_status(options.outputs)
 
 
+def _report(arguments: list[str]) -> None:
+    """Show results as tables, figures, or one HTML file."""
+    from sah.report.command import main
+
+    main(arguments)
+
+
+def _compare(arguments: list[str]) -> None:
+    """Compare results with a baseline, example by example."""
+    from sah.report.compare_command import main
+
+    main(arguments)
+
+
+def _doctor(arguments: list[str]) -> None:
+    """Check a model and a benchmark before a sweep."""
+    from sah.doctor.command import main
+
+    main(arguments)
+
+
 def _calibrate(arguments: list[str]) -> None:
     """Fit a method to a model: sah calibrate METHOD model=NAME [KEY=VALUE ...]."""
     _make_file("calibrate", arguments)
@@ -121,9 +142,12 @@ def _rescore(arguments: list[str]) -> None:
 SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {
     "benchmarks": _benchmarks,
     "calibrate": _calibrate,
+    "compare": _compare,
     "convert": _convert,
     "fetch": _fetch,
     "rescore": _rescore,
+    "doctor": _doctor,
+    "report": _report,
     "status": _status,
 }
 

@@ -15,6 +15,7 @@ from sah.forcing import Reference
 from sah.metric_logging.metrics import DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
+from sah.results.examples import shown
 from sah.results.provenance import device_name, peak_memory_bytes, provenance
 from sah.results.summary import summarise
 from sah.types import Example
@@ -146,12 +147,14 @@ def _complete(
     experiment = arm.experiment
     predictions = [arm.store.predictions[example.id] for example in examples]
     scores = experiment.benchmark.score(examples, predictions)
+    arm.store.write_examples([shown(example) for example in examples])
     results = {
         "model": experiment.model.name,
         "attention": experiment.sparse_attention.name,
         "benchmark": experiment.benchmark.name,
         "subset": experiment.benchmark.subset,
         "protocol": experiment.protocol.name,
+        "cache_bytes_per_token": model.cache_bytes_per_token,
         **summarise(predictions, scores, load_seconds=load_seconds),
         "provenance": {
             **provenance(),

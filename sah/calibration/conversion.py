@@ -85,7 +85,9 @@ def _from_modules(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
     for (layer, kind, module, part), per_head in sorted(heads.items()):
         name = f"layers.{layer}.{_KINDS[kind]}.{module // 2}.{part}"
         if sorted(per_head) != list(range(len(per_head))):
-            raise ConfigurationError(f"{path}: {name} has heads {sorted(per_head)}, not all of them")
+            raise ConfigurationError(
+                f"{path}: {name} has heads {sorted(per_head)}, not all of them"
+            )
         shapes = {tuple(tensor.shape) for tensor in per_head.values()}
         if len(shapes) > 1:
             raise ConfigurationError(f"{path}: {name} has different shapes: {sorted(shapes)}")

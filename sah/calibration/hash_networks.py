@@ -92,9 +92,7 @@ def _layers(
             yield layer, samples.pop(layer)
 
 
-def _collect(
-    model: LanguageModel, passage: Passage, samples: dict[int, list[LayerSample]]
-) -> None:
+def _collect(model: LanguageModel, passage: Passage, samples: dict[int, list[LayerSample]]) -> None:
     def read(reading: LayerReading) -> None:
         if reading.layer in samples:
             sample = LayerSample(

@@ -176,9 +176,7 @@ def _scales(samples: Sequence[LayerSample]) -> "tuple[_ChannelScale, _ChannelSca
     return _ChannelScale(queries), _ChannelScale(keys)
 
 
-def _folded(
-    networks: HashNetworks, query: "_ChannelScale", key: "_ChannelScale"
-) -> HashNetworks:
+def _folded(networks: HashNetworks, query: "_ChannelScale", key: "_ChannelScale") -> HashNetworks:
     return HashNetworks(query=query.folded_into(networks.query), key=key.folded_into(networks.key))
 
 

@@ -51,6 +51,14 @@ class LanguageModel:
         self.device: torch.device = model.device
         self.eos_token_ids = _eos_token_ids(model, prompts.tokenizer)
 
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Keys and values of one token in all layers."""
+        config = self.model.config.get_text_config(decoder=True)
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return int(2 * config.num_hidden_layers * heads * dim * self.model.dtype.itemsize)
+
     @torch.inference_mode()
     def prefill(self, context_ids: Sequence[int], *, reserve_tokens: int) -> PrefilledContext:
         """Run the context through the model's own attention and keep its cache.

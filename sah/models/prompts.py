@@ -33,8 +33,16 @@ class EncodedPrompt:
     @property
     def input_hash(self) -> str:
         """Hash of all token ids in order, wherever the context ends."""
-        ids = array("q", self.context_ids + self.question_ids)
-        return hashlib.blake2b(ids.tobytes(), digest_size=12).hexdigest()
+        return _hash(self.context_ids + self.question_ids)
+
+    @property
+    def context_hash(self) -> str:
+        """Hash of the context's token ids."""
+        return _hash(self.context_ids)
+
+
+def _hash(ids: list[int]) -> str:
+    return hashlib.blake2b(array("q", ids).tobytes(), digest_size=12).hexdigest()
 
 
 class PromptEncoder:

@@ -27,8 +27,9 @@ def summary(prediction):
 def test_tasks_have_means_and_standard_errors(summary):
     tasks = summary([("a", 1.0), ("b", 0.5), ("a", 0.0), ("b", 0.5), ("a", 1.0)])["tasks"]
     # Sample variance of 1, 0, 1 is 1/3; its mean's variance a third of that.
-    assert tasks["a"] == {"score": pytest.approx(2 / 3), "stderr": pytest.approx(1 / 3), "n": 3}
-    assert tasks["b"] == {"score": 0.5, "stderr": 0.0, "n": 2}
+    a = {"score": pytest.approx(2 / 3), "stderr": pytest.approx(1 / 3), "n": 3, "contexts": 3}
+    assert tasks["a"] == a
+    assert tasks["b"] == {"score": 0.5, "stderr": 0.0, "n": 2, "contexts": 2}
     assert list(tasks) == ["a", "b"]
 
 
@@ -48,6 +49,21 @@ def test_overall_standard_error_follows_from_those_of_the_tasks(summary):
 def test_of_one_task_both_standard_errors_are_the_same(summary):
     overall = summary([("a", 1.0), ("a", 0.0), ("a", 0.25)])
     assert overall["stderr"] == pytest.approx(overall["tasks"]["a"]["stderr"])
+
+
+def test_questions_about_one_context_count_as_one_observation(summary):
+    """Two contexts, whose three questions each agree: as two samples, not six."""
+    scores = [("a", 1.0)] * 3 + [("a", 0.0)] * 3
+    fields = [{"context_hash": "x"}] * 3 + [{"context_hash": "y"}] * 3
+    overall = summary(scores, fields)
+    assert overall["stderr"] == pytest.approx(0.5)
+    assert overall["tasks"]["a"]["contexts"] == 2
+
+
+def test_tasks_that_share_contexts_do_not_average_their_errors_away(summary):
+    scores = [("a", 1.0), ("b", 1.0), ("a", 0.0), ("b", 0.0)]
+    fields = [{"context_hash": name} for name in "xxyy"]
+    assert summary(scores, fields)["stderr"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("pairs", [[("a", 1.0)], [("a", 1.0), ("a", 0.0), ("b", 1.0)]])
