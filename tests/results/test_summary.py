@@ -146,7 +146,7 @@ def test_groups_have_averages_of_their_own_and_empty_ones_are_absent(prediction)
         "short": 1,
     }
     assert groups["easy"]["score"] == 0.5
-    assert groups["hard"] == {"score": 0.5, "stderr": None, "n": 1}
+    assert groups["hard"] == {"score": 0.5, "stderr": None, "n": 1, "contexts": 1}
 
 
 def test_a_task_without_public_references_has_no_score_and_neither_has_the_whole(prediction):
@@ -162,5 +162,6 @@ def test_a_task_without_public_references_has_no_score_and_neither_has_the_whole
         "score": None,
         "stderr": None,
         "n": 1,
+        "contexts": 1,
         "metrics": {"words": 3.0},
     }
