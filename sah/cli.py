@@ -48,7 +48,7 @@ def _hydra_main(config: DictConfig) -> float | None:
             raise
         raise ExperimentFailed(f"{kind}: {error}\ndetails in {folder / 'error.json'}") from error
     show_results(results, folder)
-    return float(results["score"])
+    return None if results["score"] is None else float(results["score"])
 
 
 def _benchmarks(arguments: list[str]) -> None:
@@ -72,6 +72,27 @@ def _status(arguments: list[str]) -> None:
         sys.stdout.write(status_json(options.outputs) + "\n")
     else:
         show_status(options.outputs)
+
+
+def _report(arguments: list[str]) -> None:
+    """Show results as tables, figures, or one HTML file."""
+    from sah.report.command import main
+
+    main(arguments)
+
+
+def _compare(arguments: list[str]) -> None:
+    """Compare results with a baseline, example by example."""
+    from sah.report.compare_command import main
+
+    main(arguments)
+
+
+def _doctor(arguments: list[str]) -> None:
+    """Check a model and a benchmark before a sweep."""
+    from sah.doctor.command import main
+
+    main(arguments)
 
 
 def _calibrate(arguments: list[str]) -> None:
@@ -104,10 +125,29 @@ def _make_file(command: str, arguments: list[str]) -> None:
         sys.exit(str(error))
 
 
+def _fetch(arguments: list[str]) -> None:
+    """Download what an experiment will need."""
+    from sah.fetching import main
+
+    main(arguments, config_folder())
+
+
+def _rescore(arguments: list[str]) -> None:
+    """Score answers again without the model."""
+    from sah.rescoring import main
+
+    main(arguments)
+
+
 SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {
     "benchmarks": _benchmarks,
     "calibrate": _calibrate,
+    "compare": _compare,
     "convert": _convert,
+    "fetch": _fetch,
+    "rescore": _rescore,
+    "doctor": _doctor,
+    "report": _report,
     "status": _status,
 }
 

@@ -146,6 +146,7 @@ class Ending:
         self.results, self.error = arm.results, arm.error
         if self.error is None:
             self.release()
+            self._track()
             return
         kind = category(self.error)
         # The directory belongs to somebody else now.
@@ -159,6 +160,12 @@ class Ending:
         else:
             self.release()
         _free_memory()
+
+    def _track(self) -> None:
+        from sah.tracking import track
+
+        assert self.results is not None
+        track(self.config, self.results, self.store.directory)
 
     def release(self) -> None:
         """Give the directory back, at once: an arm may end long before its job."""

@@ -138,7 +138,7 @@ def test_metrics_of_an_example_average_to_what_its_prediction_says(start):
                 and record["metadata"]["example_id"] == prediction["example_id"]
             ]
             # Two layers; the question, and every token that is fed back.
-            assert len(values) == 2 * prediction["new_tokens"]
+            assert len(values) == 3 * prediction["new_tokens"]
             assert prediction[name] == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
@@ -173,6 +173,34 @@ def test_each_context_is_prefilled_once(start, calls, overrides, contexts):
     ]
     assert len(prefilled) == contexts
     assert results["timing"]["context_tokens"] == sum(p["context_tokens"] for p in prefilled)
+
+
+@pytest.mark.parametrize(("overrides", "contexts"), [(MOCK, 2), (RULER, 2)])
+def test_answers_say_which_context_they_are_about(start, overrides, contexts):
+    results, folder = start(*overrides)
+    records = lines(folder / "predictions.jsonl")
+    assert len({record["context_hash"] for record in records}) == contexts
+    assert sum(task["contexts"] for task in results["tasks"].values()) == contexts
+
+
+def test_what_was_asked_is_kept_beside_the_answers(start):
+    _, folder = start(*MOCK)
+    asked = lines(folder / "examples.jsonl")
+    assert [one["example_id"] for one in asked] == [
+        score["example_id"] for score in lines(folder / "scores.jsonl")
+    ]
+    assert "Otto" in asked[0]["context"]
+    assert asked[0]["references"] == ["Otto"]
+
+
+def test_results_hold_the_configuration_they_are_named_by(start):
+    results, _ = start(*MOCK, "seed=5")
+    assert results["config"]["seed"] == 5
+    assert results["config"]["model"]["name"] == "tiny"
+    assert "output_root" not in results["config"]
+    # Three layers, two key-value heads of 16 numbers of 4 bytes, keys and values.
+    assert results["cache_bytes_per_token"] == 3 * 2 * 2 * 16 * 4
+    assert results["prompt_tokens"] > 0
 
 
 def test_every_attention_sees_the_same_input(start):

@@ -107,6 +107,7 @@ PLUGINS = sorted(module_name(path) for path in (ROOT / "hydra_plugins").rglob("*
 def test_what_hydra_loads_at_every_start_is_light():
     """Without torch a command answers in a fraction of a second; with it, in three."""
     light = [*PLUGINS, "sah.cli", "sah.job", "sah.resume", "sah.report.table"]
+    light += ["sah.report.command", "sah.report.compare_command", "sah.doctor.command"]
     assert "hydra_plugins.sah.config" in light
     program = (
         "import importlib, sys\n"

@@ -1,7 +1,7 @@
 """The text that methods are fitted on: prose and needle prompts, or the user's own file."""
 
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 
 from sah.benchmarks.haystacks import prose_from
@@ -87,7 +87,7 @@ def _plain(ids: list[int]) -> Passage:
 
 
 def _prose(prompts: PromptEncoder, tokens: int, seed: int) -> Passage:
-    text = " ".join(prose_from(seed, tokens // _LEAST_TOKENS_PER_VERSE))
+    text = " ".join(islice(prose_from(seed), tokens // _LEAST_TOKENS_PER_VERSE))
     return _plain(prompts.tokenizer(text, add_special_tokens=False).input_ids[:tokens])
 
 

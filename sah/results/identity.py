@@ -14,7 +14,7 @@ from sah.paths import sanitise
 _NOT_IDENTITY = frozenset(
     {
         *("hydra", "output_root", "resume", "timeout_minutes", "retries", "objective", "study"),
-        *("bundle", "bundle_max"),
+        *("bundle", "bundle_max", "tracker"),
     }
 )
 
@@ -34,7 +34,7 @@ def fingerprint(config: DictConfig) -> str:
     Keys whose value is null do not count, so that a new option with default null leaves
     old results valid; 1 and 1.0 are the same number. The order of maskers counts.
     """
-    return _hash(_canonical(_identity(config), ""))
+    return _hash(_canonical(experiment_of(config), ""))
 
 
 def shared_key(config: DictConfig) -> str:
@@ -68,7 +68,8 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
-def _identity(config: DictConfig) -> dict[str, Any]:
+def experiment_of(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration without what cannot change an experiment's files."""
     kept = [str(key) for key in config if key not in _NOT_IDENTITY]
     return {key: _resolved(config[key]) for key in kept}
 

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from sah.results.files import (
     write_atomically,
     write_json,
 )
+from sah.results.identity import experiment_of
 from sah.types import Prediction, Score
 
 logger = logging.getLogger(__name__)
@@ -33,12 +34,13 @@ OVERRIDES = "overrides.yaml"
 PREDICTIONS = "predictions.jsonl"
 MICRO_METRICS = "micro_metrics.jsonl"
 SCORES = "scores.jsonl"
+EXAMPLES = "examples.jsonl"
 RESULTS = "results.json"
 ERROR = "error.json"
 # With resume=false, the old files wait here until the new result is complete.
 PREVIOUS = ".previous"
 
-_FILES = (CONFIG, OVERRIDES, PREDICTIONS, MICRO_METRICS, SCORES, RESULTS, ERROR)
+_FILES = (CONFIG, OVERRIDES, PREDICTIONS, MICRO_METRICS, SCORES, EXAMPLES, RESULTS, ERROR)
 
 
 def read_results(directory: Path, fingerprint: str | None = None) -> dict[str, Any] | None:
@@ -81,6 +83,7 @@ class ResultStore:
         self.micro_metric_records = 0
         """Micro metrics on disk, all of answered examples."""
         self._claim: Claim | None = None
+        self._config: dict[str, Any] = {}
 
     @contextmanager
     def claimed(self, config: DictConfig, overrides: Sequence[str], resume: bool) -> Iterator[None]:
@@ -97,6 +100,7 @@ class ResultStore:
                 if not resume:
                     self._put_aside()
                 self.load()
+                self._config = experiment_of(config)
                 resolved = OmegaConf.to_yaml(config, resolve=True)
                 write_atomically(self.path(CONFIG), resolved.encode())
                 typed = OmegaConf.to_yaml(OmegaConf.create(list(overrides)))
@@ -147,6 +151,16 @@ class ResultStore:
         assert self._claim is not None, "check_examples outside `claimed`"
         self._claim.note_examples(len(example_ids))
 
+    def write_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
+        """Write what was asked, so that an answer can be read beside its question.
+
+        Raises:
+            Busy: if the claim was lost; nothing is written then.
+        """
+        assert self._claim is not None, "write_examples outside `claimed`"
+        self._claim.check()
+        write_atomically(self.path(EXAMPLES), json_lines(list(examples)))
+
     def record_error(self, error: BaseException) -> None:
         """Write error.json: what happened last, how often something happened, where."""
         text = "".join(traceback.format_exception(error))
@@ -163,7 +177,13 @@ class ResultStore:
         write_atomically(self.path(SCORES), json_lines(list(scores)))
         self.path(ERROR).unlink(missing_ok=True)
         # Written last: its existence is what "complete" means to resume.
-        stamped = {"schema": SCHEMA, "fingerprint": self.fingerprint} | results
+        stamped = {
+            "schema": SCHEMA,
+            "fingerprint": self.fingerprint,
+            **results,
+            # Again, for those who read thousands of results: JSON parses much faster than yaml.
+            "config": self._config,
+        }
         write_json(self.path(RESULTS), stamped)
         shutil.rmtree(self.path(PREVIOUS), ignore_errors=True)
         return stamped

@@ -2,10 +2,14 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from sah.types import Prediction, Score
+
+# The context that was asked about, and the score of the answer.
+_Answer = tuple[str, Score]
 
 
 def summarise(
@@ -13,27 +17,27 @@ def summarise(
 ) -> dict[str, Any]:
     """Average scores and measurements.
 
-    The overall score is the mean of the task scores, as the suites report it; its
-    standard error follows from theirs. Density, output error, recall and index_bytes (bytes
-    per key and layer, by masker) are means over examples. What was not measured is None, never 0.
+    The overall score is the mean of the task scores, as the suites report it. Standard
+    errors are clustered by context: answers to questions about one context are not
+    independent, within a task or across tasks. Density, output error, recall and index_bytes
+    (bytes per key and layer, by masker) are means over examples. What was not measured is
+    None, never 0: a task without public references has no score, and then neither has the
+    whole.
     """
-    by_task: dict[str, list[float]] = {}
-    for score in scores:
-        by_task.setdefault(score.task, []).append(score.score)
-    means = {task: statistics.fmean(values) for task, values in by_task.items()}
-    stderrs = {task: _stderr(values) for task, values in by_task.items()}
-    tasks = {
-        task: {"score": means[task], "stderr": stderrs[task], "n": len(values)}
-        for task, values in by_task.items()
-    }
+    by_task: dict[str, list[_Answer]] = {}
+    for prediction, score in zip(predictions, scores, strict=True):
+        by_task.setdefault(score.task, []).append((_context(prediction), score))
+    tasks = {task: _task(answers) for task, answers in by_task.items()}
+    means = [task["score"] for task in tasks.values()]
     return {
-        "score": statistics.fmean(means.values()),
-        "stderr": _stderr_of_mean(list(stderrs.values())),
+        "score": None if None in means else statistics.fmean(means),
+        "stderr": _stderr([_deviations(_by_context(answers)) for answers in by_task.values()]),
         "n": len(scores),
         "tasks": tasks,
         "density": _mean(prediction.density for prediction in predictions),
         "output_error": _mean(prediction.output_error for prediction in predictions),
         "recall": _mean(prediction.recall for prediction in predictions),
+        "prompt_tokens": _mean(item.context_tokens + item.question_tokens for item in predictions),
         "index_bytes": _index_bytes(predictions),
         "forced": _forced(predictions),
         "truncated": sum(prediction.truncated for prediction in predictions),
@@ -41,25 +45,81 @@ def summarise(
     }
 
 
+def _task(answers: Sequence[_Answer]) -> dict[str, Any]:
+    """Averages of one task: of the score, of each detail, and within each group."""
+    averages = _average(answers)
+    scores = [score for _, score in answers]
+    names = dict.fromkeys(name for score in scores for name in score.details)
+    if names:
+        averages["metrics"] = {
+            name: _mean(score.details.get(name) for score in scores) for name in names
+        }
+    groups = dict.fromkeys(group for score in scores for group in score.groups)
+    if groups:
+        averages["groups"] = {
+            group: _average([answer for answer in answers if group in answer[1].groups])
+            for group in sorted(groups)
+        }
+    return averages
+
+
+def _average(answers: Sequence[_Answer]) -> dict[str, Any]:
+    contexts = _by_context(answers)
+    return {
+        "score": _mean_score(contexts) if contexts else None,
+        "stderr": _stderr([_deviations(contexts)]),
+        "n": len(answers),
+        "contexts": len({context for context, _ in answers}),
+    }
+
+
+def _by_context(answers: Sequence[_Answer]) -> dict[str, list[float]]:
+    """Scores by context; nothing if one is missing: a mean of some would be another one."""
+    contexts: dict[str, list[float]] = {}
+    for context, score in answers:
+        if score.score is None:
+            return {}
+        contexts.setdefault(context, []).append(score.score)
+    return contexts
+
+
 def _forced(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
     """Distance to the dense distributions: mean over examples of the means over their tokens."""
-    measured = [item.forced for item in predictions if item.forced is not None]
-    if not measured:
+    by_context: dict[str, list[Mapping[str, Any]]] = {}
+    for item in predictions:
+        if item.forced is not None:
+            by_context.setdefault(_context(item), []).append(item.forced)
+    if not by_context:
         return None
-    kl = [statistics.fmean(item["kl"]) for item in measured]
-    agreement = [statistics.fmean(item["top_agrees"]) for item in measured]
+    measured = list(chain.from_iterable(by_context.values()))
+    kl = _means_by_context(by_context, "kl")
+    agreement = _means_by_context(by_context, "top_agrees")
     layers = {layer for item in measured for layer in item["output_error"]}
     return {
-        "kl": statistics.fmean(kl),
-        "kl_stderr": _stderr(kl),
-        "top_agreement": statistics.fmean(agreement),
-        "top_agreement_stderr": _stderr(agreement),
+        "kl": _mean_score(kl),
+        "kl_stderr": _stderr([_deviations(kl)]),
+        "top_agreement": _mean_score(agreement),
+        "top_agreement_stderr": _stderr([_deviations(agreement)]),
         "tokens": sum(len(item["kl"]) for item in measured),
         "output_error_by_layer": {
             layer: _mean(item["output_error"].get(layer) for item in measured)
             for layer in sorted(layers, key=int)
         },
     }
+
+
+def _means_by_context(
+    by_context: Mapping[str, Sequence[Mapping[str, Any]]], name: str
+) -> dict[str, list[float]]:
+    return {
+        context: [statistics.fmean(item[name]) for item in items]
+        for context, items in by_context.items()
+    }
+
+
+def _context(prediction: Prediction) -> str:
+    """Answers of older versions have no hash: each is about a context of its own."""
+    return prediction.context_hash or f"example {prediction.example_id}"
 
 
 def _timing(predictions: Sequence[Prediction], load_seconds: float) -> dict[str, Any]:
@@ -82,17 +142,32 @@ def _index_bytes(predictions: Sequence[Prediction]) -> dict[str, float]:
     return {masker: statistics.fmean(sizes) for masker, sizes in by_masker.items()}
 
 
-def _stderr(values: Sequence[float]) -> float | None:
-    if len(values) < 2:
-        return None
-    return statistics.stdev(values) / math.sqrt(len(values))
+def _mean_score(contexts: Mapping[str, Sequence[float]]) -> float:
+    return statistics.fmean(chain.from_iterable(contexts.values()))
 
 
-def _stderr_of_mean(stderrs: Sequence[float | None]) -> float | None:
-    known = [stderr for stderr in stderrs if stderr is not None]
-    if len(known) < len(stderrs):
+def _deviations(contexts: Mapping[str, Sequence[float]]) -> dict[str, float] | None:
+    """How far each context moves the mean of its task; None if there is only one."""
+    count = len(contexts)
+    if count < 2:
         return None
-    return math.sqrt(sum(stderr**2 for stderr in known)) / len(known)
+    mean = _mean_score(contexts)
+    scale = math.sqrt(count / (count - 1)) / sum(len(values) for values in contexts.values())
+    return {
+        context: scale * math.fsum(value - mean for value in values)
+        for context, values in contexts.items()
+    }
+
+
+def _stderr(tasks: Sequence[Mapping[str, float] | None]) -> float | None:
+    """Standard error of the mean of task means (Liang & Zeger's sandwich, contexts as clusters)."""
+    by_context: dict[str, float] = {}
+    for deviations in tasks:
+        if deviations is None:
+            return None
+        for context, deviation in deviations.items():
+            by_context[context] = by_context.get(context, 0.0) + deviation
+    return math.sqrt(math.fsum(value**2 for value in by_context.values())) / len(tasks)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

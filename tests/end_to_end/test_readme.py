@@ -74,6 +74,7 @@ def test_example_masker_passes_its_own_and_the_contract_tests(checkout):
 
 
 def test_readme_names_every_option_of_every_group():
-    for group in ("model", "sparse_attention", "masker", "benchmark", "metric_logging", "protocol"):
+    groups = ("model", "sparse_attention", "masker", "benchmark", "metric_logging", "protocol")
+    for group in (*groups, "tracker"):
         for path in (ROOT / "conf" / group).glob("*.yaml"):
             assert f"`{path.stem}`" in README, f"{group}={path.stem} is missing in the README"

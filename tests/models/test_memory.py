@@ -54,7 +54,9 @@ def test_a_copy_of_the_cache_would_be_seen(context):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_answers_of_an_arm_copy_nothing_of_the_cache(model, context, compose, name):
-    attention = instantiate(compose("model=tiny", f"attention={name}").sparse_attention, _convert_="all")
+    attention = instantiate(
+        compose("model=tiny", f"attention={name}").sparse_attention, _convert_="all"
+    )
     buffers = [layer._key_buffer.data_ptr() for layer in context.cache.layers]
 
     def answer_twice():

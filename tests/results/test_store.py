@@ -245,11 +245,18 @@ def test_complete_writes_scores_and_results(store, claimed, folder, scores, line
         assert store.results() is None
         assert not is_complete(folder, "fingerprint")
         store.complete({"score": 1.0}, scores)
-        expected = {"schema": 1, "fingerprint": "fingerprint", "score": 1.0}
+        identity = {"schema": 1, "fingerprint": "fingerprint"}
+        expected = {**identity, "score": 1.0, "config": {"seed": 0}}
         assert store.results() == expected
     assert orjson.loads((folder / "results.json").read_bytes()) == expected
     assert lines(folder / "scores.jsonl") == [
-        {"example_id": "a", "task": "task", "score": 1.0, "details": {"words": 2}}
+        {
+            "example_id": "a",
+            "task": "task",
+            "score": 1.0,
+            "details": {"words": 2},
+            "groups": [],
+        }
     ]
     assert is_complete(folder, "fingerprint")
 

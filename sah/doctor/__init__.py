@@ -1,0 +1,1 @@
+"""What goes wrong in a sweep, looked for in seconds before it."""

@@ -1,0 +1,94 @@
+"""All checks of one experiment, in the order in which one needs the other."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from sah.cli import config_folder
+from sah.configuration import Experiment
+from sah.doctor.finding import Finding, error, ok
+from sah.doctor.memory import check_memory
+from sah.doctor.numerics import check_attention, check_full_budget, check_positions
+from sah.doctor.prompts import (
+    check_answer_limit,
+    check_bos,
+    check_eos,
+    check_needles,
+    check_split,
+)
+from sah.errors import SahError
+from sah.types import Example
+
+_EXAMPLES = 8
+"""Prompts to look at: as many tasks as possible."""
+
+
+def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
+    """Check the experiment that these overrides compose; what cannot be checked is left out."""
+    try:
+        experiment = Experiment.from_config(_composed(overrides))
+    except (SahError, HydraException, OmegaConfBaseException) as problem:
+        lines = str(problem).strip().splitlines()
+        return [error("configuration", lines[0], "correct the override it names")]
+    findings = [ok("configuration", _described(experiment))]
+    try:
+        model = experiment.model.load()
+    except SahError as problem:
+        return [*findings, error("weights", str(problem), "get them before the sweep starts")]
+    findings.append(ok("weights", f"on this machine; loaded on {model.device}"))
+    try:
+        examples = _few(_small(experiment.benchmark).examples(model.prompts, experiment.seed))
+        encoded = [(example, model.prompts.encode(example)) for example in examples]
+        for example, prompt in encoded:
+            limit = experiment.generation.token_limit(example.max_new_tokens)
+            model.prompts.fit([example], [prompt], [limit])
+    except SahError as problem:
+        return [*findings, error("data", str(problem), "put it right before the sweep starts")]
+    if not examples:
+        problem_text = "the benchmark has no example"
+        return [*findings, error("data", problem_text, "look at subset and limit")]
+    tasks = len({example.task for example in examples})
+    findings.append(ok("data", f"on this machine; {len(examples)} prompts of {tasks} tasks made"))
+    _, first = encoded[0]
+    limits = [experiment.generation.token_limit(one.max_new_tokens) for one in examples]
+    return [
+        *findings,
+        check_bos(model, encoded),
+        check_split(model, encoded),
+        check_needles(model, encoded),
+        check_answer_limit(model, encoded, experiment.generation),
+        check_eos(model),
+        check_positions(model, first),
+        check_full_budget(model, first),
+        check_attention(experiment, model, first),
+        check_memory(experiment, model, [prompt for _, prompt in encoded], max(limits), arms),
+    ]
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return hydra.compose("config", list(overrides))
+
+
+def _described(experiment: Experiment) -> str:
+    names = (experiment.model, experiment.sparse_attention, experiment.benchmark)
+    return "  ".join(one.name for one in names)
+
+
+def _small(benchmark: Any) -> Any:
+    """The benchmark with one sample a task, where it can say so: generating takes time."""
+    if getattr(benchmark, "samples", None) is not None and dataclasses.is_dataclass(benchmark):
+        return dataclasses.replace(benchmark, samples=1)  # type: ignore[type-var]
+    return benchmark
+
+
+def _few(examples: Sequence[Example]) -> list[Example]:
+    """The first of every task, then others, `_EXAMPLES` in all."""
+    firsts = list({example.task: example for example in reversed(examples)}.values())[::-1]
+    others = [example for example in examples if example not in firsts]
+    return [*firsts, *others][:_EXAMPLES]

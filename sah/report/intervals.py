@@ -1,0 +1,66 @@
+"""Confidence intervals of scores in [0, 1], from their mean, standard error and number."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from scipy import stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Limits of a confidence interval."""
+
+    low: float
+    high: float
+
+
+def score_interval(
+    mean: float, stderr: float | None, contexts: int, confidence: float = 0.95
+) -> Interval | None:
+    """Wilson's interval with the effective sample size (Franco et al., 2019, eq. 8).
+
+    The effective size is that of a binary score with this standard error, so that one
+    formula serves exact match, token F1 and clustered questions; limits stay in [0, 1]. It
+    is at most what the data can support: where all scores are equal, the number of contexts.
+
+    Args:
+        mean: in [0, 1].
+        stderr: standard error of the mean, clustered by context; None gives None.
+        contexts: independent contexts behind the mean; fewer than two give None.
+        confidence: of the two-sided interval.
+    """
+    if stderr is None or contexts < 2:
+        return None
+    spread = mean * (1 - mean)
+    # stderr² of a binary score is p(1-p) / (n-1).
+    size = spread / stderr**2 + 1 if stderr > 0 else float(contexts)
+    quantile = student_quantile(confidence, contexts - 1)
+    centre = (mean + quantile**2 / (2 * size)) / (1 + quantile**2 / size)
+    half = (
+        quantile / (1 + quantile**2 / size) * math.sqrt(spread / size + quantile**2 / (4 * size**2))
+    )
+    return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))
+
+
+@cache
+def student_quantile(confidence: float, freedom: int) -> float:
+    """Half the width of a two-sided interval, in standard errors."""
+    return float(stats.t.ppf((1 + confidence) / 2, freedom))
+
+
+def mean_interval(means: Sequence[float], intervals: Sequence[Interval | None]) -> Interval | None:
+    """Interval of the mean of independent means, from theirs (MOVER, Zou & Donner, 2008).
+
+    None if one of them has none.
+    """
+    known = [interval for interval in intervals if interval is not None]
+    if not means or len(known) < len(means):
+        return None
+    centre = sum(means) / len(means)
+    below = sum((mean - one.low) ** 2 for mean, one in zip(means, known, strict=True))
+    above = sum((one.high - mean) ** 2 for mean, one in zip(means, known, strict=True))
+    return Interval(
+        low=centre - math.sqrt(below) / len(means), high=centre + math.sqrt(above) / len(means)
+    )

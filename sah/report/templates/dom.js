@@ -1,0 +1,35 @@
+"use strict";
+
+// Every text that enters the page goes through textContent: what a model wrote stays text.
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
+  }
+  for (const child of children.flat()) {
+    if (child !== null && child !== undefined) made.append(child instanceof Node ? child : document.createTextNode(String(child)));
+  }
+  return made;
+}
+
+const fixed = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits);
+const points = (value) => fixed(value === null || value === undefined ? null : 100 * value, 1);
+const signed = (value) => value === null || value === undefined ? "–"
+  : (value < 0 ? "−" : value > 0 ? "+" : "") + Math.abs(100 * value).toFixed(1);
+
+// Details are packed (base64 of gzip) and unpacked when they are looked at.
+const unpacked = new Map();
+async function unpack(name) {
+  if (!unpacked.has(name)) {
+    const holder = document.getElementById(name);
+    const bytes = Uint8Array.from(atob(holder.textContent), (character) => character.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    unpacked.set(name, await new Response(stream).json());
+  }
+  return unpacked.get(name);
+}
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+DATA.runs.forEach((run, number) => { run.number = number; });
+const methodName = (run) => `${run.attention} ${run.settings}`.trim();

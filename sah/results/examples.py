@@ -1,0 +1,46 @@
+"""What an example asked, in the few kilobytes that a report shows."""
+
+from typing import Any
+
+from sah.types import Example
+
+# A context may have a million characters; a report shows its ends and where the answer is.
+_WHOLE = 3000
+_END = 600
+_AROUND = 300
+_MOST_PLACES = 4
+
+
+def shown(example: Example) -> dict[str, Any]:
+    """The parts of an example that a person needs to judge an answer."""
+    return {
+        "example_id": example.id,
+        "task": example.task,
+        "context": excerpt(example.context, example.references),
+        "question": example.question,
+        "answer_prefix": example.answer_prefix,
+        "references": list(example.references),
+    }
+
+
+def excerpt(context: str, references: tuple[str, ...]) -> str:
+    """Beginning, end, and the surroundings of each reference; what is left out is counted."""
+    if len(context) <= _WHOLE:
+        return context
+    places = [(0, _END), (len(context) - _END, len(context))]
+    for reference in references[:_MOST_PLACES]:
+        found = context.find(reference) if reference else -1
+        if found >= 0:
+            end = min(len(context), found + len(reference) + _AROUND)
+            # A reference may be a whole text itself.
+            places.append((max(0, found - _AROUND), min(end, found + 2 * _AROUND)))
+    pieces, written = [], 0
+    for start, end in sorted(places):
+        start = max(start, written)
+        if start >= end:
+            continue
+        if start > written:
+            pieces.append(f"\n[… {start - written:,} characters …]\n")
+        pieces.append(context[start:end])
+        written = end
+    return "".join(pieces)

@@ -1,0 +1,190 @@
+"""Each check finds what it is for, and the doctor says so to people and to programs."""
+
+import dataclasses
+import io
+import json
+
+import pytest
+import torch
+from rich.console import Console
+
+from sah.cli import main
+from sah.doctor import numerics
+from sah.doctor.command import show
+from sah.doctor.examination import examine
+from sah.doctor.finding import error, ok, warning
+from sah.doctor.memory import check_memory
+from sah.doctor.numerics import check_full_budget, check_positions
+from sah.doctor.prompts import (
+    check_answer_limit,
+    check_bos,
+    check_eos,
+    check_needles,
+    check_split,
+)
+from sah.models.generation import Generation
+from sah.models.language_model import LanguageModel
+from sah.types import Example
+
+BASE = ("model=tiny", "benchmark.context_tokens=512")
+
+
+@pytest.fixture
+def example() -> Example:
+    return Example(
+        id="x",
+        task="t",
+        context="The sky is blue. The special magic number is 1234567. Here we go.",
+        question="\nWhat is the special magic number?",
+        references=("1234567",),
+        max_new_tokens=32,
+    )
+
+
+def by_check(findings):
+    return {finding.check: finding for finding in findings}
+
+
+def test_a_healthy_experiment_is_ok_in_every_check():
+    findings = examine([*BASE, "attention=sparse"])
+    assert {finding.status for finding in findings} == {"ok"}
+    assert set(by_check(findings)) == {
+        *("configuration", "weights", "data", "BOS", "template", "needle", "answer limit"),
+        *("EOS", "positions", "full budget", "attention", "memory"),
+    }
+
+
+def test_a_wrong_override_is_an_error_and_ends_the_examination():
+    (finding,) = examine(["modle=tiny"])
+    assert (finding.check, finding.status) == ("configuration", "error")
+
+
+def test_weights_that_are_not_here_are_an_error(tmp_path):
+    findings = examine(["model=hf", f"model.name_or_path={tmp_path}"])
+    assert by_check(findings)["weights"].status == "error"
+    assert findings[-1].check == "weights"
+
+
+def test_a_context_that_the_benchmark_cannot_make_is_an_error():
+    findings = examine(["model=tiny", "benchmark.context_tokens=20"])
+    assert by_check(findings)["data"].status == "error"
+
+
+def test_settings_that_the_model_cannot_have_are_found():
+    findings = examine([*BASE, "attention=sparse", "sparse_attention.dense_layers=[7]"])
+    assert by_check(findings)["attention"].status == "error"
+    assert "dense_layers" in by_check(findings)["attention"].message
+
+
+def test_a_doubled_bos_is_an_error(tiny, example):
+    prompt = tiny.prompts.encode(example)
+    bos = tiny.prompts.tokenizer.bos_token_id
+    assert check_bos(tiny, [(example, prompt)]).status == "ok"
+    doubled = dataclasses.replace(prompt, context_ids=[bos, *prompt.context_ids])
+    assert "2 of them" in check_bos(tiny, [(example, doubled)]).message
+
+
+@pytest.mark.parametrize("part", ["context_ids", "question_ids"])
+def test_a_prompt_that_lost_a_part_is_an_error(tiny, example, part):
+    prompt = tiny.prompts.encode(example)
+    assert check_split(tiny, [(example, prompt)]).status == "ok"
+    short = dataclasses.replace(prompt, **{part: getattr(prompt, part)[:5]})
+    assert check_split(tiny, [(example, short)]).status == "error"
+
+
+def test_a_needle_that_was_cut_out_is_an_error_and_a_cut_context_a_warning(tiny, example):
+    prompt = tiny.prompts.encode(example)
+    assert check_needles(tiny, [(example, prompt)]).status == "ok"
+    lost = dataclasses.replace(prompt, context_ids=prompt.context_ids[:6], truncated=True)
+    assert "1234567" in check_needles(tiny, [(example, lost)]).message
+    cut = dataclasses.replace(prompt, truncated=True)
+    assert check_needles(tiny, [(example, cut)]).status == "warning"
+
+
+@pytest.mark.parametrize(("limit", "status"), [(64, "ok"), (2, "error")])
+def test_the_answer_must_be_able_to_hold_the_reference(tiny, example, limit, status):
+    prompt = tiny.prompts.encode(example)
+    generation = Generation(max_new_tokens=limit)
+    assert check_answer_limit(tiny, [(example, prompt)], generation).status == status
+
+
+def test_references_that_fit_one_by_one_only_are_a_warning(tiny, example):
+    several = dataclasses.replace(example, references=("1234567",) * 8)
+    prompt = tiny.prompts.encode(several)
+    finding = check_answer_limit(tiny, [(several, prompt)], Generation(max_new_tokens=10))
+    assert finding.status == "warning"
+
+
+def test_a_model_that_cannot_stop_is_an_error(tiny):
+    assert check_eos(tiny).status == "ok"
+    mute = LanguageModel(tiny.model, tiny.prompts)
+    mute.eos_token_ids = frozenset()
+    assert check_eos(mute).status == "error"
+    # The template ends turns with <|end|>, which then is not among the ids.
+    mute.eos_token_ids = frozenset({tiny.prompts.tokenizer.bos_token_id})
+    assert check_eos(mute).status == "warning"
+
+
+def test_wrong_positions_are_an_error(tiny, example, monkeypatch):
+    prompt = tiny.prompts.encode(example)
+    assert check_positions(tiny, prompt).status == "ok"
+    forward = tiny.model.forward
+
+    def shifted(*arguments, **given):
+        if given.get("past_key_values") is not None:
+            length = given["past_key_values"].get_seq_length()
+            tokens = given["input_ids"].shape[1]
+            # As if the cache did not count.
+            given["position_ids"] = torch.arange(tokens)[None] + (length and 3)
+        return forward(*arguments, **given)
+
+    monkeypatch.setattr(tiny.model, "forward", shifted)
+    assert check_positions(tiny, prompt).status == "error"
+
+
+def test_sparse_attention_that_is_not_dense_at_full_budget_is_an_error(tiny, example, monkeypatch):
+    from sah.maskers.local import Local
+
+    prompt = tiny.prompts.encode(example)
+    assert check_full_budget(tiny, prompt).status == "ok"
+    monkeypatch.setattr(numerics, "Causal", lambda: Local(tokens=2))
+    assert check_full_budget(tiny, prompt).status == "error"
+
+
+@pytest.mark.parametrize(
+    ("free", "status"), [(10**12, "ok"), (2**28 + 10**6, "warning"), (1000, "error")]
+)
+def test_memory_is_compared_with_what_is_free(tiny, example, compose, monkeypatch, free, status):
+    from sah.configuration import Experiment
+    from sah.doctor import memory
+
+    monkeypatch.setattr(memory, "_free_bytes", lambda device: free)
+    experiment = Experiment.from_config(compose(*BASE))
+    finding = check_memory(experiment, tiny, [tiny.prompts.encode(example)], 32, arms=3)
+    assert finding.status == status
+    assert "3 arms" in finding.message
+
+
+def test_the_report_fits_80_columns():
+    file = io.StringIO()
+    long = "something that takes more words than a line has, and then some more " * 3
+    findings = [ok("a", long), error("full budget", long, long), warning("b", "short", "do it")]
+    show(findings, Console(file=file, width=80))
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("→ do it" in line for line in lines)
+
+
+@pytest.mark.parametrize(("overrides", "status"), [(BASE, 0), (("modle=tiny",), 1)])
+def test_the_exit_status_and_json_are_for_programs(
+    overrides, status, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr("sys.argv", ["sah", "doctor", "--json", *overrides])
+    code = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    assert code == status
+    found = json.loads(capsys.readouterr().out)
+    assert {"check", "status", "message", "advice"} == set(found[0])

@@ -1,0 +1,155 @@
+"""Small output roots, written as the store writes them."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from sah.report.collect import Run, collect
+from sah.results.summary import summarise
+from sah.types import Prediction, Score
+
+WriteRun = Callable[..., Path]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The output root."""
+    return tmp_path / "outputs"
+
+
+@pytest.fixture
+def write_run(root: Path) -> WriteRun:
+    """Write one complete experiment; every example is its own context unless told otherwise."""
+
+    def write(
+        attention: str = "dense",
+        scores: Sequence[float] = (1.0, 0.0),
+        *,
+        model: str = "tiny",
+        benchmark: str = "ruler",
+        subset: Any = None,
+        tasks: Sequence[str] | None = None,
+        contexts: Sequence[str] | None = None,
+        texts: Sequence[str] | None = None,
+        prompts: str = "",
+        maskers: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+        results: dict[str, Any] | None = None,
+        provenance: dict[str, Any] | None = None,
+        questions: str = "What?",
+        context_text: str = "A short context.",
+    ) -> Path:
+        tasks = tasks or ["task"] * len(scores)
+        config = {
+            "model": {"_target_": "a.Model", "name": model},
+            "sparse_attention": {"name": attention, "maskers": maskers or {}},
+            "benchmark": {"name": benchmark, "subset": subset, "context_tokens": 512},
+            "protocol": {"name": "default"},
+            "seed": 0,
+            **(settings or {}),
+        }
+        predictions, scored = [], []
+        for number, (task, score) in enumerate(zip(tasks, scores, strict=True)):
+            place = f"{benchmark} {subset} {config['seed']} {number} {prompts}"
+            digest = hashlib.blake2b(place.encode(), digest_size=12).hexdigest()
+            predictions.append(
+                Prediction(
+                    example_id=f"{task}-{number}",
+                    task=task,
+                    text=texts[number] if texts else f"answer {number}",
+                    input_hash=digest,
+                    context_hash=contexts[number] if contexts else digest,
+                    finish_reason="eos",
+                    context_tokens=100,
+                    question_tokens=10,
+                    new_tokens=5,
+                    prefill_seconds=0.5,
+                    decode_seconds=0.25,
+                    density=1.0 if attention == "dense" else 0.125,
+                    output_error=None if attention == "dense" else 0.05,
+                    recall=None if attention == "dense" else 0.9,
+                )
+            )
+            scored.append(Score(example_id=f"{task}-{number}", task=task, score=score))
+        content = {
+            "schema": 1,
+            "fingerprint": hashlib.sha256(orjson.dumps([config, prompts])).hexdigest()[:12],
+            "model": model,
+            "attention": attention,
+            "benchmark": benchmark,
+            "subset": subset,
+            "protocol": config["protocol"]["name"],
+            **summarise(predictions, scored, load_seconds=1.0),
+            "provenance": {
+                "git_commit": "a" * 40,
+                "git_dirty": False,
+                "versions": {"torch": "2", "transformers": "5"},
+                "peak_memory_bytes": 10**9,
+                **(provenance or {}),
+            },
+            "config": config,
+            **(results or {}),
+        }
+        folder = root / model / attention / f"{benchmark}_x" / content["fingerprint"]
+        folder.mkdir(parents=True)
+        asked = [
+            {
+                "example_id": one.example_id,
+                "context": context_text,
+                "question": questions,
+                "answer_prefix": "",
+                "references": ["right"],
+            }
+            for one in predictions
+        ]
+        for name, records in (
+            ("predictions.jsonl", predictions),
+            ("scores.jsonl", scored),
+            ("examples.jsonl", asked),
+        ):
+            lines = (orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in records)
+            (folder / name).write_bytes(b"".join(lines))
+        (folder / "results.json").write_bytes(orjson.dumps(content))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def write_metrics() -> Callable[[Path, Sequence[tuple[str, float, int, int]]], None]:
+    """Write (metric, value, layer, step) records of the first example of a run."""
+
+    def write(folder: Path, records: Sequence[tuple[str, float, int, int]]) -> None:
+        lines = [
+            {
+                "metric": f"research_attention_{metric}",
+                "value": value,
+                "metadata": {"example_id": "task-0", "layer_idx": layer, "step": step},
+            }
+            for metric, value, layer, step in records
+        ]
+        content = b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in lines)
+        (folder / "micro_metrics.jsonl").write_bytes(content)
+
+    return write
+
+
+@pytest.fixture
+def runs(root: Path) -> Callable[[], list[Run]]:
+    """What `collect` finds."""
+    return lambda: collect(root)
+
+
+def fraction(value: float) -> dict[str, Any]:
+    """Maskers with one budget."""
+    return {"top": {"_target_": "sah.maskers.top.TopK", "fraction": value}}
+
+
+@pytest.fixture
+def budget() -> Callable[[float], dict[str, Any]]:
+    """Maskers with one budget."""
+    return fraction

@@ -1,0 +1,95 @@
+from xml.etree import ElementTree
+
+import pytest
+
+from sah.report.figures import draw_all
+from sah.report.series import pareto_front, points, profiles
+from sah.report.style import PLOTLY_MARKERS, looks
+
+
+@pytest.fixture
+def matrix(write_run, write_metrics, runs, budget):
+    """Two methods at two budgets with micro metrics, and dense."""
+    write_run("dense", [1.0, 1.0, 0.0], results={"prompt_tokens": 110})
+    for name in ("alpha", "beta"):
+        for share in (0.1, 0.2):
+            folder = write_run(
+                name,
+                [1.0, 0.0, 0.0],
+                maskers=budget(share),
+                results={"density": share, "prompt_tokens": 110, "cache_bytes_per_token": 64},
+            )
+            write_metrics(
+                folder,
+                [
+                    (metric, share * (layer + 1), layer, step)
+                    for metric in ("output_error", "recall", "density")
+                    for layer in range(3)
+                    for step in (100, 110, 111, 112)
+                ],
+            )
+    return runs()
+
+
+def test_every_figure_is_drawn_as_svg_and_png(matrix, tmp_path):
+    written = draw_all(matrix, tmp_path / "figures")
+    names = {path.stem for path in written}
+    assert names == {
+        *("score_density", "score_seconds", "score_bytes", "tasks"),
+        *("output_error_layers", "recall_layers", "output_error_position"),
+    }
+    for path in written:
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+        else:
+            text = " ".join(ElementTree.parse(path).getroot().itertext())
+            assert ("task" if path.stem == "tasks" else "ruler") in text, "text stays text"
+
+
+def test_figures_without_data_are_left_out(write_run, runs, tmp_path):
+    write_run("dense", [1.0, 0.0])
+    names = {path.stem for path in draw_all(runs(), tmp_path)}
+    assert names == {"tasks"}
+
+
+def test_the_same_results_make_the_same_files(matrix, tmp_path):
+    first = draw_all(matrix, tmp_path / "one")
+    again = draw_all(matrix, tmp_path / "two")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+
+
+def test_seeds_are_one_point(write_run, runs, budget):
+    for seed in (1, 2):
+        write_run("dense", [1.0, 0.0], settings={"seed": seed})
+        write_run("sparse", [1.0, 1.0 - seed % 2], settings={"seed": seed}, maskers=budget(0.1))
+    found = points(runs())
+    assert [(point.name, len(point.runs)) for point in found] == [("dense", 2), ("sparse", 2)]
+    assert found[1].estimate.score == pytest.approx(0.75)
+
+
+def test_bytes_read_are_density_times_prompt_times_size(matrix):
+    (point, *_) = [point for point in points(matrix) if point.attention == "alpha"]
+    assert point.bytes_per_step == pytest.approx(0.1 * 110 * 64)
+    (dense,) = [point for point in points(matrix) if point.attention == "dense"]
+    assert dense.bytes_per_step is None, "its cache size was not measured"
+
+
+def test_profiles_are_means_by_layer_and_position(matrix):
+    (run, *_) = [run for run in matrix if run.attention == "alpha"]
+    error = profiles([run])["research_attention_output_error"]
+    assert error.by_layer == pytest.approx({0: 0.1, 1: 0.2, 2: 0.3})
+    # The prompt has 110 tokens: step 100 is the question, which is no part of the answer.
+    assert error.by_position == pytest.approx({0.0: 0.2, 1.0: 0.2, 2.0: 0.2})
+
+
+def test_pareto_front():
+    found = [(0.5, 0.9), (0.1, 0.2), (0.2, 0.2), (0.3, 0.8), (0.4, 0.7)]
+    assert pareto_front(found) == [(0.1, 0.2), (0.3, 0.8), (0.5, 0.9)]
+    assert pareto_front([]) == []
+
+
+def test_methods_are_told_apart_without_colour():
+    found = looks([f"method {number}" for number in range(11)])
+    markers = [look.marker for name, look in found.items() if name != "dense"]
+    assert len(set(markers)) == 11
+    assert set(markers) <= PLOTLY_MARKERS.keys()
