@@ -133,7 +133,7 @@ def convert(method: str, arguments: Sequence[str]) -> Path:
 
 def _channels(model: LanguageModel, passages: Sequence[Passage], training: HashTraining) -> bytes:
     ranked = ranked_channels(model, passages)
-    return json.dumps(ranked, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(ranked, separators=(",", ":")).encode()
 
 
 def _networks(model: LanguageModel, passages: Sequence[Passage], training: HashTraining) -> bytes:
