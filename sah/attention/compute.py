@@ -57,7 +57,7 @@ def weighted_attention(inputs: AttentionInputs, mask: AttentionMask) -> Float[Te
     queries = inputs.query.shape[1] * inputs.query.shape[2]
     # One query is the decode step; with more, dense scores are one large product.
     if inputs.query.shape[2] == 1 and "scores" not in vars(inputs):
-        if 6 * queries * int(mask.selected.sum(-1).max()) < keys:
+        if 6 * queries * int(mask.selected_count.max()) < keys:
             return gathered_attention(inputs, mask)
     return dense_attention(inputs, mask)
 
