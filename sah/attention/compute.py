@@ -69,8 +69,10 @@ def _softmax(
 ) -> Float[Tensor, "B H Q N"]:
     scores = scores.masked_fill(~selected, -torch.inf)
     if sinks is None:
-        # A row without any selected key is all NaN: no key, no output.
-        return torch.softmax(scores, dim=-1).masked_fill(~selected, 0.0)
+        share = torch.softmax(scores, dim=-1)
+        # A row without any selected key (padding) is all NaN: no key, no output.
+        empty = ~selected.any(-1, keepdim=True)
+        return share.masked_fill(empty, 0.0) if empty.any() else share
     sink = sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
     return torch.softmax(torch.cat([scores, sink], dim=-1), dim=-1)[..., :-1]
 

@@ -62,11 +62,7 @@ class AttentionMask:
         added = keys & self.candidates
         sampled_weight = self.sampled_weight
         if weight is not None or sampled_weight is not None:
-            before = (
-                torch.ones_like(added, dtype=torch.float)
-                if sampled_weight is None
-                else (sampled_weight)
-            )
+            before = 1.0 if sampled_weight is None else sampled_weight
             sampled_weight = torch.where(added, 1.0 if weight is None else weight, before)
         return AttentionMask(
             visible=self.visible,

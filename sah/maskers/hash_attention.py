@@ -187,9 +187,8 @@ def packed(bits: Tensor) -> Int32[Tensor, "*rest W"]:
     """Pack booleans along the last dimension, 32 to a word; the last word is filled with zeros."""
     bits = torch.nn.functional.pad(bits, (0, -bits.shape[-1] % 32)).unflatten(-1, (-1, 32))
     values = bits.long() << torch.arange(32, device=bits.device)
-    words = values.sum(-1)
-    # The upper half of the unsigned range are the negative numbers.
-    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+    # The upper half of the unsigned range becomes the negative numbers.
+    return values.sum(-1).to(torch.int32)
 
 
 def bit_count(words: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
