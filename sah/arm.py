@@ -122,12 +122,12 @@ class Arm:
         """Write what waits to be written, and take the bar from the screen."""
         self._open.close()
 
-    def begin(self, examples: Sequence[Example], *, bar: bool) -> None:
+    def begin(self, examples: Sequence[Example], *, alone: bool) -> None:
         """Take in what there is to do.
 
         Args:
             examples: all of the experiment's.
-            bar: whether a terminal shows how far it is; for one arm at a time.
+            alone: whether this is the only arm; then a terminal shows a bar.
 
         Raises:
             DamagedResults: if something else was answered in the arm's directory.
@@ -139,7 +139,10 @@ class Arm:
             answered, [self.store.predictions[example.id] for example in answered]
         )
         scores = [score.score for score in before]
-        self._progress = self._open.enter_context(Progress(len(examples), scores=scores, bar=bar))
+        name = "" if alone else self.experiment.sparse_attention.name
+        self._progress = self._open.enter_context(
+            Progress(len(examples), scores=scores, arm=name, bar=alone)
+        )
 
     def pending(self, examples: Sequence[Example]) -> list[Example]:
         """The examples that are not answered yet."""

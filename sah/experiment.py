@@ -41,7 +41,7 @@ def run(arms: Sequence[Arm]) -> None:
             return
         for arm in arms:
             with arm.alone():
-                arm.begin(examples, bar=len(arms) == 1)
+                arm.begin(examples, alone=len(arms) == 1)
         saved_seconds = 0.0
         for _, group in groupby(examples, key=lambda example: example.context):
             saved_seconds += _answer_context(arms, model, list(group))

@@ -25,8 +25,18 @@ def quiet_libraries() -> None:
 class Progress:
     """Counts examples; shows how many are done, the score so far, and the time left."""
 
-    def __init__(self, total: int, *, scores: Sequence[float], bar: bool = True) -> None:
-        """Begin with the scores of the examples that are answered already; `bar=False`: lines."""
+    def __init__(
+        self, total: int, *, scores: Sequence[float], arm: str = "", bar: bool = True
+    ) -> None:
+        """Begin.
+
+        Args:
+            total: how many examples there are.
+            scores: of the examples that are answered already.
+            arm: says whose progress the lines tell, where there are several.
+            bar: whether a terminal gets a bar; there can be one at a time.
+        """
+        self._prefix = f"{arm}: " if arm else ""
         self.total = total
         self.done_before = len(scores)
         self._scores = list(scores)
@@ -72,4 +82,7 @@ class Progress:
         if now - self._last_line >= _LINE_EVERY_SECONDS and done < self.total:
             self._last_line = now
             left = (now - self._started) / (done - self.done_before) * (self.total - done)
-            logger.info("%d of %d examples, %s, about %.0f s left", done, self.total, mean, left)
+            logger.info(
+                "%s%d of %d examples, %s, about %.0f s left",
+                *(self._prefix, done, self.total, mean, left),
+            )

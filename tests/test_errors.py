@@ -11,9 +11,10 @@ import safetensors.torch
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from submitit.core.utils import UncompletedJobError
 
 from sah import errors
-from sah.errors import CATEGORIES, Interrupted, SahError, category
+from sah.errors import CATEGORIES, Interrupted, SahError, category, ends_process
 
 # The HTTP library of huggingface_hub, whatever it is called by now.
 http = sys.modules[huggingface_hub.errors.HfHubHTTPError.__mro__[1].__module__]
@@ -150,3 +151,18 @@ def test_errors_are_what_python_calls_them_too():
     assert issubclass(errors.ConfigurationError, ValueError)
     assert issubclass(errors.ExperimentTimeout, TimeoutError)
     assert issubclass(errors.NonFiniteLogits, ArithmeticError)
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (UncompletedJobError("SLURM did not take the job back"), True),
+        (KeyboardInterrupt(), True),
+        (SystemExit(1), True),
+        (Interrupted(15), True),
+        (RuntimeError("bug"), False),
+        (MemoryError(), False),
+    ],
+)
+def test_what_ends_the_process_is_no_failure_of_an_arm(error, ends):
+    assert ends_process(error) == ends

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, KeyBuffer
+from sah.attention.hyperplanes import Hyperplanes
 from sah.attention.index import in_chunks
 
 
@@ -97,12 +98,11 @@ class HashTables:
         value: Float[Tensor, "B G N V"],
         seed: int,
     ) -> None:
-        generator = torch.Generator(key.device).manual_seed(seed)
-        self._planes_per_table = settings.planes
-        self._planes: Float[Tensor, "D LP"] = torch.randn(
+        self.hyperplanes = Hyperplanes(
             key.shape[-1],
-            settings.tables * settings.planes,
-            generator=generator,
+            tables=settings.tables,
+            planes=settings.planes,
+            seed=seed,
             device=key.device,
         )
         mean = key.float().mean(2, keepdim=True)
@@ -129,7 +129,7 @@ class HashTables:
     @property
     def nbytes(self) -> int:
         """Memory of tables, codes, norms and planes, in bytes."""
-        tensors = (self._order, self._starts, self._planes, self.mean)
+        tensors = (self._order, self._starts, self.hyperplanes.normals, self.mean)
         return sum(tensor.nbytes for tensor in tensors) + self._later.nbytes + self._norms.nbytes
 
     def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
@@ -150,22 +150,16 @@ class HashTables:
         """In how many tables each query's bucket is the key's."""
         parts = []
         for start in range(0, query.shape[2], _CHUNK_ROWS):
-            codes = self.codes(query[:, :, start : start + _CHUNK_ROWS])
+            codes = self.hyperplanes.buckets(query[:, :, start : start + _CHUNK_ROWS])
             later = (self._later.filled.unsqueeze(2) == codes.unsqueeze(-1)).sum(3)
             parts.append(torch.cat([self._in_tables(codes), later], dim=-1))
         return torch.cat(parts, dim=2)
-
-    def codes(self, vectors: Float[Tensor, "B G N D"]) -> Int[Tensor, "B G N L"]:
-        """The bucket of each vector in each table: bit p is the side of plane p."""
-        side: Tensor = (vectors @ self._planes >= 0).unflatten(-1, (-1, self._planes_per_table))
-        bits = torch.arange(self._planes_per_table, device=vectors.device)
-        return (side.short() << bits.short()).sum(-1, dtype=torch.int16)
 
     def _encode(
         self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
     ) -> tuple[Int[Tensor, "B G L N"], Float[Tensor, "B G N"]]:
         centred = key.float() - self.mean
-        return self.codes(centred).transpose(2, 3), centred.norm(dim=-1)
+        return self.hyperplanes.buckets(centred).transpose(2, 3), centred.norm(dim=-1)
 
     def _in_tables(self, codes: Int[Tensor, "B G S L"]) -> Int[Tensor, "B G S N"]:
         """Count collisions with the context by reading just the buckets that were hit."""

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
+from sah.attention.hyperplanes import Hyperplanes
 from sah.attention.index import in_chunks
 
 
@@ -60,7 +61,7 @@ class SOCKET(Budget):
     def _collisions_of(
         self, query: Float[Tensor, "B G S D"], index: "HashedKeys"
     ) -> Float[Tensor, "B G S K"]:
-        signs = torch.tanh(query @ index.plane_columns) / query.shape[-1] ** 0.5
+        signs = torch.tanh(query @ index.hyperplanes.normals) / query.shape[-1] ** 0.5
         probability = self._bucket_probabilities(signs)
         return torch.stack(
             [
@@ -114,12 +115,11 @@ class HashedKeys(EncodedKeys):
         value: Float[Tensor, "B G N V"],
         seed: int,
     ) -> None:
-        generator = torch.Generator(key.device).manual_seed(seed)
-        self._settings = settings
-        self.plane_columns: Float[Tensor, "D LP"] = torch.randn(
+        self.hyperplanes = Hyperplanes(
             key.shape[-1],
-            settings.tables * settings.planes,
-            generator=generator,
+            tables=settings.tables,
+            planes=settings.planes,
+            seed=seed,
             device=key.device,
         )
         self._first_row = torch.arange(settings.tables, device=key.device).int() << settings.planes
@@ -128,7 +128,7 @@ class HashedKeys(EncodedKeys):
     @property
     def nbytes(self) -> int:
         """Memory of buckets, norms and planes, in bytes."""
-        return super().nbytes + self.plane_columns.nbytes
+        return super().nbytes + self.hyperplanes.normals.nbytes
 
     @property
     def value_norms(self) -> Float[Tensor, "B G K"]:
@@ -145,7 +145,4 @@ class HashedKeys(EncodedKeys):
     def _hash_chunk(
         self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
     ) -> tuple[Int[Tensor, "B G N L"], Float[Tensor, "B G N"]]:
-        side = (key.float() @ self.plane_columns >= 0).unflatten(-1, (-1, self._settings.planes))
-        bits = torch.arange(self._settings.planes, device=key.device)
-        bucket = (side.short() << bits.short()).sum(-1, dtype=torch.int16)
-        return bucket, value.float().norm(dim=-1)
+        return self.hyperplanes.buckets(key.float()), value.float().norm(dim=-1)

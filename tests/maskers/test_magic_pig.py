@@ -161,8 +161,8 @@ def tables_of(context: Tensor, planes: int = 4, **options: Any) -> HashTables:
 
 def expected_collisions(tables: HashTables, query: Tensor, keys: Tensor) -> Tensor:
     """Tables in which bucket is bucket, all keys hashed afresh around the mean."""
-    buckets = tables.codes(keys - tables.mean)
-    own = tables.codes(query)
+    buckets = tables.hyperplanes.buckets(keys - tables.mean)
+    own = tables.hyperplanes.buckets(query)
     counts = torch.zeros(*query.shape[:3], keys.shape[2], dtype=torch.long)
     for b, g, q, k in torch.cartesian_prod(*map(torch.arange, counts.shape)).tolist():
         counts[b, g, q, k] = sum(map(int.__eq__, own[b, g, q].tolist(), buckets[b, g, k].tolist()))
@@ -173,7 +173,7 @@ def test_a_bucket_is_the_sides_of_the_planes() -> None:
     vectors = torch.randn(1, 1, 30, 8, generator=torch.Generator().manual_seed(0))
     tables = tables_of(vectors, centre=False)
     # The planes themselves are nobody's business: what counts is which vectors share buckets.
-    buckets = tables.codes(torch.cat([vectors, 7 * vectors, -vectors], dim=2))[0, 0]
+    buckets = tables.hyperplanes.buckets(torch.cat([vectors, 7 * vectors, -vectors], dim=2))[0, 0]
     assert buckets.dtype == torch.int16
     assert torch.equal(buckets[:30], buckets[30:60])
     # The opposite vector lies on the other side of all planes.
@@ -209,12 +209,12 @@ def test_the_first_and_the_last_bucket_of_a_table_are_found_too(planes: int) -> 
     # With as many planes as dimensions there is a vector on the upper side of all of them.
     settings = MagicPIG(planes=planes, tables=1, min_collisions=1, centre=False)
     vectors = torch.randn(1, 1, 40, 16, generator=torch.Generator().manual_seed(0))
-    of_all_planes = HashTables(settings, vectors, vectors, 3)._planes.T
+    of_all_planes = HashTables(settings, vectors, vectors, 3).hyperplanes.normals.T
     upper = torch.linalg.lstsq(of_all_planes, torch.ones(planes, 1)).solution.view(1, 1, 1, 16)
     ends = torch.cat([upper, -upper], dim=2)
     keys = torch.cat([vectors, ends], dim=2)
     tables = HashTables(settings, keys, keys, 3)
-    assert tables.codes(ends).flatten().tolist() == [2**planes - 1, 0]
+    assert tables.hyperplanes.buckets(ends).flatten().tolist() == [2**planes - 1, 0]
     assert torch.equal(tables.collisions(ends), expected_collisions(tables, ends, keys))
 
 

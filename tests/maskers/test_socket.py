@@ -18,7 +18,7 @@ Make = Callable[..., Any]
 
 def planes_of(masker: SOCKET, index: HashedKeys) -> list[list[list[float]]]:
     """Planes as [table][plane] lists of D numbers."""
-    columns: list[list[float]] = index.plane_columns.T.double().tolist()
+    columns: list[list[float]] = index.hyperplanes.normals.T.double().tolist()
     return [
         columns[first : first + masker.planes] for first in range(0, len(columns), masker.planes)
     ]
@@ -146,7 +146,7 @@ def test_planes_are_normal_and_drawn_by_the_index_seed_alone(make_inputs: Make) 
         select(masker, given)
         index = given.indexes[masker]
         assert isinstance(index, HashedKeys)
-        return index.plane_columns
+        return index.hyperplanes.normals
 
     planes = drawn(index_seed=1)
     assert torch.equal(planes, drawn(index_seed=1, seed=5))

@@ -1,0 +1,30 @@
+"""Locality-sensitive hashing by random hyperplanes, which several maskers share."""
+
+# D head dimension, N vectors, L tables, P planes per table
+
+import torch
+from jaxtyping import Float, Int16
+from torch import Tensor
+
+
+class Hyperplanes:
+    """`tables` tables of `planes` hyperplanes through the origin, normally distributed.
+
+    Two vectors at an angle θ lie on the same side of one of them with probability 1 - θ/π.
+    """
+
+    def __init__(
+        self, dim: int, *, tables: int, planes: int, seed: int, device: torch.device
+    ) -> None:
+        """Draw the planes; `planes` is at most 15, so that a bucket fits into int16."""
+        self.planes = planes
+        generator = torch.Generator(device).manual_seed(seed)
+        self.normals: Float[Tensor, "D LP"] = torch.randn(
+            dim, tables * planes, generator=generator, device=device
+        )
+
+    def buckets(self, vectors: Float[Tensor, "*rest D"]) -> Int16[Tensor, "*rest L"]:
+        """The bucket of each vector in each table: bit p is the side of plane p."""
+        side: Tensor = (vectors @ self.normals >= 0).unflatten(-1, (-1, self.planes))
+        bits = torch.arange(self.planes, device=vectors.device)
+        return (side.short() << bits.short()).sum(-1, dtype=torch.int16)
