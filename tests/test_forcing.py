@@ -67,7 +67,10 @@ def test_results_average_over_examples(arms):
     by_example = [torch.tensor(item["forced"]["kl"]).mean().item() for item in predictions]
     forced = results["forced"]
     assert forced["kl"] == pytest.approx(sum(by_example) / 5)
-    assert forced["kl_stderr"] == pytest.approx(torch.tensor(by_example).std().item() / 5**0.5)
+    # Questions about one context are one observation: two contexts, three and two questions.
+    deviations = [value - forced["kl"] for value in by_example]
+    stderr = (2 * (sum(deviations[:3]) ** 2 + sum(deviations[3:]) ** 2)) ** 0.5 / 5
+    assert forced["kl_stderr"] == pytest.approx(stderr, rel=1e-4)
     assert forced["tokens"] == sum(item["new_tokens"] for item in predictions)
     assert set(forced["output_error_by_layer"]) == {"0", "1", "2"}
     assert forced["kl"] > 0.01

@@ -108,7 +108,7 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, child in value.items():
             if key == "_target_":
-                if ".maskers." in path:
+                if path.startswith("sparse_attention."):
                     yield path, str(child).rpartition(".")[2]
                 continue
             yield from _flat(child, f"{path}.{key}" if path else str(key))

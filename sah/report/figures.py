@@ -76,8 +76,14 @@ _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
 def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str) -> Figure | None:
     """Score against a cost, a panel a benchmark, with 95 % intervals and the Pareto front."""
     label, value = _AXES[cost]
-    grouped = panels([point for point in found if value(point) is not None])
-    if not any(point.attention != "dense" for group in grouped.values() for point in group):
+    known = panels([point for point in found if value(point) is not None])
+    # Dense alone is no comparison.
+    grouped = {
+        title: group
+        for title, group in known.items()
+        if any(point.attention != "dense" for point in group)
+    }
+    if not grouped:
         return None
     figure, axes = grid(len(grouped))
     for axis, (title, group) in zip(axes, grouped.items(), strict=False):

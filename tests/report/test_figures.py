@@ -52,6 +52,14 @@ def test_figures_without_data_are_left_out(write_run, runs, tmp_path):
     assert names == {"tasks"}
 
 
+def test_a_benchmark_with_dense_alone_has_no_panel(matrix, write_run, runs, tmp_path):
+    write_run("dense", [1.0], benchmark="lonely")
+    draw_all(runs(), tmp_path)
+    text = " ".join(ElementTree.parse(tmp_path / "score_density.svg").getroot().itertext())
+    assert "ruler" in text
+    assert "lonely" not in text
+
+
 def test_the_same_results_make_the_same_files(matrix, tmp_path):
     first = draw_all(matrix, tmp_path / "one")
     again = draw_all(matrix, tmp_path / "two")
