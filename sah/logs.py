@@ -14,7 +14,7 @@ _current: ContextVar[Path | None] = ContextVar("arm", default=None)
 @contextmanager
 def log_file(directory: Path) -> Iterator[None]:
     """Write run.log into an arm's directory: its own lines, and those that are of no arm."""
-    handler = logging.FileHandler(directory / RUN_LOG, encoding="utf-8", delay=True)
+    handler = logging.FileHandler(directory / RUN_LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     handler.addFilter(lambda record: _current.get() in (None, directory))
     root = logging.getLogger()

@@ -73,7 +73,7 @@ def run(compose, tmp_path):
 
 def test_dense_loss_is_the_models_own(run, tiny):
     """Against one forward pass over the whole text, without any of our code."""
-    results = run("attention=dense")
+    results = run("attention=dense", f"model.layers={tiny.model.config.num_hidden_layers}")
     losses = []
     for example in Perplexity(
         subset="kjv", samples=2, context_tokens=900, continuation_tokens=300

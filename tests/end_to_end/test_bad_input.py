@@ -16,7 +16,7 @@ TINY = ("model=tiny", "benchmark=mock")
         (["attention.maskers.sink.tokens=3"], ["sparse_attention.maskers.sink.tokens="]),
         (["attention=dense", "sparse_attention=sparse"], ["attention= and sparse_attention="]),
         (["sparse_attention.maskers.sink.tokens=-1"], ["Sink", "-1", "at least 1"]),
-        (["sparse_attention.dense_layers=[7]"], ["dense_layers", "7", "0 to 1"]),
+        (["sparse_attention.dense_layers=[7]"], ["dense_layers", "7", "0 to 2"]),
         (["benchmark=ruler", "benchmark.subset=niah_9"], ["niah_9", "niah_multiquery"]),
         (["benchmark=ruler", "benchmark.context_tokens=64"], ["context_tokens=64", "too small"]),
         (["generation.temperature=hot"], ["temperature", "'hot'"]),

@@ -67,7 +67,7 @@ def test_nothing_to_run_makes_no_job():
         ("sparse_attention.maskers.sink.tokens=9", True),
         ("metric_logging=full", True),
         ("seed=1", False),
-        ("model.layers=3", False),
+        ("model.layers=4", False),
         ("benchmark.limit=2", False),
         ("protocol=question_dense", False),
         ("generation.temperature=1", False),
