@@ -12,7 +12,6 @@ most at one time beyond what was there before it.
 
 import argparse
 import dataclasses
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -169,7 +168,7 @@ def steps_of_model(model, names: list[str], keys: int, density: float) -> dict[s
     def step(session: AttentionSession) -> object:
         session.begin_example("one")
         with torch.inference_mode(), session.attached(model.model):
-            model._forward([7], context.cache)
+            model._last_logits([7], context.cache)
         context.cache.rewind()
         return None
 

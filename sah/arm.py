@@ -2,17 +2,17 @@
 
 import logging
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 from sah.attention.session import AttentionSession, Observer
 from sah.clock import Clock
 from sah.configuration import Experiment
-from sah.errors import ends_process
+from sah.errors import ConfigurationError, ends_process
 from sah.forcing import Forced, LayerErrors, Reference
 from sah.logs import lines_of
 from sah.metric_logging import AttentionMetrics
@@ -173,7 +173,8 @@ class Arm:
             size = self.experiment.generation.batch_questions or 1
             for start in range(0, len(asked), size):
                 batch = asked[start : start + size]
-                answer = self._answer_one if len(batch) == 1 else self._answer_together
+                alone = len(batch) == 1 or any(question.example.forced for question in batch)
+                answer = self._answer_each if alone else self._answer_together
                 for question, prediction in zip(batch, answer(model, context, batch), strict=True):
                     saved = prefill_seconds if prefill_is_shared else None
                     self._store(
@@ -190,15 +191,22 @@ class Arm:
             self.session.end_context()
             self._observer.dense_outputs = None
 
-    def _answer_one(
+    def _answer_each(
         self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
-    ) -> list[Prediction]:
-        (question,) = batch
+    ) -> Iterator[Prediction]:
+        for question in batch:
+            yield self._answer_one(model, context, question)
+
+    def _answer_one(
+        self, model: LanguageModel, context: PrefilledContext, question: Question
+    ) -> Prediction:
         example = question.example
         forced = None if question.reference is None else Forced(question.reference)
         self._layer_errors.begin_example()
         self.session.begin_example(example.id)
         self.metrics.begin_example(example.id)
+        if example.forced:
+            return self._continue(model, context, question)
         with self.metrics.as_current():
             answer = model.answer(
                 context,
@@ -211,9 +219,30 @@ class Arm:
             )
         prediction = self._prediction(model, question, answer, self.session.density())
         if forced is None:
-            return [prediction]
+            return prediction
         measured = forced.measured() | self._layer_errors.measured()
-        return [replace(prediction, forced=measured)]
+        return replace(prediction, forced=measured)
+
+    def _continue(
+        self, model: LanguageModel, context: PrefilledContext, question: Question
+    ) -> Prediction:
+        """Measure the loss of a continuation that is given, not generated."""
+        protocol = self.experiment.protocol
+        if protocol.question == "dense":
+            raise ConfigurationError(
+                f"example {question.example.id}: with protocol={protocol.name} its continuation "
+                "would be computed by dense attention and measure nothing; use protocol=default"
+            )
+        with self.metrics.as_current():
+            loss, seconds = model.continuation_loss(
+                context,
+                question.prompt.question_ids,
+                session=self.session,
+                between_chunks=self.clock.check,
+            )
+        nothing = Answer(token_ids=[], finish_reason="forced", steps=0, seconds=seconds)
+        prediction = self._prediction(model, question, nothing, self.session.density())
+        return replace(prediction, loss=loss)
 
     def _answer_together(
         self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
@@ -285,11 +314,10 @@ class Arm:
 
 
 def _log_what_is_left(examples: Sequence[Example], waiting: set[str]) -> None:
-    for task, group in groupby(examples, key=lambda example: example.task):
-        of_task = list(group)
-        left = sum(example.id in waiting for example in of_task)
-        if left < len(of_task):
+    left = Counter(example.task for example in examples if example.id in waiting)
+    for task, size in Counter(example.task for example in examples).items():
+        if left[task] < size:
             logger.info(
                 "%s: %d of %d examples already answered, %d to go",
-                *(task, len(of_task) - left, len(of_task), left),
+                *(task, size - left[task], size, left[task]),
             )

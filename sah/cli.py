@@ -48,7 +48,7 @@ def _hydra_main(config: DictConfig) -> float | None:
             raise
         raise ExperimentFailed(f"{kind}: {error}\ndetails in {folder / 'error.json'}") from error
     show_results(results, folder)
-    return float(results["score"])
+    return None if results["score"] is None else float(results["score"])
 
 
 def _benchmarks(arguments: list[str]) -> None:
@@ -125,11 +125,27 @@ def _make_file(command: str, arguments: list[str]) -> None:
         sys.exit(str(error))
 
 
+def _fetch(arguments: list[str]) -> None:
+    """Download what an experiment will need."""
+    from sah.fetching import main
+
+    main(arguments, config_folder())
+
+
+def _rescore(arguments: list[str]) -> None:
+    """Score answers again without the model."""
+    from sah.rescoring import main
+
+    main(arguments)
+
+
 SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {
     "benchmarks": _benchmarks,
     "calibrate": _calibrate,
     "compare": _compare,
     "convert": _convert,
+    "fetch": _fetch,
+    "rescore": _rescore,
     "doctor": _doctor,
     "report": _report,
     "status": _status,

@@ -19,6 +19,7 @@ from sah.types import Benchmark
 
 if TYPE_CHECKING:
     from sah.models.language_model import LanguageModel
+    from sah.models.prompts import PromptEncoder
 
 
 class ModelSource(Protocol):
@@ -31,6 +32,12 @@ class ModelSource(Protocol):
 
     def load(self) -> "LanguageModel":
         """Load the model and its tokenizer."""
+
+    def prompts(self) -> "PromptEncoder":
+        """Load the tokenizer alone."""
+
+    def fetch(self) -> str:
+        """Bring what `load` reads onto this machine; return what there is now."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
@@ -71,9 +71,8 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
     if not waiting:
         return 0.0
     with _together(waiting):
-        pending = {example.id for arm in waiting for example in arm.pending(examples)}
-        asked = [example for example in examples if example.id in pending]
-        context, questions = _prefill(waiting[0], model, asked)
+        asked = {example.id for arm in waiting for example in arm.pending(examples)}
+        context, questions = _prefill(waiting[0], model, examples, asked)
     shared = DenseOutputs() if len(waiting) > 1 else None
     answering = _at_work(waiting)
     for number, arm in enumerate(answering):
@@ -89,28 +88,30 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
 
 
 def _prefill(
-    arm: Arm, model: LanguageModel, examples: Sequence[Example]
+    arm: Arm, model: LanguageModel, examples: Sequence[Example], asked: Collection[str]
 ) -> tuple[PrefilledContext, dict[str, Question]]:
-    """Prefill the context that the examples have in common; return questions by id too."""
-    prompts = {example.id: model.prompts.encode(example) for example in examples}
-    reserve_tokens = 0
-    for example in examples:
-        prompt = prompts[example.id]
-        new_tokens = arm.experiment.generation.token_limit(example.max_new_tokens)
-        model.prompts.check_length(example, prompt, new_tokens)
-        reserve_tokens = max(reserve_tokens, len(prompt.question_ids) + new_tokens)
-    context_ids = prompts[examples[0].id].context_ids
-    context = model.prefill(context_ids, reserve_tokens=reserve_tokens)
+    """Prefill the context that the examples have in common; return those asked, by id, too."""
+    generation = arm.experiment.generation
+    limits = [generation.token_limit(example.max_new_tokens) for example in examples]
+    # All questions, asked or not: what is cut must not depend on an interruption.
+    prompts = model.prompts.fit(
+        examples, [model.prompts.encode(example) for example in examples], limits
+    )
+    longest = max(
+        len(prompt.question_ids) + limit for prompt, limit in zip(prompts, limits, strict=True)
+    )
+    context = model.prefill(prompts[0].context_ids, reserve_tokens=longest)
     follow = arm.experiment.protocol.answer == "forced"
     return context, {
         example.id: Question(
             example=example,
-            prompt=prompts[example.id],
-            reference=_reference(arm, model, context, example, prompts[example.id])
-            if follow
+            prompt=prompt,
+            reference=_reference(arm, model, context, example, prompt)
+            if follow and not example.forced
             else None,
         )
-        for example in examples
+        for example, prompt in zip(examples, prompts, strict=True)
+        if example.id in asked
     }
 
 

@@ -26,7 +26,7 @@ class Progress:
     """Counts examples; shows how many are done, the score so far, and the time left."""
 
     def __init__(
-        self, total: int, *, scores: Sequence[float], arm: str = "", bar: bool = True
+        self, total: int, *, scores: Sequence[float | None], arm: str = "", bar: bool = True
     ) -> None:
         """Begin.
 
@@ -70,11 +70,12 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, score: float) -> None:
+    def advance(self, score: float | None) -> None:
         """One more example is done."""
         self._scores.append(score)
         done = len(self._scores)
-        mean = f"score so far {sum(self._scores) / len(self._scores):.3f}"
+        known = [value for value in self._scores if value is not None]
+        mean = f"score so far {sum(known) / len(known):.3f}" if known else "no score"
         if self._bar is not None:
             self._bar.update(self._task, advance=1, score=mean)
             return

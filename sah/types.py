@@ -22,6 +22,14 @@ class Example:
     answer_prefix: str = ""
     """The beginning of the answer, given to the model after its turn has begun."""
     extras: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of the scorer; `groups` names what else the score is averaged over."""
+    may_cut: bool = False
+    """Whether a context too long loses its middle; if not, it is an error."""
+    max_tokens: int | None = None
+    """Longest prompt plus answer; the model's own limit counts too."""
+    forced: bool = False
+    """The question is a continuation of the context: the model's loss on it is measured,
+    nothing is generated, and there is no chat template."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +42,7 @@ class Prediction:
     input_hash: str
     """Hash of all input token ids: two arms are comparable where it is equal."""
     finish_reason: str
-    """`eos` or `length`."""
+    """`eos`, `length`, or `forced` for a continuation that was given."""
     context_tokens: int
     question_tokens: int
     new_tokens: int
@@ -58,16 +66,22 @@ class Prediction:
     """With protocol=forced, what sah.forcing.Forced measured; None if the answer was free."""
     prefill_seconds_saved: float | None = None
     """What this arm would have paid for the prefill, had not another arm of its job."""
+    loss: float | None = None
+    """Mean next-token loss of a forced example, in nats; None for answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """The score of one prediction, in [0, 1]."""
+    """The score of one prediction."""
 
     example_id: str
     task: str
-    score: float
+    score: float | None
+    """In [0, 1]; None where the references are not public."""
     details: Mapping[str, Any] = field(default_factory=dict)
+    """Other numbers of the same answer; results.json has their means."""
+    groups: tuple[str, ...] = ()
+    """Parts of the task that this example belongs to, such as `length 8k+`."""
 
 
 class PromptTokenizer(Protocol):
@@ -93,6 +107,9 @@ class Benchmark(Protocol):
     @classmethod
     def subsets(cls) -> tuple[str, ...]:
         """The names that `subset` may take."""
+
+    def available_subsets(self) -> tuple[str, ...]:
+        """Those that work as configured; what `subset: null` and `subset='*'` stand for."""
 
     def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
         """The examples of this experiment, the same for the same tokenizer and seed."""

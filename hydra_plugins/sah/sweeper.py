@@ -53,12 +53,13 @@ class SahSweeper(BasicSweeper):
             CompactHydraException: if an experiment failed, when all have run.
         """
         launcher, returns = self.launcher, []
+        expand = self._expand
 
         class KeepGoing:
             def launch(
                 self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
             ) -> list[JobReturn]:
-                returns.extend(launcher.launch(job_overrides, initial_job_idx))
+                returns.extend(launcher.launch(expand(job_overrides), initial_job_idx))
                 # With nothing to look at, the basic sweeper finds no failure to end at.
                 return []
 
@@ -71,3 +72,15 @@ class SahSweeper(BasicSweeper):
         if failed:
             raise CompactHydraException(f"{failed} of {len(returns)} experiments failed")
         return [returns]
+
+    def _expand(self, job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The jobs, with one for each subset where all of them are asked for."""
+        from sah.errors import SahError
+        from sah.launching.composer import Composer
+        from sah.launching.subsets import expand_subsets
+
+        try:
+            loader: Any = self.hydra_context.config_loader
+            return expand_subsets(job_overrides, Composer(loader, self.config))
+        except SahError as error:
+            raise CompactHydraException(str(error)) from error

@@ -123,16 +123,16 @@ def _thresholds(
     """
     rows = scores.detach().numpy().reshape(-1, scores.shape[-1])
     count = rows.shape[1]
+    if budget.numel() == 1 and (wanted := min(int(budget), count)):
+        place = count - wanted
+        thresholds = np.partition(rows, place, axis=-1)[:, place]
+        return torch.from_numpy(thresholds.copy()).view(*scores.shape[:3], 1)
+    thresholds = np.full(len(rows), np.inf, dtype=np.float32)
     budgets = budget.expand(*scores.shape[:3], 1).reshape(-1).clamp(max=count).tolist()
-    thresholds = np.full(len(budgets), np.inf, dtype=np.float32)
-    if len(set(budgets)) == 1 and budgets[0]:
-        place = count - budgets[0]
-        thresholds[:] = np.partition(rows, place, axis=-1)[:, place]
-    else:
-        for number, wanted in enumerate(budgets):
-            if wanted:
-                place = count - wanted
-                thresholds[number] = np.partition(rows[number], place)[place]
+    for number, wanted in enumerate(budgets):
+        if wanted:
+            place = count - wanted
+            thresholds[number] = np.partition(rows[number], place)[place]
     return torch.from_numpy(thresholds).view(*scores.shape[:3], 1)
 
 

@@ -57,7 +57,7 @@ def weighted_attention(inputs: AttentionInputs, mask: AttentionMask) -> Float[Te
     queries = inputs.query.shape[1] * inputs.query.shape[2]
     # One query is the decode step; with more, dense scores are one large product.
     if inputs.query.shape[2] == 1 and "scores" not in vars(inputs):
-        if 6 * queries * int(mask.selected.sum(-1).max()) < keys:
+        if 6 * queries * int(mask.selected_count.max()) < keys:
             return gathered_attention(inputs, mask)
     return dense_attention(inputs, mask)
 
@@ -69,8 +69,10 @@ def _softmax(
 ) -> Float[Tensor, "B H Q N"]:
     scores = scores.masked_fill(~selected, -torch.inf)
     if sinks is None:
-        # A row without any selected key is all NaN: no key, no output.
-        return torch.softmax(scores, dim=-1).masked_fill(~selected, 0.0)
+        share = torch.softmax(scores, dim=-1)
+        # A row without any selected key (padding) is all NaN: no key, no output.
+        empty = ~selected.any(-1, keepdim=True)
+        return share.masked_fill(empty, 0.0) if empty.any() else share
     sink = sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
     return torch.softmax(torch.cat([scores, sink], dim=-1), dim=-1)[..., :-1]
 

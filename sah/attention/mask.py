@@ -3,9 +3,10 @@
 # B batch, H query heads, Q queries, K keys
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sah.attention.inputs import AttentionInputs
@@ -31,10 +32,15 @@ class AttentionMask:
         nothing = torch.zeros(shape, dtype=torch.bool, device=inputs.query.device)
         return cls(visible=inputs.visible, selected=nothing)
 
-    @property
+    @cached_property
     def candidates(self) -> Bool[Tensor, "B H Q K"]:
         """Keys a masker may add: visible, and not selected yet."""
         return self.visible & ~self.selected
+
+    @cached_property
+    def selected_count(self) -> Int[Tensor, "B H Q"]:
+        """Selected keys of each query and head."""
+        return self.selected.sum(-1)
 
     @property
     def weights(self) -> Float[Tensor, "B H Q K"]:
@@ -56,11 +62,7 @@ class AttentionMask:
         added = keys & self.candidates
         sampled_weight = self.sampled_weight
         if weight is not None or sampled_weight is not None:
-            before = (
-                torch.ones_like(added, dtype=torch.float)
-                if sampled_weight is None
-                else (sampled_weight)
-            )
+            before = 1.0 if sampled_weight is None else sampled_weight
             sampled_weight = torch.where(added, 1.0 if weight is None else weight, before)
         return AttentionMask(
             visible=self.visible,
@@ -70,4 +72,4 @@ class AttentionMask:
 
     def density(self) -> Float[Tensor, "B H Q"]:
         """Selected over visible keys; NaN for a query that sees none (padding)."""
-        return self.selected.sum(-1) / self.visible.sum(-1)
+        return self.selected_count / self.visible.sum(-1)

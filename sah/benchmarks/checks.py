@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from sah.errors import ConfigurationError
 
+EVERY_SUBSET = "*"
+
 
 def chosen_subsets(
     benchmark: str, chosen: str | Sequence[str] | None, known: Sequence[str]
@@ -15,6 +17,11 @@ def chosen_subsets(
     """
     if chosen is None:
         return tuple(known)
+    if chosen == EVERY_SUBSET:
+        raise ConfigurationError(
+            f"benchmark.subset='{EVERY_SUBSET}' makes one cell of a sweep for each subset; add -m, "
+            "or choose null for all subsets in one experiment"
+        )
     names = {chosen} if isinstance(chosen, str) else set(chosen)
     unknown = sorted(names - set(known))
     if unknown or not names:

@@ -1,15 +1,54 @@
 """The longest prompt that fits into a token budget."""
 
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, islice
 
 from sah.errors import ConfigurationError
 from sah.types import Example, PromptTokenizer
 
+# Separators and pieces that merge across units make a text shorter or longer than the sum.
+_SLACK = 1.25
+_BATCH = 256
+# Then every other step halves what is left: estimates that mislead would make it a walk.
+_GUESSES = 5
+
+
+class TokenCounts:
+    """Tokens of short texts, each looked at once however often it is asked for."""
+
+    def __init__(self, tokenizer: PromptTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[str, int] = {}
+
+    def of(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text on its own, without special tokens."""
+        new = list(dict.fromkeys(text for text in texts if text not in self._known))
+        self._known.update(zip(new, self._tokenizer.token_counts(new), strict=True))
+        return [self._known[text] for text in texts]
+
+    def enough_units(
+        self, units: Iterator[str], context_tokens: int
+    ) -> tuple[list[str], list[int]]:
+        """Take units until they are more than can fit.
+
+        Returns:
+            The units, and how many tokens the first 1, 2, … of them take, about.
+        """
+        taken: list[str] = []
+        counts: list[int] = []
+        while sum(counts) <= _SLACK * context_tokens:
+            batch = list(islice(units, _BATCH))
+            if not batch:
+                break
+            taken += batch
+            counts += self.of(batch)
+        return taken, list(accumulate(counts))
+
 
 def fit_units(
     build: Callable[[int], Example],
-    unit_tokens: Sequence[int],
+    estimates: Sequence[float],
     tokenizer: PromptTokenizer,
     *,
     context_tokens: int,
@@ -17,12 +56,16 @@ def fit_units(
 ) -> Example:
     """Build the example with the most units whose prompt and answer fit.
 
+    The search walks over the estimates; whole prompts are tokenised only to confirm, three
+    or four of them where the estimates are good.
+
     Args:
         build: makes the example with a number of units of text.
-        unit_tokens: about how many tokens each unit takes; only speeds up the search.
+        estimates: about how many tokens the first 1, 2, … units take, non-decreasing; as
+            many as there are units.
         tokenizer: measures the prompt as the model will see it.
         context_tokens: limit of prompt plus answer.
-        least: the fewest units that make sense.
+        least: the fewest units that make sense, at least 1.
 
     Raises:
         ConfigurationError: if even `least` units are too long.
@@ -32,25 +75,29 @@ def fit_units(
         example = build(units)
         return tokenizer.prompt_length(example) + example.max_new_tokens
 
-    shortest = length(least)
-    if shortest > context_tokens:
+    fits, fits_length = least, length(least)
+    if fits_length > context_tokens:
         raise ConfigurationError(
             f"benchmark.context_tokens={context_tokens} is too small: the shortest "
-            f"{build(least).task} prompt and its answer take {shortest} tokens"
+            f"{build(least).task} prompt and its answer take {fits_length} tokens"
         )
-    ends = list(accumulate(unit_tokens))
-    most = len(ends)
-    fits, too_long = least, most + 1
-    measured = {least: shortest}
+    too_long = len(estimates) + 1
+    tokens_per_estimate = 1.0
+    steps = 0
     while too_long - fits > 1:
-        # Where the budget would end if the estimate were right from here on.
-        spare = context_tokens - measured[fits]
-        target = ends[fits - 1] + spare
-        guess = sum(end <= target for end in ends)
-        guess = min(max(guess, fits + 1), too_long - 1)
-        measured[guess] = length(guess)
-        if measured[guess] <= context_tokens:
-            fits = guess
+        steps += 1
+        if steps > _GUESSES and steps % 2:
+            guess = (fits + too_long) // 2
+        else:
+            spare = (context_tokens - fits_length) / tokens_per_estimate
+            guess = bisect_right(estimates, estimates[fits - 1] + spare)
+            guess = min(max(guess, fits + 1), too_long - 1)
+        guess_length = length(guess)
+        gained = estimates[guess - 1] - estimates[fits - 1]
+        if gained > 0 and guess_length > fits_length:
+            tokens_per_estimate = (guess_length - fits_length) / gained
+        if guess_length <= context_tokens:
+            fits, fits_length = guess, guess_length
         else:
             too_long = guess
     return build(fits)

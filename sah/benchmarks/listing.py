@@ -1,20 +1,121 @@
-"""`sah benchmarks`: what there is to measure on."""
+"""`sah benchmarks`: what there is to measure on, and docs/benchmarks.md from the same facts."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from sah.benchmarks.registration import registered_benchmarks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One option of the benchmark group, as it is described."""
+
+    name: str
+    title: str
+    licence: str
+    source: str
+    offline: bool
+    """Whether its data come with the packages, or are generated."""
+    is_here: bool
+    subsets: tuple[str, ...]
+    answer_tokens: dict[str, int]
+    """Limits of the answers by subset, where they are fixed."""
+    scores: dict[str, str]
+    """Names of the scorers by subset, where they are fixed."""
+
+
+def listed_benchmarks(folder: Path) -> Iterator[Listed]:
+    """Describe each benchmark of a config folder, and each that a package registered."""
+    for path in sorted(folder.glob("*.yaml")):
+        yield _listed(path.stem, OmegaConf.to_container(OmegaConf.load(path)))
+    for name, node in sorted(registered_benchmarks().items()):
+        yield _listed(name, node)
 
 
 def show_benchmarks(folder: Path) -> None:
-    """Show each benchmark of a config folder with its subsets."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("benchmark=", style="bold", no_wrap=True)
-    table.add_column("benchmark.subset=")
-    for path in sorted(folder.glob("*.yaml")):
-        benchmark: Any = get_class(OmegaConf.select(OmegaConf.load(path), "_target_"))
-        table.add_row(path.stem, ", ".join(benchmark.subsets()))
-    Console().print(table)
+    """Show all benchmarks, each with where its data come from and with its subsets."""
+    console = Console(highlight=False)
+    for item in listed_benchmarks(folder):
+        console.print(Text(f"{item.name}", style="bold"), Text(item.title))
+        console.print(Text(f"  data: {item.source} ({_where(item)}); licence: {item.licence}"))
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=False)
+        for row in _grouped(item):
+            table.add_row("  ", *row)
+        if item.subsets:
+            console.print(table)
+
+
+def markdown_table(folder: Path) -> str:
+    """The table of docs/benchmarks.md."""
+    lines = [
+        "| `benchmark=` | what | tasks | score | data | licence | without a network |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for item in listed_benchmarks(folder):
+        scores = ", ".join(f"`{name}`" for name in dict.fromkeys(item.scores.values()))
+        tasks = ", ".join(f"`{name}`" for name in item.subsets) or "those in the file"
+        offline = "yes" if item.offline else "with its files"
+        lines.append(
+            f"| `{item.name}` | {item.title} | {tasks} | {scores} | {item.source} | "
+            f"{item.licence} | {offline} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _listed(name: str, node: Any) -> Listed:
+    # Values that must be given are not needed to describe what there is.
+    given = {key: "" if value == "???" else value for key, value in node.items()}
+    if "subset" in given:
+        given["subset"] = None
+    benchmark = instantiate(given, _convert_="all")
+    sources = getattr(benchmark, "sources", None)
+    datasets = dict.fromkeys(source.dataset for source in sources()) if sources else {}
+    tasks = getattr(benchmark, "tasks", {})
+    return Listed(
+        name=name,
+        title=getattr(benchmark, "title", _first_line(benchmark)),
+        licence=getattr(benchmark, "licence", "-"),
+        source=_some(list(datasets)) if datasets else getattr(benchmark, "data", "-"),
+        offline=not datasets,
+        is_here=benchmark.is_here() if datasets else True,
+        subsets=benchmark.subsets(),
+        answer_tokens={subset: task.max_new_tokens for subset, task in tasks.items()}
+        or dict(getattr(benchmark, "answer_tokens", {})),
+        scores={subset: task.scorer.__name__ for subset, task in tasks.items()}
+        or dict(getattr(benchmark, "score_names", {"": getattr(benchmark, "score_name", "-")})),
+    )
+
+
+def _grouped(item: Listed) -> Iterator[tuple[str, str, str]]:
+    """Subsets that are answered and scored alike, in one row."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for subset in item.subsets:
+        tokens = item.answer_tokens.get(subset)
+        limit = "" if tokens is None else f"{tokens} tokens"
+        score = item.scores.get(subset, item.scores.get("", ""))
+        groups.setdefault((limit, score), []).append(subset)
+    for (limit, score), subsets in groups.items():
+        yield " ".join(subsets), limit, score
+
+
+def _where(item: Listed) -> str:
+    if item.offline:
+        return "always here"
+    return "on this machine" if item.is_here else f"sah fetch benchmark={item.name}"
+
+
+def _first_line(benchmark: Any) -> str:
+    return (type(benchmark).__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more"

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sah.benchmarks.checks import chosen_subsets, require_positive
 from sah.benchmarks.sampling import limit_examples
-from sah.benchmarks.scoring import exact_match, score_each
+from sah.benchmarks.scorers import exact_match
+from sah.benchmarks.scoring import score_each
 from sah.types import Example, Prediction, PromptTokenizer, Score
 from sah.validation import check_types
 
@@ -35,6 +37,11 @@ class Mock:
     limit: int | None = None
     max_new_tokens: int = 8
 
+    title: ClassVar[str] = "five hand-made examples, for tests"
+    licence: ClassVar[str] = "Apache-2.0"
+    data: ClassVar[str] = "in the code"
+    score_name: ClassVar[str] = "exact_match"
+
     def __post_init__(self) -> None:
         check_types(self)
         chosen_subsets("mock", self.subset, self.subsets())
@@ -45,6 +52,10 @@ class Mock:
     def subsets(cls) -> tuple[str, ...]:
         """The names that `subset` may take."""
         return ("mock",)
+
+    def available_subsets(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.subsets()
 
     def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
         """The five examples, or `limit` of them."""
@@ -64,7 +75,7 @@ class Mock:
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
         """Exact match, but for case, outer white space and a final full stop."""
         return score_each(
-            lambda text, references: exact_match(text.strip().rstrip("."), references),
+            lambda text, references, **_: exact_match(text.strip().rstrip("."), references),
             examples,
             predictions,
         )

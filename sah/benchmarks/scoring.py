@@ -1,35 +1,38 @@
-"""Scoring functions: pure, in [0, 1]."""
+"""Applying a scorer to the answers of a benchmark."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sah.types import Example, Prediction, Score
 
-Scorer = Callable[[str, Sequence[str]], float]
-
-
-def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1 if the prediction is one of the references, but for case and outer white space."""
-    answer = prediction.strip().casefold()
-    return float(any(answer == reference.strip().casefold() for reference in references))
-
-
-def contained_share(prediction: str, references: Sequence[str]) -> float:
-    """Share of the references that the prediction contains, whatever the case (RULER)."""
-    if not references:
-        raise ValueError("an example without references cannot be scored")
-    answer = prediction.lower()
-    return sum(reference.lower() in answer for reference in references) / len(references)
+Scorer = Callable[..., float]
+"""`score(prediction, references, **extras)`: pure, in [0, 1]; extras are the example's."""
 
 
 def score_each(
-    scorer: Scorer, examples: Sequence[Example], predictions: Sequence[Prediction]
+    scorer: Scorer,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    *,
+    details: Mapping[str, Scorer] | None = None,
 ) -> list[Score]:
-    """Score aligned examples and predictions with one function."""
+    """Score aligned examples and predictions with one function, and others for the details."""
     return [
-        Score(
-            example_id=example.id,
-            task=example.task,
-            score=scorer(prediction.text, example.references),
-        )
+        score_one(scorer, example, prediction.text, details=details)
         for example, prediction in zip(examples, predictions, strict=True)
     ]
+
+
+def score_one(
+    scorer: Scorer, example: Example, text: str, *, details: Mapping[str, Scorer] | None = None
+) -> Score:
+    """Score one answer."""
+    return Score(
+        example_id=example.id,
+        task=example.task,
+        score=scorer(text, example.references, **example.extras),
+        details={
+            name: other(text, example.references, **example.extras)
+            for name, other in (details or {}).items()
+        },
+        groups=tuple(example.extras.get("groups", ())),
+    )

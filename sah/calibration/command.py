@@ -10,6 +10,7 @@ from typing import Any
 
 import hydra
 import safetensors.torch
+import torch
 from hydra import initialize_config_dir
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
@@ -132,7 +133,7 @@ def convert(method: str, arguments: Sequence[str]) -> Path:
 
 def _channels(model: LanguageModel, passages: Sequence[Passage], training: HashTraining) -> bytes:
     ranked = ranked_channels(model, passages)
-    return json.dumps(ranked, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(ranked, separators=(",", ":")).encode()
 
 
 def _networks(model: LanguageModel, passages: Sequence[Passage], training: HashTraining) -> bytes:
@@ -143,7 +144,13 @@ _CONTENT = {"double_sparsity": _channels, "hash_attention": _networks}
 
 
 def _safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    return safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    # Cloned: safetensors refuses tensors that share memory, which a published file may have.
+    return safetensors.torch.save(
+        {
+            name: tensor.clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
+    )
 
 
 def _split(arguments: Sequence[str], known: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

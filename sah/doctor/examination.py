@@ -46,7 +46,7 @@ def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
         encoded = [(example, model.prompts.encode(example)) for example in examples]
         for example, prompt in encoded:
             limit = experiment.generation.token_limit(example.max_new_tokens)
-            model.prompts.check_length(example, prompt, limit)
+            model.prompts.fit([example], [prompt], [limit])
     except SahError as problem:
         return [*findings, error("data", str(problem), "put it right before the sweep starts")]
     if not examples:

@@ -58,6 +58,10 @@ class Composer:
             )
         return config
 
+    def parse(self, text: str) -> Override:
+        """An override, as Hydra understands it."""
+        return self._parse(text)[0]
+
     def _parse(self, text: str) -> tuple[Override, bool]:
         """An override, and whether it chooses an option of a group."""
         if text not in self._parsed:

@@ -122,7 +122,7 @@ class LabelCache(EncodedKeys):
         else:
             packed, step, lowest = self.codes
             # label = code · step + lowest, so that the codes need not be expanded first.
-            products = kept @ self._unpacked(packed) * step.float().unsqueeze(2)
+            products = self._times_codes(kept, packed) * step.float().unsqueeze(2)
             products += kept.sum(-1, keepdim=True) * lowest.float().unsqueeze(2)
         return products.reshape(batch, heads, queries, -1)
 
@@ -152,8 +152,15 @@ class LabelCache(EncodedKeys):
             codes = torch.nn.functional.pad(codes, (0, 0, 0, 1))
         return codes[:, :, 0::2] | codes[:, :, 1::2] << 4
 
-    def _unpacked(self, packed: Tensor) -> Float[Tensor, "B X R N"]:
+    def _times_codes(
+        self, kept: Float[Tensor, "B X S R"], packed: UInt8[Tensor, "B X P N"]
+    ) -> Float[Tensor, "B X S N"]:
+        """Dot products of the queries' kept channels with the codes."""
         if self._bits == 8:
-            return packed.float()
-        pairs = torch.stack([packed & 15, packed >> 4], dim=3).flatten(2, 3)
-        return pairs[:, :, : self._channels.shape[1]].float()
+            return kept @ packed.float()
+        # A byte is low + 16 · high: q·low + p·high = q·byte + (p - 16·q)·high, which leaves
+        # the bytes as they lie.
+        low, high = kept[..., 0::2], kept[..., 1::2]
+        if high.shape[-1] < low.shape[-1]:
+            high = torch.nn.functional.pad(high, (0, 1))
+        return low @ packed.float() + (high - 16 * low) @ (packed >> 4).float()

@@ -57,10 +57,11 @@ class HashAttention(Budget):
                 "of fewer layers"
             )
         heads, dim = inputs.query.shape[1], inputs.query.shape[-1]
-        if networks.shape != (heads, dim):
+        if networks.shape != (heads, dim) or not networks.fit_together:
             raise ValueError(
                 f"HashAttention: {path} is for {list(networks.shape)} [heads, head dimension], the "
-                f"model has {[heads, dim]}; it was made for another model"
+                f"model has {[heads, dim]}; it was made for another model, or its networks for "
+                "queries and keys do not fit together"
             )
         return networks.to(inputs.query.device)
 
@@ -102,6 +103,14 @@ class HashNetworks:
     def shape(self) -> tuple[int, int]:
         """Query heads and head dimension."""
         return self.query[0][0].shape[0], self.query[0][0].shape[1]
+
+    @property
+    def fit_together(self) -> bool:
+        """Whether queries and keys are mapped alike: from the same heads, to as many bits."""
+        return all(
+            self.query[end][0].shape[side] == self.key[end][0].shape[side]
+            for end, side in ((0, 0), (0, 1), (-1, 2))
+        )
 
     @property
     def bits(self) -> int:
@@ -178,9 +187,8 @@ def packed(bits: Tensor) -> Int32[Tensor, "*rest W"]:
     """Pack booleans along the last dimension, 32 to a word; the last word is filled with zeros."""
     bits = torch.nn.functional.pad(bits, (0, -bits.shape[-1] % 32)).unflatten(-1, (-1, 32))
     values = bits.long() << torch.arange(32, device=bits.device)
-    words = values.sum(-1)
-    # The upper half of the unsigned range are the negative numbers.
-    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+    # The upper half of the unsigned range becomes the negative numbers.
+    return values.sum(-1).to(torch.int32)
 
 
 def bit_count(words: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:

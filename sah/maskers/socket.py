@@ -33,6 +33,11 @@ class SOCKET(Budget):
     """Hash tables (L in the paper)."""
     tau: float = 0.5
     """Temperature: near 0 only the query's own bucket counts."""
+    weigh_by_value: bool = True
+    """Whether a key's score is multiplied by the norm of its value, as in the paper.
+
+    Where norms differ more than collisions do, they alone decide (docs/methods.md).
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,7 +52,9 @@ class SOCKET(Budget):
         index = inputs.index(
             self, lambda key, value: HashedKeys(self, key, value, inputs.index_seed)
         )
-        scores = self._collisions(inputs, index) * index.value_norms.unsqueeze(2)
+        scores = self._collisions(inputs, index)
+        if self.weigh_by_value:
+            scores = scores * index.value_norms.unsqueeze(2)
         budget, bound = self.keys(inputs)
         return mask.add(select_top(inputs.per_head(scores), mask.candidates, budget, bound))
 

@@ -19,10 +19,14 @@ from sah.validation import check_types
 
 if TYPE_CHECKING:
     from sah.models.language_model import LanguageModel
+    from sah.models.prompts import PromptEncoder
 
 logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
+
+# What loading reads; the same weights in other formats would double the download.
+_NEEDED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py"]
 
 # What transformers raises for files that are no weights, or not this model's; a pickle
 # that would run code is an UnpicklingError.
@@ -61,25 +65,14 @@ class HubModel:
             ModelNotFound: if a file is neither here nor to be had.
             TokenizerError, ModelLoadingError: if the files do not work.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         from sah.models.language_model import LanguageModel
         from sah.models.prompts import PromptEncoder
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
-        common: dict[str, Any] = {
-            "revision": self.revision or "main",
-            "trust_remote_code": self.trust_remote_code,
-            "local_files_only": self._find(),
-        }
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                self.name_or_path, **common, **self.tokenizer_kwargs
-            )
-        except (OSError, ValueError) as error:
-            raise TokenizerError(
-                f"the tokenizer of {self.name_or_path!r} does not load: {_first_line(error)}"
-            ) from error
+        common = self._common()
+        tokenizer = self._tokenizer(common)
         placement = {} if "device_map" in self.model_kwargs else {"device_map": device}
         try:
             loading: Any = AutoModelForCausalLM.from_pretrained(
@@ -106,6 +99,57 @@ class HubModel:
                 f"the first is {missing[0]}; {_how_to_get(self.name_or_path)}"
             )
         return LanguageModel(model, PromptEncoder(tokenizer, _max_tokens(model.config)))
+
+    def prompts(self) -> "PromptEncoder":
+        """Load the tokenizer alone: what is needed to make a benchmark's examples.
+
+        Raises:
+            ModelNotFound: if a file is neither here nor to be had.
+            TokenizerError: if the tokenizer's files do not work.
+        """
+        from transformers import AutoConfig
+
+        from sah.models.prompts import PromptEncoder
+
+        common = self._common()
+        config = AutoConfig.from_pretrained(self.name_or_path, **common)
+        return PromptEncoder(self._tokenizer(common), _max_tokens(config))
+
+    def fetch(self) -> str:
+        """Bring the model's files into the Hub's cache; return what there is.
+
+        Raises:
+            ModelNotFound: if they are neither here nor to be had.
+        """
+        from huggingface_hub import snapshot_download
+
+        if self._find():
+            return f"{self.name_or_path} is here already, or there is no network"
+        folder = snapshot_download(
+            self.name_or_path, revision=self.revision, allow_patterns=_NEEDED_FILES
+        )
+        size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+        return f"{self.name_or_path}, {size / 1e9:.1f} GB, in {folder}"
+
+    def _common(self) -> dict[str, Any]:
+        """Arguments of every `from_pretrained`."""
+        return {
+            "revision": self.revision or "main",
+            "trust_remote_code": self.trust_remote_code,
+            "local_files_only": self._find(),
+        }
+
+    def _tokenizer(self, common: dict[str, Any]) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(
+                self.name_or_path, **common, **self.tokenizer_kwargs
+            )
+        except (OSError, ValueError) as error:
+            raise TokenizerError(
+                f"the tokenizer of {self.name_or_path!r} does not load: {_first_line(error)}"
+            ) from error
 
     def known_max_tokens(self) -> int | None:
         """The longest sequence the model takes; None if its config is not on this machine."""

@@ -8,11 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from sah.attention.session import AttentionSession
 from sah.models.cache import RewindableCache
 from sah.models.generation import TokenChooser
 from sah.models.prompts import PromptEncoder
+
+# Bounds the logits of a continuation: 128 tokens of a large vocabulary take 80 MB.
+_LOSS_CHUNK_TOKENS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,7 @@ class LanguageModel:
         started = time.perf_counter()
         cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens)
         if context_ids:
-            self._forward(list(context_ids), cache)
+            self._last_logits(list(context_ids), cache)
             self._synchronize()
         cache.mark()
         return PrefilledContext(
@@ -113,7 +117,7 @@ class LanguageModel:
                     tokens.append(token)
                     if step < max_new_tokens:
                         between_tokens()
-                        logits = self._forward([token], context.cache)
+                        logits = self._last_logits([token], context.cache)
         finally:
             context.cache.rewind()
         return Answer(
@@ -134,17 +138,60 @@ class LanguageModel:
     ) -> Tensor:
         """Append a question to the context's cache; return the logits behind it."""
         with nullcontext() if dense_question else session.attached(self.model):
-            return self._forward(list(question_ids), context.cache)
+            return self._last_logits(list(question_ids), context.cache)
 
-    def _forward(self, ids: list[int], cache: RewindableCache) -> Tensor:
+    @torch.inference_mode()
+    def continuation_loss(
+        self,
+        context: PrefilledContext,
+        token_ids: Sequence[int],
+        *,
+        session: AttentionSession,
+        between_chunks: Callable[[], None] = lambda: None,
+    ) -> tuple[float, float]:
+        """Measure how well the model foresees a given continuation, and rewind the cache.
+
+        The first token is not counted: what foresees it is the context's last token, which
+        ran under the model's own attention.
+
+        Args:
+            context: a prefilled context; left as it was found.
+            token_ids: the continuation, at least two tokens.
+            session: its attention computes every token of the continuation.
+            between_chunks: called before every forward pass; may raise to end it.
+
+        Returns:
+            The mean next-token loss in nats, and the seconds it took.
+        """
+        if len(token_ids) < 2:
+            raise ValueError(f"a continuation needs two tokens, got {len(token_ids)}")
+        started = time.perf_counter()
+        total = 0.0
+        try:
+            with session.attached(self.model):
+                for begin in range(0, len(token_ids) - 1, _LOSS_CHUNK_TOKENS):
+                    between_chunks()
+                    ids = list(token_ids[begin : begin + _LOSS_CHUNK_TOKENS + 1])
+                    logits = self._forward(ids[:-1], context.cache, logits=len(ids) - 1)
+                    targets = torch.tensor(ids[1:], device=logits.device)
+                    total += cross_entropy(logits[0].float(), targets, reduction="sum").item()
+        finally:
+            context.cache.rewind()
+        return total / (len(token_ids) - 1), time.perf_counter() - started
+
+    def _last_logits(self, ids: list[int], cache: RewindableCache) -> Tensor:
         """Append tokens to the cache and return the logits of the last one, [1, vocabulary]."""
-        logits = self.model(
+        return self._forward(ids, cache, logits=1)[:, -1]
+
+    def _forward(self, ids: list[int], cache: RewindableCache, *, logits: int) -> Tensor:
+        """Append tokens to the cache; return the last logits, [1, how many, vocabulary]."""
+        output: Tensor = self.model(
             input_ids=torch.tensor([ids], device=self.device),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=logits,
         ).logits
-        return logits[:, -1]  # type: ignore[no-any-return]
+        return output
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":

@@ -3,7 +3,7 @@
 import hashlib
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -28,7 +28,7 @@ class EncodedPrompt:
     question_ids: list[int]
     """Question, the template's turn to the assistant, and the answer prefix."""
     truncated: bool = False
-    """Whether the context was cut to fit; so far one that is too long is an error."""
+    """Whether the context was cut in the middle to fit."""
 
     @property
     def input_hash(self) -> str:
@@ -66,19 +66,44 @@ class PromptEncoder:
             self._last_context = (before, self._context_ids(before))
         return EncodedPrompt(context_ids=self._last_context[1], question_ids=self._ids(after))
 
-    def check_length(self, example: Example, prompt: EncodedPrompt, new_tokens: int) -> None:
-        """Check that prompt and answer fit into the model.
+    def fit(
+        self,
+        examples: Sequence[Example],
+        prompts: Sequence[EncodedPrompt],
+        new_tokens: Sequence[int],
+    ) -> list[EncodedPrompt]:
+        """Cut what is too long, where the examples allow it.
+
+        Args:
+            examples: all of one context, so that the cut is the same for all.
+            prompts: theirs.
+            new_tokens: how long the answer of each may get.
 
         Raises:
-            ConfigurationError: naming the example, its length and the model's limit.
+            ConfigurationError: naming an example that may not be cut, its length and the limit.
         """
-        length = len(prompt.context_ids) + len(prompt.question_ids)
-        if self.max_tokens is not None and length + new_tokens > self.max_tokens:
+        limits = [example.max_tokens for example in examples] + [self.max_tokens]
+        limit = min((limit for limit in limits if limit is not None), default=None)
+        if limit is None:
+            return list(prompts)
+        after = [
+            len(prompt.question_ids) + new for prompt, new in zip(prompts, new_tokens, strict=True)
+        ]
+        longest = after.index(max(after))
+        room = limit - after[longest]
+        context = prompts[longest].context_ids
+        if len(context) <= room:
+            return list(prompts)
+        if room < 2 or not all(example.may_cut for example in examples):
+            new = new_tokens[longest]
             raise ConfigurationError(
-                f"example {example.id}: {length} prompt tokens and {new_tokens} new ones are more "
-                f"than the {self.max_tokens} the model takes; lower benchmark.context_tokens, "
-                "or choose a model with a longer context"
+                f"example {examples[longest].id}: {len(context) + after[longest] - new} prompt "
+                f"tokens and {new} new ones are more than the {limit} the model takes; lower "
+                "benchmark.context_tokens, or choose a model with a longer context"
             )
+        # LongBench's rule: instructions stand at both ends.
+        cut = context[: room - room // 2] + context[len(context) - room // 2 :]
+        return [replace(prompt, context_ids=cut, truncated=True) for prompt in prompts]
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text on its own, without special tokens."""
@@ -103,7 +128,7 @@ class PromptEncoder:
                     f"example {example.id} contains U+F8FF, which marks the end of the context "
                     "while the chat template is applied; remove it from the data"
                 )
-        if not self.tokenizer.chat_template:
+        if example.forced or not self.tokenizer.chat_template:
             return example.context, example.question + example.answer_prefix
         text = str(
             self.tokenizer.apply_chat_template(

@@ -14,6 +14,7 @@ from sah.paths import cache_home
 
 if TYPE_CHECKING:
     from sah.models.language_model import LanguageModel
+    from sah.models.prompts import PromptEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,18 @@ class SmolLM2(HubModel):
 
     def load(self) -> "LanguageModel":
         """Convert the model if that has not been done, and load it."""
-        return HubModel(**{**vars(self), "name_or_path": str(converted())}).load()
+        return self._converted().load()
+
+    def prompts(self) -> "PromptEncoder":
+        """Load the tokenizer alone; converts the model if that has not been done."""
+        return self._converted().prompts()
+
+    def fetch(self) -> str:
+        """Convert the model if that has not been done; return where it is."""
+        return f"{self.name} in {converted()}"
+
+    def _converted(self) -> HubModel:
+        return HubModel(**{**vars(self), "name_or_path": str(converted())})
 
 
 def converted() -> Path:

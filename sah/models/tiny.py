@@ -12,6 +12,7 @@ from sah.validation import check_types
 
 if TYPE_CHECKING:
     from sah.models.language_model import LanguageModel
+    from sah.models.prompts import PromptEncoder
 
 _TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
@@ -57,15 +58,25 @@ class TinyModel:
         """As configured."""
         return self.max_tokens
 
+    def prompts(self) -> "PromptEncoder":
+        """Make the tokenizer alone."""
+        from sah.models.prompts import PromptEncoder
+
+        return PromptEncoder(tiny_tokenizer(), self.max_tokens)
+
+    def fetch(self) -> str:
+        """Nothing: it is made in memory."""
+        return f"{self.name} is made in memory"
+
     def load(self) -> "LanguageModel":
         """Make the model and its tokenizer."""
         from transformers import LlamaConfig, LlamaForCausalLM
 
         from sah.models.language_model import LanguageModel
-        from sah.models.prompts import PromptEncoder
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
-        tokenizer = tiny_tokenizer()
+        prompts = self.prompts()
+        tokenizer = prompts.tokenizer
         config = LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=self.heads * self.head_dim,
@@ -82,7 +93,7 @@ class TinyModel:
         with torch.random.fork_rng(devices=[]):
             model: Any = LlamaForCausalLM(config)
         randomize(model, derive(self.weight_seed, "tiny"))
-        return LanguageModel(model.to(device, dtype), PromptEncoder(tokenizer, self.max_tokens))
+        return LanguageModel(model.to(device, dtype), prompts)
 
 
 def randomize(model: torch.nn.Module, seed: int, scale: float = 0.25) -> None:

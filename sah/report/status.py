@@ -80,7 +80,8 @@ def _examples(state: ExperimentState) -> str:
 def _remark(state: ExperimentState) -> str:
     if state.state == "done":
         results = _results(state)
-        return "" if results is None else f"score {results['score']:.3f}"
+        score = None if results is None else results["score"]
+        return "" if score is None else f"score {score:.3f}"
     if state.owner is not None:
         where = f"process {state.owner.pid} on {state.owner.host}"
         if state.owner.job:

@@ -8,6 +8,9 @@ from typing import Any
 
 from sah.types import Prediction, Score
 
+# The context that was asked about, and the score of the answer.
+_Answer = tuple[str, Score]
+
 
 def summarise(
     predictions: Sequence[Prediction], scores: Sequence[Score], *, load_seconds: float
@@ -18,25 +21,17 @@ def summarise(
     errors are clustered by context: answers to questions about one context are not
     independent, within a task or across tasks. Density, output error, recall and index_bytes
     (bytes per key and layer, by masker) are means over examples. What was not measured is
-    None, never 0.
+    None, never 0: a task without public references has no score, and then neither has the
+    whole.
     """
-    by_task: dict[str, dict[str, list[float]]] = {}
+    by_task: dict[str, list[_Answer]] = {}
     for prediction, score in zip(predictions, scores, strict=True):
-        contexts = by_task.setdefault(score.task, {})
-        contexts.setdefault(_context(prediction), []).append(score.score)
-    deviations = {task: _deviations(contexts) for task, contexts in by_task.items()}
-    tasks = {
-        task: {
-            "score": _mean_score(contexts),
-            "stderr": _stderr([deviations[task]]),
-            "n": sum(len(values) for values in contexts.values()),
-            "contexts": len(contexts),
-        }
-        for task, contexts in by_task.items()
-    }
+        by_task.setdefault(score.task, []).append((_context(prediction), score))
+    tasks = {task: _task(answers) for task, answers in by_task.items()}
+    means = [task["score"] for task in tasks.values()]
     return {
-        "score": statistics.fmean(_mean_score(contexts) for contexts in by_task.values()),
-        "stderr": _stderr(list(deviations.values())),
+        "score": None if None in means else statistics.fmean(means),
+        "stderr": _stderr([_deviations(_by_context(answers)) for answers in by_task.values()]),
         "n": len(scores),
         "tasks": tasks,
         "density": _mean(prediction.density for prediction in predictions),
@@ -48,6 +43,44 @@ def summarise(
         "truncated": sum(prediction.truncated for prediction in predictions),
         "timing": _timing(predictions, load_seconds),
     }
+
+
+def _task(answers: Sequence[_Answer]) -> dict[str, Any]:
+    """Averages of one task: of the score, of each detail, and within each group."""
+    averages = _average(answers)
+    scores = [score for _, score in answers]
+    names = dict.fromkeys(name for score in scores for name in score.details)
+    if names:
+        averages["metrics"] = {
+            name: _mean(score.details.get(name) for score in scores) for name in names
+        }
+    groups = dict.fromkeys(group for score in scores for group in score.groups)
+    if groups:
+        averages["groups"] = {
+            group: _average([answer for answer in answers if group in answer[1].groups])
+            for group in sorted(groups)
+        }
+    return averages
+
+
+def _average(answers: Sequence[_Answer]) -> dict[str, Any]:
+    contexts = _by_context(answers)
+    return {
+        "score": _mean_score(contexts) if contexts else None,
+        "stderr": _stderr([_deviations(contexts)]),
+        "n": len(answers),
+        "contexts": len({context for context, _ in answers}),
+    }
+
+
+def _by_context(answers: Sequence[_Answer]) -> dict[str, list[float]]:
+    """Scores by context; nothing if one is missing: a mean of some would be another one."""
+    contexts: dict[str, list[float]] = {}
+    for context, score in answers:
+        if score.score is None:
+            return {}
+        contexts.setdefault(context, []).append(score.score)
+    return contexts
 
 
 def _forced(predictions: Sequence[Prediction]) -> dict[str, Any] | None:

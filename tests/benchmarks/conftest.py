@@ -1,8 +1,13 @@
-"""Predictions for examples."""
+"""Predictions for examples, and made-up rows in the columns of published data sets."""
 
+import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from sah.types import Example, Prediction
 
@@ -25,6 +30,8 @@ def predict() -> Callable[..., list[Prediction]]:
                 prefill_seconds=None,
                 decode_seconds=0.0,
                 density=1.0,
+                # A continuation that is foreseen, or not at all.
+                loss=(0.0 if text(example) else math.inf) if example.forced else None,
             )
             for example in examples
         ]
@@ -47,3 +54,212 @@ def example() -> Callable[..., Example]:
         )
 
     return make
+
+
+TEXT = "Anna has 3 cats. The cats sleep in the garden, and Otto, the oldest, is grey. " * 4
+ANSWERS = {
+    "en": ["the grey cat Otto", "Otto"],
+    "zh": ["一只灰色的猫", "猫"],
+    "class": ["Animal"],
+    "count": ["3"],
+    "paragraph_en": ["Paragraph 3"],
+    "paragraph_zh": ["段落3"],
+    "code": ["return cats + 1"],
+}
+CLASSES = ["Plant", "Animal", "Wild Animal"]
+LONGBENCH = {
+    "en": "narrativeqa qasper multifieldqa_en hotpotqa 2wikimqa musique gov_report qmsum "
+    "multi_news triviaqa samsum",
+    "zh": "multifieldqa_zh dureader vcsum",
+    "class": "trec lsht",
+    "count": "passage_count",
+    "paragraph_en": "passage_retrieval_en",
+    "paragraph_zh": "passage_retrieval_zh",
+    "code": "lcc repobench-p",
+}
+LONGBENCH_E = (
+    *("qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "gov_report", "multi_news", "trec"),
+    *("triviaqa", "samsum", "passage_count", "passage_retrieval_en", "lcc", "repobench-p"),
+)
+RULER = (
+    *("niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multikey_2"),
+    *("niah_multikey_3", "niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe", "qa_1", "qa_2"),
+)
+OPTIONS = "\nA. a red hat\nB. a grey cat\nC. a tree\nD. a train"
+INFINITE = {
+    "passkey": ("What is the pass key?", ["71432"], 26),
+    "kv_retrieval": ('Key: "ce06788c" ', ["00a00042-6bcb"], 70),
+    "number_string": ("What is the sequence of digits?", ["2200012222"], 32),
+    "longdialogue_qa_eng": ("Which character is $$MASK$$ ?", ["ACE", "ACE ROTHSTEIN"], 60),
+    "longbook_qa_eng": ("Who is grey?", ["Otto", "the cat Otto"], 60),
+    "longbook_choice_eng": (f"Who is Otto?\n\nOnly one is correct.{OPTIONS}", ["B"], 60),
+    "longbook_sum_eng": ("", ["Anna has three cats."], 1220),
+    "longbook_qa_chn": ("谁是灰色的？", ["奥托"], 60),
+    "code_run": ("Please give me the exact number of func_0(3)", ["-42"], 25),
+    "code_debug": (f"\n\nOptions:{OPTIONS}", ["B"], 25),
+    "math_find": ("", ["7"], 23),
+    "math_calc": ("", ["1", "4", "8"], 30020),
+}
+LOOGLE = {
+    "shortdep_qa": ("\nQuestion: Who?\n", "Otto is the oldest cat of Anna", 300),
+    "longdep_qa": ("\nQuestion: Why?\n", "since the garden has a place to sleep", 500),
+    "shortdep_cloze": ("\n Question: <mask-0>?\n", '{"<mask-0>": "Otto Grey"}', 50),
+    "longdep_summarization": ("\n", "Anna has three cats that sleep in her garden", 500),
+}
+ZERO_SCROLLS = {
+    "gov_report": 1024,
+    "summ_screen_fd": 512,
+    "qmsum": 512,
+    "squality": 512,
+    "qasper": 128,
+    "narrative_qa": 64,
+    "quality": 10,
+    "musique": 32,
+    "space_digest": 36,
+    "book_sum_sort": 256,
+}
+
+
+def _base(task: str, question: str, max_new_tokens: int, number: int) -> dict[str, Any]:
+    return {
+        "context": f"{number}: {TEXT}",
+        "question": question,
+        "answer_prefix": "Answer:",
+        "task": task,
+        "max_new_tokens": max_new_tokens,
+    }
+
+
+def _longbench(task: str, kind: str) -> list[dict[str, Any]]:
+    more = {"dataset": task, "language": "zh" if "zh" in kind else "en"}
+    return [
+        {
+            **_base(task, "Question: who?\n", 40 + number, number),
+            **more,
+            "_id": f"{task}{number}",
+            "answers": ANSWERS[kind],
+            "all_classes": CLASSES if kind == "class" else None,
+            "length": (1000, 5000, 9000)[number],
+        }
+        for number in range(3)
+    ]
+
+
+def _longbench_v2(way: str) -> list[dict[str, Any]]:
+    return [
+        {
+            **_base(way, f"What is the correct answer to this question: who?{OPTIONS}", 148, n),
+            **{f"choice_{letter}": letter.lower() for letter in "ABCD"},
+            "_id": f"{n}",
+            "domain": "Single-Document QA",
+            "sub_domain": "Detective",
+            "difficulty": ("easy", "hard", "easy")[n],
+            "length": ("short", "short", "medium")[n],
+            "answer": "B",
+        }
+        for n in range(3)
+    ]
+
+
+def _ruler(task: str) -> list[dict[str, Any]]:
+    answer = ["1234567", "7654321"]
+    return [{**_base(task, "What are the numbers?", 128, n), "answer": answer} for n in range(2)]
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a suite's rows, as parquet files in the layout of `hf download`.
+
+    Made-up text in exactly the published columns; two or three rows of each subset.
+    """
+    tables: dict[str, dict[str, list[dict[str, Any]]]] = {
+        "longbench": {
+            f"{task}{even}/test-00000-of-00001": _longbench(task, kind)
+            for kind, names in LONGBENCH.items()
+            for task in names.split()
+            for even in (("", "_e") if task in LONGBENCH_E else ("",))
+        },
+        "longbench_v2": {
+            f"{way}/test-00000-of-00001": _longbench_v2(way) for way in ("0shot", "cot")
+        },
+        "ruler_hub": {
+            **{
+                f"{length}/test-00000-of-00001": [row for task in RULER for row in _ruler(task)]
+                for length in (4096, 8192, 16384)
+            },
+            # The other collections have a configuration and a split for each task.
+            **{f"{task}/{task}-00000-of-00001": _ruler(task) for task in RULER},
+        },
+        "infinite_bench": {
+            f"{task}/test-00000-of-00001": [
+                {**_base(task, question, limit, n), "answer": answer} for n in range(2)
+            ]
+            for task, (question, answer, limit) in INFINITE.items()
+        },
+        "zero_scrolls": {
+            "data/test-00000-of-00001": [
+                {
+                    **_base(task, "Question: who?\n", limit, n),
+                    "id": f"{task}{n}",
+                    "pid": "p",
+                    "input": TEXT,
+                    "output": None,
+                    "document_start_index": 0,
+                    "document_end_index": 9,
+                    "query_end_index": 9,
+                    "query_start_index": 9,
+                    "truncation_seperator": "",
+                    "answer": "",
+                }
+                for task, limit in ZERO_SCROLLS.items()
+                for n in range(2)
+            ]
+        },
+        "loogle": {
+            f"{task}/test-00000-of-00001": [
+                {**_base(task, question, limit, n), "answer": answer} for n in range(2)
+            ]
+            for task, (question, answer, limit) in LOOGLE.items()
+        },
+        **{
+            f"aime{year}": {
+                f"aime20{year}/test-00000-of-00001": [
+                    {
+                        "context": f"Solve the problem.\n\nProblem: what is {n} + 33?",
+                        "question": "What is the answer to this problem?",
+                        "answer_prefix": "",
+                        "answer": f"{33 + n:03d}",
+                        "id": f"20{year}-I-{n}",
+                        "max_new_tokens": 32_000,
+                    }
+                    for n in range(3)
+                ]
+            }
+            for year in (24, 25)
+        },
+        "loft": {
+            f"loft-rag-{corpus}-{length}/data/{split}-00000-of-00001": [
+                {
+                    **_base(f"{corpus}_{length}", "query: who? ", 256, n),
+                    "answer_prefix": "Final Answer: ",
+                    "answers": ["Otto", "Anna"] if split == "test" else ["a dev row"],
+                }
+                for n in range(2)
+            ]
+            for corpus in ("nq", "hotpotqa", "musique", "qampari", "quest")
+            for length in ("32k", "128k", "1m")
+            for split in ("dev", "test")
+        },
+    }
+
+    def folder(name: str) -> Path:
+        found = root / name
+        if not found.exists():
+            for path, rows in tables[name].items():
+                file = found / f"{path}.parquet"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+        return found
+
+    root = tmp_path_factory.mktemp("published")
+    return folder

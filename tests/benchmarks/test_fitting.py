@@ -1,10 +1,11 @@
 import dataclasses
+from itertools import accumulate, count
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sah.benchmarks.fitting import fit_units
+from sah.benchmarks.fitting import TokenCounts, fit_units
 from sah.errors import ConfigurationError
 
 
@@ -15,12 +16,27 @@ class Lengths:
 
     def __init__(self, lengths):
         self.lengths = lengths
+        self.prompts_measured = 0
 
     def token_counts(self, texts):
         raise AssertionError
 
     def prompt_length(self, example):
+        self.prompts_measured += 1
         return self.lengths[int(example.id)]
+
+
+class Characters:
+    """A tokenizer of single characters that remembers what it was asked."""
+
+    max_tokens = None
+
+    def __init__(self):
+        self.asked = []
+
+    def token_counts(self, texts):
+        self.asked += texts
+        return [len(text) for text in texts]
 
 
 @given(
@@ -44,7 +60,7 @@ def test_finds_the_most_units_that_fit_however_wrong_the_estimate_is(
     def fit():
         return fit_units(
             lambda count: dataclasses.replace(template, id=str(count)),
-            [estimate for _, estimate in units],
+            list(accumulate(estimate for _, estimate in units)),
             Lengths(lengths),
             context_tokens=context_tokens,
             least=least,
@@ -56,3 +72,54 @@ def test_finds_the_most_units_that_fit_however_wrong_the_estimate_is(
     else:
         with pytest.raises(ConfigurationError, match=f"take {lengths[least] + 5} tokens"):
             fit()
+
+
+@pytest.mark.parametrize("wrong_by", [0.9, 1.0, 1.1])
+def test_few_prompts_are_measured_whole(example, wrong_by):
+    """With a 128k context each of them takes most of a second."""
+    tokenizer = Lengths([40 + 25 * units for units in range(10_000)])
+    template = dataclasses.replace(example(), max_new_tokens=5)
+    fitted = fit_units(
+        lambda units: dataclasses.replace(template, id=str(units)),
+        [wrong_by * 25 * units for units in range(1, 10_000)],
+        tokenizer,
+        context_tokens=131_072,
+        least=1,
+    )
+    assert int(fitted.id) == (131_072 - 45) // 25
+    assert tokenizer.prompts_measured <= (3 if wrong_by == 1 else 8)
+
+
+def test_estimates_that_say_nothing_cost_bisection_and_not_a_walk(example):
+    tokenizer = Lengths([25 * units for units in range(10_000)])
+    fit_units(
+        lambda units: dataclasses.replace(example(), id=str(units)),
+        [0.0] * 9_999,
+        tokenizer,
+        context_tokens=100_000,
+        least=1,
+    )
+    assert tokenizer.prompts_measured < 40
+
+
+def test_a_text_is_counted_once():
+    tokenizer = Characters()
+    counts = TokenCounts(tokenizer)
+    assert counts.of(["a", "bb", "a"]) == [1, 2, 1]
+    assert counts.of(["bb", "ccc"]) == [2, 3]
+    assert tokenizer.asked == ["a", "bb", "ccc"]
+
+
+def test_no_more_units_are_taken_than_the_budget_asks_for():
+    numbers = count()
+    units, estimates = TokenCounts(Characters()).enough_units(
+        (f"{number:010d}" for number in numbers), 10_000
+    )
+    assert len(units) == len(estimates)
+    assert estimates[:3] == [10, 20, 30]
+    assert 10_000 < estimates[-1] < 20_000
+
+
+def test_units_may_run_out():
+    units, estimates = TokenCounts(Characters()).enough_units(iter(["ab", "c"]), 10_000)
+    assert (units, estimates) == (["ab", "c"], [2, 3])

@@ -1,7 +1,7 @@
 import pytest
 
 from sah.benchmarks.mock import Mock
-from sah.benchmarks.scoring import contained_share, exact_match
+from sah.benchmarks.scorers import contained_share, exact_match
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ def modules():
     """The authors' networks: layer and kind to one torch module per head."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return {(layer, kind): [network() for _ in range(HEADS)] for layer in (0, 1) for kind in "qk"}
+        return {
+            (layer, kind): [network() for _ in range(HEADS)] for layer in (0, 1) for kind in "qk"
+        }
 
 
 def network():
@@ -40,12 +42,10 @@ def state_dict(modules):
 @pytest.fixture(scope="module")
 def matrices(modules):
     def of(layer, kind, part):
-        return [
-            torch.stack([getattr(module[number], part).detach().mT for module in modules[layer, kind]])
-            if part == "weight"
-            else torch.stack([getattr(module[number], part).detach() for module in modules[layer, kind]])
-            for number in (0, 2, 4)
-        ]
+        maps = [[module[number] for module in modules[layer, kind]] for number in (0, 2, 4)]
+        if part == "weight":
+            return [torch.stack([linear.weight.detach().T for linear in heads]) for heads in maps]
+        return [torch.stack([linear.bias.detach() for linear in heads]) for heads in maps]
 
     return {
         layer: {

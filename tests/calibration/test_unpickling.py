@@ -56,12 +56,14 @@ def nested(value, file):
 
 
 def through_an_attribute(value, file):
-    """`torch.storage._load_from_bytes` under another name, by a dotted path."""
-    pickle.dump(value, file)
-    file.seek(0)
-    file.write(b"\x80\x04\x8c\x05torch\x8c\x19serialization.os.system\x93\x8c")
-    command = value[0].command.encode()
-    file.write(bytes([len(command)]) + command + b"\x85R.")
+    """os.system as an attribute of a module of torch, by a dotted path."""
+
+    def text(content):
+        return pickle.SHORT_BINUNICODE + bytes([len(content)]) + content.encode()
+
+    function = text("torch") + text("serialization.os.system") + pickle.STACK_GLOBAL
+    call = text(value[0].command) + pickle.TUPLE1 + pickle.REDUCE
+    file.write(pickle.PROTO + b"\x04" + function + call + pickle.STOP)
 
 
 @pytest.mark.parametrize(
@@ -71,15 +73,18 @@ def test_code_in_a_file_is_not_run(tmp_path, write):
     witness = tmp_path / "was_here"
     with open(tmp_path / "file", "wb") as file:
         write([Runs(f"touch {witness}")], file)
-    with pytest.raises(ConfigurationError, match="file is no file of tensors"):
+    with pytest.raises(ConfigurationError, match=r"it asks for .+, which is not run"):
         read_tensors(tmp_path / "file")
     assert not witness.exists()
 
 
-def test_malicious_file_is_malicious(tmp_path):
+@pytest.mark.parametrize("write", [pickle.dump, through_an_attribute])
+def test_malicious_file_is_malicious(tmp_path, write):
     """Otherwise the test above would prove nothing."""
     witness = tmp_path / "was_here"
-    pickle.loads(pickle.dumps([Runs(f"touch {witness}")]))
+    with open(tmp_path / "file", "wb") as file:
+        write([Runs(f"touch {witness}")], file)
+    pickle.loads((tmp_path / "file").read_bytes())  # noqa: S301
     assert witness.exists()
 
 

@@ -21,6 +21,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = folder.glob("sah-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "sah/conf/config.yaml" in names
+    assert "sah/calibration/shipped/double_sparsity/smollm2.json" in names
+    assert "sah/calibration/shipped/hash_attention/smollm2.safetensors" in names
     assert not [name for name in names if name.startswith(("tests/", "conf/", "outputs/"))]
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)

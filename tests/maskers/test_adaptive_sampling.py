@@ -56,7 +56,8 @@ def estimates(mask: AttentionMask, quantity: Tensor) -> Tensor:
 
 def base_sample(inputs: AttentionInputs, before: AttentionMask, fraction: float) -> AttentionMask:
     """What is drawn where next to nothing is asked for: the base sample alone."""
-    return AdaptiveSampling(epsilon=1.0, delta=0.9999, base_fraction=fraction)(inputs, before)
+    smallest = AdaptiveSampling(epsilon=1.0, delta=0.9999, base_fraction=fraction, base_tokens=2)
+    return smallest(inputs, before)
 
 
 def sample_size(
@@ -92,7 +93,9 @@ def test_samples_as_many_keys_as_the_formula_says(
     problem = {"keys": 300, "queries": 3, "padding": (0, 40)}
     given, again = make_inputs(**problem), make_inputs(**problem)
     before = some_mask(given) if started else AttentionMask.empty(given)
-    masker = AdaptiveSampling(epsilon=epsilon, delta=delta, base_fraction=base_fraction)
+    masker = AdaptiveSampling(
+        epsilon=epsilon, delta=delta, base_fraction=base_fraction, base_tokens=2
+    )
     mask, base = masker(given, before), base_sample(again, before, base_fraction)
     sizes = []
     for b, h, q in torch.cartesian_prod(*map(torch.arange, (2, 4, 3))).tolist():
@@ -132,7 +135,7 @@ def test_never_draws_more_keys_than_there_are(keys: int, make_inputs: Make) -> N
     inputs = make_inputs(keys=keys, queries=keys, padding=(0, min(3, keys)))
     before = Sink(tokens=2)(inputs, AttentionMask.empty(inputs))
     for epsilon in (1e-6, 0.05, 1.0):
-        mask = AdaptiveSampling(epsilon=epsilon, base_fraction=0.05)(inputs, before)
+        mask = AdaptiveSampling(epsilon=epsilon, base_tokens=2)(inputs, before)
         drawn = (mask.selected & ~before.selected).sum(-1)
         left = before.candidates.sum(-1)
         assert (drawn <= left).all()
@@ -159,7 +162,8 @@ def test_draws_without_replacement_every_key_and_pair_as_likely_as_any_other() -
     # Equal scores have no spread: the base sample is the sample, 5 of 25.
     count, draws = 25, 4000
     inputs = sampled_from(scores("equal", count), draws=draws)
-    mask = AdaptiveSampling(base_fraction=0.2)(inputs, AttentionMask.empty(inputs))
+    masker = AdaptiveSampling(base_fraction=0.2, base_tokens=2)
+    mask = masker(inputs, AttentionMask.empty(inputs))
     selected = mask.selected[0, 0].double()
     assert (selected.sum(-1) == 5).all()
     single, together = selected.mean(0), selected.T @ selected / draws
@@ -189,10 +193,14 @@ def test_denominator_and_numerator_are_unbiased_where_the_base_sample_is_enough(
 KINDS = ["flat", "peaked", "lognormal", "pareto"]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[(kind, count) for kind in KINDS for count in (200, KEYS)],
+    ids=lambda param: f"{param[0]}-{param[1]}",
+)
 def with_top_k(request: pytest.FixtureRequest) -> tuple[AttentionMask, Tensor]:
     """Draws after a top-k of 10 %, as in the preset, and the scores drawn from."""
-    given = scores(request.param)
+    given = scores(*request.param)
     inputs = sampled_from(given, seed=3)
     before = OracleTopK(fraction=0.1)(inputs, AttentionMask.empty(inputs))
     return AdaptiveSampling(epsilon=0.05, delta=0.05)(inputs, before), given
@@ -207,7 +215,7 @@ def test_with_top_k_before_the_error_is_above_epsilon_about_as_seldom_as_promise
     # The normal approximation holds for scores that are flat or whose peak the top-k took. Of
     # what is left of a heavy tail the base sample sees too little spread, more often than too
     # much: a share of 0.065 was measured there, up to half as much again as promised.
-    skewed = request.node.callspec.params["with_top_k"] in ("lognormal", "pareto")
+    skewed = request.node.callspec.params["with_top_k"][0] in ("lognormal", "pareto")
     share = 0.05 * 1.5 if skewed else 0.05
     assert float(failed) <= share + 3 * math.sqrt(share * (1 - share) / DRAWS)
 
@@ -218,7 +226,7 @@ def test_with_top_k_before_numerator_and_denominator_lean_by_little(
     # Exactly unbiased it is not: a base sample that missed the larger keys also asks for a
     # smaller sample. What is left is far below epsilon.
     mask, given = with_top_k
-    value = 1 + torch.rand(KEYS, generator=torch.Generator().manual_seed(1)).double()
+    value = 1 + torch.rand(len(given), generator=torch.Generator().manual_seed(1)).double()
     for quantity in (given.exp(), given.exp() * value):
         found = estimates(mask, quantity) / quantity.sum() - 1
         standard_error = float(found.std()) / math.sqrt(DRAWS)
@@ -261,6 +269,7 @@ def test_a_key_that_the_base_sample_does_not_see_breaks_the_promise_without_top_
         ({"epsilon": 1.5}, r"epsilon must be in \(0, 1\], got 1\.5"),
         ({"delta": 0.0}, r"delta must be in \(0, 1\], got 0\.0"),
         ({"delta": 1.0}, "delta must be below 1"),
+        ({"base_tokens": 1}, "base_tokens must be at least 2, got 1"),
         ({"base_fraction": 0.0}, r"base_fraction must be in \(0, 1\], got 0\.0"),
     ],
 )

@@ -69,6 +69,7 @@ def make_example() -> Callable[..., Example]:
             references=(),
             max_new_tokens=8,
             answer_prefix=answer_prefix,
+            **options,
         )
 
     return make

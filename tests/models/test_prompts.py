@@ -1,5 +1,6 @@
 """From an example to token ids: one template, one BOS, split where the context ends."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from sah.errors import ConfigurationError, TokenizerError
 from sah.models.prompts import EncodedPrompt, PromptEncoder
 from sah.models.tiny import tiny_tokenizer
+from sah.types import Example
 
 Make = Callable[..., Any]
 
@@ -206,8 +208,79 @@ def test_a_prompt_that_does_not_fit_is_an_error_with_both_numbers(
     prompt = encode(make_tokenizer(WITH_BOS), example)
     length = len(prompt.context_ids) + len(prompt.question_ids)
     encoder = PromptEncoder(make_tokenizer(WITH_BOS), length + 5)
-    encoder.check_length(example, prompt, 5)
+    assert encoder.fit([example], [prompt], [5]) == [prompt]
     said = f"number 7: {length} prompt tokens and 6 new ones are more than the {length + 5}"
     with pytest.raises(ConfigurationError, match=said):
-        encoder.check_length(example, prompt, 6)
-    PromptEncoder(make_tokenizer(WITH_BOS), None).check_length(example, prompt, 10**9)
+        encoder.fit([example], [prompt], [6])
+    unlimited = PromptEncoder(make_tokenizer(WITH_BOS), None)
+    assert unlimited.fit([example], [prompt], [10**9]) == [prompt]
+
+
+def cuttable(count: int, context: int = 100) -> tuple[list[Example], list[EncodedPrompt]]:
+    """Examples of one context, whose questions take 1, 2, … tokens."""
+    examples = [
+        Example(
+            id=f"e{number}",
+            task="t",
+            context="c",
+            question="q",
+            references=(),
+            max_new_tokens=5,
+            may_cut=True,
+        )
+        for number in range(count)
+    ]
+    prompts = [
+        EncodedPrompt(context_ids=list(range(context)), question_ids=[7] * (number + 1))
+        for number in range(count)
+    ]
+    return examples, prompts
+
+
+@pytest.mark.parametrize("limit", [20, 21, 57, 106])
+def test_a_context_that_may_be_cut_loses_its_middle(make_tokenizer: Make, limit: int) -> None:
+    examples, prompts = cuttable(2)
+    cut = PromptEncoder(make_tokenizer(WITH_BOS), limit).fit(examples, prompts, [5, 5])
+    kept = limit - 2 - 5
+    for before, after in zip(prompts, cut, strict=True):
+        assert after.truncated
+        assert after.question_ids == before.question_ids
+        assert len(after.context_ids) == kept
+        begin = next((n for n, token in enumerate(after.context_ids) if token != n), kept)
+        assert after.context_ids[begin:] == list(range(100 - (kept - begin), 100))
+        assert 0 <= begin - (kept - begin) <= 1, "as much of the beginning as of the end"
+
+
+def test_what_fits_is_not_cut(make_tokenizer: Make) -> None:
+    examples, prompts = cuttable(2)
+    assert PromptEncoder(make_tokenizer(WITH_BOS), 107).fit(examples, prompts, [5, 5]) == prompts
+
+
+def test_the_examples_own_limit_counts_where_it_is_smaller(make_tokenizer: Make) -> None:
+    examples, prompts = cuttable(2)
+    own = [dataclasses.replace(example, max_tokens=50) for example in examples]
+    for limit, length in ((80, 50), (30, 30), (None, 50)):
+        (_, cut) = PromptEncoder(make_tokenizer(WITH_BOS), limit).fit(own, prompts, [5, 5])
+        assert len(cut.context_ids) + 2 + 5 == length
+
+
+def test_one_example_that_may_not_be_cut_refuses_for_all(make_tokenizer: Make) -> None:
+    examples, prompts = cuttable(2)
+    examples[0] = dataclasses.replace(examples[0], may_cut=False)
+    with pytest.raises(ConfigurationError, match="102 prompt tokens and 5 new ones"):
+        PromptEncoder(make_tokenizer(WITH_BOS), 60).fit(examples, prompts, [5, 5])
+
+
+def test_a_question_too_long_by_itself_is_an_error(make_tokenizer: Make) -> None:
+    examples, prompts = cuttable(1)
+    with pytest.raises(ConfigurationError, match="more than the 7"):
+        PromptEncoder(make_tokenizer(WITH_BOS), 7).fit(examples, prompts, [5])
+
+
+def test_a_forced_example_has_no_template(make_tokenizer: Make, make_example: Make) -> None:
+    tokenizer = make_tokenizer(WITH_BOS)
+    example = make_example(context="In the", question=" beginning", forced=True)
+    prompt = encode(tokenizer, example)
+    bos = [tokenizer.bos_token_id]
+    assert [token for token in prompt.context_ids if token not in bos] == ids("In the")
+    assert prompt.question_ids == ids(" beginning")

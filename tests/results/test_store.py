@@ -250,7 +250,13 @@ def test_complete_writes_scores_and_results(store, claimed, folder, scores, line
         assert store.results() == expected
     assert orjson.loads((folder / "results.json").read_bytes()) == expected
     assert lines(folder / "scores.jsonl") == [
-        {"example_id": "a", "task": "task", "score": 1.0, "details": {"words": 2}}
+        {
+            "example_id": "a",
+            "task": "task",
+            "score": 1.0,
+            "details": {"words": 2},
+            "groups": [],
+        }
     ]
     assert is_complete(folder, "fingerprint")
 

@@ -118,3 +118,50 @@ def test_a_prefill_is_counted_once_for_all_questions_of_a_context(summary):
         "context_tokens": 140,
         "new_tokens": 9,
     }
+
+
+def test_details_are_averaged_over_the_examples_that_have_them(prediction):
+    scores = [
+        Score(example_id="0", task="a", score=1.0, details={"words": 4, "exact": 1.0}),
+        Score(example_id="1", task="a", score=0.0, details={"words": 2}),
+        Score(example_id="2", task="b", score=0.0),
+    ]
+    tasks = summarise([prediction(str(n)) for n in range(3)], scores, load_seconds=1.0)["tasks"]
+    assert tasks["a"]["metrics"] == {"words": 3.0, "exact": 1.0}
+    assert "metrics" not in tasks["b"]
+
+
+def test_groups_have_averages_of_their_own_and_empty_ones_are_absent(prediction):
+    scores = [
+        Score(example_id="0", task="a", score=1.0, groups=("easy", "short")),
+        Score(example_id="1", task="a", score=0.0, groups=("easy", "long")),
+        Score(example_id="2", task="a", score=0.5, groups=("hard", "long")),
+    ]
+    tasks = summarise([prediction(str(n)) for n in range(3)], scores, load_seconds=1.0)["tasks"]
+    groups = tasks["a"]["groups"]
+    assert {name: group["n"] for name, group in groups.items()} == {
+        "easy": 2,
+        "hard": 1,
+        "long": 2,
+        "short": 1,
+    }
+    assert groups["easy"]["score"] == 0.5
+    assert groups["hard"] == {"score": 0.5, "stderr": None, "n": 1, "contexts": 1}
+
+
+def test_a_task_without_public_references_has_no_score_and_neither_has_the_whole(prediction):
+    scores = [
+        Score(example_id="0", task="a", score=1.0),
+        Score(example_id="1", task="b", score=None, details={"words": 3}),
+    ]
+    overall = summarise([prediction(str(n)) for n in range(2)], scores, load_seconds=1.0)
+    assert overall["score"] is None
+    assert overall["stderr"] is None
+    assert overall["tasks"]["a"]["score"] == 1.0
+    assert overall["tasks"]["b"] == {
+        "score": None,
+        "stderr": None,
+        "n": 1,
+        "contexts": 1,
+        "metrics": {"words": 3.0},
+    }

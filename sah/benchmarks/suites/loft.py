@@ -1,0 +1,39 @@
+"""LOFT's retrieval-augmented generation (arXiv:2406.13121): a corpus in the context."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sah.benchmarks.scorers import list_coverage, list_exact, list_f1, list_subspan
+from sah.benchmarks.suites.rows import Row, Source
+from sah.benchmarks.suites.suite import Suite, Task
+
+_ONE_ANSWER = Task(
+    max_new_tokens=256, scorer=list_subspan, details={"em": list_exact, "f1": list_f1}
+)
+_SEVERAL_ANSWERS = Task(
+    max_new_tokens=256, scorer=list_subspan, details={"em": list_exact, "coverage": list_coverage}
+)
+_SEVERAL = ("qampari", "quest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loft(Suite):
+    """Five data sets at three lengths, test split; scored by subspan exact match."""
+
+    name: str = "loft"
+
+    title: ClassVar[str] = "LOFT, retrieval-augmented generation, 32k to 1M tokens"
+    licence: ClassVar[str] = "Apache-2.0; parts have licences of their own"
+    tasks: ClassVar = {
+        f"{name}_{length}": _SEVERAL_ANSWERS if name in _SEVERAL else _ONE_ANSWER
+        for name in ("nq", "hotpotqa", "musique", *_SEVERAL)
+        for length in ("32k", "128k", "1m")
+    }
+
+    def source(self, subset: str) -> Source:
+        """A data set for each corpus and length."""
+        return Source(dataset=f"f20180301/loft-rag-{subset.replace('_', '-')}")
+
+    def extras(self, row: Row, subset: str, source: Source) -> dict[str, Any]:
+        """Whether all of the references are asked for."""
+        return {"several": subset.split("_")[0] in _SEVERAL}

@@ -1,0 +1,180 @@
+"""Reading the rows of a published data set, from the Hub or from a folder."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from sah.errors import DatasetError
+
+logger = logging.getLogger(__name__)
+
+_SPLITS = frozenset({"train", "test", "dev", "validation"})
+_FORMATS = (".parquet", ".jsonl")
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where on the Hub the rows of a subset are."""
+
+    dataset: str
+    config: str | None = None
+    split: str = "test"
+
+    def __str__(self) -> str:
+        return f"{self.dataset} ({', '.join(filter(None, (self.config, self.split)))})"
+
+
+def load_rows(source: Source, *, path: str | None, revision: str | None) -> list[Row]:
+    """Read all rows of a configuration and split.
+
+    Args:
+        source: what to read.
+        path: a folder with the data set's .parquet or .jsonl files, as `hf download` leaves
+            them, or with a folder of them called like the data set; None reads from the Hub
+            or its cache.
+        revision: commit, tag or branch on the Hub.
+
+    Raises:
+        DatasetError: naming what is missing and where it was looked for.
+    """
+    if path is not None:
+        folder = Path(path).expanduser()
+        # A suite of several data sets: each in a folder called like it.
+        own = folder / source.dataset.rpartition("/")[2]
+        files = _files(own if own.is_dir() else folder, source)
+        rows = [row for file in files for row in _read(file)]
+    else:
+        rows = _from_hub(source, revision)
+    if not rows:
+        raise DatasetError(f"{source} has no rows" + (f" in {path}" if path else ""))
+    return rows
+
+
+def column(row: Row, name: str, source: Source) -> Any:
+    """A value of a row.
+
+    Raises:
+        DatasetError: naming the column and those there are.
+    """
+    if name not in row:
+        raise DatasetError(
+            f"{source} has no column {name!r}, only {', '.join(sorted(row))}; is it the data set "
+            "that was published under this name?"
+        )
+    return row[name]
+
+
+def cached_on_this_machine(dataset: str) -> bool:
+    """Whether the Hub's cache has files of a data set."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}" / "snapshots"
+    return any(folder.glob("*/*"))
+
+
+def commit_of(dataset: str, revision: str | None) -> str | None:
+    """The commit in the Hub's cache that a branch or tag stood for; None if it is none."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}"
+    reference = folder / "refs" / (revision or "main")
+    return reference.read_text().strip() if reference.is_file() else None
+
+
+def _from_hub(source: Source, revision: str | None) -> list[Row]:
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub import constants
+
+    quiet = not logger.isEnabledFor(logging.INFO)
+    if quiet:
+        datasets.disable_progress_bars()
+    try:
+        loaded = datasets.load_dataset(
+            source.dataset, source.config, split=source.split, revision=revision
+        )
+    except (DatasetNotFoundError, FileNotFoundError, ValueError, ConnectionError) as error:
+        if isinstance(error, ConnectionError) and not constants.HF_HUB_OFFLINE:
+            # A network that is there may come back: the run tries again.
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise DatasetError(
+            f"{source} (revision {revision or 'main'}) cannot be loaded: {reason}; run `sah fetch` "
+            "where there is a network, or set benchmark.path to a folder with its files"
+        ) from error
+    return list(loaded)
+
+
+def _files(folder: Path, source: Source) -> list[Path]:
+    """The files of a configuration and split, whichever way the folder is laid out.
+
+    Both may be folders (`qasper/test-00000-of-00001.parquet`) or the beginning of a file's
+    name (`qasper.jsonl`, `test-00000-of-00001.parquet`); a file that names no split has one.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"benchmark.path={str(folder)!r} is no folder; give one with the files")
+    files = sorted(file for file in folder.rglob("*") if file.suffix in _FORMATS)
+    found = [file for file in files if source.config in (None, *_names(folder, file))]
+    splits = [_SPLITS.union({source.split}) & {*_names(folder, file)} for file in found]
+    # A configuration may be called like its split.
+    of_split = [
+        file
+        for file, named in zip(found, splits, strict=True)
+        if source.split in named or not named
+    ]
+    if not of_split:
+        names = [str(file.relative_to(folder)) for file in files]
+        raise DatasetError(
+            f"benchmark.path={str(folder)!r} has no .parquet or .jsonl file of {source}; it has "
+            f"{_some(names)}"
+        )
+    return of_split
+
+
+def _names(folder: Path, file: Path) -> list[str]:
+    """Folders on the way to a file, its name, and what comes before `-00000-of-00001` in it."""
+    relative = file.relative_to(folder).with_suffix("")
+    return [*relative.parts, relative.name.split("-0")[0]]
+
+
+def _read(file: Path) -> Iterator[Row]:
+    if file.suffix == ".jsonl":
+        yield from read_json_lines(file)
+        return
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        yield from parquet.read_table(file).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DatasetError(f"{file} is no readable parquet file: {error}") from error
+
+
+def read_json_lines(file: Path) -> Iterator[Row]:
+    """Read one JSON object a line; empty lines do not count.
+
+    Raises:
+        DatasetError: naming the line that is anything else.
+    """
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise DatasetError(f"{file} line {number} is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DatasetError(f"{file} line {number} is no JSON object")
+        yield row
+
+
+def _some(names: Sequence[str]) -> str:
+    if not names:
+        return "none at all"
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,59 @@
+"""RULER as others generated and published it, with fixed samples and lengths."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sah.benchmarks.scorers import contained_any, contained_share
+from sah.benchmarks.suites.rows import Row, Source, column
+from sah.benchmarks.suites.suite import Suite, Task
+from sah.errors import ConfigurationError
+
+_BY_LENGTH = ("4096", "8192", "16384")
+_BY_TASK = {"16k": "xAlg-AI/att-hub-ruler-16k", "32k": "xAlg-AI/att-hub-ruler-32k"}
+
+_NEEDLES = (
+    *("niah_single_1", "niah_single_2", "niah_single_3"),
+    *("niah_multikey_1", "niah_multikey_2", "niah_multikey_3"),
+    *("niah_multivalue", "niah_multiquery"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RulerHub(Suite):
+    """Thirteen tasks at one length; contexts are never cut, since the answer could be lost."""
+
+    name: str = "ruler_hub"
+    length: str | int = "4096"
+    """4096, 8192 or 16384 (Llama 3.1's tokens), 16k or 32k (another collection)."""
+
+    title: ClassVar[str] = "RULER as published, 4k to 32k tokens"
+    licence: ClassVar[str] = "Apache-2.0; essays, SQuAD and HotpotQA have their own"
+    may_cut: ClassVar[bool] = False
+    tasks: ClassVar = {
+        **{name: Task(max_new_tokens=128, scorer=contained_share) for name in _NEEDLES},
+        "vt": Task(max_new_tokens=30, scorer=contained_share),
+        "cwe": Task(max_new_tokens=120, scorer=contained_share),
+        "fwe": Task(max_new_tokens=50, scorer=contained_share),
+        "qa_1": Task(max_new_tokens=32, scorer=contained_any),
+        "qa_2": Task(max_new_tokens=32, scorer=contained_any),
+    }
+
+    def __post_init__(self) -> None:
+        """Check the length too."""
+        super().__post_init__()
+        if str(self.length) not in (*_BY_LENGTH, *_BY_TASK):
+            raise ConfigurationError(
+                f"benchmark.length={self.length!r} was not published; choose from "
+                f"{', '.join((*_BY_LENGTH, *_BY_TASK))}, or benchmark=ruler for any other"
+            )
+
+    def source(self, subset: str) -> Source:
+        """A configuration for each length, or for each task of a length."""
+        length = str(self.length)
+        if length in _BY_TASK:
+            return Source(dataset=_BY_TASK[length], config=subset, split=subset)
+        return Source(dataset="simonjegou/ruler", config=length)
+
+    def belongs(self, row: Row, subset: str) -> bool:
+        """A length's configuration holds all tasks."""
+        return bool(column(row, "task", self.source(subset)) == subset)

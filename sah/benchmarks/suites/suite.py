@@ -1,0 +1,167 @@
+"""What the suites of published data sets share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, ClassVar
+
+from sah.benchmarks.checks import chosen_subsets, require_positive
+from sah.benchmarks.sampling import limit_examples
+from sah.benchmarks.scoring import Scorer, score_one
+from sah.benchmarks.suites.rows import (
+    Row,
+    Source,
+    cached_on_this_machine,
+    column,
+    commit_of,
+    load_rows,
+)
+from sah.errors import DatasetError
+from sah.types import Example, Prediction, PromptTokenizer, Score
+from sah.validation import check_types
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """How one subset is answered and scored."""
+
+    max_new_tokens: int
+    """For rows that do not say; those that do are right about themselves."""
+    scorer: Scorer
+    details: Mapping[str, Scorer] = field(default_factory=dict)
+    """Further scores, by the name that results.json gives them."""
+    first_line: bool = False
+    """Only the first line of the answer counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite(ABC):
+    """A published data set of long-context tasks; its rows carry their own prompts.
+
+    Construction reads nothing; the first call of `examples` does.
+    """
+
+    name: str
+    subset: str | Sequence[str] | None = None
+    """One task, a list of tasks, or None for all."""
+    limit: int | None = None
+    context_tokens: int | None = None
+    """Longest prompt plus answer: longer contexts lose their middle. None: the model's limit."""
+    path: str | None = None
+    """A folder with the data set's files; None reads from the Hub or its cache."""
+    revision: str | None = None
+    """Commit, tag or branch on the Hub."""
+
+    tasks: ClassVar[Mapping[str, Task]]
+    title: ClassVar[str]
+    """What the suite is, for lists."""
+    licence: ClassVar[str]
+    may_cut: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        chosen_subsets(self.name, self.subset, self.subsets())
+        for field_name in ("limit", "context_tokens"):
+            require_positive(self.name, field_name, getattr(self, field_name))
+
+    @classmethod
+    def subsets(cls) -> tuple[str, ...]:
+        """The names that `subset` may take."""
+        return tuple(cls.tasks)
+
+    def available_subsets(self) -> tuple[str, ...]:
+        """All of them: one whose data are missing fails the run, never shrinks the average."""
+        return self.subsets()
+
+    def sources(self) -> tuple[Source, ...]:
+        """Where the chosen subsets come from."""
+        chosen = chosen_subsets(self.name, self.subset, self.subsets())
+        return tuple(dict.fromkeys(self.source(subset) for subset in chosen))
+
+    def is_here(self) -> bool:
+        """Whether the chosen subsets can be read without a network, as far as files tell."""
+        if self.path is not None:
+            return True
+        return all(cached_on_this_machine(source.dataset) for source in self.sources())
+
+    def fetch(self) -> str:
+        """Bring the chosen subsets into the Hub's cache; return what was read."""
+        sources = self.sources()
+        rows = [len(self._rows(source)) for source in sources]
+        found = [] if self.path else [commit_of(item, self.revision) for item in _sets(sources)]
+        pins = "".join(f", pin with benchmark.revision={commit}" for commit in filter(None, found))
+        return f"{sum(rows)} rows of {len(rows)} configurations{pins}"
+
+    def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
+        """The examples of the chosen subsets, in the order of the data set.
+
+        Raises:
+            DatasetError: if the data are missing, or not as published.
+        """
+        rows = cache(self._rows)
+        examples = []
+        for subset in chosen_subsets(self.name, self.subset, self.subsets()):
+            source = self.source(subset)
+            chosen = [row for row in rows(source) if self.belongs(row, subset)]
+            if not chosen:
+                raise DatasetError(f"{source} has no row of {subset}")
+            examples += [
+                self.example(row, subset, f"{subset}-{number}", source)
+                for number, row in enumerate(chosen)
+            ]
+        return limit_examples(examples, self.limit, seed)
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
+        """The official score of each task, with further ones in the details."""
+        return [
+            self._score(example, prediction)
+            for example, prediction in zip(examples, predictions, strict=True)
+        ]
+
+    @abstractmethod
+    def source(self, subset: str) -> Source:
+        """Where the rows of a subset are."""
+
+    def belongs(self, row: Row, subset: str) -> bool:
+        """Whether a row of a subset's source is one of the subset."""
+        return True
+
+    def extras(self, row: Row, subset: str, source: Source) -> dict[str, Any]:
+        """What the scorer of a subset needs besides the references."""
+        return {}
+
+    def references(self, row: Row, source: Source) -> tuple[str, ...]:
+        """The right answers, from `answers` or `answer`, whichever there is."""
+        value = row["answers"] if "answers" in row else column(row, "answer", source)
+        return (value,) if isinstance(value, str) else tuple(str(item) for item in value or ())
+
+    def example(self, row: Row, subset: str, identifier: str, source: Source) -> Example:
+        """One row as an example."""
+        limit = row.get("max_new_tokens")
+        return Example(
+            id=identifier,
+            task=subset,
+            context=str(column(row, "context", source)),
+            question=str(column(row, "question", source)),
+            answer_prefix=str(row.get("answer_prefix") or ""),
+            references=self.references(row, source),
+            max_new_tokens=self.tasks[subset].max_new_tokens if limit is None else int(limit),
+            extras=self.extras(row, subset, source),
+            may_cut=self.may_cut,
+            max_tokens=self.context_tokens,
+        )
+
+    def _score(self, example: Example, prediction: Prediction) -> Score:
+        task = self.tasks[example.task]
+        text = prediction.text
+        if task.first_line:
+            text = text.lstrip("\n").split("\n")[0]
+        return score_one(task.scorer, example, text, details=task.details)
+
+    def _rows(self, source: Source) -> list[Row]:
+        return load_rows(source, path=self.path, revision=self.revision)
+
+
+def _sets(sources: Sequence[Source]) -> list[str]:
+    return list(dict.fromkeys(source.dataset for source in sources))

@@ -1,0 +1,70 @@
+"""ZeroSCROLLS (arXiv:2305.14196): ten tasks whose test references are not public.
+
+Predictions are kept, with their length in words; a score is there only for rows that have
+an answer, which those of the Hub have not. To get one, submit the predictions to the
+benchmark's site, or set benchmark.path to rows with references of your own.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sah.benchmarks.scorers import exact_match, rouge_geometric_mean, token_f1
+from sah.benchmarks.suites.rows import Row, Source, column
+from sah.benchmarks.suites.suite import Suite, Task
+from sah.types import Example, Prediction, Score
+
+
+def _words(prediction: str, *_: Any, **_extras: Any) -> float:
+    return float(len(prediction.split()))
+
+
+def _task(max_new_tokens: int, scorer: Any) -> Task:
+    return Task(max_new_tokens=max_new_tokens, scorer=scorer, details={"words": _words})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroScrolls(Suite):
+    """All tasks in one table.
+
+    Deviation where references are given: `space_digest` and `book_sum_sort`, whose official
+    scores need the reviews and chapters, are compared by exact match.
+    """
+
+    name: str = "zero_scrolls"
+
+    title: ClassVar[str] = "ZeroSCROLLS; test references are not public"
+    licence: ClassVar[str] = "MIT; parts have licences of their own"
+    tasks: ClassVar = {
+        "gov_report": _task(1024, rouge_geometric_mean),
+        "summ_screen_fd": _task(512, rouge_geometric_mean),
+        "qmsum": _task(512, rouge_geometric_mean),
+        "squality": _task(512, rouge_geometric_mean),
+        "qasper": _task(128, token_f1),
+        "narrative_qa": _task(64, token_f1),
+        "quality": _task(10, exact_match),
+        "musique": _task(32, token_f1),
+        "space_digest": _task(36, exact_match),
+        "book_sum_sort": _task(256, exact_match),
+    }
+
+    def source(self, subset: str) -> Source:
+        """One table for all tasks."""
+        return Source(dataset="simonjegou/zero_scrolls")
+
+    def belongs(self, row: Row, subset: str) -> bool:
+        """The table says which task a row is of."""
+        return bool(column(row, "task", self.source(subset)) == subset)
+
+    def references(self, row: Row, source: Source) -> tuple[str, ...]:
+        """None where the answer is empty, as published."""
+        return tuple(filter(None, super().references(row, source)))
+
+    def _score(self, example: Example, prediction: Prediction) -> Score:
+        if example.references:
+            return super()._score(example, prediction)
+        return Score(
+            example_id=example.id,
+            task=example.task,
+            score=None,
+            details={"words": _words(prediction.text)},
+        )

@@ -1,0 +1,98 @@
+"""`sah rescore`: new scores for answers that are there, without the model."""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sah.configuration import Experiment
+from sah.errors import ConfigurationError, DamagedResults, SahError
+from sah.results.provenance import provenance
+from sah.results.store import CONFIG, OVERRIDES, PREDICTIONS, ResultStore, read_results
+from sah.results.summary import summarise
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> None:
+    """Compute results.json again from predictions.jsonl, for every experiment below a folder."""
+    parser = argparse.ArgumentParser(prog="sah rescore", description=main.__doc__)
+    parser.add_argument("folders", nargs="+", type=Path)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    found = [experiment for folder in options.folders for experiment in _experiments(folder)]
+    if not found:
+        raise SystemExit(f"no complete experiment below {', '.join(map(str, options.folders))}")
+    failed = 0
+    for folder in found:
+        try:
+            before, after = rescore(folder)
+        except SahError as error:
+            logger.error("%s: %s", folder, error)
+            failed += 1
+            continue
+        logger.info("%s: %s -> %s", folder, _shown(before), _shown(after))
+    if failed:
+        raise SystemExit(f"{failed} of {len(found)} experiments could not be scored again")
+
+
+def rescore(folder: Path) -> tuple[float | None, float | None]:
+    """Score an experiment's answers again; return the score before and after.
+
+    Everything else in results.json stays, with a note of when and by which code it was
+    rescored. The examples are made again: data and tokenizer must be here, weights need not.
+
+    Raises:
+        ConfigurationError: if the experiment is not complete.
+        DamagedResults: if the answers are not those of the benchmark's examples.
+        Busy: if another process computes this experiment.
+    """
+    results = read_results(folder, folder.name)
+    if results is None:
+        raise ConfigurationError(f"{folder} is not complete; run it to the end first")
+    config = OmegaConf.load(folder / CONFIG)
+    assert isinstance(config, DictConfig)
+    overrides = [str(item) for item in OmegaConf.load(folder / OVERRIDES)]
+    experiment = Experiment.from_config(config)
+    store = ResultStore(folder, folder.name)
+    with store.claimed(config, overrides, resume=True):
+        examples = experiment.benchmark.examples(experiment.model.prompts(), experiment.seed)
+        store.check_examples([example.id for example in examples])
+        missing = [item.id for item in examples if item.id not in store.predictions]
+        if missing:
+            raise DamagedResults(
+                f"{folder / PREDICTIONS} has no answer to {missing[0]!r} and {len(missing) - 1} "
+                "others: the benchmark's code or data changed since; run it with resume=false"
+            )
+        predictions = [store.predictions[example.id] for example in examples]
+        scores = experiment.benchmark.score(examples, predictions)
+        load_seconds = results["timing"]["load_seconds"]
+        stamp = {"finished": datetime.now(UTC).isoformat(), **_code()}
+        renewed = {
+            **results,
+            **summarise(predictions, scores, load_seconds=load_seconds),
+            "provenance": {**results["provenance"], "rescored": stamp},
+        }
+        store.complete(renewed, scores)
+    return results["score"], renewed["score"]
+
+
+def _experiments(folder: Path) -> Iterator[Path]:
+    """Folders with answers and results, the given one included."""
+    for path in sorted(folder.rglob(PREDICTIONS)):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and read_results(path.parent) is not None:
+            yield path.parent
+
+
+def _code() -> dict[str, Any]:
+    current = provenance()
+    return {name: current[name] for name in ("git_commit", "git_dirty")}
+
+
+def _shown(score: float | None) -> str:
+    return "no score" if score is None else f"{score:.4f}"

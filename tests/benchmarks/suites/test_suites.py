@@ -1,0 +1,288 @@
+"""Published data sets from made-up rows in exactly their columns."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import orjson
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from sah.benchmarks.suites.rows import Source, load_rows
+from sah.benchmarks.suites.ruler_hub import RulerHub
+from sah.errors import ConfigurationError, DatasetError
+from sah.job import compute
+from sah.results import directory
+
+CONF = Path(__file__).resolve().parents[3] / "conf" / "benchmark"
+SUITES = sorted(path.stem for path in CONF.glob("*.yaml") if "revision" in OmegaConf.load(path))
+
+
+@pytest.fixture
+def suite(published):
+    """Make a suite of the made-up rows, all subsets unless one is chosen."""
+
+    def make(name, **options):
+        config = OmegaConf.load(CONF / f"{name}.yaml")
+        given = {"subset": None, "path": str(published(name)), **options}
+        return instantiate(OmegaConf.merge(config, given), _convert_="all")
+
+    return make
+
+
+def right_answer(example):
+    """What a model that knows the references would say."""
+    first = example.references[0]
+    if example.task in ("0shot", "cot"):
+        return f"The correct answer is ({first})."
+    if example.task in ("math_calc",) or example.task.startswith(("niah", "vt", "cwe", "fwe")):
+        return " ".join(example.references)
+    if example.task.split("_")[0] in ("nq", "hotpotqa", "musique", "qampari", "quest") and (
+        example.task.endswith(("32k", "128k", "1m"))
+    ):
+        return f"{list(example.references)}"
+    return first
+
+
+def test_all_suites_are_found():
+    found = {"longbench", "longbench_v2", "ruler_hub", "infinite_bench", "zero_scrolls", "loogle"}
+    assert set(SUITES) == found | {"aime24", "aime25", "loft"}
+
+
+@pytest.mark.parametrize("name", sorted({*SUITES} - {"zero_scrolls"}))
+def test_right_answers_score_one_and_none_score_zero(name, suite, tiny, predict):
+    benchmark = suite(name)
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    for score in benchmark.score(examples, predict(examples, right_answer)):
+        assert score.score == pytest.approx(1.0, abs=1e-6), score
+    for score in benchmark.score(examples, predict(examples, lambda example: "")):
+        assert score.score == 0.0, score
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_prompts_and_limits_are_those_of_the_rows(name, suite, published, tiny):
+    benchmark = suite(name)
+    columns = ("context", "question", "answer_prefix", "max_new_tokens")
+    rows = {
+        tuple(row[name] for name in columns)
+        for source in benchmark.sources()
+        for row in load_rows(source, path=str(published(name)), revision=None)
+    }
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    assert {tuple(getattr(example, name) for name in columns) for example in examples} == rows
+
+
+def test_the_limit_of_one_row_does_not_change_the_next(suite, tiny):
+    examples = suite("longbench", subset="qasper").examples(tiny.prompts, seed=0)
+    assert [example.max_new_tokens for example in examples] == [40, 41, 42]
+
+
+def test_answer_lengths_are_the_documented_ones(suite):
+    lengths = {name: task.max_new_tokens for name, task in suite("longbench").tasks.items()}
+    documented = {
+        148: "narrativeqa qasper dureader samsum",
+        84: "multifieldqa_en multifieldqa_zh trec lsht lcc repobench-p",
+        52: "hotpotqa 2wikimqa musique triviaqa passage_count passage_retrieval_en "
+        "passage_retrieval_zh",
+        532: "gov_report qmsum multi_news vcsum",
+    }
+    expected = {name: tokens for tokens, names in documented.items() for name in names.split()}
+    assert {name: lengths[name] for name in expected} == expected
+    assert len(lengths) == 21 + 13
+    assert all(lengths[name] == lengths[name[:-2]] for name in lengths if name.endswith("_e"))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("infinite_bench", 12), ("zero_scrolls", 10), ("loogle", 4), ("loft", 15), ("ruler_hub", 13)],
+)
+def test_all_subsets_are_there(name, count, suite):
+    assert len(suite(name).subsets()) == count
+
+
+def test_even_lengths_are_averaged_by_bucket(suite, tiny, predict):
+    benchmark = suite("longbench", subset="qasper_e")
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    scores = benchmark.score(examples, predict(examples, right_answer))
+    assert [score.groups for score in scores] == [
+        ("length 0-4k",),
+        ("length 4-8k",),
+        ("length 8k+",),
+    ]
+
+
+def test_multiple_choice_is_averaged_by_difficulty_and_length(suite, tiny, predict):
+    benchmark = suite("longbench_v2", subset="0shot")
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    groups = [score.groups for score in benchmark.score(examples, predict(examples, str))]
+    assert groups[0] == ("difficulty easy", "length short")
+    assert groups[1] == ("difficulty hard", "length short")
+
+
+def test_only_the_first_line_counts_where_the_suite_says_so(suite, tiny, predict):
+    benchmark = suite("longbench", subset=["triviaqa", "qasper"])
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    answers = predict(examples, lambda example: "\nOtto\nand much more about something else")
+    by_task = {score.task: score.score for score in benchmark.score(examples, answers)}
+    assert by_task["triviaqa"] == 1.0
+    assert by_task["qasper"] < 1.0
+
+
+def test_without_public_references_there_is_no_score(suite, tiny, predict):
+    benchmark = suite("zero_scrolls")
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    for score in benchmark.score(examples, predict(examples, lambda example: "two words")):
+        assert score.score is None
+        assert score.details == {"words": 2.0}
+    known = [dataclasses.replace(examples[0], references=("two words",))]
+    (score,) = benchmark.score(known, predict(known, lambda example: "two words"))
+    assert score.score is not None
+
+
+def test_only_the_test_split_of_loft_is_read(suite, tiny):
+    for example in suite("loft").examples(tiny.prompts, seed=0):
+        assert example.references == ("Otto", "Anna")
+
+
+@pytest.mark.parametrize("length", [4096, "8192", "16k", "32k"])
+def test_published_ruler_has_several_lengths(length, suite, tiny):
+    benchmark = suite("ruler_hub", length=length)
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    assert {example.task for example in examples} == set(benchmark.subsets())
+    assert not any(example.may_cut for example in examples)
+
+
+def test_a_length_that_was_not_published_is_an_error(suite):
+    with pytest.raises(ConfigurationError, match=r"length='5000'.* 4096, 8192"):
+        RulerHub(length="5000")
+
+
+def test_aime_answers_each_problem_k_times(suite, tiny):
+    once = suite("aime24").examples(tiny.prompts, seed=0)
+    thrice = suite("aime24", samples=3).examples(tiny.prompts, seed=0)
+    assert len(thrice) == 3 * len(once)
+    assert len({example.id for example in thrice}) == len(thrice)
+    assert [example.context for example in thrice[::3]] == [example.context for example in once]
+
+
+# -- reading ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["qasper/test-00000-of-00002.jsonl", "qasper/test-00001-of-00002.jsonl"],
+        ["qasper.jsonl"],
+        ["data/qasper/test.jsonl"],
+        ["qasper/test-00000-of-00001.jsonl", "qasper/train-00000-of-00001.jsonl"],
+        ["qasper/test.jsonl", "qasper_e/test.jsonl", "hotpotqa.jsonl"],
+    ],
+)
+def test_files_are_found_in_any_of_the_usual_layouts(files, tmp_path):
+    for number, name in enumerate(files):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(orjson.dumps({"file": name, "number": number}) + b"\n\n")
+    rows = load_rows(Source(dataset="x/y", config="qasper"), path=str(tmp_path), revision=None)
+    expected = [name for name in files if re.search(r"qasper[./]", name) and "train" not in name]
+    assert [row["file"] for row in rows] == expected
+
+
+def test_missing_files_are_an_error_that_says_what_is_there(tmp_path):
+    (tmp_path / "hotpotqa.jsonl").write_text("{}\n")
+    source = Source(dataset="x/y", config="qasper")
+    with pytest.raises(DatasetError, match=r"x/y \(qasper, test\); it has hotpotqa\.jsonl"):
+        load_rows(source, path=str(tmp_path), revision=None)
+    with pytest.raises(DatasetError, match="is no folder"):
+        load_rows(source, path=str(tmp_path / "none"), revision=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("qasper.jsonl", b"{}\n{", "line 2 is no JSON"),
+        ("qasper.jsonl", b"[1]\n", "line 1 is no JSON object"),
+        ("qasper.jsonl", b"", "has no rows"),
+        ("qasper.parquet", b"PAR1 or not", "no readable parquet"),
+    ],
+)
+def test_damaged_files_are_errors_that_name_them(name, content, match, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=match):
+        load_rows(Source(dataset="x/y", config="qasper"), path=str(tmp_path), revision=None)
+
+
+def test_a_column_that_is_missing_is_an_error_that_names_it(suite, tmp_path, tiny):
+    (tmp_path / "qasper.jsonl").write_text('{"question": "q", "answers": ["a"]}\n')
+    with pytest.raises(DatasetError, match=r"no column 'context', only answers, question"):
+        suite("longbench", subset="qasper", path=str(tmp_path)).examples(tiny.prompts, seed=0)
+
+
+def test_a_subset_that_is_missing_fails_the_whole(suite, published, tmp_path, tiny):
+    """An average over fewer tasks would be a wrong number."""
+    (tmp_path / "qasper.jsonl").write_text(
+        '{"context": "c", "question": "q", "answers": ["a"], "max_new_tokens": 3}\n'
+    )
+    with pytest.raises(DatasetError, match="narrativeqa"):
+        suite("longbench", path=str(tmp_path)).examples(tiny.prompts, seed=0)
+
+
+def test_without_a_network_the_hubs_absence_is_one_clear_error(suite, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    with pytest.raises(DatasetError, match=r"Xnhyacinth/LongBench .*sah fetch.*benchmark\.path"):
+        suite("longbench", subset="qasper", path=None).examples(tiny.prompts, seed=0)
+
+
+def test_a_data_set_by_name_is_read_with_the_library_of_the_hub(published, tmp_path, monkeypatch):
+    """A folder stands for the data set's name: configurations are those of its card."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("qasper", "trec"):
+        (folder / name).symlink_to(published("longbench") / name)
+    configs = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: test\n    path: {name}/test-*\n"
+        for name in ("qasper", "trec")
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    rows = load_rows(Source(dataset=str(folder), config="trec"), path=None, revision=None)
+    assert [row["task"] for row in rows] == ["trec"] * 3
+    assert rows[0]["all_classes"] == ["Plant", "Animal", "Wild Animal"]
+
+
+# -- end to end ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_subset_runs_on_the_tiny_model(name, published, compose, tmp_path):
+    config = compose(
+        *("model=tiny", f"benchmark={name}", f"benchmark.path={published(name)}"),
+        *("benchmark.subset=null", "attention=streaming_llm", "generation.max_new_tokens=3"),
+        *("metric_logging=off", f"output_root={tmp_path}"),
+    )
+    results = compute(config, [])
+    assert set(results["tasks"]) == set(instantiate(config.benchmark).subsets())
+    assert results["truncated"] == 0
+    if name == "zero_scrolls":
+        assert results["score"] is None
+        assert all(task["metrics"]["words"] > 0 for task in results["tasks"].values())
+    else:
+        assert 0 <= results["score"] <= 1
+    assert (directory(config) / "results.json").exists()
+
+
+def test_a_context_too_long_is_cut_counted_and_still_answered(published, compose, tmp_path):
+    config = compose(
+        *("model=tiny", "benchmark=longbench", f"benchmark.path={published('longbench')}"),
+        *("benchmark.subset=qasper", "benchmark.context_tokens=150", "attention=dense"),
+        *("generation.max_new_tokens=3", f"output_root={tmp_path}"),
+    )
+    results = compute(config, [])
+    assert results["truncated"] == results["n"] == 3
+    lines = (directory(config) / "predictions.jsonl").read_bytes().splitlines()
+    for line in map(orjson.loads, lines):
+        assert line["truncated"]
+        assert line["context_tokens"] + line["question_tokens"] + 3 == 150

@@ -1,0 +1,253 @@
+"""Every scorer against cases computed by hand, and against code we did not write."""
+
+import json
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sah.benchmarks import scorers
+
+WORDS = ("a", "the", "cat", "cats", "sat", "on", "mat", "dog,", "Otto.", "3", "4")
+words = st.lists(st.sampled_from(WORDS), max_size=12)
+texts = words.map(" ".join)
+few = settings(max_examples=60, deadline=None)
+
+CASES = [
+    # F1: normalised words, best reference.
+    ("token_f1", "the cat, Otto!", ["Otto cat"], {}, 1.0),
+    ("token_f1", "Otto the grey cat", ["Otto"], {}, 2 * (1 / 3) * 1 / (1 / 3 + 1)),
+    ("token_f1", "b c", ["x", "b c d", "b"], {}, 0.8),
+    ("token_f1", "", ["Otto"], {}, 0.0),
+    ("token_f1", "Otto", [""], {}, 0.0),
+    ("token_f1", "1,000 cats", ["1000 cats"], {}, 1.0),
+    ("token_f1_chinese", "一只猫。", ["一只猫"], {}, 1.0),
+    ("token_f1_chinese", "", ["猫"], {}, 0.0),
+    ("character_f1_chinese", "一只灰猫", ["一只猫"], {}, 6 / 7),
+    ("character_f1_chinese", "狗", ["猫", "狗！"], {}, 1.0),
+    ("normalised_exact_match", "The Cat.", ["cat"], {}, 1.0),
+    ("normalised_exact_match", "cats", ["cat"], {}, 0.0),
+    ("contained_any", "it is B or c", ["a1", "b"], {}, 1.0),
+    ("contained_any", "", ["b"], {}, 0.0),
+    # Classification: the classes named, without those that are part of the right one's name.
+    ("classification", "It is Animal", ["Animal"], {"all_classes": ["Plant", "Animal"]}, 1.0),
+    ("classification", "Plant, Animal", ["Animal"], {"all_classes": ["Plant", "Animal"]}, 0.5),
+    ("classification", "Plant", ["Animal"], {"all_classes": ["Plant", "Animal"]}, 0.0),
+    ("classification", "", ["Animal"], {"all_classes": ["Plant", "Animal"]}, 0.0),
+    (
+        *("classification", "Wild Animal", ["Wild Animal"]),
+        *({"all_classes": ["Animal", "Wild Animal"]}, 1.0),
+    ),
+    # As published, a class after one that is left out is not left out.
+    ("classification", "abc", ["abc"], {"all_classes": ["a", "b", "abc"]}, 0.5),
+    ("count", "There are 5, or 5 and not 6", ["5"], {}, 2 / 3),
+    ("count", "five", ["5"], {}, 0.0),
+    ("count", "1,005", ["5"], {}, 0.0),
+    ("paragraph_retrieval", "Paragraph 12", ["Paragraph 12"], {}, 1.0),
+    ("paragraph_retrieval", "Paragraphs 1 to 12", ["Paragraph 12"], {}, 0.5),
+    ("paragraph_retrieval", "段落7", ["段落7"], {}, 1.0),
+    ("paragraph_retrieval", "none", ["段落7"], {}, 0.0),
+    ("code_similarity", "\n```python\n# doc\nreturn x\ny", ["return x"], {}, 1.0),
+    ("code_similarity", "abcd", ["abce"], {}, 0.75),
+    ("code_similarity", "", ["return x"], {}, 0.0),
+    ("code_similarity", "```", ["return x"], {}, 0.0),
+    # Choices.
+    ("stated_choice", "The correct answer is **(B)**.", ["B"], {}, 1.0),
+    ("stated_choice", "The correct answer is B", ["B"], {}, 1.0),
+    ("stated_choice", "B", ["B"], {}, 0.0),
+    ("stated_choice", "The correct answer is (A), not (B)", ["B"], {}, 0.0),
+    ("stated_choice", "(A) (B) (C) (D)", ["B"], {}, 0.0),
+    ("stated_choice", "", ["B"], {}, 0.0),
+    ("last_choice", "B", ["B"], {}, 1.0),
+    ("last_choice", "The answer is: B.", ["B"], {}, 1.0),
+    ("last_choice", "A, B, C, D", ["B"], {}, 0.0),
+    ("last_choice", "", ["B"], {}, 0.0),
+    ("last_choice", "a grey cat", ["B"], {"options": ["hat", "a grey cat", "c", "d"]}, 1.0),
+    ("last_choice", "answer is a grey cat", ["B"], {"options": ["h", "a grey cat", "c", "d"]}, 1.0),
+    ("bug_choice", "The correct option is: C", ["C"], {}, 1.0),
+    ("bug_choice", "run_all fails", ["B"], {"options": ["f", "run_all", "g", "h"]}, 1.0),
+    # As published, a quote before the name leaves a space there.
+    ("bug_choice", "`run_all` fails", ["B"], {"options": ["f", "run_all", "g", "h"]}, 0.0),
+    ("bug_choice", "answer: g", ["B"], {"options": ["f", "run_all", "g", "h"]}, 0.0),
+    ("bug_choice", "", ["B"], {"options": ["f", "run_all", "g", "h"]}, 0.0),
+    # Numbers.
+    ("first_integer", "The key is 71432. Or 9.", ["71432"], {}, 1.0),
+    ("first_integer", "9 or 71432", ["71432"], {}, 0.0),
+    ("first_integer", "", ["71432"], {}, 0.0),
+    ("first_number", "It is 7.0", ["7"], {}, 1.0),
+    ("first_number", "-3", ["3"], {}, 0.0),
+    ("first_number", "1,234", ["1234"], {}, 1.0),
+    ("first_number", "none", ["7"], {}, 0.0),
+    ("last_integer", "It returns -42.", ["-42"], {}, 1.0),
+    ("last_integer", "42 is it", ["42"], {}, 0.0),
+    ("last_integer", "", ["42"], {}, 0.0),
+    ("leading_integers", "[1, 4, 9]", ["1", "4", "8"], {}, 2 / 3),
+    ("leading_integers", "9 1 4", ["1", "4"], {}, 0.0),
+    ("key_value", '"00a0-6bcb".', ["00a0-6bcb"], {}, 1.0),
+    ("key_value", "x00a0-6bcb", ["00a0-6bcb"], {}, 0.0),
+    ("competition_integer", r"so 5. \boxed{12} no, \boxed{033}", ["33"], {}, 1.0),
+    ("competition_integer", r"\boxed{x = 33}", ["033"], {}, 1.0),
+    ("competition_integer", "The answer is 33, not 34", ["33"], {}, 1.0),
+    ("competition_integer", "we get 12\nthus 33\n", ["33"], {}, 1.0),
+    ("competition_integer", r"33 \boxed{34}", ["33"], {}, 0.0),
+    ("competition_integer", "", ["33"], {}, 0.0),
+    # Clozes: JSON or Python literals, never evaluated.
+    (
+        "cloze_exact",
+        '{"<m-0>": "Otto", "<m-1>": "X"}',
+        ['{"<m-0>": "Otto", "<m-1>": "Y"}'],
+        {},
+        0.5,
+    ),
+    ("cloze_exact", "{'<m-0>': 'Otto'} I think", ['{"<m-0>": "Otto"}'], {}, 1.0),
+    ("cloze_exact", "__import__('os').abort()", ['{"<m-0>": "Otto"}'], {}, 0.0),
+    ("cloze_exact", "{1/0: 2}", ['{"<m-0>": "Otto"}'], {}, 0.0),
+    ("cloze_partial", '{"<m-0>": "Otto Grey"}', ['{"<m-0>": "Otto Black"}'], {}, 1.0),
+    ("cloze_partial", '{"<m-0>": 7}', ['{"<m-0>": "Otto"}'], {}, 0.0),
+    # Lists.
+    ("list_subspan", "['The cat Otto']", ["Otto", "Anna"], {"several": False}, 1.0),
+    ("list_subspan", "Otto the cat", ["Otto"], {}, 1.0),
+    ("list_subspan", "Final Answer: ['Anna']", ["Otto"], {}, 0.0),
+    ("list_subspan", "", ["Otto"], {}, 0.0),
+    ("list_subspan", '["Otto", "Anna B"]', ["Anna", "Otto"], {"several": True}, 1.0),
+    ("list_subspan", '["Anna Otto"]', ["Anna", "Otto"], {"several": True}, 0.0),
+    ("list_subspan", "['Anna's cat']", ["annas cat"], {}, 1.0),
+    ("list_exact", "['The Otto']", ["Otto"], {}, 1.0),
+    ("list_exact", "['Otto', 'Anna']", ["Anna", "Otto"], {"several": True}, 1.0),
+    ("list_exact", "['Otto']", ["Anna", "Otto"], {"several": True}, 0.0),
+    ("list_f1", "['Otto the cat']", ["Otto"], {}, 2 / 3),
+    ("list_coverage", "['Otto', 'x']", ["Anna", "Otto"], {"several": True}, 0.5),
+    # Overlap.
+    ("rouge_l", "the cat sat on the mat", ["the cat lay on the mat"], {}, 0.8),
+    ("rouge_l", "", ["the cat"], {}, 0.0),
+    ("rouge_l", "...", ["the cat"], {}, 0.0),
+    ("rouge_l", "dog", ["cat", "dog"], {}, 1.0),
+    ("rouge_l_recall", "a b", ["a b c d"], {}, 0.5),
+    ("rouge_1_recall", "d a", ["a b c d"], {}, 0.5),
+    ("rouge_2_recall", "a b c", ["a b c d"], {}, 2 / 3),
+    ("rouge_l_chinese", "今天天气很好", ["今天天气很好"], {}, 1.0),
+    ("rouge_l_sum", "a b\nc d", ["a b\nc d"], {}, 1.0),
+    ("rouge_geometric_mean", "the cats sat down", ["the cat sat down"], {}, 1.0),
+    ("rouge_geometric_mean", "", ["the cat"], {}, 0.0),
+    ("bleu_1", "a b x y", ["a b c d"], {}, 0.5),
+    ("bleu_4", "a b c d e", ["a b c d f"], {}, 0.5),
+    ("bleu_4", "", ["a b c d"], {}, 0.0),
+    ("meteor", "the cat sat", ["the cat sat"], {}, 1 - 0.5 * (1 / 3) ** 3),
+    ("meteor", "", ["the cat"], {}, 0.0),
+]
+
+
+@pytest.mark.parametrize(("name", "prediction", "references", "extras", "score"), CASES)
+def test_hand_computed_case(name, prediction, references, extras, score):
+    assert getattr(scorers, name)(prediction, references, **extras) == pytest.approx(
+        score, abs=1e-6
+    )
+
+
+def test_every_scorer_has_a_case():
+    tested = {name for name, *_ in CASES} | {"exact_match", "contained_share"}
+    assert tested == set(scorers.__all__)
+
+
+def test_more_references_never_lower_the_best_of_several():
+    for name in ("token_f1", "token_f1_chinese", "rouge_l", "rouge_l_sum", "meteor"):
+        scorer = getattr(scorers, name)
+        assert scorer("the cat sat", ["dog", "the cat"]) == pytest.approx(
+            max(scorer("the cat sat", ["dog"]), scorer("the cat sat", ["the cat"]))
+        )
+
+
+@given(prediction=texts, reference=texts)
+@few
+def test_token_f1_agrees_with_rouge_1_of_normalised_words(prediction, reference):
+    """The F1 of bags of words goes by that name in rouge-score."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    from sah.benchmarks.scorers.text import normalise
+
+    expected = RougeScorer(["rouge1"]).score(normalise(reference), normalise(prediction))["rouge1"]
+    assert scorers.token_f1(prediction, [reference]) == pytest.approx(expected.fmeasure)
+
+
+@given(prediction=st.text("abc ", min_size=1, max_size=12), reference=st.text("abc ", min_size=1))
+@few
+def test_edit_similarity_agrees_with_a_plain_indel_ratio(prediction, reference):
+    """2 × longest common subsequence / both lengths, by the textbook recurrence."""
+    common = longest_common(prediction, reference)
+    expected = round(100 * 2 * common / (len(prediction) + len(reference))) / 100
+    assert scorers.code_similarity(prediction, [reference]) == pytest.approx(expected, abs=0.0101)
+
+
+@given(prediction=words, reference=words)
+@few
+def test_rouge_l_of_one_sentence_agrees_with_the_textbook(prediction, reference):
+    """Of different words, which both packages treat as the textbook does."""
+    one, other = (
+        list(dict.fromkeys(word.strip(",.").lower() for word in side))
+        for side in (prediction, reference)
+    )
+    common = longest_common(one, other)
+    f1 = 2 * common / (len(one) + len(other)) if common else 0.0
+    for scorer in (scorers.rouge_l, scorers.rouge_l_sum):
+        assert scorer(" ".join(one), [" ".join(other)]) == pytest.approx(f1, abs=1e-6)
+
+
+@given(prediction=words, reference=words)
+@few
+def test_bleu_1_agrees_with_sacrebleu(prediction, reference):
+    sacrebleu = pytest.importorskip("sacrebleu")
+    if not prediction or not reference:
+        return
+    metric = sacrebleu.BLEU(
+        max_ngram_order=1, effective_order=True, tokenize="none", smooth_method="none"
+    )
+    expected = metric.sentence_score(" ".join(prediction), [" ".join(reference)]).score / 100
+    assert scorers.bleu_1(" ".join(prediction), [" ".join(reference)]) == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+@given(prediction=texts, reference=texts)
+@few
+def test_all_scores_are_between_zero_and_one(prediction, reference):
+    extras = {"all_classes": ["cat", "dog"], "options": ["a", "b", "c", "d"], "several": True}
+    special = {
+        "paragraph_retrieval": "Paragraph 3",
+        "last_choice": "B",
+        "bug_choice": "B",
+        "cloze_exact": json.dumps({"<mask-0>": reference}),
+        "cloze_partial": json.dumps({"<mask-0>": reference}),
+    }
+    numbers = ("first_number", "last_integer", "leading_integers", "competition_integer")
+    for name in scorers.__all__:
+        expected = "3" if name in numbers else special.get(name, reference)
+        assert 0 <= getattr(scorers, name)(prediction, [expected], **extras) <= 1 + 1e-9, name
+
+
+@pytest.mark.parametrize(
+    ("text", "normalised"),
+    [
+        ("The  Cat's an-swer; a b.", "cats answer b"),
+        ("A a AN the", ""),
+        ("1,000.5", "10005"),
+        ("Über the École", "über école"),
+        ("theatre an", "theatre"),
+        (string.punctuation, ""),
+    ],
+)
+def test_normalisation_is_squads(text, normalised):
+    from sah.benchmarks.scorers.text import normalise
+
+    assert normalise(text) == normalised
+
+
+def longest_common(one, other):
+    row = [0] * (len(other) + 1)
+    for left in one:
+        above = row[:]
+        for column, right in enumerate(other, start=1):
+            row[column] = (
+                above[column - 1] + 1 if left == right else max(above[column], row[column - 1])
+            )
+    return row[-1]
