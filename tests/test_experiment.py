@@ -198,8 +198,9 @@ def test_results_hold_the_configuration_they_are_named_by(start):
     assert results["config"]["seed"] == 5
     assert results["config"]["model"]["name"] == "tiny"
     assert "output_root" not in results["config"]
-    # Three layers, two key-value heads of 16 numbers of 4 bytes, keys and values.
-    assert results["cache_bytes_per_token"] == 3 * 2 * 2 * 16 * 4
+    # Keys and values of two heads in each layer, 16 numbers of 4 bytes.
+    layers = results["config"]["model"]["layers"]
+    assert results["cache_bytes_per_token"] == layers * 2 * 2 * 16 * 4
     assert results["prompt_tokens"] > 0
 
 

@@ -45,6 +45,7 @@ def test_run_writes_every_file_and_shows_the_result(run, result_folders):
         "predictions.jsonl",
         "micro_metrics.jsonl",
         "scores.jsonl",
+        "examples.jsonl",
         "results.json",
         "run.log",
     }
