@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from sah.errors import ConfigurationError, DamagedResults
+from sah.results.identity import NOT_IDENTITY
 from sah.results.store import CONFIG, RESULTS, read_results
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ class Run:
         """
         nested = self.results.get("config")
         if nested is None:
-            nested = yaml.load((self.directory / CONFIG).read_bytes(), Loader=_YAML)
+            written = yaml.load((self.directory / CONFIG).read_bytes(), Loader=_YAML)
+            nested = {key: value for key, value in written.items() if key not in NOT_IDENTITY}
         return dict(_flat(nested, ""))
 
 

@@ -141,6 +141,9 @@ def _verdict(comparison: Comparison) -> str:
         return f"at {uninformative}"
     if comparison.verdict != "undecided":
         return _VERDICTS[comparison.verdict]
+    if comparison.p_value is not None and comparison.p_value < 0.05:
+        # They differ, if not yet by more than the margin: no number would make them equal.
+        return "? worse" if comparison.difference < 0 else "? better"
     return "too few" if comparison.needed is None else f"? n≈{_rounded(comparison.needed)}"
 
 

@@ -54,9 +54,9 @@ def bootstrap_interval(
     """Interval of `mean_difference`, contexts resampled within their tasks.
 
     Tasks that share contexts are resampled together. Percentiles, expanded for small
-    samples (Hesterberg, 2015, section 5.3). Where fewer than ten contexts of a stratum are
-    unlike the others, one that gains and one that loses everything are added (after
-    Agresti & Min, 2005): no flip among twenty contexts does not prove that there are none.
+    samples (Hesterberg, 2015, section 5.3). Where fewer than ten contexts of a stratum (and
+    fewer than half) are unlike the others, one that gains and one that loses everything are
+    added (after Agresti & Min, 2005): no flip among twenty does not prove that there are none.
 
     Args:
         sums: differences by context and task, [C, T].
@@ -96,7 +96,7 @@ def _strata(counts: Matrix) -> list[NDArray[np.intp]]:
 def _with_pseudo_contexts(sums: Matrix, counts: Matrix) -> tuple[Matrix, Matrix]:
     values = (sums.sum(1) / counts.sum(1)).round(9)
     _, numbers = np.unique(values, return_counts=True)
-    if len(values) - numbers.max() >= _FEW_DIFFERING:
+    if len(values) - numbers.max() >= min(_FEW_DIFFERING, len(values) / 2):
         return sums, counts
     size = counts.sum(0) / len(counts)
     return np.vstack([sums, size, -size]), np.vstack([counts, np.stack([size, size])])

@@ -51,6 +51,7 @@ class Table:
 _STYLES = {"": "", "dim": "dim", "bold": "bold", "alarm": "bold red"}
 _GAP = "  "
 _NARROWEST = 10
+_NARROWEST_HEADER = 7
 
 
 def number(value: float | None, decimals: int = 3, scale: float = 1.0) -> Cell:
@@ -105,6 +106,11 @@ def _fitting(table: Table, width: int) -> tuple[list[int], list[int], list[str]]
     def total() -> int:
         return sum(widths[number] for number in kept) + len(_GAP) * (len(kept) - 1)
 
+    for number, column in enumerate(table.columns):
+        if total() > width and not column.numeric:
+            # A long name over short values: the name is cut before any number is left out.
+            cells = max((cell_len(row[number].text) for row in table.rows), default=0)
+            widths[number] = min(widths[number], max(cells, _NARROWEST_HEADER))
     while total() > width:
         optional = [number for number in kept if table.columns[number].importance]
         if not optional:

@@ -10,13 +10,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from sah.paths import sanitise
 
-# What cannot change the files of an experiment.
-_NOT_IDENTITY = frozenset(
+NOT_IDENTITY = frozenset(
     {
         *("hydra", "output_root", "resume", "timeout_minutes", "retries", "objective", "study"),
         *("bundle", "bundle_max", "tracker"),
     }
 )
+"""Keys of the configuration that cannot change the files of an experiment."""
 
 # What the arms of one job may differ in.
 _OF_AN_ARM = frozenset({"hydra", "sparse_attention", "metric_logging", "study"})
@@ -70,7 +70,7 @@ def _hash(value: Any) -> str:
 
 def experiment_of(config: DictConfig) -> dict[str, Any]:
     """The resolved configuration without what cannot change an experiment's files."""
-    kept = [str(key) for key in config if key not in _NOT_IDENTITY]
+    kept = [str(key) for key in config if key not in NOT_IDENTITY]
     return {key: _resolved(config[key]) for key in kept}
 
 

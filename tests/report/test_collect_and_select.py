@@ -27,7 +27,11 @@ def test_a_folder_without_results_is_an_error_that_names_it(root):
 
 def test_results_of_older_versions_are_read_from_the_yaml_beside_them(write_run, runs):
     folder = write_run("dense", results={"config": None})
-    (folder / "config.yaml").write_text("seed: 7\nbenchmark: {name: ruler, context_tokens: 64}\n")
+    (folder / "config.yaml").write_text(
+        "seed: 7\nbenchmark: {name: ruler, context_tokens: 64}\n"
+        # What is no part of the experiment is none of its settings.
+        "output_root: here\nstudy: {share: 0.1}\n"
+    )
     (run,) = runs()
     assert run.config == {"seed": 7, "benchmark.name": "ruler", "benchmark.context_tokens": 64}
 

@@ -174,6 +174,17 @@ def test_many_losses_are_worse(write_run, runs):
     assert not comparison.suspicious
 
 
+def test_a_difference_that_may_be_smaller_than_the_margin_is_said_to_be_one(write_run, runs):
+    write_run("dense", [1.0, 0.0] * 20)
+    write_run("sparse", [0.0] * 12 + [1.0, 0.0] * 14)
+    wide = Settings(resamples=500, margin=0.15)
+    (comparison,), _ = compare(match(runs(), DENSE)[0], wide)
+    assert comparison.verdict == "undecided"
+    assert comparison.p_value < 0.05
+    table = compare_table([comparison], [], FAST, baseline="attention=dense")
+    assert "? worse" in shown(table)
+
+
 def test_significantly_better_than_dense_is_an_alarm(write_run, runs):
     write_run("dense", [1.0, 0.0] * 20)
     write_run("sparse", [1.0] * 40)

@@ -74,6 +74,15 @@ def test_no_line_is_wider_than_the_terminal(write_run, runs, budget, width):
     assert ("Left out for want of width" in text) == (width < 100)
 
 
+def test_a_long_name_is_cut_before_a_number_is_left_out(write_run, runs):
+    for length in (512, 1024):
+        benchmark = {"name": "ruler", "a_setting_with_a_very_long_name": length}
+        write_run("dense", settings={"benchmark": benchmark})
+    head = shown(run_table(runs()), 75).splitlines()[1]
+    assert "a_sett…" in head
+    assert "recall" in head
+
+
 def test_columns_left_out_are_named(write_run, runs):
     write_run("dense", [1.0, 0.0], model="m" * 30)
     write_run("dense", [1.0, 0.0], model="k" * 30)

@@ -147,6 +147,7 @@ def clustered(generator, contexts, questions):
 WORLDS = {
     "few flips": lambda generator: binary(generator, 50, 0.02, 0.02),
     "losses": lambda generator: binary(generator, 100, 0.02, 0.15),
+    "ten contexts": lambda generator: binary(generator, 10, 0.15, 0.25),
     "balanced": lambda generator: binary(generator, 200, 0.1, 0.1),
     "clustered": lambda generator: clustered(generator, 25, 6),
 }
