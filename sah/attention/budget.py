@@ -119,7 +119,7 @@ def _thresholds(
 ) -> Float[Tensor, "B H Q 1"]:
     """The score of each query's last selected key, on the CPU.
 
-    NumPy's partition is ten times faster than torch's topk here (benchmarks/selection.py).
+    NumPy's partition is ten times faster than torch's topk here.
     """
     rows = scores.detach().numpy().reshape(-1, scores.shape[-1])
     count = rows.shape[1]

@@ -38,10 +38,10 @@ class KeyBuffer:
     Room for a quarter more is kept, so that appending a key seldom copies what is there.
     """
 
-    def __init__(self, first: Tensor, *, dim: int, capacity: int = 0) -> None:
+    def __init__(self, first: Tensor, *, dim: int) -> None:
         """Start with `first`; `dim` is its key dimension."""
         self._dim = dim % first.ndim
-        self._buffer = self._room_like(first, max(capacity, first.shape[dim]))
+        self._buffer = self._room_like(first, first.shape[dim])
         self.length = 0
         self.append(first)
 
