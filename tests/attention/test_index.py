@@ -76,15 +76,6 @@ def test_a_buffer_seldom_moves_what_it_holds() -> None:
     assert len(places) <= 9
 
 
-def test_a_buffer_with_room_for_all_never_moves() -> None:
-    buffer = KeyBuffer(draw(3, 0), dim=2, capacity=20)
-    place = buffer.filled.data_ptr()
-    for _ in range(17):
-        buffer.append(draw(1, 1))
-    assert buffer.filled.data_ptr() == place
-    assert buffer.nbytes == 2 * 3 * 20 * 4 * 4
-
-
 def encode(key: Tensor, value: Tensor) -> list[Tensor]:
     """A code and a norm per key, as maskers make them: [B, G, N, 2] and [B, G, N, 1]."""
     code = torch.stack([key.sum(-1), key.amax(-1) - value.amin(-1)], dim=-1).to(torch.int16)
