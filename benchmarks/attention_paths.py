@@ -15,7 +15,13 @@ from collections.abc import Callable
 
 import torch
 
-from sah.attention import AttentionInputs, AttentionMask, dense_attention, gathered_attention
+from sah.attention import (
+    AttentionInputs,
+    AttentionMask,
+    Visibility,
+    dense_attention,
+    gathered_attention,
+)
 
 HEADS, GROUPS, DIM = 9, 3, 64
 
@@ -27,7 +33,7 @@ def main() -> None:
     print(f"{HEADS} query heads on {GROUPS} key-value heads of dimension {DIM}, float32, one query")
     print(f"{'keys':>8} {'density':>8} {'reads':>6} {'gathered/dense':>15}")
     for keys in (1024, 4096, 16384, 65536):
-        for density in (0.01, 0.02, 0.05, 0.1, 0.2):
+        for density in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4):
             inputs, mask = case(keys, density)
             dense = median_seconds(dense_attention, inputs, mask, arguments.repeats)
             gathered = median_seconds(gathered_attention, inputs, mask, arguments.repeats)
@@ -42,7 +48,7 @@ def case(keys: int, density: float) -> tuple[AttentionInputs, AttentionMask]:
         query=torch.randn(1, HEADS, 1, DIM, generator=generator),
         key=torch.randn(1, GROUPS, keys, DIM, generator=generator),
         value=torch.randn(1, GROUPS, keys, DIM, generator=generator),
-        visible=torch.ones(1, 1, 1, keys, dtype=torch.bool),
+        visibility=Visibility(torch.ones(1, 1, 1, keys, dtype=torch.bool)),
         scaling=DIM**-0.5,
     )
     order = torch.rand(1, HEADS, 1, keys, generator=generator).argsort(-1)

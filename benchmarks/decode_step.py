@@ -21,7 +21,13 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch.profiler import ProfilerActivity, profile
 
-from sah.attention import AttentionInputs, DenseAttention, SparseAttention, weighted_attention
+from sah.attention import (
+    AttentionInputs,
+    DenseAttention,
+    SparseAttention,
+    Visibility,
+    weighted_attention,
+)
 from sah.attention.session import AttentionSession
 from sah.cli import config_folder
 
@@ -131,7 +137,7 @@ def steps_alone(names: list[str], keys: int, density: float) -> dict[str, Step]:
         query=torch.randn(1, HEADS, 1, DIM, generator=generator),
         key=torch.randn(1, GROUPS, keys, DIM, generator=generator),
         value=torch.randn(1, GROUPS, keys, DIM, generator=generator),
-        visible=torch.ones(1, 1, 1, keys, dtype=torch.bool),
+        visibility=Visibility(torch.ones(1, 1, 1, keys, dtype=torch.bool)),
         scaling=DIM**-0.5,
         context_length=keys,
     )

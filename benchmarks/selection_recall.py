@@ -9,7 +9,14 @@ import dataclasses
 
 import torch
 
-from sah.attention import AttentionInputs, AttentionMask, Masker, SparseAttention, dense_attention
+from sah.attention import (
+    AttentionInputs,
+    AttentionMask,
+    Masker,
+    SparseAttention,
+    Visibility,
+    dense_attention,
+)
 from sah.attention.calibration import calibration_reference
 from sah.attention.session import AttentionSession
 from sah.benchmarks.ruler import Ruler
@@ -76,7 +83,7 @@ def last_queries() -> list[AttentionInputs]:
             dataclasses.replace(
                 inputs,
                 query=inputs.query[:, :, -1:].clone(),
-                visible=inputs.visible[:, :, -1:].clone(),
+                visibility=Visibility(inputs.visible[:, :, -1:].clone()),
                 key=inputs.key.clone(),
                 value=inputs.value.clone(),
                 first_position=inputs.key.shape[2] - 1,

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask
+from sah.attention import AttentionInputs, AttentionMask, Visibility
 from sah.metric_logging.metrics import output_error
 from sah.models.generation import TokenChooser, best_token
 
@@ -84,7 +84,7 @@ class LayerErrors:
             inputs = replace(
                 inputs,
                 query=inputs.query[:, :, -1:],
-                visible=inputs.visible[:, :, -1:],
+                visibility=Visibility(inputs.visible[:, :, -1:]),
                 first_position=inputs.first_position + queries - 1,
             )
         error = output_error(inputs, AttentionMask.empty(inputs), output[:, :, -1:])

@@ -5,7 +5,13 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from sah.attention import AttentionInputs, AttentionMask, DenseAttention, SparseAttention
+from sah.attention import (
+    AttentionInputs,
+    AttentionMask,
+    DenseAttention,
+    SparseAttention,
+    Visibility,
+)
 from sah.attention.session import AttentionSession
 from sah.forcing import Forced, LayerErrors, Reference, kl_divergence
 from sah.job import compute_arms
@@ -157,7 +163,7 @@ def test_only_the_last_query_of_a_pass_counts_however_it_is_chunked(chunk):
         query=draw(1, 2, 5, 4),
         key=draw(1, 1, 9, 4),
         value=draw(1, 1, 9, 4),
-        visible=torch.arange(9) <= torch.arange(4, 9)[:, None].expand(1, 1, 5, 1),
+        visibility=Visibility(torch.arange(9) <= torch.arange(4, 9)[:, None].expand(1, 1, 5, 1)),
         scaling=0.5,
         first_position=4,
     )

@@ -47,9 +47,7 @@ class Budget:
         if self.tokens is not None:
             return torch.full_like(inputs.visible_count, self.tokens), min(self.tokens, total)
         assert self.fraction is not None
-        # 0.1 * 30 is a little more than 3 in floating point, and must not become 4.
-        wanted = (inputs.visible_count.double() * self.fraction - 1e-9).ceil().long()
-        return wanted, math.ceil(total * self.fraction - 1e-9)
+        return inputs.visibility.share(self.fraction), math.ceil(total * self.fraction - 1e-9)
 
 
 def require_tokens(name: str, tokens: object) -> None:

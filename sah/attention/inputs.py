@@ -18,6 +18,38 @@ from sah.seeding import derive
 BLOCK_KEYS = 4096
 
 
+@dataclass(frozen=True)
+class Visibility:
+    """The keys that each query may read, and what follows from them.
+
+    The same in all layers of a step, so that the session makes it once.
+    """
+
+    keys: Bool[Tensor, "B 1 Q K"]
+    """Causal, and not padding."""
+
+    @cached_property
+    def count(self) -> Int[Tensor, "B 1 Q 1"]:
+        """Keys that each query may read."""
+        return self.keys.sum(-1, keepdim=True)
+
+    @cached_property
+    def rank(self) -> Int[Tensor, "B 1 Q K"]:
+        """1 for each query's first visible key, 2 for the second, and so on."""
+        return self.keys.cumsum(-1)
+
+    def share(self, fraction: float) -> Int[Tensor, "B 1 Q 1"]:
+        """A fraction of `count`, rounded up."""
+        if fraction not in self._shares:
+            # 0.1 * 30 is a little more than 3 in floating point, and must not become 4.
+            self._shares[fraction] = (self.count.double() * fraction - 1e-9).ceil().long()
+        return self._shares[fraction]
+
+    @cached_property
+    def _shares(self) -> dict[float, Tensor]:
+        return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttentionInputs:
     """Queries, keys and values of one layer after the rotary embedding.
@@ -29,8 +61,7 @@ class AttentionInputs:
     query: Float[Tensor, "B H Q D"]
     key: Float[Tensor, "B G K D"]
     value: Float[Tensor, "B G K V"]
-    visible: Bool[Tensor, "B 1 Q K"]
-    """Keys that each query may read: causal, and not padding."""
+    visibility: Visibility
     scaling: float
     softcap: float | None = None
     """Scores s become softcap * tanh(s / softcap) (Gemma 2)."""
@@ -99,15 +130,20 @@ class AttentionInputs:
         batch, heads, queries = self.query.shape[:3]
         return grouped.reshape(batch, heads, queries, *grouped.shape[3:])
 
-    @cached_property
+    @property
+    def visible(self) -> Bool[Tensor, "B 1 Q K"]:
+        """Keys that each query may read: causal, and not padding."""
+        return self.visibility.keys
+
+    @property
     def visible_count(self) -> Int[Tensor, "B 1 Q 1"]:
         """Keys that each query may read."""
-        return self.visible.sum(-1, keepdim=True)
+        return self.visibility.count
 
-    @cached_property
+    @property
     def visible_rank(self) -> Int[Tensor, "B 1 Q K"]:
         """1 for each query's first visible key, 2 for the second, and so on."""
-        return self.visible.cumsum(-1)
+        return self.visibility.rank
 
     def uniform(self) -> Float[Tensor, "B H Q K"]:
         """Draw one number in [0, 1) per cell, the same however the queries are chunked.
@@ -162,7 +198,7 @@ class AttentionInputs:
             replace(
                 self,
                 query=self.query[:, :, start : start + queries],
-                visible=self.visible[:, :, start : start + queries],
+                visibility=Visibility(self.visible[:, :, start : start + queries]),
                 first_position=self.first_position + start,
             )
             for start in range(0, total, queries)

@@ -16,7 +16,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from sah.attention.compute import dense_attention, weighted_attention
 from sah.attention.index import KeyIndex
-from sah.attention.inputs import AttentionInputs
+from sah.attention.inputs import AttentionInputs, Visibility
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, SparseAttention
 from sah.errors import ConfigurationError
@@ -50,9 +50,10 @@ class AttentionSession:
         self._indexes: dict[int, dict[Hashable, KeyIndex]] = {}
         self._context_length = 0
         self._example_id = ""
-        self._density_sum: Tensor | float = 0.0
-        self._queries: Tensor | int = 0
-        self._calls = self._sparse_calls = 0
+        self._densities: list[Tensor] = []
+        self._dense_queries = 0
+        self._calls = 0
+        self._visibility: tuple[tuple[Any, ...], Tensor | None, Visibility] | None = None
 
     def begin_context(self, length: int) -> None:
         """Start on another context of `length` keys: indexes of the last one are dropped."""
@@ -68,8 +69,8 @@ class AttentionSession:
         for layer in self._indexes:
             self.rewind(layer)
         self._example_id = example_id
-        self._density_sum, self._queries = 0.0, 0
-        self._calls = self._sparse_calls = 0
+        self._densities = []
+        self._dense_queries = self._calls = 0
 
     def rewind(self, layer: int) -> None:
         """Let one layer's indexes forget what came after the context."""
@@ -103,12 +104,15 @@ class AttentionSession:
             return 1.0
         if self._calls == 0:
             return None
-        if self._sparse_calls == 0:
+        if not self._densities:
             raise ConfigurationError(
                 f"sparse_attention {self.attention.name!r} had no layer to work on: all layers are "
                 "sliding-window layers or kept dense; use sparse_attention=dense"
             )
-        return float(self._density_sum / self._queries)
+        sparse = torch.cat([density.flatten() for density in self._densities])
+        # A query that sees nothing (padding) has no density.
+        queries = int((~sparse.isnan()).sum()) + self._dense_queries
+        return (float(sparse.nansum()) + self._dense_queries) / queries
 
     def index_bytes(self) -> dict[str, float]:
         """Memory of each masker's key index now, in bytes per key and layer that has one.
@@ -189,8 +193,7 @@ class AttentionSession:
         sliding = sliding_window is not None
         stays_dense = sliding or attention.maskers_at(layer) is None
         if stays_dense and not sliding:
-            self._density_sum = self._density_sum + query.shape[0] * query.shape[2]
-            self._queries = self._queries + query.shape[0] * query.shape[2]
+            self._dense_queries += query.shape[0] * query.shape[2]
         if stays_dense and softcap is None and s_aux is None:
             output, _ = sdpa_attention_forward(
                 module, query, key, value, attention_mask, scaling=scaling, **kwargs
@@ -202,7 +205,7 @@ class AttentionSession:
             query=query,
             key=key,
             value=value,
-            visible=_visible(query, key, attention_mask),
+            visibility=self._visibility_in_step(query, key, attention_mask),
             scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
             softcap=softcap,
             sinks=s_aux,
@@ -217,16 +220,25 @@ class AttentionSession:
         if stays_dense:
             outputs = [dense_attention(chunk, _all_visible(chunk)) for chunk in chunks]
         else:
-            self._sparse_calls += 1
             outputs = [self._attend(attention, chunk) for chunk in chunks]
-        return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+        return output.transpose(1, 2).contiguous(), None
+
+    def _visibility_in_step(
+        self, query: Tensor, key: Tensor, attention_mask: Tensor | None
+    ) -> Visibility:
+        """What the queries may read: made by the first layer of a step, the others share it."""
+        step = (query.shape[0], query.shape[2], key.shape[2], key.device)
+        known = self._visibility
+        if known is None or known[0] != step or known[1] is not attention_mask:
+            known = step, attention_mask, Visibility(_visible(query, key, attention_mask))
+            self._visibility = known
+        return known[2]
 
     def _attend(self, attention: SparseAttention, inputs: AttentionInputs) -> Tensor:
         mask = attention.select(inputs)
         output = weighted_attention(inputs, mask)
-        density = mask.density().mean(dim=1)
-        self._density_sum = self._density_sum + density.nansum()
-        self._queries = self._queries + (~density.isnan()).sum()
+        self._densities.append(mask.density().mean(dim=1))
         for observe in self.observers:
             observe(inputs, mask, output)
         return output

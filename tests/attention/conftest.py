@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from sah.attention import AttentionInputs, AttentionMask
+from sah.attention import AttentionInputs, AttentionMask, Visibility
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def make_inputs() -> Callable[..., AttentionInputs]:
             query=normal(batch, heads, queries, dim),
             key=normal(batch, groups, keys, dim),
             value=normal(batch, groups, keys, value_dim),
-            visible=causal & real,
+            visibility=Visibility(causal & real),
             scaling=dim**-0.5,
             softcap=softcap,
             sinks=normal(heads) if sinks else None,

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from sah.attention import (
     AttentionInputs,
     AttentionMask,
+    Visibility,
     dense_attention,
     gathered_attention,
     weighted_attention,
@@ -147,7 +148,7 @@ def test_a_key_of_weight_two_counts_like_two_copies_of_it(
         inputs,
         key=torch.cat([inputs.key, inputs.key[:, :, 2:3]], dim=2),
         value=torch.cat([inputs.value, inputs.value[:, :, 2:3]], dim=2),
-        visible=torch.ones(1, 1, 1, 7, dtype=torch.bool),
+        visibility=Visibility(torch.ones(1, 1, 1, 7, dtype=torch.bool)),
     )
     one, two = torch.arange(6).view(1, 1, 1, 6) == 2, torch.full((1, 1, 1, 1), 2.0)
     mask = AttentionMask.empty(inputs).add(one, two).add(inputs.visible)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sah.attention import AttentionInputs, AttentionMask
+from sah.attention import AttentionInputs, AttentionMask, Visibility
 from sah.calibration.hash_networks import trained_networks
 from sah.calibration.hash_training import HashTraining, LayerSample, train, untrained
 from sah.calibration.recall import measure_recall
@@ -97,7 +97,7 @@ def test_file_of_a_model_is_what_the_masker_reads(tiny, long_passages, tmp_path)
             query=torch.randn(1, config.num_attention_heads, 1, 16),
             key=torch.randn(1, config.num_key_value_heads, 50, 16),
             value=torch.randn(1, config.num_key_value_heads, 50, 16),
-            visible=torch.ones(1, 1, 1, 50, dtype=torch.bool),
+            visibility=Visibility(torch.ones(1, 1, 1, 50, dtype=torch.bool)),
             scaling=0.25,
             layer_idx=layer,
         )

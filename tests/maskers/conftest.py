@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 import hydra_plugins.sah.config  # noqa: F401
-from sah.attention import AttentionInputs, AttentionMask, Masker
+from sah.attention import AttentionInputs, AttentionMask, Masker, Visibility
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -54,7 +54,7 @@ def make_inputs() -> Callable[..., AttentionInputs]:
             query=3 * normal(heads, queries, dim, kind=0),
             key=normal(groups, keys, dim, kind=1),
             value=normal(groups, keys, dim, kind=2),
-            visible=causal & real,
+            visibility=Visibility(causal & real),
             scaling=dim**-0.5,
             first_position=keys - queries,
             context_length=keys - queries,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask
+from sah.attention import AttentionInputs, AttentionMask, Visibility
 from sah.maskers.adaptive_sampling import AdaptiveSampling
 from sah.maskers.oracle_top_k import OracleTopK
 from sah.maskers.sink import Sink
@@ -27,7 +27,7 @@ def sampled_from(scores: Tensor, seed: int = 0, draws: int = DRAWS) -> Attention
         query=torch.ones(1, 1, draws, 1),
         key=scores.float().view(1, 1, count, 1),
         value=torch.ones(1, 1, count, 1),
-        visible=torch.ones(1, 1, draws, count, dtype=torch.bool),
+        visibility=Visibility(torch.ones(1, 1, draws, count, dtype=torch.bool)),
         scaling=1.0,
         seed=seed,
     )

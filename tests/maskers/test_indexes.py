@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from sah.attention import AttentionInputs, AttentionMask, KeyIndex, Masker
+from sah.attention import AttentionInputs, AttentionMask, KeyIndex, Masker, Visibility
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MASKERS = sorted(path.stem for path in (CONF / "masker").glob("*.yaml"))
@@ -40,7 +40,7 @@ def step(key: Tensor, value: Tensor, indexes: dict[Hashable, KeyIndex]) -> Atten
         query=3 * draw(1, 4, 1, 16, seed=keys, dtype=key.dtype),
         key=key,
         value=value,
-        visible=torch.ones(1, 1, 1, keys, dtype=torch.bool),
+        visibility=Visibility(torch.ones(1, 1, 1, keys, dtype=torch.bool)),
         scaling=0.25,
         first_position=keys - 1,
         context_length=CONTEXT,

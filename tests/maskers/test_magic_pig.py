@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask
+from sah.attention import AttentionInputs, AttentionMask, Visibility
 from sah.maskers import magic_pig
 from sah.maskers.magic_pig import HashTables, MagicPIG
 from sah.maskers.sink import Sink
@@ -40,9 +40,14 @@ def at_angles(seed: int) -> AttentionInputs:
             x, y = (1 + number) * math.cos(angle), (1 + number) * math.sin(angle)
             keys[row, 0, 2 * number, 2 * row : 2 * row + 2] = torch.tensor([x, y])
             keys[row, 0, 2 * number + 1] = -keys[row, 0, 2 * number]
-    visible = torch.ones(ROWS, 1, 1, keys.shape[2], dtype=torch.bool)
+    visibility = Visibility(torch.ones(ROWS, 1, 1, keys.shape[2], dtype=torch.bool))
     return AttentionInputs(
-        query=query, key=keys, value=keys, visible=visible, scaling=1.0, index_seed=seed
+        query=query,
+        key=keys,
+        value=keys,
+        visibility=visibility,
+        scaling=1.0,
+        index_seed=seed,
     )
 
 
@@ -71,7 +76,7 @@ def draws(request: pytest.FixtureRequest) -> tuple[MagicPIG, Tensor, Tensor]:
             query=given.query,
             key=given.key,
             value=given.value,
-            visible=given.visible,
+            visibility=Visibility(given.visible),
             scaling=1.0,
             index_seed=seed,
         )

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sah.attention import AttentionInputs, AttentionMask
+from sah.attention import AttentionInputs, AttentionMask, Visibility
 from sah.maskers.causal import Causal
 from sah.maskers.local import Local
 from sah.maskers.oracle_top_k import OracleTopK
@@ -183,7 +183,7 @@ def draws(make_inputs: Make) -> tuple[torch.Tensor, torch.Tensor]:
             query=given.query.expand(1, 4, 150, 4),
             key=given.key,
             value=given.value,
-            visible=given.visible.expand(1, 1, 150, 26),
+            visibility=Visibility(given.visible.expand(1, 1, 150, 26)),
             scaling=given.scaling,
             seed=seed,
         )

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sah.attention import AttentionInputs, AttentionMask
+from sah.attention import AttentionInputs, AttentionMask, Visibility
 from sah.metric_logging import AttentionMetrics, metrics
 
 B, H, G, Q, K, D, V = 2, 4, 2, 3, 5, 4, 3
@@ -22,7 +22,7 @@ def inputs():
         query=torch.randn(B, H, Q, D, generator=draw),
         key=torch.randn(B, G, K, D, generator=draw),
         value=torch.randn(B, G, K, V, generator=draw),
-        visible=visible,
+        visibility=Visibility(visible),
         scaling=0.7,
         layer_idx=5,
         first_position=K - Q,
