@@ -6,6 +6,7 @@ runs it inside a transformers model is in `sah.attention.session`.
 
 from sah.attention.budget import Budget, order_descending, select_top
 from sah.attention.compute import dense_attention, gathered_attention, weighted_attention
+from sah.attention.gather import SelectedKeys
 from sah.attention.index import EncodedKeys, KeyBuffer, KeyIndex
 from sah.attention.inputs import AttentionInputs, Visibility
 from sah.attention.mask import AttentionMask
@@ -20,6 +21,7 @@ __all__ = [
     "KeyBuffer",
     "KeyIndex",
     "Masker",
+    "SelectedKeys",
     "SparseAttention",
     "Visibility",
     "dense_attention",

@@ -47,7 +47,9 @@ class Budget:
         if self.tokens is not None:
             return torch.full_like(inputs.visible_count, self.tokens), min(self.tokens, total)
         assert self.fraction is not None
-        return inputs.visibility.share(self.fraction), math.ceil(total * self.fraction - 1e-9)
+        return inputs.visibility.share(float(self.fraction)), math.ceil(
+            total * self.fraction - 1e-9
+        )
 
 
 def require_tokens(name: str, tokens: object) -> None:
@@ -75,7 +77,7 @@ def require_fraction(name: str, field: str, value: object) -> None:
 
 def select_top(
     scores: Float[Tensor, "#B #H #Q K"],
-    candidates: Bool[Tensor, "B H Q K"],
+    candidates: Bool[Tensor, "B H Q K"] | None,
     budget: Int[Tensor, "#B #H #Q 1"],
     budget_bound: int,
 ) -> Bool[Tensor, "B H Q K"]:
@@ -83,30 +85,32 @@ def select_top(
 
     Args:
         scores: higher is better.
-        candidates: what may be selected.
+        candidates: what may be selected; None if nothing else scores more than minus infinity.
         budget: keys to select per query and head.
         budget_bound: no budget is larger than this.
     """
-    scores = scores.masked_fill(~candidates, -torch.inf)
+    if candidates is not None:
+        scores = scores.masked_fill(~candidates, -torch.inf)
     if scores.device.type == "cpu" and scores.dtype == torch.float32:
-        return _select_by_threshold(scores, candidates, budget)
+        return _select_by_threshold(scores, budget)
     ranked = scores.topk(budget_bound, dim=-1)
     rank = torch.arange(budget_bound, device=scores.device)
     kept = (rank < budget) & (ranked.values != -torch.inf)
-    return torch.zeros_like(candidates).scatter_(-1, ranked.indices, kept)
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, ranked.indices, kept)
 
 
 def _select_by_threshold(
-    scores: Float[Tensor, "B H Q K"],
-    candidates: Bool[Tensor, "B H Q K"],
-    budget: Int[Tensor, "#B #H #Q 1"],
+    scores: Float[Tensor, "B H Q K"], budget: Int[Tensor, "#B #H #Q 1"]
 ) -> Bool[Tensor, "B H Q K"]:
-    """Select as `select_top` does; of candidates that tie for the last places, the first ones."""
-    threshold = _thresholds(scores, budget)
-    selected = candidates & (scores >= threshold)
-    excess = selected.sum(-1, keepdim=True) - budget
-    if (excess > 0).any():
-        tied = candidates & (scores == threshold)
+    """Select as `select_top` does; of candidates that tie for the last places, the first ones.
+
+    What is no candidate has a score of minus infinity.
+    """
+    threshold, tie = _thresholds(scores, budget)
+    selected = scores >= threshold
+    if tie:
+        excess = selected.sum(-1, keepdim=True) - budget
+        tied = scores == threshold
         dropped = tied.flip(-1).cumsum(-1, dtype=torch.int32).flip(-1) <= excess
         selected &= ~(tied & dropped)
     return selected
@@ -114,24 +118,37 @@ def _select_by_threshold(
 
 def _thresholds(
     scores: Float[Tensor, "B H Q K"], budget: Int[Tensor, "#B #H #Q 1"]
-) -> Float[Tensor, "B H Q 1"]:
-    """The score of each query's last selected key, on the CPU.
+) -> tuple[Float[Tensor, "B H Q 1"], bool]:
+    """The score of each query's last selected key, on the CPU, and whether any other ties with it.
 
     NumPy's partition is ten times faster than torch's topk here.
     """
     rows = scores.detach().numpy().reshape(-1, scores.shape[-1])
-    count = rows.shape[1]
-    if budget.numel() == 1 and (wanted := min(int(budget), count)):
-        place = count - wanted
-        thresholds = np.partition(rows, place, axis=-1)[:, place]
-        return torch.from_numpy(thresholds.copy()).view(*scores.shape[:3], 1)
-    thresholds = np.full(len(rows), np.inf, dtype=np.float32)
-    budgets = budget.expand(*scores.shape[:3], 1).reshape(-1).clamp(max=count).tolist()
-    for number, wanted in enumerate(budgets):
-        if wanted:
-            place = count - wanted
-            thresholds[number] = np.partition(rows[number], place)[place]
-    return torch.from_numpy(thresholds).view(*scores.shape[:3], 1)
+    budgets = budget.expand(*scores.shape[:3], 1).flatten().tolist()
+    if len(set(budgets)) == 1:
+        last, next_best = _last_and_next(rows, budgets[0])
+    else:
+        pairs = [_last_and_next(rows[n : n + 1], wanted) for n, wanted in enumerate(budgets)]
+        last, next_best = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    # Minus infinity is no candidate, and no tie.
+    last = np.maximum(last, np.finfo(np.float32).min)
+    thresholds = torch.from_numpy(last).view(*scores.shape[:3], 1)
+    return thresholds, bool((last == next_best).any())
+
+
+def _last_and_next(
+    rows: Float[np.ndarray, "R K"], wanted: int
+) -> tuple[Float[np.ndarray, " R"], Float[np.ndarray, " R"]]:
+    """The `wanted`th largest number of each row, and the one that follows it."""
+    place = rows.shape[-1] - wanted
+    nothing = np.full(len(rows), -np.inf, dtype=np.float32)
+    if wanted == 0:
+        return -nothing, nothing
+    if place <= 0:
+        return nothing, nothing
+    # Of two places at a time, partition would be five times slower.
+    in_order = np.partition(rows, place, axis=-1)
+    return in_order[:, place], in_order[:, :place].max(-1)
 
 
 def order_descending(scores: Float[Tensor, "*rest N"]) -> Int[Tensor, "*rest N"]:

@@ -18,6 +18,7 @@ class Hyperplanes:
     ) -> None:
         """Draw the planes; `planes` is at most 15, so that a bucket fits into int16."""
         self.planes = planes
+        self._bit_values = 2.0 ** torch.arange(planes, device=device)
         generator = torch.Generator(device).manual_seed(seed)
         self.normals: Float[Tensor, "D LP"] = torch.randn(
             dim, tables * planes, generator=generator, device=device
@@ -25,6 +26,6 @@ class Hyperplanes:
 
     def buckets(self, vectors: Float[Tensor, "*rest D"]) -> Int16[Tensor, "*rest L"]:
         """The bucket of each vector in each table: bit p is the side of plane p."""
-        side: Tensor = (vectors @ self.normals >= 0).unflatten(-1, (-1, self.planes))
-        bits = torch.arange(self.planes, device=vectors.device)
-        return (side.short() << bits.short()).sum(-1, dtype=torch.int16)
+        side: Tensor = (vectors @ self.normals >= 0).float().unflatten(-1, (-1, self.planes))
+        # Whole numbers below 2^15 are exact in float32.
+        return (side @ self._bit_values).short()

@@ -5,17 +5,20 @@
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from sah.attention.gather import SelectedKeys
 from sah.attention.index import Index, KeyIndex
 from sah.seeding import derive
 
 # Half-precision keys and values are converted to float32 this many at a time.
 BLOCK_KEYS = 4096
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,23 @@ class Visibility:
 
     def share(self, fraction: float) -> Int[Tensor, "B 1 Q 1"]:
         """A fraction of `count`, rounded up."""
-        if fraction not in self._shares:
-            # 0.1 * 30 is a little more than 3 in floating point, and must not become 4.
-            self._shares[fraction] = (self.count.double() * fraction - 1e-9).ceil().long()
-        return self._shares[fraction]
+        # 0.1 * 30 is a little more than 3 in floating point, and must not become 4.
+        return self.once(
+            ("share", fraction),
+            lambda: (self.count.double() * fraction - 1e-9).ceil().long(),
+        )
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` returns, made by the first who asks and kept for the layers that follow.
+
+        For what depends on positions alone.
+        """
+        if key not in self._made:
+            self._made[key] = make()
+        return cast(Made, self._made[key])
 
     @cached_property
-    def _shares(self) -> dict[float, Tensor]:
+    def _made(self) -> dict[Hashable, object]:
         return {}
 
 
@@ -95,7 +108,21 @@ class AttentionInputs:
 
         Invisible keys have a score too; whoever reads this applies `visible`.
         """
-        scores = self.dot_products * self.scaling
+        return self._scores_of(self.dot_products)
+
+    def dot_products_at(self, keys: SelectedKeys) -> Float[Tensor, "B H Q N"]:
+        """q·k in float32 of the selected keys; with one query, no other key is read."""
+        # More queries read most of the keys anyway, which is one large product.
+        if self.query.shape[2] > 1 or "dot_products" in vars(self):
+            return self.dot_products.gather(-1, keys.position)
+        return keys.products(self.query, self.key)
+
+    def scores_at(self, keys: SelectedKeys) -> Float[Tensor, "B H Q N"]:
+        """`scores` of the selected keys."""
+        return self._scores_of(self.dot_products_at(keys))
+
+    def _scores_of(self, products: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        scores = products * self.scaling
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         return scores
@@ -151,14 +178,16 @@ class AttentionInputs:
         Every query has a generator of its own, derived from (seed, example, layer,
         position); a second call goes on where the first ended.
         """
-        batch, heads, queries, keys = *self.query.shape[:3], self.key.shape[2]
-        noise = torch.empty(batch, heads, queries, keys, device=self.query.device)
-        for row, generators in enumerate(self._generators):
-            for column, generator in enumerate(generators):
-                noise[row, :, column] = torch.rand(
-                    heads, keys, generator=generator, device=self.query.device
-                )
-        return noise
+        heads, keys = self.query.shape[1], self.key.shape[2]
+        noise = [
+            torch.rand(heads, keys, generator=generator, device=self.query.device)
+            for generators in self._generators
+            for generator in generators
+        ]
+        if len(noise) == 1:
+            return noise[0].view(1, heads, 1, keys)
+        batch, _, queries, _ = self.query.shape
+        return torch.stack(noise).view(batch, queries, heads, keys).transpose(1, 2)
 
     @cached_property
     def _generators(self) -> list[list[torch.Generator]]:

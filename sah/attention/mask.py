@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sah.attention.gather import SelectedKeys
 from sah.attention.inputs import AttentionInputs
 
 
@@ -41,6 +42,11 @@ class AttentionMask:
     def selected_count(self) -> Int[Tensor, "B H Q"]:
         """Selected keys of each query and head."""
         return self.selected.sum(-1)
+
+    @cached_property
+    def keys(self) -> SelectedKeys:
+        """Where the selected keys are."""
+        return SelectedKeys.of(self.selected, self.selected_count)
 
     @property
     def weights(self) -> Float[Tensor, "B H Q K"]:

@@ -1,5 +1,6 @@
 """What an attention configuration is: dense, or a fold of maskers. Configuration only, no state."""
 
+import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ class Masker(Protocol):
 
     Never selects an invisible key, never changes the mask it was given, and spends its
     budget only on keys that are not selected yet. Hashable, so that its key index can
-    be found again; a frozen dataclass is.
+    be found again; a frozen dataclass is. One that looks at `inputs.visibility` alone may say
+    `positions_alone: ClassVar = True`: if no other comes before it, it is asked once a step and
+    not once a layer.
     """
 
     def __hash__(self) -> int:
@@ -74,8 +77,11 @@ class SparseAttention:
         """Fold the maskers of the layer over an empty mask."""
         maskers = self.maskers_at(inputs.layer_idx)
         assert maskers is not None, f"layer {inputs.layer_idx} is dense"
-        mask = AttentionMask.empty(inputs)
-        for masker in maskers.values():
+        # What the first maskers make of positions alone is the same in every layer.
+        first = tuple(itertools.takewhile(_looks_at_positions_alone, maskers.values()))
+        heads = inputs.query.shape[1]
+        mask = inputs.visibility.once((heads, first), lambda: _fold(first, inputs))
+        for masker in itertools.islice(maskers.values(), len(first), None):
             mask = masker(inputs, mask)
         return mask
 
@@ -106,6 +112,17 @@ class SparseAttention:
         # Scores, ranked scores, probabilities and noise in float32, and four masks.
         per_query = batch * heads * inputs.key.shape[2] * (4 * 4 + 4)
         return max(1, self.workspace_bytes // per_query)
+
+
+def _looks_at_positions_alone(masker: Masker) -> bool:
+    return getattr(masker, "positions_alone", False)
+
+
+def _fold(maskers: Sequence[Masker], inputs: AttentionInputs) -> AttentionMask:
+    mask = AttentionMask.empty(inputs)
+    for masker in maskers:
+        mask = masker(inputs, mask)
+    return mask
 
 
 def _require_maskers(field: str, maskers: Mapping[str, Masker]) -> None:

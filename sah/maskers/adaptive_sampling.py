@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, select_top
+from sah.attention import AttentionInputs, AttentionMask, SelectedKeys, select_top
 from sah.attention.budget import require_fraction
 
 
@@ -18,7 +18,7 @@ from sah.attention.budget import require_fraction
 class AdaptiveSampling:
     """Sample candidates until the softmax denominator is within (epsilon, delta).
 
-    vAttention (arXiv:2510.05688). With a_j = e^(s_j - max) and n candidates: draw
+    vAttention (arXiv:2510.05688). With a_j = e^(s_j) and n candidates: draw
     b0 = max(base_tokens, ⌈base_fraction·n⌉) of them, take their mean â and standard deviation σ̂,
     estimate the denominator D̂ = Σ_selected a + n·â, and extend the sample to
 
@@ -63,10 +63,10 @@ class AdaptiveSampling:
         base = share.clamp(min=self.base_tokens).minimum(count).long()
         base_bound = max(self.base_tokens, math.ceil(inputs.key.shape[2] * self.base_fraction))
         # One draw ranks the candidates, so that the base sample is part of the whole sample.
-        noise = inputs.uniform()
-        drawn = select_top(noise, candidates, base, min(base_bound, inputs.key.shape[2]))
+        noise = inputs.uniform().masked_fill_(~candidates, -torch.inf)
+        drawn = select_top(noise, None, base, min(base_bound, inputs.key.shape[2]))
         sample = self._sample_size(inputs.scores, mask, drawn, base, count).maximum(base)
-        keys = select_top(noise, candidates, sample, int(sample.max()))
+        keys = select_top(noise, None, sample, int(sample.max()))
         return mask.add(keys, count / sample.clamp(min=1))
 
     def _sample_size(
@@ -78,16 +78,21 @@ class AdaptiveSampling:
         count: Tensor,
     ) -> Tensor:
         """B of every query, at most n, [B, H, Q, 1]."""
-        seen = scores.masked_fill(~mask.visible, -torch.inf)
-        # A query without any visible key has no largest score either.
-        share = (seen - seen.amax(-1, keepdim=True).clamp(min=torch.finfo(seen.dtype).min)).exp()
-        mean = share.where(drawn, 0.0).sum(-1, keepdim=True) / base.clamp(min=1)
-        squares = (share - mean).square().where(drawn, 0.0).sum(-1, keepdim=True)
+        keys = SelectedKeys.of(drawn, base.squeeze(-1))
+        if keys.position.shape[-1] == 0:
+            return torch.zeros_like(count)
+        sampled = scores.gather(-1, keys.position).masked_fill(~keys.real, -torch.inf)
+        known = self._log_mass_of_selected(scores, mask)
+        largest = known.maximum(sampled.amax(-1, keepdim=True))
+        # A query without any visible key has no largest score.
+        largest = largest.clamp(min=torch.finfo(largest.dtype).min)
+        share = (sampled - largest).exp()
+        mean = share.sum(-1, keepdim=True) / base.clamp(min=1)
+        squares = (share - mean).square().where(keys.real, 0.0).sum(-1, keepdim=True)
         deviation = (squares / (base - 1).clamp(min=1)).sqrt()
-        known = (share * mask.weights).sum(-1, keepdim=True)
-        denominator = known + count * mean
+        denominator = (known - largest).exp() + count * mean
         quantile = NormalDist().inv_cdf(1 - self.delta / 2)
-        smallest = torch.finfo(seen.dtype).tiny
+        smallest = torch.finfo(share.dtype).tiny
         without_limit = (
             quantile * count * deviation / (self.epsilon * denominator).clamp(min=smallest)
         ).square()
@@ -95,3 +100,13 @@ class AdaptiveSampling:
         corrected = without_limit / (1 + without_limit / count.clamp(min=1))
         # Infinity over infinity: all there are are needed.
         return corrected.nan_to_num(nan=math.inf, posinf=math.inf).ceil().minimum(count).long()
+
+    def _log_mass_of_selected(
+        self, scores: Float[Tensor, "B H Q K"], mask: AttentionMask
+    ) -> Float[Tensor, "B H Q 1"]:
+        """Log of Σ_selected w·a; minus infinity where nothing is selected."""
+        position = mask.keys.position
+        mass = scores.gather(-1, position)
+        if mask.sampled_weight is not None:
+            mass = mass + mask.sampled_weight.gather(-1, position).log()
+        return mass.masked_fill(~mask.keys.real, -torch.inf).logsumexp(-1, keepdim=True)

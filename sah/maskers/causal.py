@@ -1,6 +1,7 @@
 """Everything: the control that runs the sparse code with density 1."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sah.attention import AttentionInputs, AttentionMask
 
@@ -12,6 +13,8 @@ class Causal:
     The output is that of dense attention up to rounding; `sparse_attention=dense` runs
     the model's own kernels instead.
     """
+
+    positions_alone: ClassVar[bool] = True
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         return mask.add(inputs.visible)

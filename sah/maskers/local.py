@@ -1,6 +1,7 @@
 """The sliding window: the keys right before each query."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sah.attention import AttentionInputs, AttentionMask
 from sah.attention.budget import require_tokens
@@ -14,6 +15,8 @@ class Local:
     its own, so that prefill is as sparse as decoding.
     """
 
+    positions_alone: ClassVar[bool] = True
+
     tokens: int
 
     def __post_init__(self) -> None:
@@ -21,4 +24,4 @@ class Local:
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         first = inputs.visible_count - self.tokens
-        return mask.add(inputs.visible & (inputs.visible_rank > first))
+        return mask.add(inputs.visible_rank > first)

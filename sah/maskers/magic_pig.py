@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, KeyBuffer
+from sah.attention import AttentionInputs, AttentionMask, KeyBuffer, SelectedKeys
 from sah.attention.hyperplanes import Hyperplanes
 from sah.attention.index import in_chunks
 
@@ -56,18 +56,24 @@ class MagicPIG:
         tables = inputs.index(
             self, lambda key, value: HashTables(self, key, value, inputs.index_seed)
         )
-        query = inputs.grouped(inputs.query).float()
-        sampled = tables.collisions(query) >= self.min_collisions
-        # q·(k - mean), from the products that are there already.
-        products = inputs.grouped(inputs.dot_products) - query @ tables.mean.transpose(-1, -2)
-        lengths = query.norm(dim=-1, keepdim=True) * tables.norms.unsqueeze(2)
+        query = inputs.query.float()
+        collisions = inputs.per_head(tables.collisions(inputs.grouped(query)))
+        sampled = collisions >= self.min_collisions
+        keys = SelectedKeys.of(sampled, sampled.sum(-1))
+        if keys.position.shape[-1] == 0:
+            return mask
+        # q·(k - mean)
+        products = inputs.dot_products_at(keys) - inputs.dot(query, tables.mean)
+        grouped = inputs.grouped(keys.position)
+        norms = tables.norms.unsqueeze(2).expand(*grouped.shape[:3], -1).gather(-1, grouped)
+        lengths = query.norm(dim=-1, keepdim=True) * inputs.per_head(norms)
         # In float64, because a small probability is a difference of two numbers near 1.
-        cosine = products[sampled].double() / lengths[sampled].clamp(min=1e-30)
+        cosine = products.double() / lengths.clamp(min=1e-30)
         probability = self.inclusion_probability(cosine.clamp(-1, 1).acos())
-        weight = torch.ones_like(products)
         # A key that was sampled has a probability, however small rounding makes it.
-        weight[sampled] = (1 / probability.clamp(min=1e-30)).float()
-        return mask.add(inputs.per_head(sampled), inputs.per_head(weight))
+        weight = (1 / probability.clamp(min=1e-30)).float()
+        weights = torch.ones(sampled.shape, device=weight.device)
+        return mask.add(sampled, weights.masked_scatter_(sampled, weight[keys.real]))
 
     def inclusion_probability(self, angle: Tensor) -> Tensor:
         """Probability that a key at this angle (radians, float64) to the query is sampled."""
@@ -151,9 +157,11 @@ class HashTables:
         parts = []
         for start in range(0, query.shape[2], _CHUNK_ROWS):
             codes = self.hyperplanes.buckets(query[:, :, start : start + _CHUNK_ROWS])
-            later = (self._later.filled.unsqueeze(2) == codes.unsqueeze(-1)).sum(3)
-            parts.append(torch.cat([self._in_tables(codes), later], dim=-1))
-        return torch.cat(parts, dim=2)
+            counts = self._in_tables(codes)
+            later = self._later.filled.unsqueeze(2) == codes.unsqueeze(-1)
+            counts[..., self._context :] = later.sum(3)
+            parts.append(counts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
     def _encode(
         self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
@@ -161,19 +169,24 @@ class HashTables:
         centred = key.float() - self.mean
         return self.hyperplanes.buckets(centred).transpose(2, 3), centred.norm(dim=-1)
 
-    def _in_tables(self, codes: Int[Tensor, "B G S L"]) -> Int[Tensor, "B G S N"]:
-        """Count collisions with the context by reading just the buckets that were hit."""
+    def _in_tables(self, codes: Int[Tensor, "B G S L"]) -> Int[Tensor, "B G S K"]:
+        """Count collisions with the context by reading just the buckets that were hit.
+
+        Zero for the keys that came later.
+        """
         batch, groups, rows, tables = codes.shape
-        place = codes.transpose(2, 3).long()  # B G L S
-        first = self._starts.gather(-1, place).long().flatten()
-        hits = self._starts.gather(-1, place + 1).long().flatten() - first
-        # One entry per hit: which of the B·G·L·S buckets it is in, and its place there.
-        bucket = torch.repeat_interleave(hits)
-        within = torch.arange(len(bucket), device=codes.device) - (hits.cumsum(0) - hits)[bucket]
-        table = bucket // rows
-        key = self._order.flatten()[table * self._context + first[bucket] + within]
-        row = table // tables * rows + bucket % rows
-        counts = torch.bincount(
-            row * self._context + key, minlength=batch * groups * rows * self._context
-        )
-        return counts.view(batch, groups, rows, self._context)
+        bucket = codes.transpose(2, 3).long()  # B G L S
+        first = self._starts.gather(-1, bucket).flatten()
+        hits = self._starts.gather(-1, bucket + 1).flatten() - first
+        # Of each of the B·G·L·S buckets: the table's first entry, and the first count of its row.
+        number = torch.arange(len(hits), device=codes.device)
+        table = number // rows
+        of_row = (table // tables * rows + number % rows) * self.length
+        # One entry per hit: the bucket it is in, and from that its place in the tables.
+        hit = torch.repeat_interleave(hits)
+        before = hits.cumsum(0) - hits
+        place = (table * self._context + first - before)[hit]
+        place += torch.arange(len(hit), device=codes.device)
+        cell = of_row[hit] + self._order.flatten()[place]
+        counts = torch.bincount(cell, minlength=batch * groups * rows * self.length)
+        return counts.view(batch, groups, rows, self.length)

@@ -1,6 +1,7 @@
 """Attention sinks: the first keys of the sequence."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sah.attention import AttentionInputs, AttentionMask
 from sah.attention.budget import require_tokens
@@ -15,10 +16,12 @@ class Sink:
     with.
     """
 
+    positions_alone: ClassVar[bool] = True
+
     tokens: int
 
     def __post_init__(self) -> None:
         require_tokens("Sink", self.tokens)
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
-        return mask.add(inputs.visible & (inputs.visible_rank <= self.tokens))
+        return mask.add(inputs.visible_rank <= self.tokens)

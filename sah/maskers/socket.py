@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
@@ -69,31 +69,25 @@ class SOCKET(Budget):
         self, query: Float[Tensor, "B G S D"], index: "HashedKeys"
     ) -> Float[Tensor, "B G S K"]:
         signs = torch.tanh(query @ index.hyperplanes.normals) / query.shape[-1] ** 0.5
-        probability = self._bucket_probabilities(signs)
-        return torch.stack(
-            [
-                torch.stack(
-                    [
-                        # Looks up a row per table and key, and sums over the tables.
-                        torch.nn.functional.embedding_bag(rows, weights, mode="sum").T
-                        for rows, weights in zip(
-                            index.table_rows(number), probability[number], strict=True
-                        )
-                    ]
-                )
-                for number in range(query.shape[0])
-            ]
-        )
+        probability = self._bucket_probabilities(signs, index)
+        sums = [
+            # Looks up a row per table and key, and sums over the tables.
+            torch.nn.functional.embedding_bag(rows, weights, mode="sum").T
+            for number in range(query.shape[0])
+            for rows, weights in zip(index.table_rows(number), probability[number], strict=True)
+        ]
+        collisions: Tensor = torch.stack(sums).unflatten(0, query.shape[:2])
+        return collisions
 
-    def _bucket_probabilities(self, signs: Float[Tensor, "B G S LP"]) -> Float[Tensor, "B G L2P S"]:
+    def _bucket_probabilities(
+        self, signs: Float[Tensor, "B G S LP"], index: "HashedKeys"
+    ) -> Float[Tensor, "B G L2P S"]:
         """For each table and bucket, one row after the other: each query's probability."""
         scaled: Tensor = signs.unflatten(-1, (self.tables, self.planes)) / self.tau
-        half = self.planes // 2
-        # Σ over all corners of e^(x·corner) is Π 2·cosh(x): softmax needs no sum over them.
-        low, high = (
-            torch.exp(part @ _corners(part) - torch.logaddexp(part, -part).sum(-1, keepdim=True))
-            for part in (scaled[..., :half], scaled[..., half:])
-        )
+        split = index.first_corners.shape[0]
+        # Softmax over all corners is the product of the softmax over each half of the planes.
+        low = torch.softmax(scaled[..., :split] @ index.first_corners.float(), dim=-1)
+        high = torch.softmax(scaled[..., split:] @ index.last_corners.float(), dim=-1)
         # Bucket number: bit p is the side of plane p, so that the first planes vary fastest.
         products = torch.einsum("bgslh,bgslw->bglhws", high, low)
         # embedding_bag is fifty times slower on rows that are not contiguous.
@@ -104,12 +98,11 @@ _QUERIES_AT_ONCE = 16
 _CHUNK_KEYS = 1024
 
 
-def _corners(part: Float[Tensor, "*rest P"]) -> Float[Tensor, "P C"]:
-    """All sign vectors as long as the last dimension, as columns: sign p is bit p of column b."""
-    planes = part.shape[-1]
-    bucket = torch.arange(2**planes, device=part.device)
-    plane = torch.arange(planes, device=part.device)
-    return ((bucket >> plane[:, None] & 1) * 2 - 1).to(part.dtype)
+def _corners(planes: int, device: torch.device) -> Int8[Tensor, "P C"]:
+    """All sign vectors of some planes as columns: the sign of plane p is bit p of column b."""
+    bucket = torch.arange(2**planes, device=device)
+    plane = torch.arange(planes, device=device)
+    return ((bucket >> plane[:, None] & 1) * 2 - 1).to(torch.int8)
 
 
 class HashedKeys(EncodedKeys):
@@ -129,6 +122,9 @@ class HashedKeys(EncodedKeys):
             seed=seed,
             device=key.device,
         )
+        half = settings.planes // 2
+        self.first_corners = _corners(half, key.device)
+        self.last_corners = _corners(settings.planes - half, key.device)
         self._first_row = torch.arange(settings.tables, device=key.device).int() << settings.planes
         super().__init__(self._hash, key, value, dim=2)
 
@@ -144,7 +140,7 @@ class HashedKeys(EncodedKeys):
 
     def table_rows(self, batch: int) -> Int[Tensor, "G K L"]:
         """Where each key's bucket lies if all tables are stacked."""
-        return self.codes[0][batch].int() + self._first_row
+        return self.codes[0][batch].int().add_(self._first_row)
 
     def _hash(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> list[Tensor]:
         return in_chunks(self._hash_chunk, key, value, chunk_keys=_CHUNK_KEYS, dim=2)

@@ -34,17 +34,26 @@ class LargestOutput(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         given = {
-            leaf.untyped_storage().data_ptr()
+            part.untyped_storage().data_ptr()
             for leaf in tree_leaves((args, kwargs))
             if isinstance(leaf, torch.Tensor)
+            for part in strided_parts(leaf)
         }
         for leaf in tree_leaves(output):
-            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage().data_ptr() not in given:
+            for part in strided_parts(leaf) if isinstance(leaf, torch.Tensor) else ():
+                storage = part.untyped_storage()
                 # What is expanded takes no memory: storages count, not shapes.
-                size = leaf.untyped_storage().nbytes() // leaf.element_size()
-                if size > self.elements:
+                size = storage.nbytes() // part.element_size()
+                if storage.data_ptr() not in given and size > self.elements:
                     self.elements, self.operation = size, str(func)
         return output
+
+
+def strided_parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What takes memory: the tensor, or the three that a sparse matrix is made of."""
+    if tensor.layout == torch.sparse_csr:
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    return (tensor,)
 
 
 @pytest.mark.parametrize("name", FOLDS)
