@@ -140,6 +140,24 @@ def test_without_public_references_there_is_no_score(suite, tiny, predict):
     assert score.score is not None
 
 
+@pytest.mark.parametrize(
+    ("task", "reference", "answer", "expected"),
+    [
+        ("space_digest", "60%", "I think it is 50%.", 0.5),
+        ("book_sum_sort", "2, 1, 3", "1, 2, 3", 2 / 3),
+        ("quality", "(B) the cat", "B", 1.0),
+    ],
+)
+def test_answers_with_references_of_ones_own_have_the_official_score(
+    task, reference, answer, expected, suite, tiny, predict
+):
+    benchmark = suite("zero_scrolls", subset=task)
+    example = benchmark.examples(tiny.prompts, seed=0)[0]
+    known = [dataclasses.replace(example, references=(reference,))]
+    (score,) = benchmark.score(known, predict(known, lambda example: answer))
+    assert score.score == pytest.approx(expected)
+
+
 def test_only_the_test_split_of_loft_is_read(suite, tiny):
     for example in suite("loft").examples(tiny.prompts, seed=0):
         assert example.references == ("Otto", "Anna")
