@@ -26,6 +26,8 @@ class Listed:
     offline: bool
     """Whether its data come with the packages, or are generated."""
     is_here: bool
+    revision: str
+    """Whether its data are pinned to a commit; empty for what does not come from the Hub."""
     subsets: tuple[str, ...]
     answer_tokens: dict[str, int]
     """Limits of the answers by subset, where they are fixed."""
@@ -47,6 +49,8 @@ def show_benchmarks(folder: Path) -> None:
     for item in listed_benchmarks(folder):
         console.print(Text(f"{item.name}", style="bold"), Text(item.title))
         console.print(Text(f"  data: {item.source} ({_where(item)}); licence: {item.licence}"))
+        if item.revision:
+            console.print(Text(f"  {item.revision}"), soft_wrap=True)
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=False)
         for row in _grouped(item):
             table.add_row("  ", *row)
@@ -87,6 +91,7 @@ def _listed(name: str, node: Any) -> Listed:
         source=_some(list(datasets)) if datasets else getattr(benchmark, "data", "-"),
         offline=not datasets,
         is_here=benchmark.is_here() if datasets else True,
+        revision=benchmark.revision_note() if datasets else "",
         subsets=benchmark.subsets(),
         answer_tokens={subset: task.max_new_tokens for subset, task in tasks.items()}
         or dict(getattr(benchmark, "answer_tokens", {})),

@@ -1,5 +1,6 @@
 """Scores for answers that are numbers, compared as numbers."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -57,7 +58,7 @@ def exponential_similarity(prediction: str, references: Sequence[str], **_extras
         raise ValueError(f"a reference of {list(references)!r} names no percentage such as 40%")
     if given is None:
         return 0.0
-    return max(0.5 ** (abs(given - value) / 10) for value in right if value is not None)
+    return max(math.exp2(-abs(given - value) / 10) for value in right if value is not None)
 
 
 def competition_integer(prediction: str, references: Sequence[str], **_extras: Any) -> float:
