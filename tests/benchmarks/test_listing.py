@@ -13,7 +13,10 @@ CONF = ROOT / "conf" / "benchmark"
 
 def test_every_benchmark_is_described():
     listed = {item.name: item for item in listed_benchmarks(CONF)}
-    assert set(listed) == {path.stem for path in CONF.glob("*.yaml")}
+    aliases = {alias for item in listed.values() for alias in item.aliases}
+    assert set(listed) | aliases == {path.stem for path in CONF.glob("*.yaml")}
+    assert not set(listed) & aliases
+    assert listed["aime24"].aliases == ("aime2024",)
     for item in listed.values():
         assert item.title
         assert item.source != "-", f"{item.name} does not say where its data come from"
@@ -46,7 +49,9 @@ def test_each_data_set_of_the_hub_says_whether_it_is_pinned():
     assert listed["loft"].revision.startswith("revision main is not pinned to a commit")
 
 
-@pytest.mark.parametrize("name", ["niah_single_1", "repobench-p", "532 tokens", "rouge_l"])
+@pytest.mark.parametrize(
+    "name", ["niah_single_1", "repobench-p", "532 tokens", "rouge_l", "aime24 or aime2024"]
+)
 def test_the_list_has_subsets_answer_lengths_and_scores(capsys, name):
     show_benchmarks(CONF)
     assert name in capsys.readouterr().out
