@@ -15,7 +15,7 @@ from sah.forcing import Reference
 from sah.metric_logging.metrics import DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
-from sah.results.examples import shown
+from sah.results.examples import origins, shown
 from sah.results.provenance import device_name, peak_memory_bytes, provenance
 from sah.results.summary import summarise
 from sah.types import Example
@@ -158,6 +158,7 @@ def _complete(
         **summarise(predictions, scores, load_seconds=load_seconds),
         "provenance": {
             **provenance(),
+            "data": origins(examples),
             "device": device_name(model.device),
             "dtype": str(model.model.dtype).removeprefix("torch."),
             "peak_memory_bytes": peak_memory_bytes(model.device),

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sah.configuration import Experiment
 from sah.errors import ConfigurationError, DamagedResults, SahError
+from sah.results.examples import origins
 from sah.results.provenance import provenance
 from sah.results.store import CONFIG, OVERRIDES, PREDICTIONS, ResultStore, read_results
 from sah.results.summary import summarise
@@ -48,7 +49,8 @@ def rescore(folder: Path) -> tuple[float | None, float | None]:
 
     Raises:
         ConfigurationError: if the experiment is not complete.
-        DamagedResults: if the answers are not those of the benchmark's examples.
+        DamagedResults: if the answers are not those of the benchmark's examples, or the data
+            set is at another commit here.
         Busy: if another process computes this experiment.
     """
     results = read_results(folder, folder.name)
@@ -67,6 +69,12 @@ def rescore(folder: Path) -> tuple[float | None, float | None]:
             raise DamagedResults(
                 f"{folder / PREDICTIONS} has no answer to {missing[0]!r} and {len(missing) - 1} "
                 "others: the benchmark's code or data changed since; run it with resume=false"
+            )
+        answered, read = results["provenance"].get("data", []), origins(examples)
+        if answered and answered != read:
+            raise DamagedResults(
+                f"{folder} answered {', '.join(answered)}, but what is read here is "
+                f"{', '.join(read)}: other references would be compared; run it with resume=false"
             )
         predictions = [store.predictions[example.id] for example in examples]
         scores = experiment.benchmark.score(examples, predictions)

@@ -30,6 +30,8 @@ class Example:
     forced: bool = False
     """The question is a continuation of the context: the model's loss on it is measured,
     nothing is generated, and there is no chat template."""
+    origin: str = ""
+    """Data set and commit, or folder, that it was read from; empty for what is made here."""
 
 
 @dataclass(frozen=True, kw_only=True)

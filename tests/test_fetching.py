@@ -35,7 +35,7 @@ def test_only_what_was_chosen_is_fetched(said):
 def test_data_sets_are_read_to_the_end(said, tmp_path):
     (tmp_path / "qasper.jsonl").write_text('{"context": "c", "question": "q"}\n' * 3)
     (line,) = said("benchmark=longbench", "benchmark.subset=qasper", f"benchmark.path={tmp_path}")
-    assert line.startswith("benchmark: 3 rows of 1 configurations")
+    assert line.startswith("benchmark: 3 rows of 1 configurations; files of benchmark.path")
 
 
 def test_what_cannot_be_had_ends_with_its_reason(said):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from rich import box
 from rich.console import Console
@@ -20,12 +20,15 @@ class Listed:
     """One option of the benchmark group, as it is described."""
 
     name: str
+    aliases: tuple[str, ...]
     title: str
     licence: str
     source: str
     offline: bool
     """Whether its data come with the packages, or are generated."""
     is_here: bool
+    revision: str
+    """Whether its data are pinned to a commit; empty for what does not come from the Hub."""
     subsets: tuple[str, ...]
     answer_tokens: dict[str, int]
     """Limits of the answers by subset, where they are fixed."""
@@ -35,18 +38,28 @@ class Listed:
 
 def listed_benchmarks(folder: Path) -> Iterator[Listed]:
     """Describe each benchmark of a config folder, and each that a package registered."""
-    for path in sorted(folder.glob("*.yaml")):
-        yield _listed(path.stem, OmegaConf.to_container(OmegaConf.load(path)))
-    for name, node in sorted(registered_benchmarks().items()):
-        yield _listed(name, node)
+    nodes: dict[str, Any] = {
+        path.stem: OmegaConf.to_container(OmegaConf.load(path))
+        for path in sorted(folder.glob("*.yaml"))
+    }
+    # A file that names another one and nothing else is a name of it.
+    named = {name: node["defaults"] for name, node in nodes.items() if set(node) == {"defaults"}}
+    for name, node in nodes.items():
+        if name not in named:
+            yield _listed(name, node, tuple(other for other in named if named[other] == [name]))
+    for name, (node, aliases) in sorted(registered_benchmarks().items()):
+        yield _listed(name, node, aliases)
 
 
 def show_benchmarks(folder: Path) -> None:
     """Show all benchmarks, each with where its data come from and with its subsets."""
     console = Console(highlight=False)
     for item in listed_benchmarks(folder):
-        console.print(Text(f"{item.name}", style="bold"), Text(item.title))
+        name = Text(" or ".join((item.name, *item.aliases)), style="bold")
+        console.print(name, Text(item.title))
         console.print(Text(f"  data: {item.source} ({_where(item)}); licence: {item.licence}"))
+        if item.revision:
+            console.print(Text(f"  {item.revision}"), soft_wrap=True)
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=False)
         for row in _grouped(item):
             table.add_row("  ", *row)
@@ -64,29 +77,32 @@ def markdown_table(folder: Path) -> str:
         scores = ", ".join(f"`{name}`" for name in dict.fromkeys(item.scores.values()))
         tasks = ", ".join(f"`{name}`" for name in item.subsets) or "those in the file"
         offline = "yes" if item.offline else "with its files"
+        names = ", ".join(f"`{name}`" for name in (item.name, *item.aliases))
         lines.append(
-            f"| `{item.name}` | {item.title} | {tasks} | {scores} | {item.source} | "
+            f"| {names} | {item.title} | {tasks} | {scores} | {item.source} | "
             f"{item.licence} | {offline} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _listed(name: str, node: Any) -> Listed:
-    # Values that must be given are not needed to describe what there is.
-    given = {key: "" if value == "???" else value for key, value in node.items()}
-    if "subset" in given:
-        given["subset"] = None
-    benchmark = instantiate(given, _convert_="all")
-    sources = getattr(benchmark, "sources", None)
+def _listed(name: str, node: Any, aliases: tuple[str, ...]) -> Listed:
+    # What cannot be made without values that must be given is described by its class.
+    benchmark: Any = get_class(node["_target_"])
+    if "???" not in node.values():
+        every = {key: None if key == "subset" else value for key, value in node.items()}
+        benchmark = instantiate(every, _convert_="all")
+    sources = None if isinstance(benchmark, type) else getattr(benchmark, "sources", None)
     datasets = dict.fromkeys(source.dataset for source in sources()) if sources else {}
     tasks = getattr(benchmark, "tasks", {})
     return Listed(
         name=name,
+        aliases=aliases,
         title=getattr(benchmark, "title", _first_line(benchmark)),
         licence=getattr(benchmark, "licence", "-"),
         source=_some(list(datasets)) if datasets else getattr(benchmark, "data", "-"),
         offline=not datasets,
         is_here=benchmark.is_here() if datasets else True,
+        revision=benchmark.revision_note() if datasets else "",
         subsets=benchmark.subsets(),
         answer_tokens={subset: task.max_new_tokens for subset, task in tasks.items()}
         or dict(getattr(benchmark, "answer_tokens", {})),
@@ -114,7 +130,7 @@ def _where(item: Listed) -> str:
 
 
 def _first_line(benchmark: Any) -> str:
-    return (type(benchmark).__doc__ or "").strip().splitlines()[0].rstrip(".")
+    return (benchmark.__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 
 def _some(names: Sequence[str]) -> str:

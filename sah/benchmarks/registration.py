@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from hydra.core.config_store import ConfigStore
 
@@ -11,7 +11,15 @@ _GROUP = "benchmark"
 _ENTRY_POINTS = "sah.benchmarks"
 
 Class = TypeVar("Class", bound=type)
-_registered: dict[str, dict[str, Any]] = {}
+_registered: dict[str, "Registered"] = {}
+
+
+class Registered(NamedTuple):
+    """A benchmark that a package brought."""
+
+    node: dict[str, Any]
+    """Its configuration."""
+    aliases: tuple[str, ...]
 
 
 def register_benchmark(name: str, *, aliases: tuple[str, ...] = ()) -> Callable[[Class], Class]:
@@ -28,14 +36,14 @@ def register_benchmark(name: str, *, aliases: tuple[str, ...] = ()) -> Callable[
         node |= {field.name: _default(field, name) for field in dataclasses.fields(benchmark)}
         for option in (name, *aliases):
             ConfigStore.instance().store(group=_GROUP, name=option, node=node, provider="sah")
-            _registered[option] = node
+        _registered[name] = Registered(node, aliases)
         return benchmark
 
     return register
 
 
-def registered_benchmarks() -> Mapping[str, dict[str, Any]]:
-    """What was registered: the configuration by name and alias."""
+def registered_benchmarks() -> Mapping[str, Registered]:
+    """What was registered, by name."""
     return dict(_registered)
 
 

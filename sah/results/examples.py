@@ -1,5 +1,6 @@
 """What an example asked, in the few kilobytes that a report shows."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from sah.types import Example
@@ -21,6 +22,11 @@ def shown(example: Example) -> dict[str, Any]:
         "answer_prefix": example.answer_prefix,
         "references": list(example.references),
     }
+
+
+def origins(examples: Iterable[Example]) -> list[str]:
+    """The data sets that examples were read from, each with its commit or folder."""
+    return sorted({example.origin for example in examples if example.origin})
 
 
 def excerpt(context: str, references: tuple[str, ...]) -> str:

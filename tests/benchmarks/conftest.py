@@ -1,7 +1,10 @@
 """Predictions for examples, and made-up rows in the columns of published data sets."""
 
 import math
+import os
+import shutil
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +266,33 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     root = tmp_path_factory.mktemp("published")
     return folder
+
+
+@pytest.fixture
+def cache_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put rows into the cache as one commit of a data set, as loading them from the Hub does.
+
+    Each call is newer than the one before.
+    """
+    import datasets
+
+    cache = tmp_path / "datasets"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    times = count(1_000_000_000)
+
+    def put(dataset: str, config: str, commit: str, rows: list[dict[str, Any]]) -> None:
+        owner, name = dataset.split("/")
+        source = tmp_path / "hub" / commit / name
+        source.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pyarrow.Table.from_pylist(rows), source / "test.parquet")
+        data = "  data_files:\n  - split: test\n    path: test.parquet\n"
+        (source / "README.md").write_text(f"---\nconfigs:\n- config_name: {config}\n{data}---\n")
+        loaded = datasets.load_dataset(
+            str(source), config, split="test", cache_dir=str(tmp_path / "made" / commit)
+        )
+        made = Path(loaded.cache_files[0]["filename"]).parent
+        folder = cache / f"{owner}___{made.parts[-4]}" / config / "0.0.0" / commit
+        shutil.copytree(made, folder)
+        os.utime(folder, (now := next(times), now))
+
+    return put

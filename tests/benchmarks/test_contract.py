@@ -9,12 +9,17 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from sah.errors import ConfigurationError
+from sah.results import directory
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "benchmark"
+YAMLS = {path.stem: OmegaConf.load(path) for path in CONF.glob("*.yaml")}
 # What must be given a file promises nothing without one.
 BENCHMARKS = sorted(
-    path.stem for path in CONF.glob("*.yaml") if not OmegaConf.missing_keys(OmegaConf.load(path))
+    name
+    for name, config in YAMLS.items()
+    if "_target_" in config and not OmegaConf.missing_keys(config)
 )
+ALIASES = sorted(name for name, config in YAMLS.items() if "_target_" not in config)
 
 
 # What has a path is a data set that others published; its answers are told in its own tests.
@@ -66,6 +71,18 @@ def test_the_yaml_spells_out_every_option(build):
     benchmark = build()
     names = {field.name for field in fields(benchmark)}
     assert set(config_of(benchmark.name)) - {"_target_"} == names
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_an_alias_is_the_same_experiment_under_the_same_name(alias, compose):
+    (name,) = YAMLS[alias].defaults
+    one, other = (
+        compose("model=tiny", f"benchmark={option}", "benchmark.limit=2")
+        for option in (alias, name)
+    )
+    assert other.benchmark.name == name
+    assert one == other
+    assert directory(one) == directory(other)
 
 
 def test_the_same_seed_makes_the_same_examples(build, tiny):

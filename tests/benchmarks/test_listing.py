@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sah.benchmarks.listing import listed_benchmarks, markdown_table, show_benchmarks
+from sah.benchmarks.suites.infinite_bench import InfiniteBench
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf" / "benchmark"
@@ -12,7 +13,10 @@ CONF = ROOT / "conf" / "benchmark"
 
 def test_every_benchmark_is_described():
     listed = {item.name: item for item in listed_benchmarks(CONF)}
-    assert set(listed) == {path.stem for path in CONF.glob("*.yaml")}
+    aliases = {alias for item in listed.values() for alias in item.aliases}
+    assert set(listed) | aliases == {path.stem for path in CONF.glob("*.yaml")}
+    assert not set(listed) & aliases
+    assert listed["aime24"].aliases == ("aime2024",)
     for item in listed.values():
         assert item.title
         assert item.source != "-", f"{item.name} does not say where its data come from"
@@ -24,22 +28,30 @@ def test_every_benchmark_is_described():
     assert listed["ruler"].offline
 
 
-def test_what_is_not_on_this_machine_is_told_with_the_way_to_get_it(capsys, tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+def test_what_is_not_on_this_machine_is_told_with_the_way_to_get_it(capsys, cache_commit):
     show_benchmarks(CONF)
-    assert "sah fetch benchmark=loogle" in capsys.readouterr().out
-    snapshot = tmp_path / "datasets--simonjegou--loogle" / "snapshots" / "0123"
-    snapshot.mkdir(parents=True)
-    (snapshot / "test.parquet").touch()
+    assert "sah fetch benchmark=infinite_bench" in capsys.readouterr().out
+    for task in InfiniteBench.subsets():
+        cache_commit("MaxJeblick/InfiniteBench", task, "a" * 40, [{"context": "c"}])
     show_benchmarks(CONF)
     shown = capsys.readouterr().out
-    assert "sah fetch benchmark=loogle" not in shown
+    assert "sah fetch benchmark=infinite_bench" not in shown
     assert "sah fetch benchmark=longbench" in shown
+    unpinned = "revision main is not pinned to a commit"
+    assert f"{unpinned}; pin it with benchmark.revision={'a' * 40}" in shown
 
 
-@pytest.mark.parametrize("name", ["niah_single_1", "repobench-p", "532 tokens", "rouge_l"])
+def test_each_data_set_of_the_hub_says_whether_it_is_pinned():
+    listed = {item.name: item for item in listed_benchmarks(CONF)}
+    for item in listed.values():
+        assert bool(item.revision) == (not item.offline)
+    assert listed["longbench"].revision == "pinned to a commit"
+    assert listed["loft"].revision.startswith("revision main is not pinned to a commit")
+
+
+@pytest.mark.parametrize(
+    "name", ["niah_single_1", "repobench-p", "532 tokens", "rouge_l", "aime24 or aime2024"]
+)
 def test_the_list_has_subsets_answer_lengths_and_scores(capsys, name):
     show_benchmarks(CONF)
     assert name in capsys.readouterr().out

@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import instantiate
 
 from sah.benchmarks import registration
+from sah.benchmarks.listing import listed_benchmarks
 
 MODULE = """
 from dataclasses import dataclass
@@ -38,8 +39,7 @@ def package(tmp_path, monkeypatch):
     yield
     ConfigStore.set_state(state)
     del sys.modules["their_package"]
-    for name in ("theirs", "mine"):
-        registration._registered.pop(name)
+    registration._registered.pop("theirs")
 
 
 @pytest.mark.parametrize("name", ["theirs", "mine"])
@@ -54,3 +54,8 @@ def test_a_field_without_a_default_must_be_given(package, compose):
     config = compose("model=tiny", "benchmark=theirs")
     with pytest.raises(Exception, match="words"):
         instantiate(config.benchmark)
+
+
+def test_a_registered_benchmark_is_listed_once_with_its_aliases(package, tmp_path):
+    (item,) = listed_benchmarks(tmp_path)
+    assert (item.name, item.aliases, item.title) == ("theirs", ("mine",), "brought by a package")

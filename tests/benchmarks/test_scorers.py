@@ -71,6 +71,11 @@ CASES = [
     ("bug_choice", "`run_all` fails", ["B"], {"options": ["f", "run_all", "g", "h"]}, 0.0),
     ("bug_choice", "answer: g", ["B"], {"options": ["f", "run_all", "g", "h"]}, 0.0),
     ("bug_choice", "", ["B"], {"options": ["f", "run_all", "g", "h"]}, 0.0),
+    ("first_choice", "(B) since A is wrong", ["(B) a grey cat"], {}, 1.0),
+    ("first_choice", "A, B, C, D", ["B"], {}, 0.0),
+    ("first_choice", "Bob", ["B"], {}, 0.0),
+    ("first_choice", "b", ["B"], {}, 0.0),
+    ("first_choice", "", ["B"], {}, 0.0),
     # Numbers.
     ("first_integer", "The key is 71432. Or 9.", ["71432"], {}, 1.0),
     ("first_integer", "9 or 71432", ["71432"], {}, 0.0),
@@ -92,6 +97,30 @@ CASES = [
     ("competition_integer", "we get 12\nthus 33\n", ["33"], {}, 1.0),
     ("competition_integer", r"33 \boxed{34}", ["33"], {}, 0.0),
     ("competition_integer", "", ["33"], {}, 0.0),
+    # Percentages: half for ten points, a quarter for twenty.
+    ("exponential_similarity", "40%", ["40%"], {}, 1.0),
+    ("exponential_similarity", "About 50.0% are, or 40%", ["40%"], {}, 0.5),
+    ("exponential_similarity", "20%", ["40%"], {}, 0.25),
+    ("exponential_similarity", "45%", ["40%"], {}, 0.7071068),
+    ("exponential_similarity", "0%", ["100%"], {}, 1 / 1024),
+    ("exponential_similarity", "60%", ["40%", "50%"], {}, 0.5),
+    ("exponential_similarity", "40", ["40%"], {}, 0.0),
+    ("exponential_similarity", "most", ["40%"], {}, 0.0),
+    ("exponential_similarity", "", ["40%"], {}, 0.0),
+    # Orders: the share of pairs.
+    ("concordance_index", "3, 1, 4, 2", ["3, 1, 4, 2"], {}, 1.0),
+    ("concordance_index", "2, 4, 1, 3", ["3, 1, 4, 2"], {}, 0.0),
+    ("concordance_index", "1, 3, 4, 2", ["3, 1, 4, 2"], {}, 5 / 6),
+    ("concordance_index", "Summaries 3,1,\n2, 4.", ["3, 1, 4, 2"], {}, 5 / 6),
+    ("concordance_index", "10, 2, 1", ["1, 2, 10"], {}, 0.0),
+    ("concordance_index", "3, 1, 4", ["3, 1, 4, 2"], {}, 0.0),
+    ("concordance_index", "3, 1, 4, 2, 2", ["3, 1, 4, 2"], {}, 0.0),
+    ("concordance_index", "3, 1, 4, 5", ["3, 1, 4, 2"], {}, 0.0),
+    ("concordance_index", "3 1 4 2", ["3, 1, 4, 2"], {}, 0.0),
+    ("concordance_index", "1,, 2", ["1, 2"], {}, 0.0),
+    ("concordance_index", "in this order", ["3, 1, 4, 2"], {}, 0.0),
+    ("concordance_index", "", ["3, 1, 4, 2"], {}, 0.0),
+    ("concordance_index", "1", ["1"], {}, 1.0),
     # Clozes: JSON or Python literals, never evaluated.
     (
         "cloze_exact",
@@ -148,6 +177,24 @@ def test_hand_computed_case(name, prediction, references, extras, score):
 def test_every_scorer_has_a_case():
     tested = {name for name, *_ in CASES} | {"exact_match", "contained_share"}
     assert tested == set(scorers.__all__)
+
+
+@pytest.mark.parametrize("name", ["exponential_similarity", "concordance_index"])
+def test_a_reference_that_cannot_be_one_is_an_error(name):
+    with pytest.raises(ValueError, match="reference"):
+        getattr(scorers, name)("40%", ["most of them"])
+
+
+@given(order=st.permutations(range(1, 7)))
+@few
+def test_the_concordance_index_agrees_with_kendalls_tau(order):
+    """Of permutations without ties tau is 2 c - 1."""
+    from scipy import stats
+
+    places = [order.index(item) for item in range(1, 7)]
+    expected = (stats.kendalltau(range(6), places).statistic + 1) / 2
+    given = ", ".join(map(str, order))
+    assert scorers.concordance_index(given, ["1, 2, 3, 4, 5, 6"]) == pytest.approx(expected)
 
 
 def test_more_references_never_lower_the_best_of_several():
@@ -218,6 +265,8 @@ def test_all_scores_are_between_zero_and_one(prediction, reference):
         "bug_choice": "B",
         "cloze_exact": json.dumps({"<mask-0>": reference}),
         "cloze_partial": json.dumps({"<mask-0>": reference}),
+        "exponential_similarity": "40%",
+        "concordance_index": "2, 1",
     }
     numbers = ("first_number", "last_integer", "leading_integers", "competition_integer")
     for name in scorers.__all__:

@@ -74,6 +74,22 @@ def test_two_spellings_of_one_cell_run_once(run, result_folders):
     assert "1 the same as another" in done.stderr
 
 
+def test_subsets_named_in_a_sweep_are_cells_of_their_own(run, result_folders, answers):
+    done = run(
+        *("-m", "model=tiny", "benchmark=ruler", "benchmark.subset=niah_single_1,vt"),
+        *("benchmark.samples=2", "benchmark.context_tokens=1200", "attention=dense"),
+        *("generation.max_new_tokens=2", "hydra/launcher=basic"),
+    )
+    assert done.returncode == 0, done.stderr
+    folders = {path.parts[-2]: path for path in result_folders()}
+    assert set(folders) == {"ruler_niah_single_1", "ruler_vt"}
+    for name, folder in folders.items():
+        subset = name.removeprefix("ruler_")
+        assert [line["task"] for line in answers(folder)] == [subset] * 2
+        results = json.loads((folder / "results.json").read_text())
+        assert (results["subset"], list(results["tasks"])) == (subset, [subset])
+
+
 def test_cell_that_cannot_work_stops_the_sweep_before_anything_runs(run, tmp_path):
     done = run("-m", "model=tiny", "benchmark=mock", "benchmark.limit=1,0,-1")
     assert done.returncode == 1

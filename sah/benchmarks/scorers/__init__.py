@@ -3,7 +3,7 @@
 All are in [0, 1]. `benchmark.metric=` of the jsonl benchmark takes any of these names.
 """
 
-from sah.benchmarks.scorers.choices import bug_choice, last_choice, stated_choice
+from sah.benchmarks.scorers.choices import bug_choice, first_choice, last_choice, stated_choice
 from sah.benchmarks.scorers.matching import (
     classification,
     code_similarity,
@@ -12,6 +12,7 @@ from sah.benchmarks.scorers.matching import (
 )
 from sah.benchmarks.scorers.numbers import (
     competition_integer,
+    exponential_similarity,
     first_integer,
     first_number,
     key_value,
@@ -33,6 +34,7 @@ from sah.benchmarks.scorers.overlap import (
 from sah.benchmarks.scorers.structured import (
     cloze_exact,
     cloze_partial,
+    concordance_index,
     list_coverage,
     list_exact,
     list_f1,
@@ -58,10 +60,13 @@ __all__ = [
     "cloze_partial",
     "code_similarity",
     "competition_integer",
+    "concordance_index",
     "contained_any",
     "contained_share",
     "count",
     "exact_match",
+    "exponential_similarity",
+    "first_choice",
     "first_integer",
     "first_number",
     "key_value",

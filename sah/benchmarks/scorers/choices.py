@@ -15,6 +15,12 @@ def stated_choice(prediction: str, references: Sequence[str], **_extras: Any) ->
     return 0.0
 
 
+def first_choice(prediction: str, references: Sequence[str], **_extras: Any) -> float:
+    """1 if the first of A to D that stands alone is the reference's (ZeroSCROLLS' `quality`)."""
+    letter = _lone_letter(prediction)
+    return float(letter is not None and letter in map(_lone_letter, references))
+
+
 def last_choice(
     prediction: str, references: Sequence[str], *, options: Sequence[str] = (), **_extras: Any
 ) -> float:
@@ -75,3 +81,8 @@ def bug_choice(
 def _with_texts(letters: Sequence[str], options: Sequence[str]) -> list[str]:
     texts = [options["ABCD".index(letter)] for letter in letters] if options else []
     return [*letters, *texts]
+
+
+def _lone_letter(text: str) -> str | None:
+    found = re.search(r"\b[A-D]\b", text)
+    return None if found is None else found.group()

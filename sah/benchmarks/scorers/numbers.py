@@ -1,5 +1,6 @@
 """Scores for answers that are numbers, compared as numbers."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -45,6 +46,21 @@ def key_value(prediction: str, references: Sequence[str], **_extras: Any) -> flo
     return float(references[0] in words)
 
 
+def exponential_similarity(prediction: str, references: Sequence[str], **_extras: Any) -> float:
+    """Halved for every ten points between the first percentages (ZeroSCROLLS' `space_digest`).
+
+    2^(-|p - g| / 10) for p % predicted and g % right (arXiv:2305.14196); 0 if the prediction
+    names no percentage. A number without the sign is none, as in the official script.
+    """
+    given = _percentage(prediction)
+    right = [_percentage(reference) for reference in references]
+    if None in right:
+        raise ValueError(f"a reference of {list(references)!r} names no percentage such as 40%")
+    if given is None:
+        return 0.0
+    return max(math.exp2(-abs(given - value) / 10) for value in right if value is not None)
+
+
 def competition_integer(prediction: str, references: Sequence[str], **_extras: Any) -> float:
     r"""1 if the answer is the right integer; 033 equals 33 (AIME).
 
@@ -67,3 +83,8 @@ def _competition_answer(text: str) -> int | None:
         if numbers:
             return int(numbers[-1])
     return None
+
+
+def _percentage(text: str) -> float | None:
+    found = re.search(r"(\d+(?:\.\d*)?)%", text)
+    return None if found is None else float(found.group(1))

@@ -5,6 +5,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from sah.benchmarks.scorers.text import normalise, token_f1
@@ -74,6 +75,31 @@ def list_f1(prediction: str, references: Sequence[str], **_extras: Any) -> float
 def list_coverage(prediction: str, references: Sequence[str], **_extras: Any) -> float:
     """Share of the references that are among the answers (LOFT)."""
     return len(set(_answers(prediction)) & set(_normalised(references))) / len(references)
+
+
+def concordance_index(prediction: str, references: Sequence[str], **_extras: Any) -> float:
+    """Share of the pairs that come in the right order (ZeroSCROLLS' `book_sum_sort`).
+
+    Both are numbers between commas; 0 if the prediction is no permutation of the reference.
+    A random order has 0.5 (arXiv:2305.14196).
+    """
+    return max(_concordance(_order(prediction), _order(reference)) for reference in references)
+
+
+def _concordance(given: Sequence[int], right: Sequence[int]) -> float:
+    if not right:
+        raise ValueError("the reference is no list of numbers between commas")
+    if sorted(given) != sorted(right):
+        return 0.0
+    place = {item: position for position, item in enumerate(given)}
+    pairs = [place[first] < place[second] for first, second in combinations(right, 2)]
+    return sum(pairs) / len(pairs) if pairs else 1.0
+
+
+def _order(text: str) -> list[int]:
+    """The numbers between commas, whatever words are around them; none if one is missing."""
+    items = [item.strip() for item in re.sub(r"[^0-9\s,]", "", text).split(",")]
+    return [int(item) for item in items] if all(map(str.isdigit, items)) else []
 
 
 def _mapping(text: str) -> Mapping[str, Any]:

@@ -1,8 +1,10 @@
 """Reading the rows of a published data set, from the Hub or from a folder."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,16 @@ class Source:
         return f"{self.dataset} ({', '.join(filter(None, (self.config, self.split)))})"
 
 
-def load_rows(source: Source, *, path: str | None, revision: str | None) -> list[Row]:
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """The rows of a source, and which state of the data set they are."""
+
+    rows: list[Row]
+    commit: str | None
+    """On the Hub; None for files of a folder that does not tell."""
+
+
+def load_rows(source: Source, *, path: str | None, revision: str) -> Loaded:
     """Read all rows of a configuration and split.
 
     Args:
@@ -38,7 +49,8 @@ def load_rows(source: Source, *, path: str | None, revision: str | None) -> list
         path: a folder with the data set's .parquet or .jsonl files, as `hf download` leaves
             them, or with a folder of them called like the data set; None reads from the Hub
             or its cache.
-        revision: commit, tag or branch on the Hub.
+        revision: commit, tag or branch on the Hub. Without a network a tag or branch is the
+            newest commit in the cache.
 
     Raises:
         DatasetError: naming what is missing and where it was looked for.
@@ -47,13 +59,14 @@ def load_rows(source: Source, *, path: str | None, revision: str | None) -> list
         folder = Path(path).expanduser()
         # A suite of several data sets: each in a folder called like it.
         own = folder / source.dataset.rpartition("/")[2]
-        files = _files(own if own.is_dir() else folder, source)
-        rows = [row for file in files for row in _read(file)]
+        folder = own if own.is_dir() else folder
+        rows = [row for file in _files(folder, source) for row in _read(file)]
+        loaded = Loaded(rows=rows, commit=_snapshot_commit(folder))
     else:
-        rows = _from_hub(source, revision)
-    if not rows:
+        loaded = _from_hub(source, revision)
+    if not loaded.rows:
         raise DatasetError(f"{source} has no rows" + (f" in {path}" if path else ""))
-    return rows
+    return loaded
 
 
 def column(row: Row, name: str, source: Source) -> Any:
@@ -70,24 +83,23 @@ def column(row: Row, name: str, source: Source) -> Any:
     return row[name]
 
 
-def cached_on_this_machine(dataset: str) -> bool:
-    """Whether the Hub's cache has files of a data set."""
-    from huggingface_hub import constants
-
-    folder = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}" / "snapshots"
-    return any(folder.glob("*/*"))
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a commit, which stays what it is, and no branch or tag."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
-def commit_of(dataset: str, revision: str | None) -> str | None:
-    """The commit in the Hub's cache that a branch or tag stood for; None if it is none."""
-    from huggingface_hub import constants
+def cached_commits(source: Source) -> list[str]:
+    """The commits of a source that can be read without a network, the newest last."""
+    from datasets import config
+    from datasets.naming import camelcase_to_snakecase
 
-    folder = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}"
-    reference = folder / "refs" / (revision or "main")
-    return reference.read_text().strip() if reference.is_file() else None
+    *owner, name = source.dataset.split("/")
+    folder = Path(config.HF_DATASETS_CACHE) / "___".join([*owner, camelcase_to_snakecase(name)])
+    found = [path for path in folder.glob(f"{source.config or '*'}/*/*") if is_commit(path.name)]
+    return [path.name for path in sorted(found, key=lambda path: path.stat().st_mtime)]
 
 
-def _from_hub(source: Source, revision: str | None) -> list[Row]:
+def _from_hub(source: Source, revision: str) -> Loaded:
     import datasets
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub import constants
@@ -105,10 +117,41 @@ def _from_hub(source: Source, revision: str | None) -> list[Row]:
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise DatasetError(
-            f"{source} (revision {revision or 'main'}) cannot be loaded: {reason}; run `sah fetch` "
+            f"{source} (revision {revision}) cannot be loaded: {reason}; run `sah fetch` "
             "where there is a network, or set benchmark.path to a folder with its files"
         ) from error
-    return list(loaded)
+    files = [Path(file["filename"]) for file in loaded.cache_files]
+    commit = files[0].parent.name if files and is_commit(files[0].parent.name) else None
+    if commit is not None and is_commit(revision) and commit != revision:
+        # Without a network the library takes the newest commit it has, whichever is asked for.
+        loaded = _cached(source, files[0].parent.with_name(revision), instead_of=commit)
+        commit = revision
+    return Loaded(rows=list(loaded), commit=commit)
+
+
+def _cached(source: Source, folder: Path, *, instead_of: str) -> Any:
+    import datasets
+
+    split = re.escape(source.split)
+    files = [
+        file
+        for file in sorted(folder.glob("*.arrow"))
+        if re.fullmatch(rf".*-{split}(-\d+-of-\d+)?", file.stem)
+    ]
+    if not files:
+        raise DatasetError(
+            f"{source}: commit {folder.name} is not on this machine, only {instead_of}; run "
+            "`sah fetch` where there is a network, or choose the other with "
+            f"benchmark.revision={instead_of}"
+        )
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
+
+
+def _snapshot_commit(folder: Path) -> str | None:
+    """The commit that a folder of the Hub's cache has in its path, as `hf download` prints it."""
+    parts = folder.resolve().parts
+    named = [after for before, after in pairwise(parts) if before == "snapshots"]
+    return named[-1] if named and is_commit(named[-1]) else None
 
 
 def _files(folder: Path, source: Source) -> list[Path]:

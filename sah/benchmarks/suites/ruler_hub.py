@@ -8,7 +8,7 @@ from sah.benchmarks.suites.rows import Row, Source, column
 from sah.benchmarks.suites.suite import Suite, Task
 from sah.errors import ConfigurationError
 
-_BY_LENGTH = ("4096", "8192", "16384")
+_BY_LENGTH = dict.fromkeys(("4096", "8192", "16384"), "simonjegou/ruler")
 _BY_TASK = {"16k": "xAlg-AI/att-hub-ruler-16k", "32k": "xAlg-AI/att-hub-ruler-32k"}
 
 _NEEDLES = (
@@ -52,7 +52,11 @@ class RulerHub(Suite):
         length = str(self.length)
         if length in _BY_TASK:
             return Source(dataset=_BY_TASK[length], config=subset, split=subset)
-        return Source(dataset="simonjegou/ruler", config=length)
+        return Source(dataset=_BY_LENGTH[length], config=length)
+
+    def datasets(self) -> tuple[str, ...]:
+        """Those of all lengths."""
+        return tuple(dict.fromkeys((*_BY_LENGTH.values(), *_BY_TASK.values())))
 
     def belongs(self, row: Row, subset: str) -> bool:
         """A length's configuration holds all tasks."""

@@ -1,8 +1,8 @@
 """What the suites of published data sets share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -10,14 +10,15 @@ from sah.benchmarks.checks import chosen_subsets, require_positive
 from sah.benchmarks.sampling import limit_examples
 from sah.benchmarks.scoring import Scorer, score_one
 from sah.benchmarks.suites.rows import (
+    Loaded,
     Row,
     Source,
-    cached_on_this_machine,
+    cached_commits,
     column,
-    commit_of,
+    is_commit,
     load_rows,
 )
-from sah.errors import DatasetError
+from sah.errors import ConfigurationError, DatasetError
 from sah.types import Example, Prediction, PromptTokenizer, Score
 from sah.validation import check_types
 
@@ -50,8 +51,8 @@ class Suite(ABC):
     """Longest prompt plus answer: longer contexts lose their middle. None: the model's limit."""
     path: str | None = None
     """A folder with the data set's files; None reads from the Hub or its cache."""
-    revision: str | None = None
-    """Commit, tag or branch on the Hub."""
+    revision: str | Mapping[str, str] | None = None
+    """Commit, tag or branch on the Hub, or one for each data set by its name; None is main."""
 
     tasks: ClassVar[Mapping[str, Task]]
     title: ClassVar[str]
@@ -64,6 +65,13 @@ class Suite(ABC):
         chosen_subsets(self.name, self.subset, self.subsets())
         for field_name in ("limit", "context_tokens"):
             require_positive(self.name, field_name, getattr(self, field_name))
+        if isinstance(self.revision, Mapping):
+            unknown = sorted(self.revision.keys() - set(self.datasets()))
+            if unknown:
+                raise ConfigurationError(
+                    f"benchmark.revision names {', '.join(unknown)}; the data sets of {self.name} "
+                    f"are {', '.join(self.datasets())}"
+                )
 
     @classmethod
     def subsets(cls) -> tuple[str, ...]:
@@ -79,19 +87,39 @@ class Suite(ABC):
         chosen = chosen_subsets(self.name, self.subset, self.subsets())
         return tuple(dict.fromkeys(self.source(subset) for subset in chosen))
 
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets of all subsets."""
+        return _sets([self.source(subset) for subset in self.subsets()])
+
+    def revision_of(self, dataset: str) -> str:
+        """The commit, tag or branch of a data set."""
+        revision = self.revision
+        return (revision.get(dataset) if isinstance(revision, Mapping) else revision) or "main"
+
     def is_here(self) -> bool:
         """Whether the chosen subsets can be read without a network, as far as files tell."""
         if self.path is not None:
             return True
-        return all(cached_on_this_machine(source.dataset) for source in self.sources())
+        for source in self.sources():
+            commits, revision = cached_commits(source), self.revision_of(source.dataset)
+            if not commits or (is_commit(revision) and revision not in commits):
+                return False
+        return True
+
+    def revision_note(self) -> str:
+        """Whether the data are pinned to a commit, and how to pin those on this machine."""
+        if self.path is not None:
+            return "files of benchmark.path"
+        cached = [(source.dataset, cached_commits(source)[-1:]) for source in self.sources()]
+        return self._note([(dataset, commit) for dataset, commits in cached for commit in commits])
 
     def fetch(self) -> str:
         """Bring the chosen subsets into the Hub's cache; return what was read."""
-        sources = self.sources()
-        rows = [len(self._rows(source)) for source in sources]
-        found = [] if self.path else [commit_of(item, self.revision) for item in _sets(sources)]
-        pins = "".join(f", pin with benchmark.revision={commit}" for commit in filter(None, found))
-        return f"{sum(rows)} rows of {len(rows)} configurations{pins}"
+        loaded = {source: self._load(source) for source in self.sources()}
+        rows = sum(len(item.rows) for item in loaded.values())
+        commits = [(source.dataset, item.commit) for source, item in loaded.items() if item.commit]
+        note = "files of benchmark.path" if self.path is not None else self._note(commits)
+        return f"{rows} rows of {len(loaded)} configurations; {note}"
 
     def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
         """The examples of the chosen subsets, in the order of the data set.
@@ -99,15 +127,17 @@ class Suite(ABC):
         Raises:
             DatasetError: if the data are missing, or not as published.
         """
-        rows = cache(self._rows)
-        examples = []
+        load = cache(self._load)
+        examples: list[Example] = []
         for subset in chosen_subsets(self.name, self.subset, self.subsets()):
             source = self.source(subset)
-            chosen = [row for row in rows(source) if self.belongs(row, subset)]
+            loaded = load(source)
+            origin = f"{source.dataset}@{loaded.commit or self.path or 'unknown'}"
+            chosen = [row for row in loaded.rows if self.belongs(row, subset)]
             if not chosen:
                 raise DatasetError(f"{source} has no row of {subset}")
             examples += [
-                self.example(row, subset, f"{subset}-{number}", source)
+                replace(self.example(row, subset, f"{subset}-{number}", source), origin=origin)
                 for number, row in enumerate(chosen)
             ]
         return limit_examples(examples, self.limit, seed)
@@ -159,9 +189,26 @@ class Suite(ABC):
             text = text.lstrip("\n").split("\n")[0]
         return score_one(task.scorer, example, text, details=task.details)
 
-    def _rows(self, source: Source) -> list[Row]:
-        return load_rows(source, path=self.path, revision=self.revision)
+    def _load(self, source: Source) -> Loaded:
+        return load_rows(source, path=self.path, revision=self.revision_of(source.dataset))
+
+    def _note(self, found: Collection[tuple[str, str]]) -> str:
+        """Say which data sets are not pinned; the commits found are what would pin them."""
+        moving = [name for name in _sets(self.sources()) if not is_commit(self.revision_of(name))]
+        if not moving:
+            return "pinned to a commit"
+        names = ", ".join(dict.fromkeys(map(self.revision_of, moving)))
+        note = f"revision {names} is not pinned to a commit"
+        commits = {name: {commit for set_, commit in found if set_ == name} for name in moving}
+        if any(len(several) != 1 for several in commits.values()):
+            # None is here, or configurations are at different ones: no commit pins them all.
+            return note
+        pins = {name: commit for name, (commit,) in commits.items()}
+        if len(self.datasets()) == 1:
+            return f"{note}; pin it with benchmark.revision={pins[moving[0]]}"
+        each = ", ".join(f"{name}: {commit}" for name, commit in pins.items())
+        return f"{note}; pin it with 'benchmark.revision={{{each}}}'"
 
 
-def _sets(sources: Sequence[Source]) -> list[str]:
-    return list(dict.fromkeys(source.dataset for source in sources))
+def _sets(sources: Sequence[Source]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(source.dataset for source in sources))

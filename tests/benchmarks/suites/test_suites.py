@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 
 from sah.benchmarks.suites.rows import Source, load_rows
 from sah.benchmarks.suites.ruler_hub import RulerHub
-from sah.errors import ConfigurationError, DatasetError
+from sah.errors import ConfigurationError, DamagedResults, DatasetError
 from sah.job import compute
+from sah.rescoring import rescore
 from sah.results import directory
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "benchmark"
@@ -67,7 +68,7 @@ def test_prompts_and_limits_are_those_of_the_rows(name, suite, published, tiny):
     rows = {
         tuple(row[name] for name in columns)
         for source in benchmark.sources()
-        for row in load_rows(source, path=str(published(name)), revision=None)
+        for row in load_rows(source, path=str(published(name)), revision="main").rows
     }
     examples = benchmark.examples(tiny.prompts, seed=0)
     assert {tuple(getattr(example, name) for name in columns) for example in examples} == rows
@@ -140,6 +141,24 @@ def test_without_public_references_there_is_no_score(suite, tiny, predict):
     assert score.score is not None
 
 
+@pytest.mark.parametrize(
+    ("task", "reference", "answer", "expected"),
+    [
+        ("space_digest", "60%", "I think it is 50%.", 0.5),
+        ("book_sum_sort", "2, 1, 3", "1, 2, 3", 2 / 3),
+        ("quality", "(B) the cat", "B", 1.0),
+    ],
+)
+def test_answers_with_references_of_ones_own_have_the_official_score(
+    task, reference, answer, expected, suite, tiny, predict
+):
+    benchmark = suite("zero_scrolls", subset=task)
+    example = benchmark.examples(tiny.prompts, seed=0)[0]
+    known = [dataclasses.replace(example, references=(reference,))]
+    (score,) = benchmark.score(known, predict(known, lambda example: answer))
+    assert score.score == pytest.approx(expected)
+
+
 def test_only_the_test_split_of_loft_is_read(suite, tiny):
     for example in suite("loft").examples(tiny.prompts, seed=0):
         assert example.references == ("Otto", "Anna")
@@ -184,7 +203,8 @@ def test_files_are_found_in_any_of_the_usual_layouts(files, tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(orjson.dumps({"file": name, "number": number}) + b"\n\n")
-    rows = load_rows(Source(dataset="x/y", config="qasper"), path=str(tmp_path), revision=None)
+    source = Source(dataset="x/y", config="qasper")
+    rows = load_rows(source, path=str(tmp_path), revision="main").rows
     expected = [name for name in files if re.search(r"qasper[./]", name) and "train" not in name]
     assert [row["file"] for row in rows] == expected
 
@@ -193,9 +213,9 @@ def test_missing_files_are_an_error_that_says_what_is_there(tmp_path):
     (tmp_path / "hotpotqa.jsonl").write_text("{}\n")
     source = Source(dataset="x/y", config="qasper")
     with pytest.raises(DatasetError, match=r"x/y \(qasper, test\); it has hotpotqa\.jsonl"):
-        load_rows(source, path=str(tmp_path), revision=None)
+        load_rows(source, path=str(tmp_path), revision="main")
     with pytest.raises(DatasetError, match="is no folder"):
-        load_rows(source, path=str(tmp_path / "none"), revision=None)
+        load_rows(source, path=str(tmp_path / "none"), revision="main")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +230,7 @@ def test_missing_files_are_an_error_that_says_what_is_there(tmp_path):
 def test_damaged_files_are_errors_that_name_them(name, content, match, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError, match=match):
-        load_rows(Source(dataset="x/y", config="qasper"), path=str(tmp_path), revision=None)
+        load_rows(Source(dataset="x/y", config="qasper"), path=str(tmp_path), revision="main")
 
 
 def test_a_column_that_is_missing_is_an_error_that_names_it(suite, tmp_path, tiny):
@@ -248,9 +268,114 @@ def test_a_data_set_by_name_is_read_with_the_library_of_the_hub(published, tmp_p
         for name in ("qasper", "trec")
     )
     (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
-    rows = load_rows(Source(dataset=str(folder), config="trec"), path=None, revision=None)
+    source = Source(dataset=str(folder), config="trec")
+    rows = load_rows(source, path=None, revision="main").rows
     assert [row["task"] for row in rows] == ["trec"] * 3
     assert rows[0]["all_classes"] == ["Plant", "Animal", "Wild Animal"]
+
+
+# -- which commit ----------------------------------------------------------------------
+
+OLD, NEW, OTHER = "a" * 40, "b1" * 20, "c" * 40
+
+
+def qasper(answer):
+    return [{"context": "c", "question": "q", "answers": [answer], "max_new_tokens": 2}]
+
+
+@pytest.fixture
+def two_commits(cache_commit):
+    """The cache of somebody who fetched twice: an old state of a data set and a newer one."""
+    cache_commit("Xnhyacinth/LongBench", "qasper", OLD, qasper("the old answer"))
+    cache_commit("Xnhyacinth/LongBench", "qasper", NEW, qasper("the new answer"))
+
+
+@pytest.mark.parametrize(
+    ("revision", "answer", "commit"),
+    [(OLD, "the old answer", OLD), (NEW, "the new answer", NEW), ("main", "the new answer", NEW)],
+)
+def test_the_commit_asked_for_is_read_without_a_network(
+    revision, answer, commit, two_commits, suite, tiny
+):
+    benchmark = suite("longbench", subset="qasper", path=None, revision=revision)
+    (example,) = benchmark.examples(tiny.prompts, seed=0)
+    assert example.references == (answer,)
+    assert example.origin == f"Xnhyacinth/LongBench@{commit}"
+
+
+def test_a_commit_that_is_not_here_is_an_error_never_another_one(two_commits, suite, tiny):
+    benchmark = suite("longbench", subset="qasper", path=None, revision=OTHER)
+    with pytest.raises(DatasetError, match=rf"{OTHER} is not on this machine, only {NEW}"):
+        benchmark.examples(tiny.prompts, seed=0)
+    assert not benchmark.is_here()
+
+
+def test_a_branch_is_told_with_the_override_that_pins_what_is_here(two_commits, suite):
+    moving = suite("longbench", subset="qasper", path=None, revision="main")
+    note = f"revision main is not pinned to a commit; pin it with benchmark.revision={NEW}"
+    assert moving.is_here()
+    assert moving.revision_note() == note
+    assert moving.fetch() == f"1 rows of 1 configurations; {note}"
+    pinned = suite("longbench", subset="qasper", path=None, revision=NEW)
+    assert pinned.fetch() == "1 rows of 1 configurations; pinned to a commit"
+
+
+def test_configurations_at_different_commits_are_not_pinned_by_either(
+    two_commits, cache_commit, suite
+):
+    cache_commit("Xnhyacinth/LongBench", "trec", OTHER, qasper("another answer"))
+    moving = suite("longbench", subset=["qasper", "trec"], path=None, revision="main")
+    assert moving.revision_note() == "revision main is not pinned to a commit"
+
+
+def test_the_data_sets_of_a_suite_are_pinned_one_by_one(cache_commit, suite, compose, tiny):
+    row = {**qasper("Otto")[0], "answer_prefix": ""}
+    for number, corpus in enumerate(("nq", "quest")):
+        cache_commit(f"f20180301/loft-rag-{corpus}-32k", "default", f"{number}b" * 20, [row])
+    moving = suite("loft", subset=["nq_32k", "quest_32k"], path=None)
+    found = re.search(r"pin it with '(benchmark\.revision=.*)'", moving.fetch())
+    assert found is not None
+    config = compose("benchmark=loft", "benchmark.subset=[nq_32k,quest_32k]", found[1])
+    pinned = instantiate(config.benchmark, _convert_="all")
+    assert pinned.revision_note() == "pinned to a commit"
+    assert {example.origin for example in pinned.examples(tiny.prompts, seed=0)} == {
+        f"f20180301/loft-rag-nq-32k@{'0b' * 20}",
+        f"f20180301/loft-rag-quest-32k@{'1b' * 20}",
+    }
+
+
+def test_a_pin_of_a_data_set_that_the_suite_does_not_read_is_an_error():
+    with pytest.raises(ConfigurationError, match=r"names simonjegou/rules; .* simonjegou/ruler"):
+        RulerHub(revision={"simonjegou/rules": OLD})
+
+
+def test_a_length_of_another_collection_is_not_read_at_the_first_ones_commit(suite):
+    assert suite("ruler_hub", path=None).revision_note() == "pinned to a commit"
+    other = suite("ruler_hub", path=None, length="16k")
+    assert other.revision_note() == "revision main is not pinned to a commit"
+
+
+def test_a_snapshot_folder_of_the_hubs_cache_tells_its_commit(tmp_path):
+    folder = tmp_path / "datasets--x--y" / "snapshots" / OLD
+    folder.mkdir(parents=True)
+    (folder / "qasper.jsonl").write_text('{"a": 1}\n')
+    (tmp_path / "link").symlink_to(folder)
+    source = Source(dataset="x/y", config="qasper")
+    for path in (folder, tmp_path / "link"):
+        assert load_rows(source, path=str(path), revision="main").commit == OLD
+    assert load_rows(source, path=str(tmp_path), revision="main").commit is None
+
+
+def test_results_name_the_commit_and_are_not_rescored_at_another(two_commits, compose, tmp_path):
+    options = ("model=tiny", "benchmark=longbench", "benchmark.subset=qasper", "attention=dense")
+    config = compose(*options, "benchmark.revision=main", f"output_root={tmp_path}/outputs")
+    results = compute(config, [])
+    assert results["provenance"]["data"] == [f"Xnhyacinth/LongBench@{NEW}"]
+    assert rescore(directory(config)) == (results["score"], results["score"])
+    newest = next((tmp_path / "datasets").glob(f"*/qasper/*/{NEW}"))
+    newest.rename(newest.with_name(OTHER))
+    with pytest.raises(DamagedResults, match=rf"LongBench@{NEW}, but .*LongBench@{OTHER}"):
+        rescore(directory(config))
 
 
 # -- end to end ------------------------------------------------------------------------
