@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--density", type=float, default=0.1, help="budget of the whole model")
     parser.add_argument("--density-alone", type=float, default=0.02)
     parser.add_argument("--keys-alone", type=int, nargs="*", default=[1024, 4096, 8192, 32768])
-    parser.add_argument("--keys", type=int, nargs="*", default=[1024, 4096])
+    parser.add_argument("--keys", type=int, nargs="*", default=[1024, 4096, 8192])
     parser.add_argument("--repeats", type=int, default=25)
     parser.add_argument("--presets", nargs="*", default=list(PRESETS))
     options = parser.parse_args()
@@ -156,8 +156,8 @@ def steps_alone(names: list[str], keys: int, density: float) -> dict[str, Step]:
         return torch.softmax(scores, dim=-1) @ value
 
     def attend(attention: SparseAttention) -> object:
-        # A copy of its own, without the scores that the last call left behind.
-        fresh = dataclasses.replace(inputs)
+        # A copy of its own, without what the last call left behind.
+        fresh = dataclasses.replace(inputs, visibility=Visibility(inputs.visible))
         return weighted_attention(fresh, attention.select(fresh))
 
     steps: dict[str, Step] = {"dense": dense, "straightforward": straightforward}

@@ -1,0 +1,94 @@
+"""Reading selected keys alone, however the keys lie in memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from sah.attention import AttentionMask, SelectedKeys, weighted_attention
+
+Make = Callable[..., Any]
+
+
+def plain(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def in_a_longer_buffer(tensor: Tensor) -> Tensor:
+    """As in a cache that has room for later keys."""
+    longer = torch.full((*tensor.shape[:2], tensor.shape[2] + 7, tensor.shape[3]), torch.nan)
+    longer[:, :, : tensor.shape[2]] = tensor
+    return longer.to(tensor.dtype)[:, :, : tensor.shape[2]]
+
+
+def heads_innermost(tensor: Tensor) -> Tensor:
+    """As a projection leaves them: [B, K, G, D]."""
+    return tensor.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def part_of_wider_vectors(tensor: Tensor) -> Tensor:
+    """Vectors do not lie at multiples of their length."""
+    return torch.cat([tensor, tensor[..., :3]], dim=-1)[..., : tensor.shape[-1]]
+
+
+def dimensions_swapped(tensor: Tensor) -> Tensor:
+    return tensor.transpose(2, 3).contiguous().transpose(2, 3)
+
+
+layouts = pytest.mark.parametrize(
+    "layout",
+    [plain, in_a_longer_buffer, heads_innermost, part_of_wider_vectors, dimensions_swapped],
+)
+
+
+@layouts
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_products_and_sums_are_those_of_the_selected_keys(
+    layout: Callable[[Tensor], Tensor], dtype: torch.dtype, batch: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(batch, heads, count, 8, generator=generator).to(dtype)
+        for heads, count in ((6, 2), (3, 20), (3, 20))
+    )
+    selected = torch.rand(batch, 6, 2, 20, generator=generator) < 0.3
+    keys = SelectedKeys.of(selected, selected.sum(-1))
+    head_key, head_value = (item.float().repeat_interleave(2, dim=1) for item in (key, value))
+
+    expected = (query.float() @ head_key.transpose(2, 3))[selected]
+    products = keys.products(query, layout(key))
+    assert products.dtype == torch.float32
+    assert_close(products[keys.real], expected)
+
+    weight = torch.rand(selected.shape, generator=generator) * selected
+    given = weight.gather(-1, keys.position).where(keys.real, 0.0)
+    assert_close(keys.weighted_sum(given, layout(value)), weight @ head_value)
+
+
+def test_positions_are_in_order_and_short_rows_end_with_slots_that_are_not_real() -> None:
+    selected = torch.zeros(1, 3, 1, 6, dtype=torch.bool)
+    selected[0, 0, 0, [1, 4, 5]] = selected[0, 2, 0, 2] = True
+    keys = SelectedKeys.of(selected, selected.sum(-1))
+    assert keys.position[0, :, 0].tolist() == [[1, 4, 5], [0, 0, 0], [2, 0, 0]]
+    assert keys.real[0, :, 0].tolist() == [[True] * 3, [False] * 3, [True, False, False]]
+
+
+@pytest.mark.parametrize(("share", "reads_all"), [(0.02, False), (0.9, True)])
+def test_a_decode_step_computes_products_with_all_keys_only_if_it_reads_most(
+    share: float, reads_all: bool, make_inputs: Make, random_mask: Make
+) -> None:
+    inputs = make_inputs(keys=6000)
+    weighted_attention(inputs, random_mask(inputs, share=share, weighted=False))
+    assert ("dot_products" in vars(inputs)) is reads_all
+
+
+def test_products_that_are_known_already_are_not_computed_again(make_inputs: Make) -> None:
+    inputs = make_inputs(keys=50)
+    known = inputs.dot_products
+    inputs.key.fill_(torch.nan)
+    mask = AttentionMask.empty(inputs).add((torch.arange(50) % 7 == 0).view(1, 1, 1, 50))
+    assert torch.equal(inputs.dot_products_at(mask.keys), known[..., ::7])
