@@ -270,6 +270,56 @@ def test_dense_layers_count_as_density_1(tiny: LanguageModel) -> None:
     assert session.density() == pytest.approx((1 + window) / 2, rel=1e-5)
 
 
+class FirstKey:
+    """Reads key 0 and notes in which layer it was asked."""
+
+    positions_alone = True
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        self.asked.append(inputs.layer_idx)
+        return mask.add(inputs.visible_rank == 1)
+
+
+def test_a_masker_of_positions_alone_is_asked_once_a_step(tiny: LanguageModel) -> None:
+    first = FirstKey()
+    session = AttentionSession(sparse(first, RandomSampling(tokens=2)), seed=0)
+    with session.attached(tiny.model):
+        for _ in range(2):
+            logits(tiny, [QUESTION])
+        logits(tiny, [CONTEXT])
+    # Equal steps may share too.
+    assert first.asked == [0, 0]
+
+
+def test_behind_a_masker_that_looks_at_keys_it_is_asked_in_every_layer(
+    tiny: LanguageModel,
+) -> None:
+    first = FirstKey()
+    session = AttentionSession(sparse(RandomSampling(tokens=2), first), seed=0)
+    with session.attached(tiny.model):
+        logits(tiny, [QUESTION])
+    assert first.asked == [0, 1]
+
+
+def test_steps_of_equal_shape_and_other_padding_are_not_mixed_up(tiny: LanguageModel) -> None:
+    masks = [torch.tensor([[0] * padding + [1] * (12 - padding)]) for padding in (0, 5, 2)]
+
+    def outputs(sessions: list[AttentionSession]) -> list[Tensor]:
+        found = []
+        for session, mask in zip(sessions, masks, strict=True):
+            with session.attached(tiny.model):
+                found.append(logits(tiny, [QUESTION], mask))
+        return found
+
+    one = outputs([AttentionSession(WINDOW, seed=0)] * 3)
+    each_its_own = outputs([AttentionSession(WINDOW, seed=0) for _ in range(3)])
+    for shared, own in zip(one, each_its_own, strict=True):
+        assert torch.equal(shared, own)
+
+
 def test_padding_does_not_count_in_the_density(tiny: LanguageModel) -> None:
     session = AttentionSession(sparse(Local(tokens=2)), seed=0)
     session.begin_example("padded")

@@ -95,11 +95,10 @@ def _preset(composed: Make, name: str) -> SparseAttention:
     return dataclasses.replace(attention, dense_layers=())
 
 
-def _tensors(value: Any) -> dict[str, Tensor]:
+def _tensors(value: AttentionInputs | AttentionMask) -> dict[str, Tensor]:
+    names = ["visible", *(field.name for field in dataclasses.fields(value))]
     return {
-        field.name: tensor.clone()
-        for field in dataclasses.fields(value)
-        if isinstance(tensor := getattr(value, field.name), Tensor)
+        name: tensor.clone() for name in names if isinstance(tensor := getattr(value, name), Tensor)
     }
 
 
@@ -174,6 +173,31 @@ def test_same_inputs_give_the_same_mask(
     one = select(first, some_mask(first))
     torch.manual_seed(2)
     _assert_same(one, select(second, some_mask(second)))
+
+
+@pytest.mark.parametrize("name", ["sink", "local", "causal"])
+def test_who_says_to_look_at_positions_alone_selects_the_same_among_other_keys(
+    name: str, problem: dict[str, Any], make_inputs: Make, configured_masker: Make
+) -> None:
+    masker = configured_masker(name)
+    assert masker.positions_alone
+    first = make_inputs(**problem)
+    nothing = torch.zeros_like
+    second = dataclasses.replace(
+        first,
+        query=nothing(first.query),
+        key=nothing(first.key),
+        value=nothing(first.value),
+        layer_idx=5,
+        seed=9,
+        index_seed=9,
+    )
+    _assert_same(*(masker(inputs, AttentionMask.empty(inputs)) for inputs in (first, second)))
+
+
+def test_no_other_masker_says_so(configured_masker: Make) -> None:
+    alone = {n for n in MASKERS if getattr(configured_masker(n), "positions_alone", False)}
+    assert alone == {"sink", "local", "causal"}
 
 
 def test_uses_no_global_random_generator(
