@@ -6,9 +6,11 @@
 For every number of arms and context length, one context with four questions is answered three
 times, in this process: bundled (the arms of one job), unbundled (a run for each arm),
 and with a prefill for each question of each arm. Prints wall seconds after the model is loaded,
-ratios, and the efficiency of the bundle:
+ratios, the efficiency of the bundle
 
     (one prefill + all question and decode passes, the model alone) / (wall time of the bundle)
+
+and thousands of context tokens that were prefilled in each of the three ways.
 
 `--clock cpu` counts the processor seconds of this process instead, for a machine that others
 use too. Attentions are repeated until there are enough arms. Efficiency is for dense arms:
@@ -88,7 +90,9 @@ def main() -> None:
     load_once(options.model)
     threads = torch.get_num_threads()
     print(f"{options.model}, {options.attentions}, {threads} threads, {options.clock} seconds")
-    print(" tokens  arms  bundled  unbundled  per question   /unb.  /per q.  efficiency")
+    print(
+        " tokens  arms  bundled  unbundled  per question   /unb.  /per q.  efficiency   prefilled tokens"
+    )
     for tokens in map(int, options.tokens.split(",")):
         for arms in map(int, options.arms.split(",")):
             chosen = [attentions[number % len(attentions)] for number in range(arms)]
@@ -122,12 +126,17 @@ def measure(
 
         together = arms("bundled")
         bundled = seconds([together], now)
-        unbundled = seconds([[arm] for arm in arms("unbundled")], now)
-        per_question = seconds([[arm] for arm in arms("per_question")], now)
+        apart, each = arms("unbundled"), arms("per_question")
+        unbundled = seconds([[arm] for arm in apart], now)
+        per_question = seconds([[arm] for arm in each], now)
         bare = bare_seconds(together, now)
+        prefilled = " / ".join(
+            f"{prefilled_tokens(way) / 1000:.0f}" for way in (together, apart, each)
+        )
     return (
         f"{tokens:7d} {len(attentions):5d} {bundled:8.1f} {unbundled:10.1f} {per_question:13.1f} "
-        f"{bundled / unbundled:8.3f} {bundled / per_question:8.3f} {bare / bundled:11.2f}"
+        f"{bundled / unbundled:8.3f} {bundled / per_question:8.3f} {bare / bundled:11.2f}   "
+        f"{prefilled}k"
     )
 
 
@@ -160,6 +169,17 @@ def seconds(jobs: Sequence[Sequence[DictConfig]], now: Callable[[], float]) -> f
             if ending.error is not None:
                 raise ending.error
     return total
+
+
+def prefilled_tokens(arms: Sequence[DictConfig]) -> int:
+    """Context tokens that these arms prefilled themselves, and not another arm of their job."""
+    records = [read_json_lines(directory(arm) / "predictions.jsonl")[0] for arm in arms]
+    return sum(
+        record["context_tokens"]
+        for of_arm in records
+        for record in of_arm
+        if record["prefill_seconds"] is not None and not record["prefill_seconds_saved"]
+    )
 
 
 @torch.inference_mode()
