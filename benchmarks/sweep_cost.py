@@ -10,7 +10,7 @@ ratios, the efficiency of the bundle
 
     (one prefill + all question and decode passes, the model alone) / (wall time of the bundle)
 
-and thousands of context tokens that were prefilled in each of the three ways.
+and the context tokens that were prefilled in each of the three ways.
 
 `--clock cpu` counts the processor seconds of this process instead, for a machine that others
 use too. Attentions are repeated until there are enough arms. Efficiency is for dense arms:
@@ -90,9 +90,7 @@ def main() -> None:
     load_once(options.model)
     threads = torch.get_num_threads()
     print(f"{options.model}, {options.attentions}, {threads} threads, {options.clock} seconds")
-    print(
-        " tokens  arms  bundled  unbundled  per question   /unb.  /per q.  efficiency   prefilled tokens"
-    )
+    print("tokens arms  bundled unbundled  per q.  /unb. /per q. effic.   prefilled tokens")
     for tokens in map(int, options.tokens.split(",")):
         for arms in map(int, options.arms.split(",")):
             chosen = [attentions[number % len(attentions)] for number in range(arms)]
@@ -130,13 +128,11 @@ def measure(
         unbundled = seconds([[arm] for arm in apart], now)
         per_question = seconds([[arm] for arm in each], now)
         bare = bare_seconds(together, now)
-        prefilled = " / ".join(
-            f"{prefilled_tokens(way) / 1000:.0f}" for way in (together, apart, each)
-        )
+        prefilled = "/".join(f"{prefilled_tokens(way):,}" for way in (together, apart, each))
     return (
-        f"{tokens:7d} {len(attentions):5d} {bundled:8.1f} {unbundled:10.1f} {per_question:13.1f} "
-        f"{bundled / unbundled:8.3f} {bundled / per_question:8.3f} {bare / bundled:11.2f}   "
-        f"{prefilled}k"
+        f"{tokens:6d} {len(attentions):4d} {bundled:8.1f} {unbundled:9.1f} {per_question:7.1f} "
+        f"{bundled / unbundled:6.2f} {bundled / per_question:7.2f} {bare / bundled:6.2f}   "
+        f"{prefilled}"
     )
 
 
