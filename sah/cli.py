@@ -9,7 +9,8 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig
 
 import sah
@@ -152,6 +153,25 @@ SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
+def _refuse_option_without_name(argument: str) -> None:
+    """Say what Hydra ends with a traceback for: a group set to something that is no text."""
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return  # No override, or one that Hydra explains itself.
+    group = "sparse_attention" if override.key_or_group == "attention" else override.key_or_group
+    folder = config_folder() / group
+    if not folder.is_dir():
+        return
+    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    for value in values:
+        named = isinstance(value, str | dict) or (value is None and override.is_delete())
+        if named or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+            continue
+        options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        sys.exit(f"{argument}: {group} takes the name of an option, got {value!r}; take {options}")
+
+
 def main() -> None:
     """Run a subcommand, or Hydra with everything else."""
     if len(sys.argv) > 1 and sys.argv[1] in SUBCOMMANDS:
@@ -164,6 +184,8 @@ def main() -> None:
                 f"{argument}: attention= only chooses; a value is set with "
                 f"sparse_attention.{key.group(1)}="
             )
+    for argument in sys.argv[1:]:
+        _refuse_option_without_name(argument)
     try:
         _hydra_main()
     except Interrupted as interruption:

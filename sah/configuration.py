@@ -81,11 +81,11 @@ class Experiment:
         parts = {}
         for name in ("model", "sparse_attention", "benchmark", "metric_logging", "protocol"):
             parts[name] = _build(config, name)
-        generation = OmegaConf.to_container(config.generation, resolve=True)
+        generation = _section(config, "generation")
         try:
             return cls(
                 **parts,
-                generation=Generation(**generation),  # type: ignore[arg-type]
+                generation=Generation(**generation),
                 seed=config.seed,
                 timeout_minutes=config.timeout_minutes,
             )
@@ -106,8 +106,19 @@ def check_bundling(bundle: Any, bundle_max: Any) -> None:
         raise ConfigurationError(f"bundle_max must be at least 1 or null, got {bundle_max!r}")
 
 
+def _section(config: DictConfig, name: str) -> dict[str, Any]:
+    section = config[name]
+    if not isinstance(section, DictConfig):
+        raise ConfigurationError(
+            f"{name} has keys and values of its own, got {name}={section!r}; set one of them with "
+            f"{name}.KEY=VALUE"
+        )
+    container: dict[str, Any] = OmegaConf.to_container(section, resolve=True)  # type: ignore[assignment]
+    return container
+
+
 def _build(config: DictConfig, name: str) -> Any:
-    container = OmegaConf.to_container(config[name], resolve=True)
+    container = _section(config, name)
     try:
         return _build_once(name, orjson.dumps(container))
     except orjson.JSONEncodeError:
@@ -122,6 +133,10 @@ def _build_once(name: str, part: bytes) -> Any:
 
 
 def _instantiated(name: str, container: Any) -> Any:
+    if "_target_" not in container:
+        raise ConfigurationError(
+            f"{name} has no _target_, the class that it configures; leave it as the option has it"
+        )
     try:
         return instantiate(OmegaConf.create(container), _convert_="all")
     except InstantiationException as error:

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Wrong shapes in annotations, or tensors that do not fit them, fail the test.
 install_import_hook(
     [
+        "sah.attention.gather",
         "sah.attention.hyperplanes",
         "sah.attention.index",
         "sah.attention.inputs",

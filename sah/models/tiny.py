@@ -49,6 +49,13 @@ class TinyModel:
     def __post_init__(self) -> None:
         check_types(self)
         resolve_device_and_dtype(self.device, self.dtype)
+        for field in ("layers", "heads", "key_value_heads", "head_dim", "max_tokens"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"model.{field} must be at least 1, got {getattr(self, field)}")
+        if self.head_dim % 2:
+            raise ValueError(
+                f"model.head_dim must be even for the rotary embedding, got {self.head_dim}"
+            )
         if self.heads % self.key_value_heads:
             raise ValueError(
                 f"model.heads={self.heads} is no multiple of key_value_heads={self.key_value_heads}"

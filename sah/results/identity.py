@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sah.paths import sanitise
 
@@ -58,9 +58,10 @@ def directory(config: DictConfig) -> Path:
 def _subset_name(subset: Any) -> str:
     if subset is None:
         return "all"
-    if isinstance(subset, str):
-        return subset
-    return "+".join(str(name) for name in subset)
+    if isinstance(subset, ListConfig):
+        return "+".join(str(name) for name in subset)
+    # What is no name of a subset is the benchmark's to refuse.
+    return str(subset)
 
 
 def _hash(value: Any) -> str:
