@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterable
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from transformers.masking_utils import sdpa_mask
 
 from sah.attention import (
     AttentionInputs,
@@ -28,13 +30,14 @@ from sah.attention import (
     Visibility,
     weighted_attention,
 )
-from sah.attention.session import AttentionSession
+from sah.attention.session import AttentionSession, attention_replaced
 from sah.cli import config_folder
 
 HEADS, GROUPS, DIM = 9, 3, 64
 PRESETS = (
-    *("streaming_llm", "oracle_top_k", "sparse", "random_sampling", "quest", "double_sparsity"),
-    *("hash_attention", "pq_cache", "socket", "vattention", "magic_pig"),
+    *("streaming_llm", "oracle_top_k", "oracle_top_p", "sparse", "random_sampling", "quest"),
+    *("double_sparsity", "hash_attention", "pq_cache", "socket", "vattention", "vattention_pq"),
+    *("vattention_hash", "magic_pig"),
 )
 Step = Callable[[], object]
 
@@ -148,22 +151,27 @@ def steps_alone(names: list[str], keys: int, density: float) -> dict[str, Step]:
         rows = inputs.query.view(1, GROUPS, HEADS // GROUPS, DIM)
         return torch.nn.functional.scaled_dot_product_attention(rows, inputs.key, inputs.value)
 
-    def straightforward() -> object:
-        key = inputs.key.repeat_interleave(HEADS // GROUPS, dim=1)
-        value = inputs.value.repeat_interleave(HEADS // GROUPS, dim=1)
-        scores = inputs.query @ key.transpose(2, 3) * inputs.scaling
-        scores = scores + torch.zeros_like(scores).masked_fill(~chosen, -torch.inf)
-        return torch.softmax(scores, dim=-1) @ value
+    def straight() -> object:
+        return straightforward(inputs.query, inputs.key, inputs.value, chosen)
 
     def attend(attention: SparseAttention) -> object:
         # A copy of its own, without what the last call left behind.
         fresh = dataclasses.replace(inputs, visibility=Visibility(inputs.visible))
         return weighted_attention(fresh, attention.select(fresh))
 
-    steps: dict[str, Step] = {"dense": dense, "straightforward": straightforward}
+    steps: dict[str, Step] = {"dense": dense, "straightforward": straight}
     for name, attention in presets(names, density).items():
         steps[name] = lambda attention=attention: attend(attention)  # type: ignore[misc]
     return steps
+
+
+def straightforward(query: Tensor, key: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
+    """Keys and values repeated per query head, a mask of full size, a softmax over all of it."""
+    group = query.shape[1] // key.shape[1]
+    key, value = (item.repeat_interleave(group, dim=1) for item in (key, value))
+    scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
+    scores = scores + torch.zeros_like(scores).masked_fill(~chosen, -torch.inf)
+    return torch.softmax(scores, dim=-1) @ value
 
 
 def steps_of_model(model, names: list[str], keys: int, density: float) -> dict[str, Step]:
@@ -178,6 +186,18 @@ def steps_of_model(model, names: list[str], keys: int, density: float) -> dict[s
         context.cache.rewind()
         return None
 
+    chosen = torch.rand(1, HEADS, 1, keys, generator=generator) < density
+
+    def straight(module, query, key, value, attention_mask, **kwargs):
+        of_keys = chosen[..., : key.shape[2]]
+        return straightforward(query, key, value, of_keys).transpose(1, 2).contiguous(), None
+
+    def straight_step() -> object:
+        with torch.inference_mode(), attention_replaced(model.model, straight, sdpa_mask):
+            model._last_logits([7], context.cache)
+        context.cache.rewind()
+        return None
+
     def session(attention: DenseAttention | SparseAttention) -> AttentionSession:
         started = AttentionSession(attention, seed=0)
         started.begin_context(context.length)
@@ -186,7 +206,8 @@ def steps_of_model(model, names: list[str], keys: int, density: float) -> dict[s
     arms: dict[str, DenseAttention | SparseAttention] = {"dense": DenseAttention()}
     arms.update(presets(names, density))
     sessions = {name: session(attention) for name, attention in arms.items()}
-    return {name: lambda one=one: step(one) for name, one in sessions.items()}  # type: ignore[misc]
+    steps = {name: lambda one=one: step(one) for name, one in sessions.items()}  # type: ignore[misc]
+    return {"dense": steps.pop("dense"), "straightforward": straight_step, **steps}
 
 
 if __name__ == "__main__":
