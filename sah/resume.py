@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
+from omegaconf.errors import OmegaConfBaseException
 
 from sah.errors import ConfigurationError, SahError
 from sah.job import check, finished
@@ -25,14 +26,14 @@ class ResumeCallback(Callback):
         """End here with status 0 if the experiment is complete, with 1 if it cannot work."""
         from sah.report.table import show_results
 
-        overrides = list(config.hydra.overrides.task)
         try:
+            overrides = list(config.hydra.overrides.task)
             _refuse_launcher(config)
             folder, results = finished(config)
             if results is None:
                 check(config, overrides)
                 return
-        except SahError as error:
+        except (SahError, OmegaConfBaseException) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 logger.exception("%s", error)
             sys.stderr.write(f"{error}\n")

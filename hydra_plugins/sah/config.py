@@ -1,22 +1,16 @@
 """What the configuration needs from Python: resolvers, and attention= for sparse_attention=."""
 
 import math
-import sys
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 
 def _directory(_root_: DictConfig) -> str:
     from sah.results.identity import directory
 
-    try:
-        return str(directory(_root_))
-    except (OmegaConfBaseException, TypeError) as error:
-        # Hydra would show the frames of its own resolvers. Nothing has begun yet.
-        sys.exit(f"configuration: {error}")
+    return str(directory(_root_))
 
 
 def _subdirectory(_root_: DictConfig) -> str:
