@@ -50,7 +50,7 @@ def style() -> Iterator[None]:
 def density_axis(axis: Any, densities: Sequence[float]) -> None:
     """A logarithmic axis of densities with round numbers."""
     axis.set_xscale("log")
-    axis.set_xlim(0.85 * min(densities), 1.18 * max(densities))
+    axis.set_xlim(0.8 * min(densities), 1.25 * max(densities))
     axis.xaxis.set_major_locator(mpl.ticker.FixedLocator(_DENSITIES))
     axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
     axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
@@ -86,6 +86,47 @@ def dot(axis: Any, cost: float | None, point: ScoredPoint, look: Look) -> None:
     )
 
 
+def connect(axis: Any, line: Sequence[tuple[float, ScoredPoint]], look: Look) -> None:
+    """Join the settings of one method."""
+    ordered = sorted(line, key=lambda item: item[0])
+    axis.plot(
+        [cost for cost, _ in ordered],
+        [100 * point.score for _, point in ordered],
+        color=look.colour,
+        linestyle=look.line,
+        linewidth=1,
+        alpha=0.7,
+    )
+
+
+def steps(axis: Any, front: Sequence[tuple[float, float]]) -> None:
+    """A Pareto front of (cost, score): what the best method gets for at most that cost."""
+    costs, scores = zip(*front, strict=True)
+    axis.step(
+        costs,
+        [100 * score for score in scores],
+        where="post",
+        color="#bbbbbb",
+        linewidth=4,
+        alpha=0.6,
+        solid_capstyle="round",
+        zorder=1,
+    )
+
+
+ASIDE = 0.06
+"""How far points are moved aside at most, as a share of their density."""
+
+
+def side_by_side(names: Sequence[str]) -> dict[str, float]:
+    """A factor near 1 for each method, so that equal values on a logarithmic axis do not hide."""
+    distinct = list(dict.fromkeys(names))
+    if len(distinct) == 1:
+        return {distinct[0]: 1.0}
+    last = len(distinct) - 1
+    return {name: (1 + ASIDE) ** (2 * number / last - 1) for number, name in enumerate(distinct)}
+
+
 def _not_negative(error: Any) -> Any:
     """Matplotlib takes None for no error bar, and rounding may make one slightly negative."""
     return None if error is None else np.maximum(error, 0.0)
@@ -97,6 +138,8 @@ def grid(
     """A figure of so many panels, and their axes."""
     columns = min(columns, count)
     rows = -(-count // columns)
+    if count == 1:
+        panel = (1.6 * panel[0], 1.3 * panel[1])
     figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axis in axes[count:]:
@@ -119,7 +162,8 @@ def legend(
             [],
             color=look[name].colour,
             marker="" if lines or name == "dense" else look[name].marker,
-            linestyle=look[name].line if lines else "--" if name == "dense" else "",
+            linestyle="--" if name == "dense" else look[name].line,
+            linewidth=1,
             label=name,
         )[0]
         for name in dict.fromkeys(names)

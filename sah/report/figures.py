@@ -3,15 +3,25 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from sah.report.axes import PANEL, dense_line, density_axis, dot, grid, legend, style
+from sah.report.axes import (
+    ASIDE,
+    PANEL,
+    connect,
+    dense_line,
+    density_axis,
+    dot,
+    grid,
+    legend,
+    side_by_side,
+    steps,
+    style,
+)
 from sah.report.collect import Run
-from sah.report.order import natural
 from sah.report.series import (
     OUTPUT_ERROR,
     RECALL,
@@ -22,7 +32,7 @@ from sah.report.series import (
     pareto_front,
     profiles,
     scored_points,
-    task_scores,
+    task_points,
 )
 from sah.report.style import Look, looks
 
@@ -64,7 +74,10 @@ def draw_all(runs: Sequence[Run], folder: Path) -> list[Path]:
 
 
 _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
-    "density": ("density (share of keys read)", lambda point: point.density),
+    "density": (
+        f"density (share of keys read; drawn up to {ASIDE:.0%} aside)",
+        lambda point: point.density,
+    ),
     "seconds": ("seconds per decoded token", lambda point: point.seconds_per_token),
     "bytes": (
         "keys and values read per token (MB)",
@@ -95,17 +108,18 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
                     dot(axis, value(point), point, look["dense"])
         front = pareto_front([(value(p) or 0.0, p.score) for p in sparse])
         if len(front) > 1:
-            costs, scores = zip(*front, strict=True)
-            axis.step(
-                costs,
-                [100 * score for score in scores],
-                where="post",
-                color="#999999",
-                linewidth=1,
-                zorder=1,
-            )
-        for point in sparse:
-            dot(axis, value(point), point, look[point.attention])
+            steps(axis, front)
+        # Many methods have the same densities: they stand side by side there.
+        aside = side_by_side([p.attention for p in sparse]) if cost == "density" else {}
+        for attention in dict.fromkeys(point.attention for point in sparse):
+            line = [
+                (aside.get(attention, 1.0) * (value(point) or 0.0), point)
+                for point in sparse
+                if point.attention == attention
+            ]
+            connect(axis, line, look[attention])
+            for at, point in line:
+                dot(axis, at, point, look[attention])
         if cost == "density":
             density_axis(axis, [value(point) or 1.0 for point in sparse])
         else:
@@ -184,35 +198,33 @@ def positions(
 
 
 def tasks(found: Sequence[Point], look: dict[str, Look]) -> Figure | None:
-    """Scores by task: a panel a task, a row a method."""
-    by_task: dict[str, list[tuple[Point, Any]]] = {}
-    several = len(panels(found)) > 1
-    for point in found:
-        # Seeds of one point share their tasks; the first stands for them where they differ.
-        for task, score in task_scores(point.runs[0]).items():
-            name = task if not several or task in point.panel else f"{point.panel} {task}"
-            title = point.panel if task in point.panel else name
-            by_task.setdefault(title, []).append((point, score))
-    if not by_task:
+    """Scores by task, a panel each: against density, or a row a method that has one setting."""
+    of_tasks = task_points(found)
+    methods = {(point.attention, point.settings) for point in of_tasks}
+    if len(methods) > len({attention for attention, _ in methods}):
+        return score_against(of_tasks, look, "density")
+    return rows_of_methods(of_tasks, look)
+
+
+def rows_of_methods(found: Sequence[ScoredPoint], look: dict[str, Look]) -> Figure | None:
+    """Scores and intervals, a row a method."""
+    grouped = panels(found)
+    if not grouped:
         return None
-    tallest = max(len(rows) for rows in by_task.values())
-    figure, axes = grid(len(by_task), panel=(PANEL[0], 0.6 + 0.2 * tallest))
-    for axis, (title, rows) in zip(axes, sorted(by_task.items(), key=_by_title), strict=False):
-        for height, (point, score) in enumerate(rows):
-            one = look[point.attention]
-            if score.low is not None:
+    tallest = max(len(group) for group in grouped.values())
+    figure, axes = grid(len(grouped), panel=(PANEL[0], 0.6 + 0.2 * tallest))
+    for axis, (title, group) in zip(axes, grouped.items(), strict=False):
+        for height, point in enumerate(group):
+            one, interval = look[point.attention], point.estimate.interval
+            if interval is not None:
                 axis.plot(
-                    [100 * score.low, 100 * score.high],
+                    [100 * interval.low, 100 * interval.high],
                     [height, height],
                     color=one.colour,
                     linewidth=1,
                 )
-            axis.plot(100 * score.score, height, one.marker, color=one.colour, markersize=4.5)
-        axis.set_yticks(range(len(rows)), [point.name for point, _ in rows])
+            axis.plot(100 * point.score, height, one.marker, color=one.colour, markersize=4.5)
+        axis.set_yticks(range(len(group)), [point.name for point in group])
         axis.set(title=title, xlabel="score × 100", xlim=(-4, 104))
         axis.invert_yaxis()
     return figure
-
-
-def _by_title(item: tuple[str, Any]) -> Any:
-    return natural(item[0])

@@ -15,7 +15,7 @@ from sah.report.matching import match
 from sah.report.order import in_order
 from sah.report.scores import run_estimate, tokens_per_second
 from sah.report.select import shown_value, value_of
-from sah.report.series import OUTPUT_ERROR, RECALL, Point, points, profiles, task_scores
+from sah.report.series import OUTPUT_ERROR, RECALL, Point, points, profiles, task_estimates
 from sah.report.settings import METHOD, differing_keys, short_names
 from sah.report.style import PLOTLY_MARKERS, looks
 
@@ -99,7 +99,8 @@ def _overview(
         "memory": measured(run, "provenance", "peak_memory_bytes"),
         "bytes": point.bytes_per_step,
         "tasks": {
-            task: [score.score, score.low, score.high] for task, score in task_scores(run).items()
+            task: [one.score, one.interval and one.interval.low, one.interval and one.interval.high]
+            for task, one in task_estimates(run).items()
         },
         "layers": {
             name: _rounded(profile[metric].by_layer)

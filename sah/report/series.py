@@ -125,28 +125,31 @@ def pareto_front(found: Sequence[tuple[float, float]]) -> list[tuple[float, floa
     return front
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskScore:
-    """The score of one task of one run."""
-
-    score: float
-    low: float | None
-    high: float | None
-
-
-def task_scores(run: Run) -> dict[str, TaskScore]:
+def task_estimates(run: Run) -> dict[str, Estimate]:
     """Scores by task, with 95 % intervals."""
-    found = {}
-    for name, task in run.results.get("tasks", {}).items():
-        if task["score"] is None:
-            continue
-        interval = task_interval(task)
-        found[name] = TaskScore(
-            score=float(task["score"]),
-            low=interval.low if interval else None,
-            high=interval.high if interval else None,
-        )
-    return found
+    return {
+        name: Estimate(score=float(task["score"]), interval=task_interval(task), n=int(task["n"]))
+        for name, task in run.results.get("tasks", {}).items()
+        if task["score"] is not None
+    }
+
+
+def task_points(found: Sequence[Point]) -> list[ScoredPoint]:
+    """The points task by task, a panel for each."""
+    several_panels = len(panels(found)) > 1
+    of_tasks = []
+    for point in found:
+        # Seeds of one point share their tasks; the first stands for them where they differ.
+        run = point.runs[0]
+        for task, estimate in task_estimates(run).items():
+            panel = task
+            if several_panels:
+                # The task takes the place of the subset that it is a part of.
+                named = point.panel.replace(run.subset, task)
+                panel = named if task in named else f"{point.panel} {task}"
+            own = {"panel": panel, "runs": [run], "estimate": estimate, "score": estimate.score}
+            of_tasks.append(ScoredPoint(**{**vars(point), **own}))
+    return sorted(of_tasks, key=lambda point: natural(point.panel))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from sah.report.axes import side_by_side
 from sah.report.figures import draw_all
-from sah.report.series import pareto_front, points, profiles
+from sah.report.series import pareto_front, points, profiles, task_points
 from sah.report.style import PLOTLY_MARKERS, looks
 
 
@@ -101,3 +102,31 @@ def test_methods_are_told_apart_without_colour():
     markers = [look.marker for name, look in found.items() if name != "dense"]
     assert len(set(markers)) == 11
     assert set(markers) <= PLOTLY_MARKERS.keys()
+
+
+def test_several_tasks_of_one_run_have_a_panel_each(write_run, runs):
+    two = {"scores": [1.0, 0.0, 0.0], "tasks": ["one", "one", "two"], "subset": ["one", "two"]}
+    for name in ("dense", "alpha"):
+        write_run(name, **two)
+    found = task_points(points(runs()))
+    assert [(point.panel, point.name, point.score) for point in found] == [
+        ("one", "alpha", 0.5),
+        ("one", "dense", 0.5),
+        ("two", "alpha", 0.0),
+        ("two", "dense", 0.0),
+    ]
+
+
+def test_beside_another_benchmark_the_task_takes_the_place_of_the_subset(write_run, runs):
+    write_run("dense", [1.0, 0.0], tasks=["one", "two"], subset=["one", "two"])
+    write_run("dense", [1.0], tasks=["kind"], benchmark="book")
+    panels = [point.panel for point in task_points(points(runs()))]
+    assert panels == ["book kind", "ruler one", "ruler two"]
+
+
+def test_methods_of_equal_density_stand_side_by_side_and_near_where_they_are():
+    factors = side_by_side([f"method {number}" for number in range(13)])
+    assert len(set(factors.values())) == 13
+    assert max(factors.values()) == pytest.approx(1.06)
+    assert min(factors.values()) == pytest.approx(1 / 1.06)
+    assert side_by_side(["alone"]) == {"alone": 1.0}
