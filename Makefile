@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test check install clean
+.PHONY: run test check fuzz install clean
 
 run: install
 	$(BIN)/python run.py
@@ -16,6 +16,10 @@ check: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# A thousand made-up command lines instead of the forty of `make test`.
+fuzz: install
+	SAH_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -n 0 tests/fuzz
 
 install: $(INSTALLED)
 
