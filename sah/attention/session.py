@@ -63,6 +63,7 @@ class AttentionSession:
     def end_context(self) -> None:
         """Drop the indexes: the context's keys are with whoever prefilled it."""
         self._indexes.clear()
+        self._visibility = None
 
     def begin_example(self, example_id: str) -> None:
         """Start on the next question of the context: indexes are rewound, density restarts."""
