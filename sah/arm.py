@@ -15,6 +15,7 @@ from sah.configuration import Experiment
 from sah.errors import ConfigurationError, ends_process
 from sah.forcing import Forced, LayerErrors, Reference
 from sah.logs import lines_of
+from sah.memory import PeakMemory
 from sah.metric_logging import AttentionMetrics
 from sah.metric_logging.metrics import OUTPUT_ERROR, RECALL, DenseOutputs
 from sah.models.batch import BatchedQuestion, answer_batch
@@ -65,6 +66,7 @@ class Arm:
         self.store = store
         self._ended = ended
         self.clock = Clock(experiment.timeout_minutes)
+        self.memory = PeakMemory()
         self.results: dict[str, Any] | None = None
         self.error: Exception | None = None
         """What ended this arm before its results."""
@@ -95,7 +97,7 @@ class Arm:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Work of this arm: what fails inside the with block ends this arm and no other."""
-        with lines_of(self.store.directory), self.clock.running():
+        with lines_of(self.store.directory), self.clock.running(), self.memory.measured():
             try:
                 yield
             except Exception as error:

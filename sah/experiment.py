@@ -16,7 +16,7 @@ from sah.metric_logging.metrics import DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
 from sah.results.examples import origins, shown
-from sah.results.provenance import device_name, peak_memory_bytes, provenance
+from sah.results.provenance import device_name, provenance
 from sah.results.summary import summarise
 from sah.types import Example
 
@@ -161,7 +161,7 @@ def _complete(
             "data": origins(examples),
             "device": device_name(model.device),
             "dtype": str(model.model.dtype).removeprefix("torch."),
-            "peak_memory_bytes": peak_memory_bytes(model.device),
+            "peak_memory_bytes": arm.memory.bytes,
             "started": started.isoformat(),
             "finished": datetime.now(UTC).isoformat(),
         },
@@ -188,10 +188,11 @@ def _examples(arm: Arm, model: LanguageModel) -> list[Example]:
 
 @contextmanager
 def _together(arms: Sequence[Arm]) -> Iterator[None]:
-    """Work that several arms need: its time is the time of each, its failure too."""
-    with ExitStack() as clocks:
+    """Work that several arms need: its time and memory are those of each, its failure too."""
+    with ExitStack() as measured:
         for arm in arms:
-            clocks.enter_context(arm.clock.running())
+            measured.enter_context(arm.clock.running())
+            measured.enter_context(arm.memory.measured())
         try:
             yield
         except Exception as error:
