@@ -10,6 +10,7 @@ from omegaconf import DictConfig, flag_override
 
 from sah.errors import ConfigurationError, SahError
 from sah.job import check, finished
+from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class ResumeCallback(Callback):
         except SahError as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 logger.exception("%s", error)
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(plain(f"{error}\n"))
             raise SystemExit(1) from error
         show_results(results, folder)
         raise SystemExit(0)
