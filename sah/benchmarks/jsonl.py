@@ -98,7 +98,7 @@ class JsonLines:
         file = Path(self.path).expanduser()
         try:
             # null says that there is none.
-            rows = [
+            rows: list[Mapping[str, Any]] = [
                 {name: value for name, value in row.items() if value is not None}
                 for row in read_json_lines(file)
             ]

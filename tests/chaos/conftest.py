@@ -38,7 +38,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "moment" in metafunc.fixturenames:
-        metafunc.parametrize("moment", range(MOMENTS))
+        # A sweep takes as long as thirty runs.
+        is_slow = metafunc.definition.get_closest_marker("slow") is not None
+        few = is_slow and "SAH_CHAOS_MOMENTS" not in os.environ
+        metafunc.parametrize("moment", range(1 if few else MOMENTS))
 
 
 @pytest.fixture
@@ -92,16 +95,20 @@ class Runs:
         return self.wait(self.start(folder, *arguments, **options))
 
     def stop(
-        self, process: int, number: signal.Signals, when: Callable[[], bool], victim: int = 0
+        self,
+        process: int,
+        number: signal.Signals,
+        when: Callable[[], bool],
+        look_every_seconds: float = 0.0005,
     ) -> bool:
         """Send a signal once something is so; False if the process ended before."""
         end = time.monotonic() + _DEADLINE_SECONDS
         while not has_ended(process):
             if when():
-                os.kill(victim or process, number)
+                os.kill(process, number)
                 return True
             assert time.monotonic() < end, f"process {process} neither ends nor comes so far"
-            time.sleep(0.0005)
+            time.sleep(look_every_seconds)
         return False
 
     def _ask(self, **request: Any) -> int:

@@ -72,6 +72,7 @@ def test_a_stopped_run_goes_on_to_the_results_of_an_undisturbed_one(
         assert path.read_bytes().startswith(lines)
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_to_the_results_of_an_undisturbed_one(
     moment, number, drawing, runs, undisturbed, outcome, answered, tmp_path
 ):
@@ -85,7 +86,7 @@ def test_a_stopped_sweep_goes_on_to_the_results_of_an_undisturbed_one(
             victim == "sweep" or bool(jobs(tmp_path))
         )
 
-    if runs.stop(process, 0, when=enough):
+    if runs.stop(process, 0, when=enough, look_every_seconds=0.01):
         # Between the look and the signal the job may have ended: then it is the sweep's turn.
         target = jobs(tmp_path)[0] if victim == "job" and jobs(tmp_path) else process
         os.kill(target, number)
