@@ -3,13 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test check fuzz install clean
+.PHONY: run test chaos fuzz check install clean
 
 run: install
 	$(BIN)/python run.py
 
 test: install
 	$(BIN)/python -m pytest
+
+# The same seed draws the same signals and moments again.
+SAH_CHAOS_SEED ?= $(shell date +%s)
+SAH_CHAOS_MOMENTS ?= 100
+
+chaos: install
+	@echo SAH_CHAOS_SEED=$(SAH_CHAOS_SEED) SAH_CHAOS_MOMENTS=$(SAH_CHAOS_MOMENTS)
+	SAH_CHAOS_SEED=$(SAH_CHAOS_SEED) SAH_CHAOS_MOMENTS=$(SAH_CHAOS_MOMENTS) \
+		$(BIN)/python -m pytest tests/chaos
 
 check: install
 	$(BIN)/ruff check

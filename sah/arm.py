@@ -19,7 +19,7 @@ from sah.memory import PeakMemory
 from sah.metric_logging import AttentionMetrics
 from sah.metric_logging.metrics import OUTPUT_ERROR, RECALL, DenseOutputs
 from sah.models.batch import BatchedQuestion, answer_batch
-from sah.models.generation import Sampler
+from sah.models.generation import Sampler, naming_example
 from sah.models.language_model import Answer, LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
 from sah.progress import Progress
@@ -117,7 +117,12 @@ class Arm:
         # What the failed calls held on the GPU goes; the lines of the traceback stay.
         traceback.clear_frames(error.__traceback__)
         self.session.end_context()
-        self.close()
+        try:
+            self.close()
+        except OSError as failure:
+            # The disk that is full for an answer is full for its metrics. They are measured
+            # again; what is to be told is the first error.
+            logger.warning("micro metrics cannot be written: %s", failure)
         self._ended(self)
 
     def close(self) -> None:
@@ -197,7 +202,9 @@ class Arm:
         self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
     ) -> Iterator[Prediction]:
         for question in batch:
-            yield self._answer_one(model, context, question)
+            with naming_example(question.example.id):
+                prediction = self._answer_one(model, context, question)
+            yield prediction
 
     def _answer_one(
         self, model: LanguageModel, context: PrefilledContext, question: Question

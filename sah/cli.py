@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 import sah
 from sah.errors import Busy, Interrupted, SahError, category
+from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def _hydra_main(config: DictConfig) -> float | None:
     from sah.job import compute
     from sah.progress import quiet_libraries
     from sah.report.table import show_results
+    from sah.results.store import ERROR
 
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -43,11 +45,13 @@ def _hydra_main(config: DictConfig) -> float | None:
         results = compute(config, overrides)
     except Exception as error:
         if isinstance(error, Busy):
-            raise ExperimentFailed(str(error)) from error
+            raise ExperimentFailed(plain(str(error))) from error
         kind = category(error)
         if kind == "unknown" and not isinstance(error, SahError):
             raise
-        raise ExperimentFailed(f"{kind}: {error}\ndetails in {folder / 'error.json'}") from error
+        details = folder / ERROR
+        told = f"\ndetails in {details}" if details.exists() else ""
+        raise ExperimentFailed(plain(f"{kind}: {error}{told}")) from error
     show_results(results, folder)
     return None if results["score"] is None else float(results["score"])
 

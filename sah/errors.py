@@ -21,7 +21,7 @@ class DamagedResults(SahError):
 
 
 class Busy(SahError):
-    """Another process is computing the same experiment."""
+    """The directory is not this process's: another one works in it, or it is gone."""
 
 
 class ModelNotFound(SahError):
@@ -68,6 +68,7 @@ CATEGORIES = (
     "timeout",
     "interrupt",
     "memory",
+    "non_finite",
     "configuration",
     "unknown",
 )
@@ -88,6 +89,7 @@ _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
     (DamagedResults, "configuration"),
     (ConfigurationError, "configuration"),
     (MemoryError, "memory"),
+    (NonFiniteLogits, "non_finite"),
     (ConnectionError, "network"),
     (TimeoutError, "network"),
     (socket.gaierror, "network"),

@@ -13,6 +13,7 @@ from sah.attention.session import AttentionSession
 from sah.errors import DatasetError, ends_process
 from sah.forcing import Reference
 from sah.metric_logging.metrics import DenseOutputs
+from sah.models.generation import naming_example
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
 from sah.results.examples import origins, shown
@@ -125,13 +126,14 @@ def _reference(
     """The answer under dense attention, computed once for all arms, the dense one included."""
     generation, seed = arm.experiment.generation, arm.experiment.seed
     reference = Reference(generation.sampler(seed, example.id, model.device))
-    model.answer(
-        context,
-        prompt.question_ids,
-        session=AttentionSession(DenseAttention(), seed=seed),
-        sampler=reference,
-        max_new_tokens=generation.token_limit(example.max_new_tokens),
-    )
+    with naming_example(example.id):
+        model.answer(
+            context,
+            prompt.question_ids,
+            session=AttentionSession(DenseAttention(), seed=seed),
+            sampler=reference,
+            max_new_tokens=generation.token_limit(example.max_new_tokens),
+        )
     return reference
 
 

@@ -118,21 +118,24 @@ class Ending:
         self._held = ExitStack()
 
     def claim(self) -> None:
-        """Take the directory, unless it is taken or damaged: that is an end too."""
+        """Take the directory; one that is taken, damaged or cannot be written is an end too."""
         # A requeued job goes on with what its own last start answered, afresh or not.
         restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
         resume = bool(self.config.resume) or restarted
         try:
             self._held.enter_context(self.store.claimed(self.config, self.overrides, resume))
             self.results = self.store.results()
+            if self.results is None:
+                self._held.enter_context(log_file(self.store.directory))
         except SahError as error:
             self.error = error
+        except OSError as error:
+            self.error = error
+            self.store.record_error(error)
         if self.results is not None:
             logger.info("already complete: %s", self.store.directory)
         if self.results is not None or self.error is not None:
             self.release()
-        else:
-            self._held.enter_context(log_file(self.store.directory))
 
     def attempt(self) -> "Arm":
         """An arm that goes on where the last attempt ended."""
@@ -148,6 +151,12 @@ class Ending:
             self.release()
             self._track()
             return
+        if isinstance(self.error, OSError):
+            # A directory that is gone is told as such, and not made again for its error.json.
+            try:
+                self.store.check_claim()
+            except Busy as lost:
+                self.error = lost
         kind = category(self.error)
         # The directory belongs to somebody else now.
         if isinstance(self.error, Busy):

@@ -1,21 +1,38 @@
 """The log of one arm, in a process that works on several."""
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+
+from sah.terminal import PlainFormatter
 
 RUN_LOG = "run.log"
 
 _current: ContextVar[Path | None] = ContextVar("arm", default=None)
 
 
+class _RunLog(logging.FileHandler):
+    """A log that a full disk leaves incomplete, and the terminal as it is."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Pass over a line that cannot be written; the terminal has it. Bugs are told."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close; what the disk does not take stays unwritten."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def log_file(directory: Path) -> Iterator[None]:
     """Write run.log into an arm's directory: its own lines, and those that are of no arm."""
-    handler = logging.FileHandler(directory / RUN_LOG, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    handler = _RunLog(directory / RUN_LOG, encoding="utf-8")
+    handler.setFormatter(PlainFormatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     handler.addFilter(lambda record: _current.get() in (None, directory))
     root = logging.getLogger()
     root.addHandler(handler)

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sah.errors import ConfigurationError, SahError
 from sah.job import check, finished
+from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class ResumeCallback(Callback):
         except (SahError, OmegaConfBaseException) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 logger.exception("%s", error)
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(plain(f"{error}\n"))
             raise SystemExit(1) from error
         show_results(results, folder)
         raise SystemExit(0)

@@ -79,6 +79,7 @@ REAL = [
     (raised(open, "/no/such/file"), "filesystem"),
     (PermissionError(errno.EACCES, "Permission denied"), "filesystem"),
     (errors.ExperimentTimeout("x"), "timeout"),
+    (errors.NonFiniteLogits("x"), "non_finite"),
     (KeyboardInterrupt(), "interrupt"),
     (Interrupted(15), "interrupt"),
     (errors.ConfigurationError("x"), "configuration"),

@@ -50,7 +50,8 @@ class SahSweeper(BasicSweeper):
         """Run all batches.
 
         Raises:
-            CompactHydraException: if an experiment failed, when all have run.
+            CompactHydraException: if an experiment failed, when all have run; or if the
+                sweep itself cannot write.
         """
         launcher, returns = self.launcher, []
         expand = self._expand
@@ -66,6 +67,11 @@ class SahSweeper(BasicSweeper):
         self.launcher = KeepGoing()
         try:
             super().sweep(arguments)
+        except OSError as error:
+            raise CompactHydraException(
+                f"filesystem: {error}; a sweep writes below output_root={self.config.output_root}: "
+                "make room there, or choose another place"
+            ) from error
         finally:
             self.launcher = launcher
         failed = sum(job.status == JobStatus.FAILED for job in returns)

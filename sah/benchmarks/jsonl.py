@@ -97,7 +97,11 @@ class JsonLines:
     def _rows(self) -> list[Mapping[str, Any]]:
         file = Path(self.path).expanduser()
         try:
-            rows = list(read_json_lines(file))
+            # null says that there is none.
+            rows: list[Mapping[str, Any]] = [
+                {name: value for name, value in row.items() if value is not None}
+                for row in read_json_lines(file)
+            ]
         except OSError as error:
             raise DatasetError(
                 f"benchmark.path={self.path!r} cannot be read: {error.strerror}"
@@ -115,27 +119,44 @@ class JsonLines:
         return rows
 
     def _example(self, row: Mapping[str, Any], number: int) -> Example:
+        for name in ("context", "question", "answer_prefix"):
+            if not isinstance(row.get(name, ""), str):
+                raise self._wrong(number, name, "a text", row[name])
         references = row["references"]
+        if isinstance(references, str):
+            references = [references]
+        if not isinstance(references, list) or not all(_is_plain(item) for item in references):
+            raise self._wrong(number, "references", "a text or a list of texts", references)
+        for name in ("id", "task"):
+            if not _is_plain(row.get(name, "")):
+                raise self._wrong(number, name, "a text or a number", row[name])
+        if not isinstance(row.get("extras") or {}, dict):
+            raise self._wrong(number, "extras", "an object", row["extras"])
         limit = row.get("max_new_tokens", self.max_new_tokens)
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise DatasetError(
-                f"{self.path} row {number}: max_new_tokens must be a whole number of at least 1, "
-                f"got {limit!r}"
-            )
+            raise self._wrong(number, "max_new_tokens", "a whole number of at least 1", limit)
         return Example(
             id=str(row.get("id", number)),
             task=_task(row),
-            context=str(row["context"]),
-            question=str(row["question"]),
-            answer_prefix=str(row.get("answer_prefix", "")),
-            references=(references,)
-            if isinstance(references, str)
-            else tuple(str(item) for item in references),
+            context=row["context"],
+            question=row["question"],
+            answer_prefix=row.get("answer_prefix", ""),
+            references=tuple(str(item) for item in references),
             max_new_tokens=limit,
             extras=dict(row.get("extras") or {}),
             may_cut=True,
             max_tokens=self.context_tokens,
         )
+
+    def _wrong(self, number: int, name: str, expected: str, value: Any) -> DatasetError:
+        text = repr(value)
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        return DatasetError(f"{self.path} row {number}: {name} must be {expected}, got {shown}")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a text or a number, and says the same as a text."""
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def _task(row: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from sah.launching.plan import Cell
 from sah.results.state import ExperimentState, read_state
+from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class SweepMonitor:
         line = f"#{number} {what}: {self._label(number)}"
         if self._live is not None:
             # Above the table; a log line would be drawn over.
-            self._live.console.print(Text(line), soft_wrap=True)
+            self._live.console.print(Text(plain(line)), soft_wrap=True)
         elif state.state == "done":
             logger.info("%s", line)
         else:
@@ -109,7 +110,11 @@ class SweepMonitor:
             state = read_state(self._cells[number].directory)
             since = "" if state.owner is None else _ago(time.time() - state.owner.since)
             table.add_row(
-                str(number), places[number], since, _answered(state), Text(self._label(number))
+                str(number),
+                places[number],
+                since,
+                _answered(state),
+                Text(plain(self._label(number))),
             )
         if len(places) > _MOST_ROWS:
             table.add_row("", f"and {len(places) - _MOST_ROWS} more", "", "", "")

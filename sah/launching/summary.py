@@ -19,6 +19,7 @@ from sah.launching.outcome import CellOutcome
 from sah.launching.plan import Cell
 from sah.results.files import write_json
 from sah.results.store import read_results
+from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,9 @@ def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
     table.add_column("experiment")
     for outcome in bad[:_MOST_ROWS]:
         reason = outcome.reason or outcome.outcome
-        table.add_row(str(outcome.cell.number), Text(reason), Text(outcome.cell.label))
+        table.add_row(
+            str(outcome.cell.number), Text(plain(reason)), Text(plain(outcome.cell.label))
+        )
     console.print(table)
     if len(bad) > _MOST_ROWS:
         console.print(Text(f"and {len(bad) - _MOST_ROWS} more in {folder / SUMMARY}"))

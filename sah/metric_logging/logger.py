@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import math
 import os
 import random
 import signal
@@ -21,6 +22,7 @@ import orjson
 import torch
 from torch import Tensor
 
+from sah.appending import append_whole
 from sah.seeding import derive
 
 logger = logging.getLogger(__name__)
@@ -197,10 +199,16 @@ class MicroMetricLogger:
         return _current.get() or _DISABLED
 
     def close(self) -> None:
-        """Write what waits and log nothing more."""
-        self.flush()
-        self._enabled = frozenset()
-        self._path = None
+        """Write what waits and log nothing more.
+
+        What cannot be written is dropped: later the file may be another process's.
+        """
+        try:
+            self.flush()
+        finally:
+            self._enabled = frozenset()
+            self._path = None
+            self._queue.clear()
 
     # -- logging -----------------------------------------------------------------------
 
@@ -261,14 +269,16 @@ class MicroMetricLogger:
             records = list(self._queue)
             _resolve_tensors(records)
             lines = b"".join(orjson.dumps(record, option=_JSON) for record in records)
-            with open(self._path, "ab") as file:
-                file.write(lines)
+            append_whole(self._path, lines)
             del self._queue[: len(records)]
 
     def example_mean(self, metric: str) -> float | None:
-        """Mean of the values recorded for this example; None if there was none."""
+        """Mean of the values recorded for this example; None if there was none, or no number."""
         total, count = self._example.sums.get(metric, (0.0, 0))
-        return float(total) / count if count else None
+        # A file has null for what is not finite: what was just computed and what a resumed
+        # run reads back must average to the same.
+        mean = float(total) / count if count else None
+        return mean if mean is not None and math.isfinite(mean) else None
 
     def _add_to_sum(self, metric: str, value: Any) -> None:
         if self._registered[metric] is not float:

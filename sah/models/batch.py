@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicCache
 from sah.attention.session import AttentionSession, attention_replaced
 from sah.errors import ConfigurationError
 from sah.models.cache import RewindableCache
-from sah.models.generation import TokenChooser
+from sah.models.generation import TokenChooser, naming_example
 from sah.models.language_model import Answer, LanguageModel, PrefilledContext
 
 
@@ -43,7 +43,8 @@ class BatchedQuestion:
 
     def choose(self, logits: Tensor, eos_token_ids: frozenset[int]) -> bool:
         """Take the next token; return whether the answer goes on."""
-        token = self.sampler.choose(logits)
+        with naming_example(self.example_id):
+            token = self.sampler.choose(logits)
         self.steps += 1
         if token in eos_token_ids:
             self.finish_reason = "eos"

@@ -1,5 +1,7 @@
 """How the next token is chosen."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -113,6 +115,22 @@ class Sampler:
         warped = self.warpers(torch.empty(1, 0, dtype=torch.long), logits.float())  # type: ignore[arg-type]
         probability = torch.softmax(warped, dim=-1)
         return int(torch.multinomial(probability, 1, generator=self.generator).item())
+
+
+@contextmanager
+def naming_example(example_id: str) -> Iterator[None]:
+    """Let an error about logits say whose they are.
+
+    Raises:
+        NonFiniteLogits: as the with block did, with the example's id.
+    """
+    try:
+        yield
+    except NonFiniteLogits as error:
+        raise NonFiniteLogits(
+            f"example {example_id!r}: {error}; its answer is not scored. Try another model.dtype, "
+            "or leave the example out"
+        ) from error
 
 
 def best_token(logits: Float[Tensor, "1 vocabulary"]) -> int:

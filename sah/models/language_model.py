@@ -1,5 +1,6 @@
 """A model at work: one prefill per context, then any number of answers from it."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sah.attention.session import AttentionSession
+from sah.errors import NonFiniteLogits
 from sah.models.cache import RewindableCache
 from sah.models.generation import TokenChooser
 from sah.models.prompts import PromptEncoder
@@ -162,6 +164,9 @@ class LanguageModel:
 
         Returns:
             The mean next-token loss in nats, and the seconds it took.
+
+        Raises:
+            NonFiniteLogits: if the loss is NaN or infinite.
         """
         if len(token_ids) < 2:
             raise ValueError(f"a continuation needs two tokens, got {len(token_ids)}")
@@ -177,6 +182,8 @@ class LanguageModel:
                     total += cross_entropy(logits[0].float(), targets, reduction="sum").item()
         finally:
             context.cache.rewind()
+        if not math.isfinite(total):
+            raise NonFiniteLogits(f"the loss of the continuation is not finite ({total} nats)")
         return total / (len(token_ids) - 1), time.perf_counter() - started
 
     def _last_logits(self, ids: list[int], cache: RewindableCache) -> Tensor:

@@ -17,6 +17,7 @@ from rich.text import Text
 from sah.launching.summary import CELLS, SWEEPS
 from sah.results.state import ExperimentState, read_state
 from sah.results.store import CONFIG, RESULTS
+from sah.terminal import plain
 
 _ORDER = ("running", "dead", "failed", "stopped", "waiting", "done")
 
@@ -47,8 +48,8 @@ def show_status(root: Path) -> None:
         table.add_row(
             Text(state.state),
             _examples(state),
-            Text(str(state.directory.relative_to(root))),
-            Text(_remark(state)),
+            Text(plain(str(state.directory.relative_to(root)))),
+            Text(plain(_remark(state))),
         )
     console.print(table)
     counts = Counter[str](state.state for state in states)

@@ -8,16 +8,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sah.terminal import plain
+
 
 def show_results(results: dict[str, Any], folder: Path) -> None:
     """Show the scores of one experiment and where its files are; fits 80 columns."""
     console = Console(highlight=False)
-    console.print(Text(_title(results), style="bold"))
+    console.print(Text(plain(_title(results)), style="bold"))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in ("task", "score", "stderr", "n"):
         table.add_column(column, justify="left" if column == "task" else "right")
     for task, values in results["tasks"].items():
-        table.add_row(task, _number(values["score"]), _number(values["stderr"]), str(values["n"]))
+        # Text, not markup: a data set of one's own names its tasks.
+        table.add_row(
+            Text(plain(task)), _number(values["score"]), _number(values["stderr"]), str(values["n"])
+        )
     if len(results["tasks"]) > 1:
         table.add_section()
         overall = (_number(results["score"]), _number(results["stderr"]), str(results["n"]))
@@ -40,7 +45,7 @@ def show_results(results: dict[str, Any], folder: Path) -> None:
         f"decode {_rate(timing['new_tokens'], timing['decode_seconds'])}"
     )
     # Never folded or cut: a path is there to be copied.
-    console.print(Text(_shortest(folder)), soft_wrap=True)
+    console.print(Text(plain(_shortest(folder))), soft_wrap=True)
 
 
 def _shortest(folder: Path) -> str:

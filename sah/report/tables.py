@@ -11,6 +11,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from sah.terminal import plain
+
 TextFormat = Literal["table", "md", "csv", "latex"]
 
 
@@ -63,7 +65,7 @@ def number(value: float | None, decimals: int = 3, scale: float = 1.0) -> Cell:
 
 def label(value: Any) -> Cell:
     """A name or a setting."""
-    return Cell(text="" if value is None else str(value), value=value)
+    return Cell(text="" if value is None else plain(str(value)), value=value)
 
 
 def render(table: Table, text_format: Literal["md", "csv", "latex"]) -> str:
@@ -79,7 +81,7 @@ def show(table: Table, console: Console) -> None:
     columns, widths, left_out = _fitting(table, width)
     lines = []
     if table.caption:
-        lines.append(Text(table.caption, style="bold"))
+        lines.append(Text(plain(table.caption), style="bold"))
     head = [Cell(text=table.columns[number].header) for number in columns]
     lines.append(_line(table, columns, widths, head))
     lines.append(Text("─" * (sum(widths) + len(_GAP) * (len(widths) - 1))))
@@ -91,7 +93,7 @@ def show(table: Table, console: Console) -> None:
             f"Left out for want of width: {', '.join(left_out)} (--format csv has everything)."
         )
     for note in notes:
-        console.print(Text(note), highlight=False)
+        console.print(Text(plain(note)), highlight=False)
 
 
 def _fitting(table: Table, width: int) -> tuple[list[int], list[int], list[str]]:

@@ -74,9 +74,15 @@ class Claim:
         """Make sure that this process still holds the claim.
 
         Raises:
-            Busy: if another one took it over; writing on would mix two runs.
+            Busy: if another one took it over, or the directory is gone; writing on would mix
+                two runs, or leave half of one.
         """
         if self._holder().get("token") != self.token:
+            if not self.path.parent.exists():
+                raise Busy(
+                    f"{self.path.parent} is gone: it was removed or renamed while this process "
+                    "worked in it; bring it back to go on with it, or run again to start over"
+                )
             raise Busy(f"{self.path.parent} was taken over by another process; stopping this one")
 
     def note_examples(self, examples: int) -> None:
@@ -102,7 +108,11 @@ class Claim:
 
     def _write_aside(self) -> Path:
         aside = self.path.with_name(f"{CLAIM_NAME}.{self.token}")
-        aside.write_text(json.dumps(self._content))
+        try:
+            aside.write_text(json.dumps(self._content))
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         return aside
 
     def _remove_if_dead(self) -> None:
@@ -148,10 +158,11 @@ class Claim:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            if self._holder().get("token") != self.token:
-                return
             try:
+                if self._holder().get("token") != self.token:
+                    return
                 os.utime(self.path)
+            # A file system that does not answer once must not end the heartbeat.
             except OSError as error:
                 logger.warning("no heartbeat on %s: %s", self.path, error)
 

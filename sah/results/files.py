@@ -11,7 +11,11 @@ from sah.errors import DamagedResults
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file next to its place, bring it to the disk, and rename it there."""
+    """Write a file next to its place, bring it to the disk, and rename it there.
+
+    Raises:
+        OSError: naming the file, which is as it was before.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(unfinished, "wb") as file:
@@ -19,7 +23,15 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what `write_atomically` left of a file when its process was killed."""
+    for unfinished in path.parent.glob(f".{path.name}.*"):
         unfinished.unlink(missing_ok=True)
 
 

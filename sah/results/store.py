@@ -13,12 +13,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sah.appending import append_whole
 from sah.errors import ConfigurationError, DamagedResults, category
 from sah.results.claim import Claim
 from sah.results.files import (
     json_lines,
     read_json,
     read_json_lines,
+    remove_unfinished,
     write_atomically,
     write_json,
 )
@@ -97,6 +99,10 @@ class ResultStore:
         with Claim(self.directory) as claim:
             self._claim = claim
             try:
+                for name in _FILES:
+                    # A sweep writes error.json without the claim.
+                    if name != ERROR:
+                        remove_unfinished(self.path(name))
                 if not resume:
                     self._put_aside()
                 self.load()
@@ -122,17 +128,11 @@ class ResultStore:
 
         Raises:
             Busy: if the claim was lost; nothing is written then.
+            OSError: if the disk does not take it, naming the file; it is as it was then.
         """
         assert self._claim is not None, "append outside `claimed`"
         self._claim.check()
-        descriptor = os.open(self.path(PREDICTIONS), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            line = json_lines([prediction])
-            written = os.write(descriptor, line)
-            if written != len(line):
-                raise OSError(f"only {written} of {len(line)} bytes fit into {PREDICTIONS}")
-        finally:
-            os.close(descriptor)
+        append_whole(self.path(PREDICTIONS), json_lines([prediction]))
         self.predictions[prediction.example_id] = prediction
 
     def check_examples(self, example_ids: Sequence[str]) -> None:
@@ -162,9 +162,28 @@ class ResultStore:
         write_atomically(self.path(EXAMPLES), json_lines(list(examples)))
 
     def record_error(self, error: BaseException) -> None:
-        """Write error.json: what happened last, how often something happened, where."""
+        """Write error.json: what happened last, how often something happened, where.
+
+        Not beside complete results: an interruption after the last write spoils nothing.
+        Where the error itself cannot be written, the log is told, and no other error is
+        raised in its place.
+        """
+        if self.path(RESULTS).exists():
+            return
         text = "".join(traceback.format_exception(error))
-        write_error(self.directory, category(error), type(error).__name__, str(error), text)
+        try:
+            write_error(self.directory, category(error), type(error).__name__, str(error), text)
+        except OSError as failure:
+            logger.warning("error.json cannot be written: %s", failure)
+
+    def check_claim(self) -> None:
+        """Make sure that the directory is still there, and this process's own.
+
+        Raises:
+            Busy: if it is not.
+        """
+        assert self._claim is not None, "check_claim outside `claimed`"
+        self._claim.check()
 
     def complete(self, results: dict[str, Any], scores: Sequence[Score]) -> dict[str, Any]:
         """Write the scores and, last, results.json; return what it holds.

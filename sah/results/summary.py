@@ -23,7 +23,17 @@ def summarise(
     (bytes per key and layer, by masker) are means over examples. What was not measured is
     None, never 0: a task without public references has no score, and then neither has the
     whole.
+
+    Raises:
+        ValueError: naming the first example whose score is NaN or infinite.
     """
+    for score in scores:
+        # One such score would be the mean of all.
+        if score.score is not None and not math.isfinite(score.score):
+            raise ValueError(
+                f"the score of example {score.example_id!r} is {score.score}, which is no number "
+                "in [0, 1]; the benchmark's scorer is wrong"
+            )
     by_task: dict[str, list[_Answer]] = {}
     for prediction, score in zip(predictions, scores, strict=True):
         by_task.setdefault(score.task, []).append((_context(prediction), score))

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from sah.paths import sanitise
+
 logger = logging.getLogger(__name__)
 
 
@@ -34,7 +36,8 @@ class Record:
             for part in ("", "timing", "tasks")
             for key, value in _numbers(results.get(part, {}) if part else results, part)
         }
-        names = [str(results.get(key)) for key in ("model", "attention", "benchmark")]
+        # Trackers make folders of it.
+        names = [sanitise(results.get(key)) for key in ("model", "attention", "benchmark")]
         return cls(
             name="/".join([*names, str(results.get("fingerprint"))]),
             directory=directory,

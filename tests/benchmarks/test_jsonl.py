@@ -1,3 +1,5 @@
+import tracemalloc
+
 import orjson
 import pytest
 
@@ -65,12 +67,45 @@ def test_an_unknown_metric_is_an_error_that_lists_them():
         ([ROWS[0], {**ROWS[0], "answr": "x"}], r"row 2 has \['answr'\], which nothing reads"),
         ([{**ROWS[0], "max_new_tokens": 0}], "row 1: max_new_tokens must be"),
         ([{**ROWS[0], "max_new_tokens": "9"}], "row 1: max_new_tokens must be"),
+        ([{**ROWS[0], "context": None}], r"row 1 lacks \['context'\]"),
+        ([{**ROWS[0], "context": ["c"]}], r"row 1: context must be a text, got \['c'\]"),
+        ([ROWS[0], {**ROWS[0], "question": 5}], "row 2: question must be a text, got 5"),
+        ([{**ROWS[0], "answer_prefix": True}], "row 1: answer_prefix must be a text, got True"),
+        ([{**ROWS[0], "references": 5}], "row 1: references must be a text or a list of texts"),
+        ([{**ROWS[0], "references": ["a", None]}], "row 1: references must be .* got .*None"),
+        ([{**ROWS[0], "references": {"a": "b"}}], "row 1: references must be a text or a list"),
+        ([{**ROWS[0], "id": ["a"]}], "row 1: id must be a text or a number"),
+        ([{**ROWS[0], "task": {}}], "row 1: task must be a text or a number"),
+        ([{**ROWS[0], "extras": "x"}], "row 1: extras must be an object, got 'x'"),
         ([], "has no rows"),
     ],
 )
 def test_rows_that_do_not_work_are_errors_that_name_them(rows, match, write, tiny):
     with pytest.raises(DatasetError, match=match):
         JsonLines(path=write(*rows)).examples(tiny.prompts, seed=0)
+
+
+def test_null_says_that_there_is_none(write, tiny):
+    row = {**ROWS[0], "id": None, "task": None, "answer_prefix": None, "max_new_tokens": None}
+    (example,) = JsonLines(path=write(row)).examples(tiny.prompts, seed=0)
+    assert (example.id, example.task, example.answer_prefix) == ("1", "jsonl", "")
+    assert example.max_new_tokens == 64
+
+
+def test_a_line_longer_than_any_context_is_an_error_and_not_read_whole(tiny, tmp_path):
+    path = tmp_path / "my.jsonl"
+    with open(path, "wb") as file:
+        file.write(orjson.dumps(ROWS[0]) + b'\n{"context": "')
+        file.truncate(100 * 10**6)
+        file.seek(0, 2)
+        file.write(b'", "question": "q", "references": "r"}\n')
+    tracemalloc.start()
+    try:
+        with pytest.raises(DatasetError, match=r"my\.jsonl line 2 is longer than 64 MB"):
+            JsonLines(path=str(path)).examples(tiny.prompts, seed=0)
+        assert tracemalloc.get_traced_memory()[1] < 150 * 10**6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_missing_file_is_an_error(tiny, tmp_path):

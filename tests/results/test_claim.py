@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import select
@@ -5,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -193,6 +195,27 @@ def test_the_heartbeat_keeps_a_claim_fresh(tmp_path, monkeypatch):
     with Claim(tmp_path) as claim:
         os.utime(claim.path, (0, 0))
         give_up = time.monotonic() + 60
+        while claim.path.stat().st_mtime == 0 and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert claim.path.stat().st_mtime > 0
+
+
+def test_a_file_system_that_fails_once_does_not_end_the_heartbeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim_module, "HEARTBEAT_SECONDS", 0.01)
+    real_read, failures = claim_module._read, []
+
+    def read(path):
+        if threading.current_thread() is not threading.main_thread() and not failures:
+            failures.append(path)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real_read(path)
+
+    monkeypatch.setattr(claim_module, "_read", read)
+    with Claim(tmp_path) as claim:
+        give_up = time.monotonic() + 60
+        while not failures and time.monotonic() < give_up:
+            time.sleep(0.01)
+        os.utime(claim.path, (0, 0))
         while claim.path.stat().st_mtime == 0 and time.monotonic() < give_up:
             time.sleep(0.01)
         assert claim.path.stat().st_mtime > 0

@@ -146,15 +146,27 @@ def test_an_answer_to_no_example_is_refused(store, claimed, prediction):
             store.check_examples(["b"])
 
 
-def test_a_full_disk_is_an_error(store, claimed, prediction, monkeypatch, reopen):
+def test_a_full_disk_is_an_error_that_leaves_no_part_of_a_line(
+    store, claimed, prediction, monkeypatch, reopen
+):
     with claimed(store):
         store.append(prediction("a"))
+        before = store.path("predictions.jsonl").read_bytes()
         real_write = os.write
         with monkeypatch.context() as patch:
-            patch.setattr(os, "write", lambda fd, line: real_write(fd, line[:10]))
-            with pytest.raises(OSError, match="only 10 of"):
+            rooms = [10, 5]
+
+            def write(descriptor, line):
+                """Take in a part, then less, then nothing."""
+                if not rooms:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return real_write(descriptor, line[: rooms.pop(0)])
+
+            patch.setattr(os, "write", write)
+            with pytest.raises(OSError, match=r"No space left.*predictions\.jsonl"):
                 store.append(prediction("b"))
         assert list(store.predictions) == ["a"]
+        assert store.path("predictions.jsonl").read_bytes() == before
     assert list(reopen().predictions) == ["a"]
 
 
@@ -213,13 +225,14 @@ def test_metrics_of_answered_examples_stay_byte_for_byte(
     assert path.read_bytes() == before
 
 
-def test_a_torn_metric_is_dropped(store, claimed, prediction, folder, reopen, lines):
+def test_a_metric_torn_at_any_byte_is_dropped(store, claimed, prediction, folder, reopen, lines):
     with claimed(store):
         store.append(prediction("a"))
     path = folder / "micro_metrics.jsonl"
     put_metrics(path, "a", "a", "a")
     whole = path.read_bytes()
-    for cut in (1, 2, 20):
+    last = len(whole.splitlines(keepends=True)[-1])
+    for cut in range(1, last):
         path.write_bytes(whole[:-cut])
         assert reopen().micro_metric_records == 2
         assert [record["value"] for record in lines(path)] == [0, 1]

@@ -1,12 +1,13 @@
 """Reading the rows of a published data set, from the Hub or from a folder."""
 
+import itertools
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 _SPLITS = frozenset({"train", "test", "dev", "validation"})
 _FORMATS = (".parquet", ".jsonl")
+# Some sixteen million tokens. What is longer is not read into memory.
+_LONGEST_LINE_BYTES = 64 * 10**6
 
 Row = Mapping[str, Any]
 
@@ -81,6 +84,21 @@ def column(row: Row, name: str, source: Source) -> Any:
             "that was published under this name?"
         )
     return row[name]
+
+
+def text_column(row: Row, name: str, source: Source) -> str:
+    """A value of a row that must be a text.
+
+    Raises:
+        DatasetError: naming the column and what it holds, or that it is missing.
+    """
+    value = column(row, name, source)
+    if not isinstance(value, str):
+        raise DatasetError(
+            f"{source}: column {name!r} holds {type(value).__name__} {_short(value)}, not a text; "
+            "is it the data set that was published under this name?"
+        )
+    return value
 
 
 def is_commit(revision: str) -> bool:
@@ -203,9 +221,22 @@ def read_json_lines(file: Path) -> Iterator[Row]:
     """Read one JSON object a line; empty lines do not count.
 
     Raises:
-        DatasetError: naming the line that is anything else.
+        DatasetError: naming the line that is anything else, or longer than is read.
     """
-    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+    with open(file, "rb") as lines:
+        yield from _json_objects(file, lines)
+
+
+def _json_objects(file: Path, lines: BinaryIO) -> Iterator[Row]:
+    for number in itertools.count(1):
+        line = lines.readline(_LONGEST_LINE_BYTES + 1)
+        if not line:
+            return
+        if len(line) > _LONGEST_LINE_BYTES:
+            raise DatasetError(
+                f"{file} line {number} is longer than {_LONGEST_LINE_BYTES // 10**6} MB, more than "
+                "any model's context; is each example on a line of its own?"
+            )
         if not line.strip():
             continue
         try:
@@ -215,6 +246,11 @@ def read_json_lines(file: Path) -> Iterator[Row]:
         if not isinstance(row, dict):
             raise DatasetError(f"{file} line {number} is no JSON object")
         yield row
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def _some(names: Sequence[str]) -> str:

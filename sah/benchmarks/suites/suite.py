@@ -17,6 +17,7 @@ from sah.benchmarks.suites.rows import (
     column,
     is_commit,
     load_rows,
+    text_column,
 )
 from sah.errors import ConfigurationError, DatasetError
 from sah.types import Example, Prediction, PromptTokenizer, Score
@@ -164,19 +165,33 @@ class Suite(ABC):
     def references(self, row: Row, source: Source) -> tuple[str, ...]:
         """The right answers, from `answers` or `answer`, whichever there is."""
         value = row["answers"] if "answers" in row else column(row, "answer", source)
-        return (value,) if isinstance(value, str) else tuple(str(item) for item in value or ())
+        if isinstance(value, str):
+            return (value,)
+        if value is None:
+            return ()
+        if not isinstance(value, Sequence) or not all(
+            isinstance(item, str | int | float) for item in value
+        ):
+            raise DatasetError(
+                f"{source}: the answers of a row must be a text or a list of texts, got {value!r}"
+            )
+        return tuple(str(item) for item in value)
 
     def example(self, row: Row, subset: str, identifier: str, source: Source) -> Example:
         """One row as an example."""
         limit = row.get("max_new_tokens")
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise DatasetError(
+                f"{source}: max_new_tokens must be a whole number of at least 1, got {limit!r}"
+            )
         return Example(
             id=identifier,
             task=subset,
-            context=str(column(row, "context", source)),
-            question=str(column(row, "question", source)),
+            context=text_column(row, "context", source),
+            question=text_column(row, "question", source),
             answer_prefix=str(row.get("answer_prefix") or ""),
             references=self.references(row, source),
-            max_new_tokens=self.tasks[subset].max_new_tokens if limit is None else int(limit),
+            max_new_tokens=self.tasks[subset].max_new_tokens if limit is None else limit,
             extras=self.extras(row, subset, source),
             may_cut=self.may_cut,
             max_tokens=self.context_tokens,

@@ -1,0 +1,18 @@
+"""A model that leaves a line for each time it is loaded."""
+
+import os
+from typing import TYPE_CHECKING
+
+from sah.models.tiny import TinyModel
+
+if TYPE_CHECKING:
+    from sah.models.language_model import LanguageModel
+
+
+class CountedModel(TinyModel):
+    """Appends to the file that SAH_TEST_LOADS names."""
+
+    def load(self) -> "LanguageModel":
+        with open(os.environ["SAH_TEST_LOADS"], "a") as file:
+            file.write(f"{os.getpid()}\n")
+        return super().load()

@@ -1,0 +1,85 @@
+"""A clock that is set while experiments run."""
+
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from sah.clock import Clock
+from sah.errors import ExperimentTimeout
+from sah.launching import pool
+from sah.launching.bundles import Bundle
+from sah.launching.plan import Cell
+from sah.launching.settings import LauncherSettings
+from sah.results import ResultStore
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def jump(monkeypatch):
+    """Let the clock that tells the date go back a day at every look, or forward."""
+
+    def install(days):
+        real, looks = time.time, count()
+        monkeypatch.setattr(time, "time", lambda: real() + days * DAY * next(looks))
+
+    return install
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_an_interrupted_run_goes_on_whatever_the_date_does(
+    days, jump, here, outcome, configure, monkeypatch, tmp_path
+):
+    overrides = ("metric_logging=full", "timeout_minutes=60")
+    undisturbed = here(*overrides, root="undisturbed/outputs")
+    jump(days)
+    real_append = ResultStore.append
+
+    def append(store, prediction):
+        real_append(store, prediction)
+        if len(store.predictions) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultStore, "append", append)
+        with pytest.raises(KeyboardInterrupt):
+            here(*overrides)
+    here(*overrides)
+    assert undisturbed.exists()
+    assert outcome(tmp_path) == outcome(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_the_date_does_not_count_for_a_timeout(days, jump):
+    clock = Clock(timeout_minutes=1)
+    with clock.running():
+        jump(days)
+        clock.check()
+        assert 0 <= clock.seconds < 60
+    over = Clock(timeout_minutes=1e-9)
+    with over.running(), pytest.raises(ExperimentTimeout):
+        over.check()
+
+
+@pytest.mark.parametrize(("days", "minutes", "over"), [(1, 60, False), (-1, 1e-9, True)])
+def test_the_date_does_not_count_for_the_time_limit_of_a_job(days, minutes, over, jump, tmp_path):
+    cell = Cell(number=0, overrides=(), directory=tmp_path / "cell", packed_config=None)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        running = pool._Running(
+            bundle=Bundle(cells=(cell,)),
+            process=process,
+            started=time.time(),
+            began=time.monotonic(),
+            log=Path("log"),
+        )
+        jump(days)
+        settings = LauncherSettings(timeout_min=minutes, grace_seconds=0.0)
+        assert pool._limit_is_over(running, settings) is over
+    finally:
+        process.kill()
+        process.communicate()

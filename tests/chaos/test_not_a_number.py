@@ -1,0 +1,103 @@
+"""A model whose output is no number: the example is named, and nothing is averaged with it."""
+
+import orjson
+import pytest
+import torch
+
+from sah.attention import DenseAttention
+from sah.attention.session import AttentionSession
+from sah.errors import NonFiniteLogits
+from sah.metric_logging.logger import MicroMetricLogger
+from sah.models.language_model import LanguageModel
+from sah.results import ResultStore, directory
+from sah.results.summary import summarise
+from sah.types import Prediction, Score
+
+
+@pytest.fixture
+def break_model(monkeypatch):
+    """Let every logit be NaN once so many answers are stored."""
+
+    def install(after):
+        real_forward, real_append, stored = LanguageModel._forward, ResultStore.append, []
+
+        def append(store, prediction):
+            real_append(store, prediction)
+            stored.append(prediction)
+
+        def forward(model, ids, cache, *, logits):
+            computed = real_forward(model, ids, cache, logits=logits)
+            return computed * torch.nan if len(stored) >= after else computed
+
+        monkeypatch.setattr(ResultStore, "append", append)
+        monkeypatch.setattr(LanguageModel, "_forward", forward)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("override", "after", "example"),
+    [
+        ("generation.temperature=0.8", 2, "mock-2"),
+        ("generation.batch_questions=2", 0, "mock-0"),
+        ("protocol=forced", 0, "mock-0"),
+    ],
+)
+def test_the_error_names_the_example_and_the_run_has_no_score(
+    override, after, example, break_model, here, configure, monkeypatch
+):
+    with monkeypatch.context():
+        break_model(after)
+        with pytest.raises(NonFiniteLogits, match=f"example '{example}': .*nan"):
+            here(override)
+        monkeypatch.undo()
+    folder = directory(configure(override))
+    error = orjson.loads((folder / "error.json").read_bytes())
+    assert (error["category"], example in error["message"]) == ("non_finite", True)
+    assert not (folder / "results.json").exists()
+    # With a model that works again, it goes on.
+    here(override)
+    results = orjson.loads((folder / "results.json").read_bytes())
+    assert (results["n"], results["score"] is None) == (5, False)
+
+
+def test_the_loss_of_a_continuation_is_never_nan(tiny, break_model):
+    ids = tiny.prompts.tokenizer("the grass is green").input_ids
+    context = tiny.prefill(ids, reserve_tokens=len(ids))
+    break_model(0)
+    session = AttentionSession(DenseAttention(), seed=0)
+    session.begin_context(context.length)
+    session.begin_example("a")
+    with pytest.raises(NonFiniteLogits, match="the loss of the continuation is not finite"):
+        tiny.continuation_loss(context, ids, session=session)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_refused_and_not_averaged(score):
+    scores = [Score(example_id=name, task="t", score=value) for name, value in (("a", score),)]
+    prediction = Prediction(
+        example_id="a",
+        task="t",
+        text="",
+        input_hash="",
+        finish_reason="eos",
+        context_tokens=1,
+        question_tokens=1,
+        new_tokens=1,
+        prefill_seconds=None,
+        decode_seconds=0.0,
+        density=None,
+    )
+    with pytest.raises(ValueError, match=f"example 'a' is {score}"):
+        summarise([prediction], scores, load_seconds=0.0)
+
+
+def test_a_metric_that_is_no_number_was_not_measured(tmp_path):
+    MicroMetricLogger.register_metric("chaos_metric", float)
+    metrics = MicroMetricLogger()
+    metrics.configure_logging(tmp_path / "metrics.jsonl", ["chaos_metric"])
+    metrics.begin_example("a")
+    metrics.log("chaos_metric", torch.tensor(torch.nan))
+    assert metrics.example_mean("chaos_metric") is None
+    metrics.close()
+    assert orjson.loads((tmp_path / "metrics.jsonl").read_bytes())["value"] is None
