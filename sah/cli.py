@@ -12,17 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
-import sah
 from sah.errors import Busy, Interrupted, SahError, category
+from sah.paths import config_folder
 
 logger = logging.getLogger(__name__)
-
-
-def config_folder() -> Path:
-    """Where conf/ lies: beside the package in a checkout, inside it when installed."""
-    package = Path(sah.__file__).resolve().parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent / "conf"
 
 
 class ExperimentFailed(CompactHydraException):
@@ -129,7 +122,7 @@ def _fetch(arguments: list[str]) -> None:
     """Download what an experiment will need."""
     from sah.fetching import main
 
-    main(arguments, config_folder())
+    main(arguments)
 
 
 def _rescore(arguments: list[str]) -> None:

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ ONLY = {
     "sah.calibration": [
         *("torch", "safetensors", "hydra", "omegaconf", "sah.calibration"),
         *("sah.attention", "sah.maskers", "sah.models", "sah.benchmarks", "sah.configuration"),
-        *("sah.cli", "sah.errors", "sah.results.files", "sah.seeding", "sah.validation"),
+        *("sah.errors", "sah.paths", "sah.results.files", "sah.seeding", "sah.validation"),
     ],
 }
 
@@ -99,6 +100,21 @@ def test_never_imports(package):
         (module, name) for module, name in imported_by(package) if beneath(name, NEVER[package])
     ]
     assert wrong == []
+
+
+PACKAGES = sorted(path.parent.name for path in (ROOT / "sah").glob("*/__init__.py"))
+
+
+def test_no_two_packages_need_each_other():
+    needs = {
+        package: {
+            name.split(".")[1]
+            for _, name in imported_by(f"sah.{package}")
+            if beneath(name, [f"sah.{other}" for other in PACKAGES if other != package])
+        }
+        for package in PACKAGES
+    }
+    assert set(TopologicalSorter(needs).static_order()) == set(PACKAGES)
 
 
 PLUGINS = sorted(module_name(path) for path in (ROOT / "hydra_plugins").rglob("*.py"))

@@ -11,8 +11,6 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-TextFormat = Literal["table", "md", "csv", "latex"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
