@@ -1,6 +1,8 @@
 """Dependencies point one way, and what starts fast imports nothing heavy."""
 
 import ast
+import importlib.util
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -115,6 +117,21 @@ def test_no_two_packages_need_each_other():
         for package in PACKAGES
     }
     assert set(TopologicalSorter(needs).static_order()) == set(PACKAGES)
+
+
+def test_the_figure_of_the_architecture_shows_the_packages_and_imports_there_are():
+    """If this fails: python docs/figures/architecture.py."""
+    script = ROOT / "docs" / "figures" / "architecture.py"
+    figure = script.with_suffix(".svg").read_text(encoding="utf-8")
+    assert set(re.findall(r'<g id="([a-z_]+)">', figure)) == {
+        *PACKAGES,
+        # Modules that are no packages, drawn together.
+        *("experiment", "foundations"),
+    }
+    spec = importlib.util.spec_from_file_location("architecture", script)
+    architecture = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(architecture)
+    assert architecture.draw() == figure
 
 
 PLUGINS = sorted(module_name(path) for path in (ROOT / "hydra_plugins").rglob("*.py"))
