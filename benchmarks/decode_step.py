@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterable
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -31,7 +30,7 @@ from sah.attention import (
     weighted_attention,
 )
 from sah.attention.session import AttentionSession, attention_replaced
-from sah.cli import config_folder
+from sah.configuration import compose
 
 HEADS, GROUPS, DIM = 9, 3, 64
 PRESETS = (
@@ -123,14 +122,13 @@ def mebibytes(count: int) -> str:
 def presets(names: Iterable[str], density: float) -> dict[str, SparseAttention]:
     """The presets on all layers, each with a total budget of `density` where it has one."""
     found = {}
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        for name in names:
-            config = compose("config", [f"sparse_attention={name}"]).sparse_attention
-            config.dense_layers = []
-            for masker in config.maskers.values():
-                if "fraction" in masker:
-                    masker.fraction, masker.tokens = density, None
-            found[name] = instantiate(config, _convert_="all")
+    for name in names:
+        config = compose([f"sparse_attention={name}"]).sparse_attention
+        config.dense_layers = []
+        for masker in config.maskers.values():
+            if "fraction" in masker:
+                masker.fraction, masker.tokens = density, None
+        found[name] = instantiate(config, _convert_="all")
     return found
 
 

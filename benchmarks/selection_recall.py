@@ -23,6 +23,7 @@ from sah.benchmarks.ruler import Ruler
 from sah.maskers.causal import Causal
 from sah.maskers.double_sparsity import DoubleSparsity
 from sah.maskers.hash_attention import HashAttention
+from sah.maskers.loki import Loki
 from sah.maskers.oracle_top_k import OracleTopK
 from sah.maskers.pq_cache import PQCache
 from sah.maskers.quest import Quest
@@ -65,6 +66,10 @@ def settings() -> dict[str, Masker]:
     found["socket, without value norms"] = SOCKET(fraction=SHARE, weigh_by_value=False)
     for parts in (2, 4, 8):
         found[f"pq_cache, {parts} sub-vectors"] = PQCache(fraction=SHARE, subvectors=parts)
+    for share in (0.0625, 0.125, 0.25):
+        found[f"loki, {64 * share:.0f} components"] = Loki(
+            fraction=SHARE, components_fraction=share
+        )
     found["hash_attention"] = HashAttention(fraction=SHARE, weights=weights)
     return found
 

@@ -13,18 +13,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig
 
-import sah
 from sah.errors import Busy, Interrupted, SahError, category
+from sah.paths import config_folder
 from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
-
-
-def config_folder() -> Path:
-    """Where conf/ lies: beside the package in a checkout, inside it when installed."""
-    package = Path(sah.__file__).resolve().parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent / "conf"
 
 
 class ExperimentFailed(CompactHydraException):
@@ -134,7 +127,7 @@ def _fetch(arguments: list[str]) -> None:
     """Download what an experiment will need."""
     from sah.fetching import main
 
-    main(arguments, config_folder())
+    main(arguments)
 
 
 def _rescore(arguments: list[str]) -> None:

@@ -1,9 +1,11 @@
 """From a composed configuration to a validated experiment; loads and imports no model code."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import hydra
 import orjson
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -14,12 +16,23 @@ from sah.benchmarks.checks import require_context
 from sah.errors import ConfigurationError
 from sah.metric_logging import MetricLogging
 from sah.models.generation import Generation
+from sah.paths import config_folder
 from sah.protocol import Protocol as AttentionProtocol
 from sah.types import Benchmark
 
 if TYPE_CHECKING:
     from sah.models.language_model import LanguageModel
     from sah.models.prompts import PromptEncoder
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that a command line would compose, for what is not run by Hydra.
+
+    Raises:
+        HydraException: for an unknown group, option or key.
+    """
+    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return hydra.compose("config", list(overrides))
 
 
 class ModelSource(Protocol):

@@ -3,28 +3,24 @@
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from sah.configuration import Experiment
+from sah.configuration import Experiment, compose
 from sah.errors import SahError
 
 logger = logging.getLogger(__name__)
 
 
-def main(arguments: list[str], config_folder: Path) -> None:
+def main(arguments: list[str]) -> None:
     """Download the model and the data set of an experiment: sah fetch benchmark=… model=…."""
     if not arguments or any("=" not in argument for argument in arguments):
         raise SystemExit("usage: sah fetch benchmark=NAME model=NAME [OVERRIDES]")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        with initialize_config_dir(str(config_folder), version_base="1.3"):
-            config = compose("config", list(arguments))
-        fetch(config, arguments)
+        fetch(compose(arguments), arguments)
     except (SahError, HydraException) as error:
         raise SystemExit(str(error)) from error
 

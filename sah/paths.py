@@ -14,6 +14,13 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sah"
 
 
+def config_folder() -> Path:
+    """Where conf/ lies: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
 def sanitise(name: Any) -> str:
     """Make a name safe as one path component, on every common file system.
 

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from rich import progress as rich_progress
@@ -61,12 +60,7 @@ class Progress:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 

@@ -1,13 +1,10 @@
 """sah fetch: only what was chosen, and what it took."""
 
 import logging
-from pathlib import Path
 
 import pytest
 
 from sah import fetching
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 @pytest.fixture
@@ -15,7 +12,7 @@ def said(caplog):
     def call(*arguments):
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="sah.fetching"):
-            fetching.main(list(arguments), CONF)
+            fetching.main(list(arguments))
         return [record.getMessage() for record in caplog.records]
 
     return call

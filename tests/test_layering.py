@@ -1,8 +1,11 @@
 """Dependencies point one way, and what starts fast imports nothing heavy."""
 
 import ast
+import importlib.util
+import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -64,7 +67,7 @@ ONLY = {
     "sah.calibration": [
         *("torch", "safetensors", "hydra", "omegaconf", "sah.calibration"),
         *("sah.attention", "sah.maskers", "sah.models", "sah.benchmarks", "sah.configuration"),
-        *("sah.cli", "sah.errors", "sah.results.files", "sah.seeding", "sah.validation"),
+        *("sah.errors", "sah.paths", "sah.results.files", "sah.seeding", "sah.validation"),
     ],
 }
 
@@ -99,6 +102,36 @@ def test_never_imports(package):
         (module, name) for module, name in imported_by(package) if beneath(name, NEVER[package])
     ]
     assert wrong == []
+
+
+PACKAGES = sorted(path.parent.name for path in (ROOT / "sah").glob("*/__init__.py"))
+
+
+def test_no_two_packages_need_each_other():
+    needs = {
+        package: {
+            name.split(".")[1]
+            for _, name in imported_by(f"sah.{package}")
+            if beneath(name, [f"sah.{other}" for other in PACKAGES if other != package])
+        }
+        for package in PACKAGES
+    }
+    assert set(TopologicalSorter(needs).static_order()) == set(PACKAGES)
+
+
+def test_the_figure_of_the_architecture_shows_the_packages_and_imports_there_are():
+    """If this fails: python docs/figures/architecture.py."""
+    script = ROOT / "docs" / "figures" / "architecture.py"
+    figure = script.with_suffix(".svg").read_text(encoding="utf-8")
+    assert set(re.findall(r'<g id="([a-z_]+)">', figure)) == {
+        *PACKAGES,
+        # Modules that are no packages, drawn together.
+        *("experiment", "foundations"),
+    }
+    spec = importlib.util.spec_from_file_location("architecture", script)
+    architecture = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(architecture)
+    assert architecture.draw() == figure
 
 
 PLUGINS = sorted(module_name(path) for path in (ROOT / "hydra_plugins").rglob("*.py"))

@@ -36,7 +36,7 @@ OmegaConf.register_new_resolver("sah.subdirectory", _subdirectory, replace=True)
 
 
 def _register_attention_alias() -> None:
-    from sah.cli import config_folder
+    from sah.paths import config_folder
 
     store = ConfigStore.instance()
     for option in sorted((config_folder() / "sparse_attention").glob("*.yaml")):

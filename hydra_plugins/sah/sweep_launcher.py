@@ -51,7 +51,7 @@ class SweepLauncher(Launcher):
             CompactHydraException: listing every cell that cannot work; nothing is launched.
         """
         from sah.errors import Interrupted
-        from sah.launching.summary import new_launch_folder, write_cells
+        from sah.results.launches import new_launch_folder, write_planned
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         started = time.monotonic()
@@ -69,7 +69,8 @@ class SweepLauncher(Launcher):
             return self._returns(self._outcomes(plan, detached=False))
         folder = new_launch_folder(Path(str(self.config.output_root)))
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        write_cells(folder, plan.pending, Path(str(self.config.output_root)))
+        directories = [cell.directory for cell in plan.pending]
+        write_planned(folder, directories, Path(str(self.config.output_root)))
         try:
             detached = self._launch_pending(plan, folder, initial_job_idx)
         except Interrupted:
@@ -81,7 +82,7 @@ class SweepLauncher(Launcher):
         from sah.launching.composer import Composer
         from sah.launching.memory import CompositionMemory
         from sah.launching.plan import plan_sweep
-        from sah.launching.summary import SWEEPS
+        from sah.results.launches import LAUNCHES
 
         loader: Any = self.hydra_context.config_loader
         sources = [
@@ -90,7 +91,7 @@ class SweepLauncher(Launcher):
             if source.schema == "file"
         ]
         memory = CompositionMemory(
-            Path(str(self.config.output_root)) / SWEEPS / "composed.json",
+            Path(str(self.config.output_root)) / LAUNCHES / "composed.json",
             sources,
             [
                 str(self.config.hydra.job.config_name),

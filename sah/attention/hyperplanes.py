@@ -14,9 +14,13 @@ class Hyperplanes:
     """
 
     def __init__(
-        self, dim: int, *, tables: int, planes: int, seed: int, device: torch.device
+        self, vectors: Float[Tensor, "*rest D"], *, tables: int, planes: int, seed: int
     ) -> None:
-        """Draw the planes; `planes` is at most 15, so that a bucket fits into int16."""
+        """Draw the planes where the vectors are.
+
+        `planes` is at most 15, so that a bucket fits into int16.
+        """
+        dim, device = vectors.shape[-1], vectors.device
         self.planes = planes
         self._bit_values = 2.0 ** torch.arange(planes, device=device)
         generator = torch.Generator(device).manual_seed(seed)

@@ -35,13 +35,14 @@ Index = TypeVar("Index", bound=KeyIndex)
 class KeyBuffer:
     """A tensor that grows along its key dimension in place.
 
-    Room for a quarter more is kept, so that appending a key seldom copies what is there.
+    Where it outgrows its room, it gets a quarter more than it needs, so that appending a key
+    seldom copies what is there.
     """
 
-    def __init__(self, first: Tensor, *, dim: int) -> None:
-        """Start with `first`; `dim` is its key dimension."""
+    def __init__(self, first: Tensor, *, dim: int, room: int = 0) -> None:
+        """Start with `first`; `dim` is its key dimension, `room` the keys there will be."""
         self._dim = dim % first.ndim
-        self._buffer = self._room_like(first, first.shape[dim])
+        self._buffer = self._room_like(first, max(room, first.shape[dim]))
         self.length = 0
         self.append(first)
 

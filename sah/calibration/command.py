@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import safetensors.torch
 import torch
-from hydra import initialize_config_dir
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
@@ -24,10 +22,11 @@ from sah.calibration.conversion import converted_networks
 from sah.calibration.hash_networks import trained_networks
 from sah.calibration.hash_training import HashTraining
 from sah.calibration.text import Passage, default_passages, passages_of_file
-from sah.configuration import ModelSource
+from sah.configuration import ModelSource, compose
 from sah.errors import ConfigurationError
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import PromptEncoder
+from sah.paths import config_folder
 from sah.results.files import write_atomically
 from sah.validation import check_types
 
@@ -181,17 +180,14 @@ def _build(kind: Any, options: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 def _model(overrides: Sequence[str]) -> ModelSource:
     """The model of these overrides, not loaded yet."""
-    from sah.cli import config_folder
-
     if not any(override.startswith("model=") for override in overrides):
         models = sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
         raise ConfigurationError(
             f"say which model: model=NAME, where NAME is one of {', '.join(models)}"
         )
     try:
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            config: DictConfig = hydra.compose("config", list(overrides))
-        container = OmegaConf.to_container(config.model, resolve=True, throw_on_missing=True)
+        model = compose(overrides).model
+        container = OmegaConf.to_container(model, resolve=True, throw_on_missing=True)
         source: ModelSource = instantiate(container, _convert_="all")
     except InstantiationException as error:
         raise ConfigurationError(f"model: {error.__cause__ or error}") from error

@@ -4,13 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sah.cli import config_folder
-from sah.configuration import Experiment
+from sah.configuration import Experiment, compose
 from sah.doctor.finding import Finding, error, ok
 from sah.doctor.memory import check_memory
 from sah.doctor.numerics import check_attention, check_full_budget, check_positions
@@ -31,7 +28,7 @@ _EXAMPLES = 8
 def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
     """Check the experiment that these overrides compose; what cannot be checked is left out."""
     try:
-        experiment = Experiment.from_config(_composed(overrides))
+        experiment = Experiment.from_config(compose(overrides))
     except (SahError, HydraException, OmegaConfBaseException) as problem:
         lines = str(problem).strip().splitlines()
         return [error("configuration", lines[0], "correct the override it names")]
@@ -68,11 +65,6 @@ def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
         check_attention(experiment, model, first),
         check_memory(experiment, model, [prompt for _, prompt in encoded], max(limits), arms),
     ]
-
-
-def _composed(overrides: Sequence[str]) -> DictConfig:
-    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return hydra.compose("config", list(overrides))
 
 
 def _described(experiment: Experiment) -> str:

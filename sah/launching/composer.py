@@ -3,7 +3,7 @@
 Most overrides of a sweep set values (seed=1,2,3). Hydra applies those last, to a
 configuration that depends on the group choices alone, so that it is composed once for each
 combination of group choices, and values are applied to copies. Uses private functions of
-Hydra 1.3; tests/launching/test_composer.py holds the result against Hydra's own.
+Hydra 1.3; tests/launching/test_plan.py holds the result against Hydra's own.
 """
 
 import pickle

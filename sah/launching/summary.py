@@ -6,7 +6,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from sah.launching.outcome import CellOutcome
-from sah.launching.plan import Cell
 from sah.results.files import write_json
 from sah.results.store import read_results
 from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
-SWEEPS = ".sweeps"
 SUMMARY = "summary.json"
-CELLS = "cells.json"
-"""The directories of a launch's cells below the output root, written before anything runs."""
 
 _MOST_ROWS = 30
-
-
-def new_launch_folder(output_root: Path) -> Path:
-    """A fresh folder for what belongs to one launch; sorts by time."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    parent = output_root / SWEEPS
-    for number in range(1000):
-        folder = parent / (stamp if number == 0 else f"{stamp}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise RuntimeError(f"{parent} holds a thousand launches of this second")
-
-
-def write_cells(folder: Path, cells: Sequence[Cell], output_root: Path) -> None:
-    """Write what the launch is going to run, so that others see what is still waiting."""
-    write_json(folder / CELLS, [str(cell.directory.relative_to(output_root)) for cell in cells])
 
 
 def write_summary(folder: Path, outcomes: Sequence[CellOutcome], started: float) -> None:

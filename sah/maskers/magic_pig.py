@@ -104,13 +104,8 @@ class HashTables:
         value: Float[Tensor, "B G N V"],
         seed: int,
     ) -> None:
-        self.hyperplanes = Hyperplanes(
-            key.shape[-1],
-            tables=settings.tables,
-            planes=settings.planes,
-            seed=seed,
-            device=key.device,
-        )
+        tables, planes = settings.tables, settings.planes
+        self.hyperplanes = Hyperplanes(key, tables=tables, planes=planes, seed=seed)
         mean = key.float().mean(2, keepdim=True)
         self.mean: Float[Tensor, "B G 1 D"] = mean if settings.centre else torch.zeros_like(mean)
         codes, norms = in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
@@ -119,7 +114,7 @@ class HashTables:
         in_order, order = codes.contiguous().sort(dim=-1, stable=True)
         self._order: Int[Tensor, "B G L N"] = order.int()
         # A bucket starts where the one before ends: 2^15, after the last, does not fit int16.
-        bucket = torch.arange(2**settings.planes, device=key.device).short()
+        bucket = torch.arange(2**planes, device=key.device).short()
         ends = torch.searchsorted(
             in_order, bucket.expand(*in_order.shape[:3], -1).contiguous(), right=True
         )

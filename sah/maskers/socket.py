@@ -115,17 +115,12 @@ class HashedKeys(EncodedKeys):
         value: Float[Tensor, "B G N V"],
         seed: int,
     ) -> None:
-        self.hyperplanes = Hyperplanes(
-            key.shape[-1],
-            tables=settings.tables,
-            planes=settings.planes,
-            seed=seed,
-            device=key.device,
-        )
-        half = settings.planes // 2
+        tables, planes = settings.tables, settings.planes
+        self.hyperplanes = Hyperplanes(key, tables=tables, planes=planes, seed=seed)
+        half = planes // 2
         self.first_corners = _corners(half, key.device)
-        self.last_corners = _corners(settings.planes - half, key.device)
-        self._first_row = torch.arange(settings.tables, device=key.device).int() << settings.planes
+        self.last_corners = _corners(planes - half, key.device)
+        self._first_row = torch.arange(tables, device=key.device).int() << planes
         super().__init__(self._hash, key, value, dim=2)
 
     @property

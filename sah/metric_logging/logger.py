@@ -1,14 +1,9 @@
-"""The logger: decides cheaply what to record, keeps values on the device, writes JSON lines."""
+"""The logger: decides cheaply what to record, before it is computed."""
 
-import atexit
-import logging
 import math
 import os
 import random
-import signal
 import sys
-import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,14 +13,10 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, ClassVar, Literal
 
-import orjson
-import torch
 from torch import Tensor
 
-from sah.appending import append_whole
+from sah.metric_logging.record_file import RecordFile
 from sah.seeding import derive
-
-logger = logging.getLogger(__name__)
 
 Value = float | int | str | bool | list[Any] | dict[str, Any] | Tensor
 
@@ -58,17 +49,11 @@ class MicroMetricLogger:
     _registered: ClassVar[dict[str, type]] = {}
 
     def __init__(self) -> None:
-        self._path: Path | None = None
+        self._file: RecordFile | None = None
         self._enabled: frozenset[str] = frozenset()
         self._max_records: int | None = None
         self._sampling_factor = 1.0
-        self._flush_every = 1000
-        self._flush_interval = 60.0
-        # Reentrant: a signal handler may flush while the main thread is in here.
-        self._lock = threading.RLock()
-        self._timer: threading.Timer | None = None
         self._records = 0
-        self._queue: list[dict[str, Any]] = []
         self._seed = 0
         self._example = ExampleRecords(random.Random(0), {})
 
@@ -127,16 +112,14 @@ class MicroMetricLogger:
         enabled = self.check_settings(enabled_metrics, max_records, flush_every, flush_interval)
         self.flush()
         self._enabled = enabled
-        self._path = Path(log_path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = RecordFile(
+            Path(log_path), flush_every=flush_every, flush_interval=flush_interval
+        )
         self._max_records = max_records
         self._sampling_factor = min(1.0, max(0.0, float(sampling_factor)))
-        self._flush_every = flush_every
-        self._flush_interval = flush_interval
         self._records = records_logged
         self._seed = seed
         self._example = ExampleRecords(random.Random(seed), {})
-        _flush_at_end(self)
 
     @classmethod
     def check_settings(
@@ -207,8 +190,9 @@ class MicroMetricLogger:
             self.flush()
         finally:
             self._enabled = frozenset()
-            self._path = None
-            self._queue.clear()
+            if self._file is not None:
+                self._file.close()
+            self._file = None
 
     # -- logging -----------------------------------------------------------------------
 
@@ -246,31 +230,15 @@ class MicroMetricLogger:
             "location": _location(sys._getframe(1)),
         }
         self._add_to_sum(metric, value)
-        with self._lock:
-            self._records += 1
-            self._queue.append(record)
-            if len(self._queue) >= self._flush_every:
-                self.flush()
-            elif self._timer is None:
-                self._timer = threading.Timer(self._flush_interval, self.flush)
-                self._timer.daemon = True
-                self._timer.start()
+        self._records += 1
+        assert self._file is not None, "only a configured logger has enabled metrics"
+        self._file.append(record)
         return True
 
     def flush(self) -> None:
-        """Bring waiting values to the host, all at once, and append their lines."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            if not self._queue or self._path is None:
-                return
-            # Taken out only after the write: an interrupted flush loses nothing.
-            records = list(self._queue)
-            _resolve_tensors(records)
-            lines = b"".join(orjson.dumps(record, option=_JSON) for record in records)
-            append_whole(self._path, lines)
-            del self._queue[: len(records)]
+        """Write what waits."""
+        if self._file is not None:
+            self._file.flush()
 
     def example_mean(self, metric: str) -> float | None:
         """Mean of the values recorded for this example; None if there was none, or no number."""
@@ -320,28 +288,10 @@ class MicroMetricLogger:
 
     def is_logging_configured(self) -> bool:
         """Whether `configure_logging` was called, and `close` was not."""
-        return self._path is not None
+        return self._file is not None
 
 
 _DISABLED = MicroMetricLogger()
-
-_JSON = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
-
-
-def _resolve_tensors(records: list[dict[str, Any]]) -> None:
-    """Replace tensors by numbers or lists; scalars of one device come over in one copy."""
-    scalars: dict[tuple[torch.device, torch.dtype], list[dict[str, Any]]] = {}
-    for record in records:
-        value = record["value"]
-        if isinstance(value, Tensor) and value.numel() == 1:
-            scalars.setdefault((value.device, value.dtype), []).append(record)
-        elif isinstance(value, Tensor):
-            record["value"] = value.tolist()
-    for group in scalars.values():
-        values = torch.stack([record["value"].reshape(()) for record in group]).tolist()
-        for record, value in zip(group, values, strict=True):
-            record["value"] = value
-
 
 _locations: dict[tuple[str, CodeType], str] = {}
 
@@ -355,27 +305,3 @@ def _location(frame: FrameType) -> str:
         name = frame.f_code.co_qualname.split(".<locals>")[0]
         _locations[key] = f"{module}.{name}"
     return _locations[key]
-
-
-_open_loggers: "weakref.WeakSet[MicroMetricLogger]" = weakref.WeakSet()
-
-
-def _flush_at_end(micro_metric_logger: MicroMetricLogger) -> None:
-    """Flush at exit, and on a SIGTERM that nobody else handles."""
-    if not _open_loggers:
-        atexit.register(_flush_open_loggers)
-    _open_loggers.add(micro_metric_logger)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _flush_and_terminate)
-
-
-def _flush_open_loggers() -> None:
-    for micro_metric_logger in list(_open_loggers):
-        micro_metric_logger.flush()
-
-
-def _flush_and_terminate(signum: int, frame: FrameType | None) -> None:
-    _flush_open_loggers()
-    signal.signal(signum, signal.SIG_DFL)
-    os.kill(os.getpid(), signum)

@@ -5,10 +5,11 @@
 import copy
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from sah.attention import KeyBuffer
 
 
 class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -22,18 +23,20 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     values: Tensor
 
     def __init__(self, capacity: int) -> None:
+        """Make a layer that needs no second allocation for up to `capacity` keys."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.capacity = capacity
-        self._key_buffer: Tensor
-        self._value_buffer: Tensor
+        self._buffers: tuple[KeyBuffer, KeyBuffer]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate the buffers: no copy of what is cached is ever needed up to `capacity`."""
+        """Allocate the buffers, for `capacity` keys or for those that come now."""
         super().lazy_initialization(key_states, value_states)
-        self._key_buffer = _buffer_like(key_states, self.capacity)
-        self._value_buffer = _buffer_like(value_states, self.capacity)
-        self.keys = self._key_buffer[:, :, :0]
-        self.values = self._value_buffer[:, :, :0]
+        room = max(self.capacity, key_states.shape[2])
+        keys, values = (
+            KeyBuffer(states[:, :, :0], dim=2, room=room) for states in (key_states, value_states)
+        )
+        self._buffers = keys, values
+        self.keys, self.values = keys.filled, values.filled
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -41,16 +44,11 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         """Append [B, G, N, D] keys and values; return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        start = self.keys.shape[-2]
-        stop = start + key_states.shape[-2]
-        if stop > self.capacity:
-            self.capacity = max(stop, self.capacity + self.capacity // 4)
-            self._key_buffer = _grown(self._key_buffer, start, self.capacity)
-            self._value_buffer = _grown(self._value_buffer, start, self.capacity)
-        self._key_buffer[:, :, start:stop] = key_states
-        self._value_buffer[:, :, start:stop] = value_states
-        self.keys = self._key_buffer[:, :, :stop]
-        self.values = self._value_buffer[:, :, :stop]
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            # `crop` shortened the views alone.
+            buffer.rewind(self.get_seq_length())
+            buffer.append(states)
+        self.keys, self.values = (buffer.filled for buffer in self._buffers)
         return self.keys, self.values
 
 
@@ -99,14 +97,3 @@ def _snapshot(layer: Any) -> Any:
     if type(layer) is DynamicSlidingWindowLayer:
         return copy.copy(layer)
     return copy.deepcopy(layer)
-
-
-def _buffer_like(states: Tensor, capacity: int) -> Tensor:
-    shape = (*states.shape[:2], max(capacity, states.shape[2]), states.shape[3])
-    return torch.empty(shape, dtype=states.dtype, device=states.device)
-
-
-def _grown(buffer: Tensor, used: int, capacity: int) -> Tensor:
-    larger = _buffer_like(buffer[:, :, :0], capacity)
-    larger[:, :, :used] = buffer[:, :, :used]
-    return larger

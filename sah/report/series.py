@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import polars as pl
 
-from sah.report.collect import Run, measured
+from sah.report.collect import Run
 from sah.report.examples import read_micro_metrics, read_scored
 from sah.report.order import natural
 from sah.report.scores import Estimate, group_estimate, mean_of, run_estimate, task_interval
@@ -198,8 +198,3 @@ def _by_position(records: pl.DataFrame) -> dict[float, float]:
 def _means(records: pl.DataFrame, key: pl.Expr) -> dict[float, float]:
     means = records.group_by(key=key).agg(pl.col("value").mean()).sort("key")
     return dict(means.drop_nulls().iter_rows())
-
-
-def is_measured(runs: Sequence[Run], *path: str) -> bool:
-    """Whether any run has a measurement."""
-    return any(measured(run, *path) is not None for run in runs)

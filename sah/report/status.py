@@ -1,9 +1,7 @@
 """`sah status`: the experiments below a folder and how they do, from their files alone."""
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sah.launching.summary import CELLS, SWEEPS
+from sah.results.launches import planned_directories
 from sah.results.state import ExperimentState, read_state
 from sah.results.store import CONFIG, RESULTS
 from sah.terminal import plain
@@ -29,7 +27,7 @@ def find_states(root: Path) -> list[ExperimentState]:
     """
     folders = dict.fromkeys(path.parent for path in root.glob(f"*/*/*/*/{CONFIG}"))
     folders |= dict.fromkeys(path.parent for path in root.glob(f"*/*/*/*/{RESULTS}"))
-    folders |= dict.fromkeys(_planned(root))
+    folders |= dict.fromkeys(planned_directories(root))
     states = [read_state(folder) for folder in folders]
     return sorted(states, key=lambda state: (_ORDER.index(state.state), str(state.directory)))
 
@@ -63,13 +61,6 @@ def status_json(root: Path) -> str:
         for state in find_states(root)
     ]
     return orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode()
-
-
-def _planned(root: Path) -> Iterator[Path]:
-    """The directories of the cells of all launches."""
-    for path in root.glob(f"{SWEEPS}/*/{CELLS}"):
-        for directory in json.loads(path.read_text()):
-            yield root / directory
 
 
 def _examples(state: ExperimentState) -> str:

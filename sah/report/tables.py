@@ -13,8 +13,6 @@ from rich.text import Text
 
 from sah.terminal import plain
 
-TextFormat = Literal["table", "md", "csv", "latex"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Column:

@@ -1,4 +1,4 @@
-"""The README's commands are run, and its example masker is added, word for word."""
+"""The README's commands are run, and its masker and benchmark are added, word for word."""
 
 import os
 import re
@@ -24,7 +24,7 @@ COMMANDS = [line for _, block in blocks("sh") for line in block.splitlines()]
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout with the README's masker in it."""
+    """A copy of the checkout with the README's masker and benchmark in it."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("sah", "conf", "hydra_plugins", "tests"):
         shutil.copytree(ROOT / name, folder / name)
@@ -35,7 +35,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (path,) = re.findall(r"`([\w/.]+\.(?:py|yaml))`", before)
         (folder / path).write_text(content, encoding="utf-8")
         written += 1
-    assert written == 3, "a masker takes one file, one yaml and one test"
+    assert written == 6, "a masker takes one file, one yaml and one test, and so does a benchmark"
     return folder
 
 
@@ -58,8 +58,9 @@ def test_readme_command_works(command, checkout, hub_cache):
     assert done.stdout or "experiments" in done.stderr
 
 
-def test_example_masker_passes_its_own_and_the_contract_tests(checkout):
-    command = [sys.executable, "-m", "pytest", "-n", "0", "tests/maskers", "-k", "strided"]
+@pytest.mark.parametrize(("folder", "name"), [("maskers", "strided"), ("benchmarks", "lockers")])
+def test_example_passes_its_own_and_the_contract_tests(checkout, folder, name):
+    command = [sys.executable, "-m", "pytest", "-n", "0", f"tests/{folder}", "-k", name]
     done = subprocess.run(
         command,
         cwd=checkout,

@@ -13,7 +13,7 @@ from sah.attention import AttentionInputs, AttentionMask, KeyIndex, Masker, Visi
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MASKERS = sorted(path.stem for path in (CONF / "masker").glob("*.yaml"))
-INDEXED = {"quest", "double_sparsity", "hash_attention", "pq_cache", "socket", "magic_pig"}
+INDEXED = {"quest", "double_sparsity", "hash_attention", "pq_cache", "socket", "magic_pig", "loki"}
 
 Make = Callable[..., Any]
 

@@ -100,11 +100,11 @@ def test_a_batch_answers_what_single_questions_answer(tiny, attention, name, gen
 def test_the_context_is_neither_copied_nor_changed(tiny, attention):
     context, session = start(tiny, attention("sparse"))
     layers = context.cache.layers
-    before = [(layer._key_buffer.data_ptr(), layer.keys.clone()) for layer in layers]
+    before = [(layer.keys.data_ptr(), layer.keys.clone()) for layer in layers]
     turns = []
     together(tiny, context, session, Generation(), turns)
     for layer, (place, keys) in zip(context.cache.layers, before, strict=True):
-        assert layer._key_buffer.data_ptr() == place
+        assert layer.keys.data_ptr() == place
         assert torch.equal(layer.keys, keys)
     # Read one by one, then by turns in every layer, for as long as each goes on.
     assert turns[:4] == ["A", "B", "C", "D"]

@@ -4,7 +4,6 @@ import copy
 from pathlib import Path
 
 import pytest
-import torch
 from hydra.utils import instantiate
 from torch.profiler import ProfilerActivity, profile
 
@@ -57,7 +56,7 @@ def test_answers_of_an_arm_copy_nothing_of_the_cache(model, context, compose, na
     attention = instantiate(
         compose("model=tiny", f"attention={name}").sparse_attention, _convert_="all"
     )
-    buffers = [layer._key_buffer.data_ptr() for layer in context.cache.layers]
+    buffers = [layer.keys.data_ptr() for layer in context.cache.layers]
 
     def answer_twice():
         session = AttentionSession(attention, seed=0)
@@ -76,7 +75,7 @@ def test_answers_of_an_arm_copy_nothing_of_the_cache(model, context, compose, na
     peak, _ = peak_bytes(answer_twice)
     # What one layer works on, and the arm's index if it has one.
     assert peak < 0.5 * CACHE_BYTES
-    assert [layer._key_buffer.data_ptr() for layer in context.cache.layers] == buffers
+    assert [layer.keys.data_ptr() for layer in context.cache.layers] == buffers
     assert context.cache.get_seq_length() == CONTEXT
 
 
@@ -84,11 +83,10 @@ def test_a_prefill_holds_one_cache(model):
     peak, context = peak_bytes(lambda: model.prefill(CONTEXT_IDS, reserve_tokens=0))
     assert (
         sum(
-            buffer.untyped_storage().nbytes()
+            tensor.untyped_storage().nbytes()
             for layer in context.cache.layers
-            for buffer in (layer._key_buffer, layer._value_buffer)
+            for tensor in (layer.keys, layer.values)
         )
         == CACHE_BYTES
     )
-    assert torch.equal(context.cache.layers[0].keys, context.cache.layers[0]._key_buffer)
     assert peak < 2 * CACHE_BYTES

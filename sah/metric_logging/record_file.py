@@ -1,0 +1,113 @@
+"""The file of an arm's records: they wait, and are written together, whatever ends the process."""
+
+import atexit
+import os
+import signal
+import threading
+import weakref
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import orjson
+import torch
+from torch import Tensor
+
+from sah.appending import append_whole
+
+_JSON = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+
+
+class RecordFile:
+    """Appends records to a file: when many wait, after a while, at exit and on SIGTERM.
+
+    Values that are tensors stay on their device until then. Append from one thread at a time.
+    """
+
+    def __init__(self, path: Path, *, flush_every: int, flush_interval: float) -> None:
+        """Make the folder; the file is made with the first record.
+
+        Args:
+            path: JSON lines, appended to.
+            flush_every: write when so many records wait.
+            flush_interval: write so many seconds after the first record that waits.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._flush_every = flush_every
+        self._flush_interval = flush_interval
+        # Reentrant: a signal handler may flush while the main thread is in here.
+        self._lock = threading.RLock()
+        self._timer: threading.Timer | None = None
+        self._queue: list[dict[str, Any]] = []
+        _flush_at_end(self)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Let a record wait; its `value` may be a tensor that nobody changes in place."""
+        with self._lock:
+            self._queue.append(record)
+            if len(self._queue) >= self._flush_every:
+                self.flush()
+            elif self._timer is None:
+                self._timer = threading.Timer(self._flush_interval, self.flush)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def flush(self) -> None:
+        """Bring waiting values to the host, all at once, and append their lines."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if not self._queue:
+                return
+            # Taken out only after the write: an interrupted flush loses nothing.
+            records = list(self._queue)
+            _resolve_tensors(records)
+            lines = b"".join(orjson.dumps(record, option=_JSON) for record in records)
+            append_whole(self._path, lines)
+            del self._queue[: len(records)]
+
+    def close(self) -> None:
+        """Drop what waits: it could not be written, and later the file may be another's."""
+        with self._lock:
+            self._queue.clear()
+
+
+def _resolve_tensors(records: list[dict[str, Any]]) -> None:
+    """Replace tensors by numbers or lists; scalars of one device come over in one copy."""
+    scalars: dict[tuple[torch.device, torch.dtype], list[dict[str, Any]]] = {}
+    for record in records:
+        value = record["value"]
+        if isinstance(value, Tensor) and value.numel() == 1:
+            scalars.setdefault((value.device, value.dtype), []).append(record)
+        elif isinstance(value, Tensor):
+            record["value"] = value.tolist()
+    for group in scalars.values():
+        values = torch.stack([record["value"].reshape(()) for record in group]).tolist()
+        for record, value in zip(group, values, strict=True):
+            record["value"] = value
+
+
+_open_files: "weakref.WeakSet[RecordFile]" = weakref.WeakSet()
+
+
+def _flush_at_end(record_file: RecordFile) -> None:
+    """Flush at exit, and on a SIGTERM that nobody else handles."""
+    if not _open_files:
+        atexit.register(_flush_open_files)
+    _open_files.add(record_file)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _flush_and_terminate)
+
+
+def _flush_open_files() -> None:
+    for record_file in list(_open_files):
+        record_file.flush()
+
+
+def _flush_and_terminate(signum: int, frame: FrameType | None) -> None:
+    _flush_open_files()
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
