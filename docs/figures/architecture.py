@@ -18,9 +18,12 @@ TOGETHER = {
     "run.py, sah, Hydra": ("cli", "resume", "fetching", "objective", "rescoring", "hydra_plugins"),
     "experiment": (
         *("job", "experiment", "arm", "forcing", "configuration"),
-        *("protocol", "clock", "progress", "logs"),
+        *("protocol", "clock", "memory", "progress", "logs"),
     ),
-    "foundations": ("types", "errors", "seeding", "validation", "paths", "packages", "signals"),
+    "foundations": (
+        *("types", "errors", "seeding", "validation", "paths", "packages", "signals"),
+        *("appending", "terminal"),
+    ),
 }
 
 # What every box may import; its arrows would hide the others.
