@@ -36,7 +36,7 @@ HEADS, GROUPS, DIM = 9, 3, 64
 PRESETS = (
     *("streaming_llm", "oracle_top_k", "oracle_top_p", "sparse", "random_sampling", "quest"),
     *("double_sparsity", "hash_attention", "pq_cache", "socket", "vattention", "vattention_pq"),
-    *("vattention_hash", "magic_pig"),
+    *("vattention_hash", "magic_pig", "loki"),
 )
 Step = Callable[[], object]
 

@@ -26,6 +26,11 @@ class Column:
     importance: int = 0
     """On a narrow terminal, columns of the lowest importance are left out first; 0 never."""
 
+    @property
+    def is_heading(self) -> bool:
+        """Whether it says what the following rows are about, and may stand above them."""
+        return self.name in ("model", "benchmark", "subset", "protocol")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -76,14 +81,22 @@ def render(table: Table, text_format: Literal["md", "csv", "latex"]) -> str:
 def show(table: Table, console: Console) -> None:
     """Show the table; fits the width of the console, 80 columns in a log file."""
     width = console.width
+    headings: list[int] = []
     columns, widths, left_out = _fitting(table, width)
+    if _cuts_names(table, columns, widths):
+        headings = [number for number, column in enumerate(table.columns) if column.is_heading]
+        columns, widths, left_out = _fitting(table, width, above=headings)
     lines = []
     if table.caption:
         lines.append(Text(plain(table.caption), style="bold"))
     head = [Cell(text=table.columns[number].header) for number in columns]
     lines.append(_line(table, columns, widths, head))
     lines.append(Text("─" * (sum(widths) + len(_GAP) * (len(widths) - 1))))
-    lines.extend(_line(table, columns, widths, [row[n] for n in columns]) for row in table.rows)
+    about = None
+    for row in table.rows:
+        if about != (about := [row[n].text for n in headings]) and headings:
+            lines.append(Text("  ".join(filter(None, about)), style="bold"))
+        lines.append(_line(table, columns, widths, [row[n] for n in columns]))
     console.print(Text("\n").join(lines), soft_wrap=True, highlight=False)
     notes = list(table.notes)
     if left_out:
@@ -94,9 +107,22 @@ def show(table: Table, console: Console) -> None:
         console.print(Text(plain(note)), highlight=False)
 
 
-def _fitting(table: Table, width: int) -> tuple[list[int], list[int], list[str]]:
-    """The columns to show, their widths, and the headers of those left out."""
-    kept = list(range(len(table.columns)))
+def _cuts_names(table: Table, columns: Sequence[int], widths: Sequence[int]) -> bool:
+    return any(
+        cell_len(row[column].text) > width
+        for column, width in zip(columns, widths, strict=True)
+        for row in table.rows
+    )
+
+
+def _fitting(
+    table: Table, width: int, above: Sequence[int] = ()
+) -> tuple[list[int], list[int], list[str]]:
+    """The columns to show, their widths, and the headers of those left out.
+
+    Those that stand above their rows take no width.
+    """
+    kept = [number for number in range(len(table.columns)) if number not in above]
     widths = [
         max(cell_len(text) for text in (column.header, *(row[number].text for row in table.rows)))
         for number, column in enumerate(table.columns)

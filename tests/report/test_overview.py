@@ -74,6 +74,20 @@ def test_no_line_is_wider_than_the_terminal(write_run, runs, budget, width):
     assert ("Left out for want of width" in text) == (width < 100)
 
 
+def test_where_names_would_be_cut_the_benchmark_stands_above_its_rows(write_run, runs):
+    for subset in ("niah_single_1", "niah_multikey_1"):
+        for name in ("dense", "a_method_with_a_rather_long_name"):
+            write_run(name, subset=[subset, "vt"])
+    table = run_table(runs())
+    lines = shown(table, 60).splitlines()
+    place = lines.index("niah_multikey_1+vt")
+    assert [line.split()[0] for line in lines[place + 1 : place + 3]] == [
+        "dense",
+        "a_method_with_a_rather_long_name",
+    ] or lines[place + 1].startswith("a_method_with_a_rather_long_name ")
+    assert "niah_multikey_1+vt  " in shown(table, 150)
+
+
 def test_a_long_name_is_cut_before_a_number_is_left_out(write_run, runs):
     for length in (512, 1024):
         benchmark = {"name": "ruler", "a_setting_with_a_very_long_name": length}
