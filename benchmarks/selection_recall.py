@@ -2,7 +2,8 @@
 
     python benchmarks/selection_recall.py
 
-The last query of a RULER prompt on SmolLM2, all layers, 10 % of the keys, nothing else selected.
+The last query of a RULER prompt on SmolLM2, all layers, 10 % of the keys; nothing else is
+selected but where it says so.
 """
 
 import dataclasses
@@ -23,10 +24,12 @@ from sah.benchmarks.ruler import Ruler
 from sah.maskers.causal import Causal
 from sah.maskers.double_sparsity import DoubleSparsity
 from sah.maskers.hash_attention import HashAttention
+from sah.maskers.local import Local
 from sah.maskers.loki import Loki
 from sah.maskers.oracle_top_k import OracleTopK
 from sah.maskers.pq_cache import PQCache
 from sah.maskers.quest import Quest
+from sah.maskers.sink import Sink
 from sah.maskers.socket import SOCKET
 from sah.metric_logging.metrics import output_error, recall
 from sah.models.smollm2 import SmolLM2
@@ -66,12 +69,19 @@ def settings() -> dict[str, Masker]:
     found["socket, without value norms"] = SOCKET(fraction=SHARE, weigh_by_value=False)
     for parts in (2, 4, 8):
         found[f"pq_cache, {parts} sub-vectors"] = PQCache(fraction=SHARE, subvectors=parts)
-    for share in (0.0625, 0.125, 0.25):
-        found[f"loki, {64 * share:.0f} components"] = Loki(
-            fraction=SHARE, components_fraction=share
-        )
+    for share in (0.0625, 0.125, 0.25, 0.5):
+        loki = Loki(fraction=SHARE, components_fraction=share)
+        found[f"loki, {64 * share:.0f} components"] = loki
+        found[f"loki, {64 * share:.0f}, sink and window"] = behind_sink_and_window(loki)
     found["hash_attention"] = HashAttention(fraction=SHARE, weights=weights)
     return found
+
+
+def behind_sink_and_window(masker: Masker) -> Masker:
+    def fold(inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        return masker(inputs, Local(tokens=8)(inputs, Sink(tokens=4)(inputs, mask)))
+
+    return fold
 
 
 @torch.inference_mode()

@@ -25,6 +25,9 @@ class Loki(Budget):
 
         s = (q·P_R)·(k·P_R),  R = ⌈components_fraction·D⌉
 
+    The few keys of an attention sink differ from all others in a direction of little variance,
+    and are missed: put Sink before, as the preset does.
+
     Deviations. The paper finds P on a calibration text; here it is that of the context's own
     keys, after the rotary embedding, for each layer and key-value head, and stays as it is for
     the keys that follow. Without a context it is that of the question's keys, later ones
