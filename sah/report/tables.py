@@ -83,19 +83,23 @@ def show(table: Table, console: Console) -> None:
     width = console.width
     headings: list[int] = []
     columns, widths, left_out = _fitting(table, width)
-    if _cuts_names(table, columns, widths):
-        headings = [number for number, column in enumerate(table.columns) if column.is_heading]
-        columns, widths, left_out = _fitting(table, width, above=headings)
+    if left_out or _cuts_names(table, columns, widths):
+        above = [number for number, column in enumerate(table.columns) if column.is_heading]
+        about = {tuple(row[number].text for number in above) for row in table.rows}
+        # A line for every other row would be no gain.
+        if 2 * len(about) <= len(table.rows):
+            headings = above
+            columns, widths, left_out = _fitting(table, width, above=headings)
     lines = []
     if table.caption:
         lines.append(Text(plain(table.caption), style="bold"))
     head = [Cell(text=table.columns[number].header) for number in columns]
     lines.append(_line(table, columns, widths, head))
     lines.append(Text("─" * (sum(widths) + len(_GAP) * (len(widths) - 1))))
-    about = None
+    place: list[str] = []
     for row in table.rows:
-        if about != (about := [row[n].text for n in headings]) and headings:
-            lines.append(Text("  ".join(filter(None, about)), style="bold"))
+        if place != (place := [row[number].text for number in headings]):
+            lines.append(Text("  ".join(filter(None, place)), style="bold"))
         lines.append(_line(table, columns, widths, [row[n] for n in columns]))
     console.print(Text("\n").join(lines), soft_wrap=True, highlight=False)
     notes = list(table.notes)
