@@ -10,6 +10,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig
 
@@ -158,7 +159,7 @@ def _refuse_option_without_name(argument: str) -> None:
         return  # No override, or one that Hydra explains itself.
     group = "sparse_attention" if override.key_or_group == "attention" else override.key_or_group
     folder = config_folder() / group
-    if not folder.is_dir():
+    if not folder.is_dir() or isinstance(override.value(), Glob):
         return
     values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
     for value in values:

@@ -68,3 +68,14 @@ def test_model_that_is_no_model_folder_is_named(run, tmp_path):
     error: Path
     (error,) = tmp_path.glob("outputs/*/*/*/*/error.json")
     assert '"category": "model_not_found"' in error.read_text()
+
+
+@pytest.mark.parametrize(
+    "override", ["attention=null", "sparse_attention=[1,2]", "protocol=1.5", "tracker=dense,3"]
+)
+def test_an_option_that_is_no_name_is_told_with_the_names_there_are(run, override):
+    arguments = ("-m", "hydra/launcher=basic") if "," in override and "[" not in override else ()
+    done = run(*TINY, override, *arguments)
+    assert done.returncode == 1
+    assert "takes the name of an option" in done.stderr
+    assert "Traceback" not in done.stderr
