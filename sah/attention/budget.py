@@ -47,9 +47,8 @@ class Budget:
         if self.tokens is not None:
             return torch.full_like(inputs.visible_count, self.tokens), min(self.tokens, total)
         assert self.fraction is not None
-        return inputs.visibility.share(float(self.fraction)), math.ceil(
-            total * self.fraction - 1e-9
-        )
+        bound = math.ceil(total * self.fraction - 1e-9)
+        return inputs.visibility.share(float(self.fraction)), bound
 
 
 def require_tokens(name: str, tokens: object) -> None:
