@@ -1,43 +1,27 @@
-"""One attention configuration at work in one output directory."""
+"""One experiment at work in its output directory: what it stores, and how it ends."""
 
 import logging
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
-from sah.attention.session import AttentionSession, Observer
+from sah.answering import Answering, Question
 from sah.clock import Clock
 from sah.configuration import Experiment
-from sah.errors import ConfigurationError, ends_process
-from sah.forcing import Forced, LayerErrors, Reference
+from sah.errors import ends_process
 from sah.logs import lines_of
 from sah.memory import PeakMemory
-from sah.metric_logging import AttentionMetrics
-from sah.metric_logging.metrics import OUTPUT_ERROR, RECALL, DenseOutputs
-from sah.models.batch import BatchedQuestion, answer_batch
-from sah.models.generation import Sampler, naming_example
-from sah.models.language_model import Answer, LanguageModel, PrefilledContext
-from sah.models.prompts import EncodedPrompt
+from sah.metric_logging.metrics import DenseOutputs
+from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.progress import Progress
 from sah.results import ResultStore
 from sah.results.store import MICRO_METRICS
 from sah.types import Example, Prediction
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """An example, ready to be asked."""
-
-    example: Example
-    prompt: EncodedPrompt
-    reference: Reference | None = None
-    """The dense answer that arms are to follow; None leaves them free."""
 
 
 class Arm:
@@ -75,16 +59,7 @@ class Arm:
             seed=experiment.seed,
             records_logged=store.micro_metric_records,
         )
-        self._observer = AttentionMetrics(self.metrics)
-        self._layer_errors = LayerErrors()
-        observers: list[Observer] = []
-        if experiment.metric_logging.enabled_metrics:
-            observers.append(self._observer)
-        if experiment.protocol.answer == "forced":
-            observers.append(self._layer_errors)
-        self.session = AttentionSession(
-            experiment.sparse_attention, seed=experiment.seed, observers=tuple(observers)
-        )
+        self._answering = Answering(experiment, self.metrics, self.clock)
         self._progress: Progress | None = None
         self._open = ExitStack()
         self._open.callback(self.metrics.close)
@@ -116,7 +91,6 @@ class Arm:
         self.error = error
         # What the failed calls held on the GPU goes; the lines of the traceback stay.
         traceback.clear_frames(error.__traceback__)
-        self.session.end_context()
         try:
             self.close()
         except OSError as failure:
@@ -173,144 +147,17 @@ class Arm:
             prefill_is_shared: whether another arm needed this prefill before.
             dense_outputs: of this context, shared with other arms; None if there are none.
         """
-        self.session.begin_context(context.length)
-        self._observer.dense_outputs = dense_outputs
-        try:
-            prefill_seconds: float | None = context.seconds
-            size = self.experiment.generation.batch_questions or 1
-            for start in range(0, len(asked), size):
-                batch = asked[start : start + size]
-                alone = len(batch) == 1 or any(question.example.forced for question in batch)
-                answer = self._answer_each if alone else self._answer_together
-                for question, prediction in zip(batch, answer(model, context, batch), strict=True):
-                    saved = prefill_seconds if prefill_is_shared else None
-                    self._store(
-                        question.example,
-                        replace(
-                            prediction,
-                            prefill_seconds=prefill_seconds,
-                            prefill_seconds_saved=saved,
-                        ),
-                    )
-                    prefill_seconds = None
-        finally:
-            # One index at a time: the next arm builds its own.
-            self.session.end_context()
-            self._observer.dense_outputs = None
-
-    def _answer_each(
-        self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
-    ) -> Iterator[Prediction]:
-        for question in batch:
-            with naming_example(question.example.id):
-                prediction = self._answer_one(model, context, question)
-            yield prediction
-
-    def _answer_one(
-        self, model: LanguageModel, context: PrefilledContext, question: Question
-    ) -> Prediction:
-        example = question.example
-        forced = None if question.reference is None else Forced(question.reference)
-        self._layer_errors.begin_example()
-        self.session.begin_example(example.id)
-        self.metrics.begin_example(example.id)
-        if example.forced:
-            return self._continue(model, context, question)
-        with self.metrics.as_current():
-            answer = model.answer(
-                context,
-                question.prompt.question_ids,
-                session=self.session,
-                sampler=forced or self._sampler(example, model),
-                max_new_tokens=self.experiment.generation.token_limit(example.max_new_tokens),
-                dense_question=self.experiment.protocol.question == "dense",
-                between_tokens=self.clock.check,
-            )
-        prediction = self._prediction(model, question, answer, self.session.density())
-        if forced is None:
-            return prediction
-        measured = forced.measured() | self._layer_errors.measured()
-        return replace(prediction, forced=measured)
-
-    def _continue(
-        self, model: LanguageModel, context: PrefilledContext, question: Question
-    ) -> Prediction:
-        """Measure the loss of a continuation that is given, not generated."""
-        protocol = self.experiment.protocol
-        if protocol.question == "dense":
-            raise ConfigurationError(
-                f"example {question.example.id}: with protocol={protocol.name} its continuation "
-                "would be computed by dense attention and measure nothing; use protocol=default"
-            )
-        with self.metrics.as_current():
-            loss, seconds = model.continuation_loss(
-                context,
-                question.prompt.question_ids,
-                session=self.session,
-                between_chunks=self.clock.check,
-            )
-        nothing = Answer(token_ids=[], finish_reason="forced", steps=0, seconds=seconds)
-        prediction = self._prediction(model, question, nothing, self.session.density())
-        return replace(prediction, loss=loss)
-
-    def _answer_together(
-        self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
-    ) -> list[Prediction]:
-        """Decode in one batch; each question has a session and micro metrics of its own."""
-        records = [self.metrics.begin_example(question.example.id) for question in batch]
-        decoding = [
-            BatchedQuestion(
-                example_id=question.example.id,
-                question_ids=question.prompt.question_ids,
-                session=self.session.fork(),
-                sampler=self._sampler(question.example, model),
-                max_new_tokens=self.experiment.generation.token_limit(
-                    question.example.max_new_tokens
-                ),
-                begin_turn=partial(self.metrics.resume_example, records_of_one),
-            )
-            for question, records_of_one in zip(batch, records, strict=True)
-        ]
-        with self.metrics.as_current():
-            answers = answer_batch(
-                model,
-                context,
-                decoding,
-                dense_question=self.experiment.protocol.question == "dense",
-                between_tokens=self.clock.check,
-            )
-        predictions = []
-        for question, answer, row in zip(batch, answers, decoding, strict=True):
-            row.begin_turn()
-            predictions.append(self._prediction(model, question, answer, row.session.density()))
-        return predictions
-
-    def _sampler(self, example: Example, model: LanguageModel) -> Sampler:
-        seed = self.experiment.seed
-        return self.experiment.generation.sampler(seed, example.id, model.device)
-
-    def _prediction(
-        self, model: LanguageModel, question: Question, answer: Answer, density: float | None
-    ) -> Prediction:
-        example, prompt = question.example, question.prompt
-        return Prediction(
-            example_id=example.id,
-            task=example.task,
-            text=model.prompts.decode(answer.token_ids),
-            input_hash=prompt.input_hash,
-            context_hash=prompt.context_hash,
-            finish_reason=answer.finish_reason,
-            context_tokens=len(prompt.context_ids),
-            question_tokens=len(prompt.question_ids),
-            new_tokens=answer.steps,
-            prefill_seconds=None,
-            decode_seconds=answer.seconds,
-            density=density,
-            index_bytes=self.session.index_bytes(),
-            truncated=prompt.truncated,
-            output_error=self.metrics.example_mean(OUTPUT_ERROR),
-            recall=self.metrics.example_mean(RECALL),
-        )
+        prefill_seconds: float | None = context.seconds
+        with self._answering.about(context, dense_outputs):
+            for question, prediction in self._answering.answers(model, context, asked):
+                saved = prefill_seconds if prefill_is_shared else None
+                self._store(
+                    question.example,
+                    replace(
+                        prediction, prefill_seconds=prefill_seconds, prefill_seconds_saved=saved
+                    ),
+                )
+                prefill_seconds = None
 
     def _store(self, example: Example, prediction: Prediction) -> None:
         # Metrics first: records without an answer are dropped on resume, an answer whose

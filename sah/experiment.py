@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
 
-from sah.arm import Arm, Question
+from sah.answering import Question
+from sah.arm import Arm
 from sah.attention import DenseAttention
 from sah.attention.session import AttentionSession
 from sah.errors import DatasetError, ends_process

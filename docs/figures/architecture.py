@@ -17,7 +17,7 @@ FIGURE = Path(__file__).with_suffix(".svg")
 TOGETHER = {
     "run.py, sah, Hydra": ("cli", "resume", "fetching", "objective", "rescoring", "hydra_plugins"),
     "experiment": (
-        *("job", "experiment", "arm", "forcing", "configuration"),
+        *("job", "experiment", "arm", "answering", "forcing", "configuration"),
         *("protocol", "clock", "memory", "progress", "logs"),
     ),
     "foundations": (

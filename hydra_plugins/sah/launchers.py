@@ -112,14 +112,16 @@ class SlurmLauncher(_CellLauncher):
         from sah.launching import slurm
         from sah.launching.bundles import bundle_cells
         from sah.launching.monitor import SweepMonitor
+        from sah.launching.outcome import CellWatch
 
         name: Any = self.config.hydra.job.name
         bundles, jobs = bundle_cells(cells, slurm.free_places(settings)), folder / "jobs"
+        watch = CellWatch(cells)
         submitted = slurm.submit(bundles, self._make_job, jobs, str(name), settings)
         _log_jobs(bundles, " submitted", jobs)
         if settings.detach:
             logger.info("detached; `sah status` tells how they do")
             return True
         with SweepMonitor(cells, finished=finished) as monitor:
-            slurm.watch(submitted, settings, monitor.look)
+            slurm.watch(submitted, watch, settings, monitor.look)
         return False

@@ -1,5 +1,6 @@
 """What became of a cell, told by its files, and by its process where there are none."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,40 +23,62 @@ class CellOutcome:
     """Category and first line of the error."""
 
 
-def ensure_error(cell: Cell, started: float, category: str, message: str) -> None:
-    """Write error.json for a process that ended without a word of its own.
+class CellWatch:
+    """What becomes of cells from now on, by their files alone: the date does not count.
 
-    Args:
-        cell: whose process it was.
-        started: when the process was started; an older error.json is not its word.
-        category: one of sah.errors.CATEGORIES.
-        message: what is known, with the place of the log.
+    An error.json that is there already is the word of an earlier process.
     """
-    state = read_state(cell.directory)
-    if state.state in ("done", "running"):
-        return
-    path = cell.directory / ERROR
-    if path.exists() and path.stat().st_mtime >= started:
-        return
-    write_error(cell.directory, category, "ProcessEnded", message, "")
+
+    def __init__(self, cells: Iterable[Cell]) -> None:
+        """Look at the cells before their jobs are started."""
+        self._before = {cell.number: _stamp(cell.directory / ERROR) for cell in cells}
+
+    def has_ended(self, cell: Cell) -> bool:
+        """Whether a cell ended by itself since; the other arms of its job may go on.
+
+        An interruption is no end: whoever interrupts the job says what it means.
+        """
+        if (cell.directory / RESULTS).exists():
+            return True
+        # Claimed: the error is one that is tried again.
+        if not self._has_error(cell) or (cell.directory / CLAIM_NAME).exists():
+            return False
+        return read_state(cell.directory).state == "failed"
+
+    def ensure_error(self, cell: Cell, category: str, message: str) -> None:
+        """Write error.json for a process that ended without a word of its own.
+
+        Args:
+            cell: whose process it was.
+            category: one of sah.errors.CATEGORIES.
+            message: what is known, with the place of the log.
+        """
+        if not self._has_error(cell):
+            _write(cell, category, message)
+
+    def end(self, cells: Iterable[Cell], category: str, message: str) -> None:
+        """Write error.json for cells whose job was ended from outside, unless they had ended."""
+        for cell in cells:
+            if not self.has_ended(cell):
+                _write(cell, category, message)
+
+    def _has_error(self, cell: Cell) -> bool:
+        stamp = _stamp(cell.directory / ERROR)
+        return stamp is not None and stamp != self._before[cell.number]
 
 
-def has_ended(cell: Cell, started: float) -> bool:
-    """Whether a cell ended by itself since its job started; the other arms may go on.
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Differs for every version of a file; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
-    An interruption is no end: whoever interrupts the job says what it means.
-    """
-    if (cell.directory / RESULTS).exists():
-        return True
-    path = cell.directory / ERROR
-    # Claimed: the error is one that is tried again.
-    if (
-        not path.exists()
-        or path.stat().st_mtime < started
-        or (cell.directory / CLAIM_NAME).exists()
-    ):
-        return False
-    return read_state(cell.directory).state == "failed"
+
+def _write(cell: Cell, category: str, message: str) -> None:
+    if read_state(cell.directory).state not in ("done", "running"):
+        write_error(cell.directory, category, "ProcessEnded", message, "")
 
 
 def outcome_of(cell: Cell) -> CellOutcome:

@@ -17,7 +17,7 @@ from submitit.local.local import LocalExecutor, LocalJob
 from sah.launching.bundles import Bundle
 from sah.launching.gpus import chosen_gpus, slots
 from sah.launching.job import BundleJob
-from sah.launching.outcome import ensure_error, has_ended
+from sah.launching.outcome import CellWatch
 from sah.launching.settings import LauncherSettings
 from sah.launching.supervisor import start
 from sah.signals import SWEEP_SIGNALS, signals_interrupt
@@ -47,9 +47,8 @@ class Slot:
 class _Running:
     bundle: Bundle
     process: "subprocess.Popen[bytes]"
+    watch: CellWatch
     started: float
-    """By the clock that files are stamped with."""
-    began: float
     """By a clock that nobody sets."""
     log: Path
 
@@ -140,7 +139,7 @@ def run_pool(
                         cell.number: _name(places[place])
                         for place, job in running.items()
                         for cell in job.bundle.cells
-                        if not has_ended(cell, job.started)
+                        if not job.watch.has_ended(cell)
                     }
                 )
                 if not ended:
@@ -157,13 +156,13 @@ def _start(
 ) -> _Running:
     executor.environment = slot.environment
     executor.log = Path(str(executor.folder).removesuffix("%j")) / f"{bundle.number}.log"
-    started, began = time.time(), time.monotonic()
+    watch, started = CellWatch(bundle.cells), time.monotonic()
     executor.submit(make_job(bundle))
     return _Running(
         bundle=bundle,
         process=executor.process,
+        watch=watch,
         started=started,
-        began=began,
         log=executor.log,
     )
 
@@ -176,16 +175,14 @@ def _is_over(running: _Running, settings: LauncherSettings) -> bool:
         message = (
             f"hydra.launcher.timeout_min={settings.timeout_min} is over; what was answered is kept"
         )
-        for cell in running.bundle.cells:
-            if not has_ended(cell, running.started):
-                ensure_error(cell, time.time(), "timeout", message)
+        running.watch.end(running.bundle.cells, "timeout", message)
         return True
     return False
 
 
 def _limit_is_over(running: _Running, settings: LauncherSettings) -> bool:
     limit = settings.timeout_min
-    return limit is not None and time.monotonic() - running.began > 60 * limit
+    return limit is not None and time.monotonic() - running.started > 60 * limit
 
 
 def _settle(running: _Running) -> None:
@@ -205,7 +202,7 @@ def _settle(running: _Running) -> None:
     else:
         return
     for cell in running.bundle.cells:
-        ensure_error(cell, running.started, kind, message)
+        running.watch.ensure_error(cell, kind, message)
 
 
 def _stop(jobs: Sequence[_Running], grace_seconds: float) -> None:

@@ -16,7 +16,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from sah.errors import ConfigurationError
 from sah.launching.bundles import Bundle
 from sah.launching.job import BundleJob
-from sah.launching.outcome import ensure_error, has_ended
+from sah.launching.outcome import CellWatch
 from sah.launching.settings import LauncherSettings
 from sah.signals import SWEEP_SIGNALS, signals_interrupt
 
@@ -85,6 +85,7 @@ def submit(
 
 def watch(
     submitted: Mapping[str, Bundle],
+    cells: CellWatch,
     settings: LauncherSettings,
     look: Callable[[Mapping[int, str]], None],
 ) -> None:
@@ -95,13 +96,13 @@ def watch(
 
     Args:
         submitted: bundles by job id.
+        cells: all of theirs, watched since before they were submitted.
         settings: times and delays.
         look: called again and again with the running cells and their jobs.
 
     Raises:
         Interrupted: on SIGINT, SIGTERM or SIGHUP, after the jobs are cancelled.
     """
-    started = time.time()
     waiting = dict(submitted)
     ended_since: dict[str, float] = {}
     down_since: dict[str, float] = {}
@@ -114,13 +115,13 @@ def watch(
                     if state not in _ENDED:
                         ended_since.pop(job, None)
                         if _is_down(job, state, reason, down_since, settings):
-                            _give_up(job, bundle, reason, started, settings)
+                            _give_up(job, bundle, reason, cells, settings)
                             del down_since[job]
                         continue
                     since = ended_since.setdefault(job, time.monotonic())
                     settled = time.monotonic() - since >= _SETTLED_SECONDS
-                    if settled or all(has_ended(cell, started) for cell in bundle.cells):
-                        _settle(job, bundle, state, started)
+                    if settled or all(cells.has_ended(cell) for cell in bundle.cells):
+                        _settle(job, bundle, state, cells)
                         del waiting[job]
                 look(
                     {
@@ -128,7 +129,7 @@ def watch(
                         for job, (state, _) in states.items()
                         if job in waiting and state == "RUNNING"
                         for cell in waiting[job].cells
-                        if not has_ended(cell, started)
+                        if not cells.has_ended(cell)
                     }
                 )
                 if waiting:
@@ -218,12 +219,12 @@ def _parameters(name: str, settings: LauncherSettings) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if value is not None}
 
 
-def _settle(job: str, bundle: Bundle, state: str, started: float) -> None:
+def _settle(job: str, bundle: Bundle, state: str, cells: CellWatch) -> None:
     message = (
         f"SLURM job {job} ended as {state} without a result; its log is in the folder of the sweep"
     )
     for cell in bundle.cells:
-        ensure_error(cell, started, _ENDED[state], message)
+        cells.ensure_error(cell, _ENDED[state], message)
 
 
 def _is_down(
@@ -242,12 +243,10 @@ def _is_down(
 
 
 def _give_up(
-    job: str, bundle: Bundle, reason: str, started: float, settings: LauncherSettings
+    job: str, bundle: Bundle, reason: str, cells: CellWatch, settings: LauncherSettings
 ) -> None:
     message = f"SLURM job {job} waited {settings.down_minutes} min for nodes: {reason}"
-    for cell in bundle.cells:
-        if not has_ended(cell, started):
-            ensure_error(cell, time.time(), "unknown", message)
+    cells.end(bundle.cells, "unknown", message)
     cancel([job])
 
 

@@ -12,6 +12,7 @@ from sah.clock import Clock
 from sah.errors import ExperimentTimeout
 from sah.launching import pool
 from sah.launching.bundles import Bundle
+from sah.launching.outcome import CellWatch
 from sah.launching.plan import Cell
 from sah.launching.settings import LauncherSettings
 from sah.results import ResultStore
@@ -73,8 +74,8 @@ def test_the_date_does_not_count_for_the_time_limit_of_a_job(days, minutes, over
         running = pool._Running(
             bundle=Bundle(cells=(cell,)),
             process=process,
-            started=time.time(),
-            began=time.monotonic(),
+            watch=CellWatch([cell]),
+            started=time.monotonic(),
             log=Path("log"),
         )
         jump(days)
