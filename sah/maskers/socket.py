@@ -16,7 +16,7 @@ from sah.attention.index import in_chunks
 
 @dataclass(frozen=True, kw_only=True)
 class SOCKET(Budget):
-    """Add the candidates that a query collides with most, softly (SOCKET, 2026).
+    """Add the candidates that a query collides with most, softly (arXiv:2602.06283).
 
     Each of `tables` hash tables cuts space with `planes` random hyperplanes, so that a key lies
     in one of 2^planes buckets per table. A query does not lie in one bucket but has a

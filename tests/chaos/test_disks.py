@@ -67,6 +67,28 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(
     assert outcome(disk) == undisturbed
 
 
+@pytest.mark.parametrize(
+    ("launcher", "room_kb"), [("basic", 8), ("basic", 48), ("basic", 150), ("local", 100)]
+)
+def test_a_full_disk_fails_cells_of_a_sweep_and_the_sweep_goes_on_when_there_is_room(
+    launcher, room_kb, mount, runs, outcome, tmp_path
+):
+    sweep = ("-m", *RUN, "attention=sparse,random_sampling", f"hydra/launcher={launcher}")
+    undisturbed, disk, log = tmp_path / "undisturbed", tmp_path / "disk", tmp_path / "log"
+    undisturbed.mkdir()
+    disk.mkdir()
+    assert runs.run(undisturbed, *sweep, log=log) == 0, log.read_text()
+    mount(disk, "-t", "tmpfs", "-o", "size=2m", "none")
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(2**21 - room_kb * 1024 - 4096))
+    assert runs.run(disk, *sweep, log=log) == 1
+    assert "[Errno 28] No space left on device" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    ballast.unlink()
+    assert runs.run(disk, *sweep, log=log) == 0, log.read_text()
+    assert outcome(disk) == outcome(undisturbed)
+
+
 def test_a_read_only_output_root_is_refused_by_name(make_read_only, runs, tmp_path):
     root = tmp_path / "outputs"
     root.mkdir()

@@ -79,3 +79,15 @@ def test_readme_names_every_option_of_every_group():
     for group in (*groups, "tracker"):
         for path in (ROOT / "conf" / group).glob("*.yaml"):
             assert f"`{path.stem}`" in README, f"{group}={path.stem} is missing in the README"
+
+
+def test_every_paper_of_a_masker_can_be_cited():
+    entries = (ROOT / "docs/references.bib").read_text(encoding="utf-8")
+    papers = {
+        number
+        for path in (ROOT / "sah/maskers").glob("*.py")
+        for number in re.findall(r"arXiv:(\d+\.\d+)", path.read_text(encoding="utf-8"))
+    }
+    assert len(papers) > 5
+    for paper in papers:
+        assert f"eprint = {{{paper}}}" in entries, paper

@@ -1,0 +1,66 @@
+"""Whose word an error.json is: told by the file, not by its date."""
+
+import os
+
+import pytest
+
+from sah.launching.outcome import CellWatch
+from sah.launching.plan import Cell
+from sah.results.state import read_state
+from sah.results.store import write_error
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def cell(tmp_path):
+    """A cell that failed in an earlier sweep."""
+    cell = Cell(number=7, overrides=("seed=1",), directory=tmp_path / "cell", packed_config=None)
+    fail(cell, "dataset")
+    return cell
+
+
+def fail(cell, category, days=0.0):
+    write_error(cell.directory, category, "Error", "a message", "")
+    path = cell.directory / "error.json"
+    date = path.stat().st_mtime + days * DAY
+    os.utime(path, (date, date))
+
+
+def told(cell):
+    return read_state(cell.directory).error["category"]
+
+
+def test_a_process_without_a_word_of_its_own_is_not_told_by_an_earlier_error(cell):
+    watch = CellWatch([cell])
+    assert not watch.has_ended(cell)
+    watch.ensure_error(cell, "memory", "killed")
+    assert told(cell) == "memory"
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_the_word_of_a_process_stays_whatever_the_date(days, cell):
+    watch = CellWatch([cell])
+    fail(cell, "network", days)
+    assert watch.has_ended(cell)
+    watch.ensure_error(cell, "memory", "killed")
+    watch.end([cell], "timeout", "over")
+    assert told(cell) == "network"
+
+
+def test_who_ends_a_job_says_why_instead_of_its_interruption(cell):
+    watch = CellWatch([cell])
+    fail(cell, "interrupt")
+    assert not watch.has_ended(cell)
+    watch.end([cell], "timeout", "over")
+    assert told(cell) == "timeout"
+
+
+def test_what_has_results_has_ended_and_gets_no_error(cell):
+    (cell.directory / "error.json").unlink()
+    watch = CellWatch([cell])
+    (cell.directory / "results.json").write_text("{}")
+    assert watch.has_ended(cell)
+    watch.ensure_error(cell, "memory", "killed")
+    watch.end([cell], "timeout", "over")
+    assert not (cell.directory / "error.json").exists()
