@@ -99,8 +99,8 @@ def print_metrics(logging: str, examples: int, layers: int, folder: Path) -> Non
     done = run(command, folder / "log")
     (results,) = folder.glob("outputs/*/*/*/*/results.json")
     found = results.parent / "micro_metrics.jsonl"
-    records = sum(1 for _ in open(found, "rb")) if found.exists() else 0
-    size = found.stat().st_size if found.exists() else 0
+    content = found.read_bytes() if found.exists() else b""
+    records, size = content.count(b"\n"), len(content)
     print(
         f"{logging:>15} {done.seconds:>7.0f} s {records:>10,} {size / 2**20:>6.1f} MiB "
         f"{size / max(1, records):>7.0f} B",

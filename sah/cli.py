@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig
 
+from sah.config_files import config_folders, unreadable
 from sah.errors import Busy, Interrupted, SahError, category
 from sah.paths import config_folder
 from sah.terminal import plain
@@ -184,6 +185,9 @@ def main() -> None:
             )
     for argument in sys.argv[1:]:
         _refuse_option_without_name(argument)
+    mistake = unreadable(config_folders(sys.argv[1:], default=config_folder()))
+    if mistake is not None:
+        sys.exit(plain(mistake))
     try:
         _hydra_main()
     except Interrupted as interruption:

@@ -15,7 +15,10 @@ FIGURE = Path(__file__).with_suffix(".svg")
 
 # Modules that are no packages are drawn together.
 TOGETHER = {
-    "run.py, sah, Hydra": ("cli", "resume", "fetching", "objective", "rescoring", "hydra_plugins"),
+    "run.py, sah, Hydra": (
+        *("cli", "config_files", "resume", "fetching"),
+        *("objective", "rescoring", "hydra_plugins"),
+    ),
     "experiment": (
         *("job", "experiment", "arm", "answering", "forcing", "configuration"),
         *("protocol", "clock", "memory", "progress", "logs"),

@@ -101,6 +101,7 @@ def test_python_tags_in_yaml_run_nothing(place, runs, tmp_path):
     assert not trace.exists()
     assert not list(tmp_path.glob("outputs/*/*/*/*/results.json"))
     assert "object/apply:os.mkdir" in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.parametrize("value", [None, 5, ["text"], {"text": "text"}, b"text"])

@@ -79,3 +79,24 @@ def test_an_option_that_is_no_name_is_told_with_the_names_there_are(run, overrid
     assert done.returncode == 1
     assert "takes the name of an option" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("name: [mine\n", "line 2"),
+        ("name: mine\nname: yours\n", "line 2: the key 'name' is there twice"),
+        ("name: !!python/name:os.system\n", "makes a Python object"),
+        (b"name: \xff\n", "invalid start byte"),
+    ],
+    ids=["syntax", "duplicate", "tag", "encoding"],
+)
+def test_a_configuration_file_that_cannot_be_read_is_named(content, expected, run, tmp_path):
+    path = tmp_path / "own" / "benchmark" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = run("model=tiny", "--config-dir", "own", "benchmark=mine")
+    assert done.returncode == 1
+    assert "own/benchmark/mine.yaml: " in done.stderr
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
