@@ -1,6 +1,7 @@
 """What a sweep has to do: every cell checked, the finished and the repeated ones left out."""
 
 import pickle
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,29 @@ from sah.results.identity import shared_key
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackedConfig:
+    """A configuration in a few hundred bytes: what it has in common with another is left out."""
+
+    content: bytes
+    alike: bytes
+    """The pickle of the other one, shared by all cells of a sweep."""
+
+    @classmethod
+    def pack(cls, config: DictConfig, alike: "PackedConfig | None") -> "PackedConfig":
+        """Pack a configuration; `alike` is a packed one that has much in common with it."""
+        pickled = pickle.dumps(config)
+        dictionary = pickled if alike is None else alike.alike
+        packing = zlib.compressobj(level=1, zdict=dictionary)
+        return cls(content=packing.compress(pickled) + packing.flush(), alike=dictionary)
+
+    def unpack(self) -> DictConfig:
+        """The configuration, made anew at each call."""
+        pickled = zlib.decompressobj(zdict=self.alike).decompress(self.content)
+        config: DictConfig = pickle.loads(pickled)  # noqa: S301 (our own)
+        return config
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One experiment of a sweep."""
 
@@ -25,8 +49,8 @@ class Cell:
     """Position in the sweep; changes when the sweep does."""
     overrides: tuple[str, ...]
     directory: Path
-    packed_config: bytes | None
-    """The pickled configuration, a tenth of its size in memory; None if it is not to run."""
+    packed_config: PackedConfig | None
+    """None if it is not to run."""
     shared_key: str | None = None
     """Equal for cells that may be arms of one job; None for a job of its own."""
     bundle_max: int | None = None
@@ -35,8 +59,7 @@ class Cell:
     def config(self) -> DictConfig:
         """The composed configuration of a cell that is to run, made anew at each call."""
         assert self.packed_config is not None, "only a cell that is to run keeps it"
-        config: DictConfig = pickle.loads(self.packed_config)  # noqa: S301 (our own)
-        return config
+        return self.packed_config.unpack()
 
     @property
     def label(self) -> str:
@@ -64,6 +87,7 @@ def plan_sweep(
     """Compose and check every cell. Starts nothing, loads no model."""
     plan = SweepPlan()
     seen: set[Path] = set()
+    packed: PackedConfig | None = None
     for number, job in enumerate(job_overrides):
         overrides = tuple(job)
         remembered = memory.finished_directory(overrides)
@@ -85,11 +109,13 @@ def plan_sweep(
             continue
         memory.remember(overrides, directory)
         runs = results is None and directory not in seen
+        if runs:
+            packed = PackedConfig.pack(config, packed)
         cell = Cell(
             number=number,
             overrides=overrides,
             directory=directory,
-            packed_config=pickle.dumps(config) if runs else None,
+            packed_config=packed if runs else None,
             shared_key=shared_key(config) if runs and config.bundle == "attention" else None,
             bundle_max=config.bundle_max,
         )

@@ -17,7 +17,7 @@ def cells(*keys: str | None, bundle_max: int | None = None) -> list[Cell]:
             number=number,
             overrides=(),
             directory=Path(str(number)),
-            packed_config=b"",
+            packed_config=None,
             shared_key=key,
             bundle_max=bundle_max,
         )

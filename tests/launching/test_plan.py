@@ -97,6 +97,16 @@ def test_two_spellings_of_one_experiment_run_once(plan):
     assert [cell.number for cell in made.repeated] == [1]
 
 
+def test_a_cell_keeps_its_whole_configuration_in_a_kilobyte(plan, hydra_loader, tmp_path):
+    jobs = [["seed=1"], ["attention=quest", "seed=2"], ["attention=dense", "seed=3"]]
+    made = plan(*jobs)
+    base = ["model=tiny", "benchmark=mock", f"output_root={tmp_path}"]
+    for cell, job in zip(made.pending, jobs, strict=True):
+        assert cell.config == Composer(*hydra_loader).compose((*base, *job))
+        assert cell.packed_config.alike is made.pending[0].packed_config.alike
+        assert len(cell.packed_config.content) < 2000
+
+
 def test_all_that_cannot_work_is_listed(plan):
     made = plan(["benchmark.limit=0"], ["seed=1"], ["seed=x"], ["nope=1"])
     assert len(made.problems) == 3
