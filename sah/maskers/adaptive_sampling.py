@@ -31,8 +31,8 @@ class AdaptiveSampling:
 
     Deviations. The promise is on the denominator alone (the paper has one on the output too).
     The paper's b0 is a share of the candidates alone; of fewer than some 60 keys the spread of a
-    heavy tail is estimated so badly that the promise breaks (at 200 keys and b0 = 9 in 17 % of
-    the draws instead of 5 %), hence `base_tokens`. Exact scores of all keys are computed
+    heavy tail is estimated so badly that the promise breaks (of 200 keys with b0 = 9 in a
+    fifth of the draws instead of 5 %), hence `base_tokens`. Exact scores of all keys are computed
     here and those that were not drawn are ignored; a kernel would read the sampled keys alone.
     """
 

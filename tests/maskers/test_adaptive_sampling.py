@@ -220,6 +220,17 @@ def test_with_top_k_before_the_error_is_above_epsilon_about_as_seldom_as_promise
     assert float(failed) <= share + 3 * math.sqrt(share * (1 - share) / DRAWS)
 
 
+def test_a_share_of_few_keys_as_base_sample_breaks_the_promise() -> None:
+    given = scores("lognormal", 200)
+    inputs = sampled_from(given, seed=3)
+    before = OracleTopK(fraction=0.1)(inputs, AttentionMask.empty(inputs))
+    # The paper's base sample: 9 of 180 candidates.
+    mask = AdaptiveSampling(epsilon=0.05, delta=0.05, base_tokens=2)(inputs, before)
+    exact = given.exp().sum()
+    failed = ((estimates(mask, given.exp()) - exact).abs() > 0.05 * exact).double().mean()
+    assert failed > 0.05 + 4 * math.sqrt(0.05 * 0.95 / DRAWS)
+
+
 def test_with_top_k_before_numerator_and_denominator_lean_by_little(
     with_top_k: tuple[AttentionMask, Tensor],
 ) -> None:
