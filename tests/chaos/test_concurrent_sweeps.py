@@ -11,16 +11,19 @@ MATRIX = (
 CELLS = 4
 
 
-@pytest.mark.parametrize("sweeps", [2, 4])
+@pytest.mark.parametrize(
+    ("sweeps", "launcher"),
+    [(2, "basic"), (4, "basic"), pytest.param(2, "local", marks=pytest.mark.slow)],
+)
 def test_sweeps_of_one_matrix_compute_every_cell_once_and_all_succeed(
-    sweeps, runs, answered, tmp_path
+    sweeps, launcher, runs, answered, tmp_path
 ):
     loads = tmp_path / "loads"
     environment = {"SAH_TEST_LOADS": str(loads)}
     started = [
         runs.start(
             tmp_path,
-            *(*MATRIX, "hydra/launcher=basic"),
+            *(*MATRIX, f"hydra/launcher={launcher}"),
             log=tmp_path / f"log{sweep}",
             environment=environment,
         )
