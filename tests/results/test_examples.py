@@ -1,25 +1,52 @@
+"""What of a long context a report shows."""
+
+import re
+
+import pytest
+
 from sah.results.examples import excerpt, shown
 from sah.types import Example
 
-LONG = "a" * 5000 + "the needle" + "b" * 5000
+NUMBERS = "".join(f"{number:04}|" for number in range(2000))
 
 
-def test_a_short_context_is_kept_whole():
-    assert excerpt("short", ("needle",)) == "short"
+@pytest.mark.parametrize(
+    ("references", "shown_besides"),
+    [
+        ((), []),
+        (("not there",), []),
+        (("",), []),
+        (("0100|",), [(0, 805)]),
+        (("0500|",), [(2200, 2805)]),
+        (("0500|", "0560|"), [(2200, 3105)]),
+        (("0500|", "1000|"), [(2200, 2805), (4700, 5305)]),
+        # The surroundings of one reach the end.
+        (("1850|",), [(8950, 9555)]),
+        # At the very beginning; a reference that is a text itself is shown in part.
+        ((NUMBERS[:900],), [(0, 600)]),
+        ((NUMBERS[3000:5000],), [(2700, 3600)]),
+        # The first four count.
+        (("", "a", "b", "c", "0500|"), []),
+    ],
+)
+def test_ends_and_surroundings_of_references_are_shown_and_the_rest_is_counted(
+    references, shown_besides
+):
+    expected = ["?"] * len(NUMBERS)
+    for start, end in [(0, 600), (9400, 10000), *shown_besides]:
+        expected[start:end] = NUMBERS[start:end]
+    text = excerpt(NUMBERS, references)
+    counted = re.sub(
+        r"\n\[… ([\d,]+) characters …\]\n",
+        lambda found: "?" * int(found[1].replace(",", "")),
+        text,
+    )
+    assert counted == "".join(expected)
 
 
-def test_a_long_context_keeps_its_ends_and_the_surroundings_of_references():
-    text = excerpt(LONG, ("needle",))
-    assert len(text) < 3000
-    assert text.startswith("a" * 600)
-    assert text.endswith("b" * 600)
-    assert "athe needleb" in text
-    assert text.count("characters …]") == 2
-
-
-def test_what_is_left_out_is_counted():
-    text = excerpt(LONG, ("not there",))
-    assert f"[… {len(LONG) - 1200:,} characters …]" in text
+@pytest.mark.parametrize(("length", "whole"), [(3000, True), (3001, False)])
+def test_a_context_is_cut_from_3001_characters_on(length, whole):
+    assert (excerpt("x" * length, ()) == "x" * length) is whole
 
 
 def test_overlapping_places_are_shown_once():
