@@ -152,7 +152,10 @@ class HubModel:
             ) from error
 
     def known_max_tokens(self) -> int | None:
-        """The longest sequence the model takes; None if its config is not on this machine."""
+        """The longest sequence the model takes.
+
+        None if its config is not on this machine, or is code of its own.
+        """
         return _known_max_tokens(self.name_or_path, self.revision or "main")
 
     def _find(self) -> bool:
@@ -201,7 +204,10 @@ def _known_max_tokens(name_or_path: str, revision: str) -> int | None:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name_or_path, revision=revision, local_files_only=True)
+        # Said, or transformers asks on the terminal whether to run the code of the model.
+        config = AutoConfig.from_pretrained(
+            name_or_path, revision=revision, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError):
         return None
     return _max_tokens(config)
