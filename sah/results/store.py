@@ -299,7 +299,8 @@ def require_writable(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        # Another host's process of this number may probe too.
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(
             f"output_root: cannot write to {str(root)!r} ({error.strerror}); choose another with "
