@@ -57,8 +57,12 @@ class CompositionMemory:
 
     def finished_directory(self, overrides: tuple[str, ...]) -> Path | None:
         """The directory of these overrides if their experiment is known and complete."""
-        directory = self._known.get("\n".join(overrides))
-        if directory is None or any(text.startswith("resume=") for text in overrides):
+        texts = "\n".join(overrides)
+        directory = self._known.get(texts)
+        # Values may read the environment too.
+        if directory is None or _IMPURE.search(texts):
+            return None
+        if any(text.lstrip("+").startswith("resume=") for text in overrides):
             return None
         folder = Path(directory)
         return folder if is_complete(folder, folder.name) else None
