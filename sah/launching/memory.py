@@ -56,7 +56,11 @@ class CompositionMemory:
                 self._known.update(record.get("directories", {}))
 
     def finished_directory(self, overrides: tuple[str, ...]) -> Path | None:
-        """The directory of these overrides if their experiment is known and complete."""
+        """The directory of these overrides if their experiment is known and complete.
+
+        Raises:
+            DamagedResults: if its results.json is not one this version wrote, or another's.
+        """
         texts = "\n".join(overrides)
         directory = self._known.get(texts)
         # Values may read the environment too.
