@@ -87,6 +87,12 @@ class CompositionMemory:
         write_atomically(self.path, orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
 
 
+def file_versions(folder: Path) -> list[str]:
+    """The files below a folder, each with what changes when it is written anew."""
+    found = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [f"{path} {stat.st_mtime_ns} {stat.st_size}" for path, stat in found]
+
+
 def _hash_of(sources: Iterable[Path], fixed: Iterable[str]) -> str | None:
     """A hash of all files and texts; None if one of them asks for more than that."""
     digest = hashlib.sha256(f"{hydra.__version__}\n{sah.__version__}\n".encode())
