@@ -19,6 +19,7 @@ from sah.signals import signals_interrupt
 
 if TYPE_CHECKING:
     from sah.arm import Arm
+    from sah.configuration import Experiment
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +62,9 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
 def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """Compute an experiment and return its results; what is done already is not done again.
 
-    An error of any kind is written to error.json in the experiment's directory. One that
-    can heal is tried again `retries` times; any other travels on.
+    An error of any kind is written to error.json in the experiment's directory, unless that is
+    not this process's. One that can heal, once the directory is taken, is tried again `retries`
+    times; any other travels on.
     """
     (ending,) = compute_arms([(config, overrides)])
     if ending.error is not None:
@@ -104,12 +106,12 @@ def compute_arms(arms: Sequence[tuple[DictConfig, Sequence[str]]]) -> "list[Endi
 class Ending:
     """What becomes of one configuration: attempts, then results or an error."""
 
-    def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
-        from sah.configuration import Experiment
+    experiment: "Experiment"
+    """Made by `claim`."""
 
+    def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
         self.config = config
         self.overrides = overrides
-        self.experiment = Experiment.from_config(config)
         self.store = ResultStore(directory(config), fingerprint(config))
         self.results: dict[str, Any] | None = None
         self.error: Exception | None = None
@@ -118,18 +120,22 @@ class Ending:
         self._held = ExitStack()
 
     def claim(self) -> None:
-        """Take the directory; one that is taken, damaged or cannot be written is an end too."""
+        """Make the experiment and take the directory; where that fails, it is an end too."""
+        from sah.configuration import Experiment
+
         # A requeued job goes on with what its own last start answered, afresh or not.
         restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
         resume = bool(self.config.resume) or restarted
         try:
+            self.experiment = Experiment.from_config(self.config)
             self._held.enter_context(self.store.claimed(self.config, self.overrides, resume))
             self.results = self.store.results()
             if self.results is None:
                 self._held.enter_context(log_file(self.store.directory))
-        except SahError as error:
+        except Busy as error:
+            # The directory is somebody else's.
             self.error = error
-        except OSError as error:
+        except (SahError, OSError) as error:
             self.error = error
             self.store.record_error(error)
         if self.results is not None:
