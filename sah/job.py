@@ -30,9 +30,12 @@ def finished(config: DictConfig) -> tuple[Path, dict[str, Any] | None]:
     With resume=false nothing counts as complete.
 
     Raises:
-        ConfigurationError: if a mandatory value is missing.
+        ConfigurationError: if a mandatory value is missing, or resume is neither true nor false.
         DamagedResults: if the directory holds something else.
     """
+    if not isinstance(config.resume, bool):
+        # A text is true to Python: resume=no would resume.
+        raise ConfigurationError(f"resume must be true or false, got {config.resume!r}")
     try:
         folder = directory(config)
     except OmegaConfBaseException as error:
@@ -56,6 +59,11 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
         )
     Experiment.from_config(config)
     check_bundling(config.bundle, config.bundle_max)
+    retries = config.retries
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise ConfigurationError(
+            f"retries must be a whole number of at least 0, got {retries!r}; 0 tries once"
+        )
     _require_writable_once(Path(str(config.output_root)))
 
 
@@ -116,7 +124,7 @@ class Ending:
         self.results: dict[str, Any] | None = None
         self.error: Exception | None = None
         self.is_over = False
-        self._retries_left = int(config.retries)
+        self._retries_left: int = config.retries
         self._held = ExitStack()
 
     def claim(self) -> None:
