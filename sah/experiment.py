@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import Any
 
 from sah.answering import Question
 from sah.arm import Arm
@@ -32,7 +33,8 @@ def run(arms: Sequence[Arm]) -> None:
     they share the model and, context by context, one prefill. Each ends with its
     `results` or its `error`, whatever becomes of the others.
     """
-    started = datetime.now(UTC)
+    # Asked for now: what is committed while this runs is not the code that runs.
+    started, code = datetime.now(UTC), provenance()
     try:
         with _together(arms):
             load_started = time.perf_counter()
@@ -54,7 +56,9 @@ def run(arms: Sequence[Arm]) -> None:
             )
         for arm in _at_work(arms):
             with arm.alone():
-                _complete(arm, model, examples, started=started, load_seconds=load_seconds)
+                _complete(
+                    arm, model, examples, code=code, started=started, load_seconds=load_seconds
+                )
     finally:
         for arm in arms:
             arm.close()
@@ -143,6 +147,7 @@ def _complete(
     model: LanguageModel,
     examples: Sequence[Example],
     *,
+    code: Mapping[str, Any],
     started: datetime,
     load_seconds: float,
 ) -> None:
@@ -160,7 +165,7 @@ def _complete(
         "cache_bytes_per_token": model.cache_bytes_per_token,
         **summarise(predictions, scores, load_seconds=load_seconds),
         "provenance": {
-            **provenance(),
+            **code,
             "data": origins(examples),
             "device": device_name(model.device),
             "dtype": str(model.model.dtype).removeprefix("torch."),
