@@ -50,15 +50,16 @@ def directory(config: DictConfig) -> Path:
         str(config.output_root),
         sanitise(config.model.name),
         sanitise(config.sparse_attention.name),
-        sanitise(f"{config.benchmark.name}_{_subset_name(subset)}"),
+        sanitise(f"{config.benchmark.name}_{subset_name(subset)}"),
         fingerprint(config),
     )
 
 
-def _subset_name(subset: Any) -> str:
+def subset_name(subset: Any) -> str:
+    """The name of what `benchmark.subset` says: `all` for None, several joined by +."""
     if subset is None:
         return "all"
-    if isinstance(subset, ListConfig):
+    if isinstance(subset, ListConfig | list):
         return "+".join(str(name) for name in subset)
     # What is no name of a subset is the benchmark's to refuse.
     return str(subset)
