@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sah.errors import CAN_HEAL, Busy, ConfigurationError, SahError, category
 from sah.logs import log_file
@@ -38,6 +38,11 @@ def finished(config: DictConfig) -> tuple[Path, dict[str, Any] | None]:
         raise ConfigurationError(f"resume must be true or false, got {config.resume!r}")
     try:
         folder = directory(config)
+    except MissingMandatoryValue as error:
+        raise ConfigurationError(
+            f"{error.full_key} must be given; set it on the command line with "
+            f"{error.full_key}=VALUE"
+        ) from error
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"{reason}; set it on the command line with KEY=VALUE") from error

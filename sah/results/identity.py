@@ -33,6 +33,9 @@ def fingerprint(config: DictConfig) -> str:
     Equal for every spelling and order of overrides that compose the same experiment.
     Keys whose value is null do not count, so that a new option with default null leaves
     old results valid; 1 and 1.0 are the same number. The order of maskers counts.
+
+    Raises:
+        MissingMandatoryValue: if a value is still `???`.
     """
     return _hash(_canonical(experiment_of(config), ""))
 
@@ -77,7 +80,9 @@ def experiment_of(config: DictConfig) -> dict[str, Any]:
 
 
 def _resolved(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    if not OmegaConf.is_config(value):
+        return value
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
 
 
 def _canonical(value: Any, path: str) -> Any:
