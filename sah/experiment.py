@@ -70,6 +70,7 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
     Returns:
         The seconds of prefill that separate runs would have taken more.
     """
+    _check_answered(arms, model, examples)
     for arm in _with_questions(arms, examples):
         with arm.alone():
             arm.clock.check()
@@ -93,16 +94,39 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
     return context.seconds * (len(answering) - 1) if answering else 0.0
 
 
+def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> None:
+    """End the arms that answered other prompts under these ids before they were interrupted."""
+    resumed = [arm for arm in _at_work(arms) if len(arm.pending(examples)) < len(examples)]
+    if not resumed:
+        return
+    with _together(resumed):
+        prompts, _ = _prompts(resumed[0], model, examples)
+    for arm in _at_work(resumed):
+        with arm.alone():
+            arm.store.check_inputs(
+                {
+                    example.id: prompt.input_hash
+                    for example, prompt in zip(examples, prompts, strict=True)
+                }
+            )
+
+
+def _prompts(
+    arm: Arm, model: LanguageModel, examples: Sequence[Example]
+) -> tuple[list[EncodedPrompt], list[int]]:
+    """The prompts of one context's examples, and how long each answer may get."""
+    generation = arm.experiment.generation
+    limits = [generation.token_limit(example.max_new_tokens) for example in examples]
+    # All questions, asked or not: what is cut must not depend on an interruption.
+    encoded = [model.prompts.encode(example) for example in examples]
+    return model.prompts.fit(examples, encoded, limits), limits
+
+
 def _prefill(
     arm: Arm, model: LanguageModel, examples: Sequence[Example], asked: Collection[str]
 ) -> tuple[PrefilledContext, dict[str, Question]]:
     """Prefill the context that the examples have in common; return those asked, by id, too."""
-    generation = arm.experiment.generation
-    limits = [generation.token_limit(example.max_new_tokens) for example in examples]
-    # All questions, asked or not: what is cut must not depend on an interruption.
-    prompts = model.prompts.fit(
-        examples, [model.prompts.encode(example) for example in examples], limits
-    )
+    prompts, limits = _prompts(arm, model, examples)
     longest = max(
         len(prompt.question_ids) + limit for prompt, limit in zip(prompts, limits, strict=True)
     )
