@@ -87,14 +87,13 @@ class SweepLauncher(Launcher):
         from sah.results.launches import LAUNCHES
 
         loader: Any = self.hydra_context.config_loader
-        sources = [
-            Path(source.path)
-            for source in self.config.hydra.runtime.config_sources
-            if source.schema == "file"
-        ]
+        sources = self.config.hydra.runtime.config_sources
+        folders = [Path(source.path) for source in sources if source.schema == "file"]
+        # The yaml files of a package (hydra.searchpath=[pkg://...]) are not looked at.
+        hidden = any(item.schema == "pkg" and item.provider != "hydra" for item in sources)
         memory = CompositionMemory(
             Path(str(self.config.output_root)) / LAUNCHES / "composed.json",
-            sources,
+            folders,
             [
                 str(self.config.hydra.job.config_name),
                 *self.config.hydra.overrides.hydra,
@@ -103,7 +102,7 @@ class SweepLauncher(Launcher):
                 *file_versions(calibration_home()),
                 str(registered_benchmarks()),
             ],
-            usable=bool(self.config.resume),
+            usable=bool(self.config.resume) and not hidden,
         )
         plan = plan_sweep(job_overrides, Composer(loader, self.config), memory)
         if not plan.problems:
