@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import Any
 
 from sah.answering import Question
 from sah.arm import Arm
@@ -32,7 +33,8 @@ def run(arms: Sequence[Arm]) -> None:
     they share the model and, context by context, one prefill. Each ends with its
     `results` or its `error`, whatever becomes of the others.
     """
-    started = datetime.now(UTC)
+    # Asked for now: what is committed while this runs is not the code that runs.
+    started, code = datetime.now(UTC), provenance()
     try:
         with _together(arms):
             load_started = time.perf_counter()
@@ -54,7 +56,9 @@ def run(arms: Sequence[Arm]) -> None:
             )
         for arm in _at_work(arms):
             with arm.alone():
-                _complete(arm, model, examples, started=started, load_seconds=load_seconds)
+                _complete(
+                    arm, model, examples, code=code, started=started, load_seconds=load_seconds
+                )
     finally:
         for arm in arms:
             arm.close()
@@ -66,6 +70,7 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
     Returns:
         The seconds of prefill that separate runs would have taken more.
     """
+    _check_answered(arms, model, examples)
     for arm in _with_questions(arms, examples):
         with arm.alone():
             arm.clock.check()
@@ -89,16 +94,39 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
     return context.seconds * (len(answering) - 1) if answering else 0.0
 
 
+def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> None:
+    """End the arms that answered other prompts under these ids before they were interrupted."""
+    resumed = [arm for arm in _at_work(arms) if len(arm.pending(examples)) < len(examples)]
+    if not resumed:
+        return
+    with _together(resumed):
+        prompts, _ = _prompts(resumed[0], model, examples)
+    for arm in _at_work(resumed):
+        with arm.alone():
+            arm.store.check_inputs(
+                {
+                    example.id: prompt.input_hash
+                    for example, prompt in zip(examples, prompts, strict=True)
+                }
+            )
+
+
+def _prompts(
+    arm: Arm, model: LanguageModel, examples: Sequence[Example]
+) -> tuple[list[EncodedPrompt], list[int]]:
+    """The prompts of one context's examples, and how long each answer may get."""
+    generation = arm.experiment.generation
+    limits = [generation.token_limit(example.max_new_tokens) for example in examples]
+    # All questions, asked or not: what is cut must not depend on an interruption.
+    encoded = [model.prompts.encode(example) for example in examples]
+    return model.prompts.fit(examples, encoded, limits), limits
+
+
 def _prefill(
     arm: Arm, model: LanguageModel, examples: Sequence[Example], asked: Collection[str]
 ) -> tuple[PrefilledContext, dict[str, Question]]:
     """Prefill the context that the examples have in common; return those asked, by id, too."""
-    generation = arm.experiment.generation
-    limits = [generation.token_limit(example.max_new_tokens) for example in examples]
-    # All questions, asked or not: what is cut must not depend on an interruption.
-    prompts = model.prompts.fit(
-        examples, [model.prompts.encode(example) for example in examples], limits
-    )
+    prompts, limits = _prompts(arm, model, examples)
     longest = max(
         len(prompt.question_ids) + limit for prompt, limit in zip(prompts, limits, strict=True)
     )
@@ -143,6 +171,7 @@ def _complete(
     model: LanguageModel,
     examples: Sequence[Example],
     *,
+    code: Mapping[str, Any],
     started: datetime,
     load_seconds: float,
 ) -> None:
@@ -160,7 +189,7 @@ def _complete(
         "cache_bytes_per_token": model.cache_bytes_per_token,
         **summarise(predictions, scores, load_seconds=load_seconds),
         "provenance": {
-            **provenance(),
+            **code,
             "data": origins(examples),
             "device": device_name(model.device),
             "dtype": str(model.model.dtype).removeprefix("torch."),

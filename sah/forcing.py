@@ -104,5 +104,8 @@ def kl_divergence(
     """KL(dense ‖ other) of the distributions at temperature 1, in nats."""
     log_dense = torch.log_softmax(dense.float(), dim=-1)
     log_other = torch.log_softmax(other.float(), dim=-1)
+    share = log_dense.exp()
+    # A token that dense attention rules out adds nothing: 0 · (-inf + inf) would be NaN.
+    terms = torch.where(share > 0, share * (log_dense - log_other), 0.0)
     # Rounding alone makes it negative.
-    return (log_dense.exp() * (log_dense - log_other)).sum().clamp(min=0)
+    return terms.sum().clamp(min=0)

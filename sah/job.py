@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sah.errors import CAN_HEAL, Busy, ConfigurationError, SahError, category
 from sah.logs import log_file
@@ -19,6 +19,7 @@ from sah.signals import signals_interrupt
 
 if TYPE_CHECKING:
     from sah.arm import Arm
+    from sah.configuration import Experiment
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +30,19 @@ def finished(config: DictConfig) -> tuple[Path, dict[str, Any] | None]:
     With resume=false nothing counts as complete.
 
     Raises:
-        ConfigurationError: if a mandatory value is missing.
+        ConfigurationError: if a mandatory value is missing, or resume is neither true nor false.
         DamagedResults: if the directory holds something else.
     """
+    if not isinstance(config.resume, bool):
+        # A text is true to Python: resume=no would resume.
+        raise ConfigurationError(f"resume must be true or false, got {config.resume!r}")
     try:
         folder = directory(config)
+    except MissingMandatoryValue as error:
+        raise ConfigurationError(
+            f"{error.full_key} must be given; set it on the command line with "
+            f"{error.full_key}=VALUE"
+        ) from error
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"{reason}; set it on the command line with KEY=VALUE") from error
@@ -55,14 +64,20 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
         )
     Experiment.from_config(config)
     check_bundling(config.bundle, config.bundle_max)
+    retries = config.retries
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise ConfigurationError(
+            f"retries must be a whole number of at least 0, got {retries!r}; 0 tries once"
+        )
     _require_writable_once(Path(str(config.output_root)))
 
 
 def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """Compute an experiment and return its results; what is done already is not done again.
 
-    An error of any kind is written to error.json in the experiment's directory. One that
-    can heal is tried again `retries` times; any other travels on.
+    An error of any kind is written to error.json in the experiment's directory, unless that is
+    not this process's. One that can heal, once the directory is taken, is tried again `retries`
+    times; any other travels on.
     """
     (ending,) = compute_arms([(config, overrides)])
     if ending.error is not None:
@@ -104,32 +119,36 @@ def compute_arms(arms: Sequence[tuple[DictConfig, Sequence[str]]]) -> "list[Endi
 class Ending:
     """What becomes of one configuration: attempts, then results or an error."""
 
-    def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
-        from sah.configuration import Experiment
+    experiment: "Experiment"
+    """Made by `claim`."""
 
+    def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
         self.config = config
         self.overrides = overrides
-        self.experiment = Experiment.from_config(config)
         self.store = ResultStore(directory(config), fingerprint(config))
         self.results: dict[str, Any] | None = None
         self.error: Exception | None = None
         self.is_over = False
-        self._retries_left = int(config.retries)
+        self._retries_left: int = config.retries
         self._held = ExitStack()
 
     def claim(self) -> None:
-        """Take the directory; one that is taken, damaged or cannot be written is an end too."""
+        """Make the experiment and take the directory; where that fails, it is an end too."""
+        from sah.configuration import Experiment
+
         # A requeued job goes on with what its own last start answered, afresh or not.
         restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
         resume = bool(self.config.resume) or restarted
         try:
+            self.experiment = Experiment.from_config(self.config)
             self._held.enter_context(self.store.claimed(self.config, self.overrides, resume))
             self.results = self.store.results()
             if self.results is None:
                 self._held.enter_context(log_file(self.store.directory))
-        except SahError as error:
+        except Busy as error:
+            # The directory is somebody else's.
             self.error = error
-        except OSError as error:
+        except (SahError, OSError) as error:
             self.error = error
             self.store.record_error(error)
         if self.results is not None:

@@ -14,6 +14,11 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sah"
 
 
+def calibration_home() -> Path:
+    """Where `sah calibrate` and `sah convert` put what a method was fitted to a model with."""
+    return cache_home() / "calibration"
+
+
 def config_folder() -> Path:
     """Where conf/ lies: beside the package in a checkout, inside it when installed."""
     package = Path(__file__).resolve().parent

@@ -60,6 +60,7 @@ class Prediction:
     output_error: float | None = None
     """Mean of the logged research_attention_output_error; None if none was logged."""
     recall: float | None = None
+    """Mean of the logged research_attention_recall; None if none was logged."""
     context_hash: str | None = None
     """Hash of the context's token ids: answers about one context are not independent."""
     index_bytes: Mapping[str, float] = field(default_factory=dict)

@@ -79,25 +79,30 @@ class SweepLauncher(Launcher):
         return self._returns(self._sum_up(plan, folder, started, detached=detached))
 
     def _plan(self, job_overrides: Sequence[Sequence[str]]) -> "SweepPlan":
+        from sah.benchmarks.registration import registered_benchmarks
         from sah.launching.composer import Composer
-        from sah.launching.memory import CompositionMemory
+        from sah.launching.memory import CompositionMemory, file_versions
         from sah.launching.plan import plan_sweep
+        from sah.paths import calibration_home
         from sah.results.launches import LAUNCHES
 
         loader: Any = self.hydra_context.config_loader
-        sources = [
-            Path(source.path)
-            for source in self.config.hydra.runtime.config_sources
-            if source.schema == "file"
-        ]
+        sources = self.config.hydra.runtime.config_sources
+        folders = [Path(source.path) for source in sources if source.schema == "file"]
+        # The yaml files of a package (hydra.searchpath=[pkg://...]) are not looked at.
+        hidden = any(item.schema == "pkg" and item.provider != "hydra" for item in sources)
         memory = CompositionMemory(
             Path(str(self.config.output_root)) / LAUNCHES / "composed.json",
-            sources,
+            folders,
             [
                 str(self.config.hydra.job.config_name),
                 *self.config.hydra.overrides.hydra,
+                # What else a configuration takes in: digests of fitted files (sah.calibration),
+                # and options that packages registered.
+                *file_versions(calibration_home()),
+                str(registered_benchmarks()),
             ],
-            usable=bool(self.config.resume),
+            usable=bool(self.config.resume) and not hidden,
         )
         plan = plan_sweep(job_overrides, Composer(loader, self.config), memory)
         if not plan.problems:

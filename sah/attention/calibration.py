@@ -4,7 +4,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from sah.paths import cache_home, sanitise
+from sah.paths import calibration_home, sanitise
 
 SUFFIXES = {"double_sparsity": ".json", "hash_attention": ".safetensors"}
 
@@ -16,7 +16,7 @@ _DIGEST_LENGTH = 8
 
 def calibration_path(method: str, model: str) -> Path:
     """Where `sah calibrate` and `sah convert` write the file of a model."""
-    return cache_home() / "calibration" / _file_name(method, model)
+    return calibration_home() / _file_name(method, model)
 
 
 def calibration_reference(method: str, model: str) -> str:

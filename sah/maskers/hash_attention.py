@@ -44,7 +44,8 @@ class HashAttention(Budget):
         budget, bound = self.keys(inputs)
         scores = signatures.equal_bits(inputs.query)
         # Less than one bit for a later position, so that few scores are equal.
-        scores += torch.arange(scores.shape[-1], device=scores.device) / 2**18
+        keys = scores.shape[-1]
+        scores += torch.arange(keys, device=scores.device) / max(2**18, keys)
         return mask.add(select_top(scores, mask.candidates, budget, bound))
 
     def _layer(self, inputs: AttentionInputs) -> "HashNetworks":

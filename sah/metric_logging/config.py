@@ -18,9 +18,13 @@ class MetricLogging:
     enabled_metrics: Sequence[str] | Literal["all"]
     """Names, or "all"; an empty list logs nothing."""
     max_records: int | None = None
+    """Logging ends after so many; None for no end."""
     sampling_factor: float = 1.0
+    """Share of the records to keep in expectation, in [0, 1]."""
     flush_every: int = 1000
+    """Records that wait at most."""
     flush_interval: float = 60.0
+    """Seconds that a record waits at most."""
 
     def __post_init__(self) -> None:
         check_types(self)

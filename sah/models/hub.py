@@ -113,7 +113,8 @@ class HubModel:
 
         common = self._common()
         config = AutoConfig.from_pretrained(self.name_or_path, **common)
-        return PromptEncoder(self._tokenizer(common), _max_tokens(config))
+        max_tokens = self._given_max_tokens() or _max_tokens(config)
+        return PromptEncoder(self._tokenizer(common), max_tokens)
 
     def fetch(self) -> str:
         """Bring the model's files into the Hub's cache; return what there is.
@@ -152,8 +153,18 @@ class HubModel:
             ) from error
 
     def known_max_tokens(self) -> int | None:
-        """The longest sequence the model takes; None if its config is not on this machine."""
-        return _known_max_tokens(self.name_or_path, self.revision or "main")
+        """The longest sequence the model takes.
+
+        None if its config is not on this machine, or is code of its own.
+        """
+        return self._given_max_tokens() or _known_max_tokens(
+            self.name_or_path, self.revision or "main"
+        )
+
+    def _given_max_tokens(self) -> int | None:
+        """What model_kwargs sets it to: a context that is extended has rope settings there too."""
+        found: int | None = self.model_kwargs.get("max_position_embeddings")
+        return found
 
     def _find(self) -> bool:
         """Look for the model's config; return whether to do without the network.
@@ -201,7 +212,10 @@ def _known_max_tokens(name_or_path: str, revision: str) -> int | None:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name_or_path, revision=revision, local_files_only=True)
+        # Said, or transformers asks on the terminal whether to run the code of the model.
+        config = AutoConfig.from_pretrained(
+            name_or_path, revision=revision, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError):
         return None
     return _max_tokens(config)

@@ -37,7 +37,7 @@ class Answer:
     token_ids: list[int]
     """Without the end-of-sequence token."""
     finish_reason: str
-    """`eos` or `length`."""
+    """As in `Prediction`."""
     steps: int
     """Tokens generated, the end-of-sequence token included."""
     seconds: float

@@ -15,9 +15,15 @@ from sah.types import Example
 # that text does not contain and templates do not touch.
 _SPLIT = "\uf8ff"
 
-# Some templates (Llama 3.2) write today's date into the prompt; the same experiment would
-# give another prompt tomorrow.
+# Some templates write today's date into the prompt; the same experiment would give another
+# prompt tomorrow. Those of Llama take one that is given, others (gpt-oss, Granite) call for it.
 _TEMPLATE_DATE = "26 Jul 2024"
+_TEMPLATE_NOW = (
+    "{% macro strftime_now(format) %}"
+    "{{ format.replace('%d', '26').replace('%m', '07').replace('%b', 'Jul')"
+    ".replace('%B', 'July').replace('%Y', '2024') }}"
+    "{% endmacro %}\n"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +139,7 @@ class PromptEncoder:
         text = str(
             self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": example.context + _SPLIT + example.question}],
+                chat_template=self._template(),
                 tokenize=False,
                 add_generation_prompt=True,
                 date_string=_TEMPLATE_DATE,
@@ -144,6 +151,11 @@ class PromptEncoder:
                 f"the chat template shows the user's message {len(after)} times instead of once"
             )
         return before, after[0] + example.answer_prefix
+
+    def _template(self) -> str:
+        """The chat template, whose today is always the same day."""
+        template = str(self.tokenizer.get_chat_template())
+        return _TEMPLATE_NOW + template if "strftime_now" in template else template
 
     def _context_ids(self, text: str) -> list[int]:
         ids = self._ids(text)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from sah.errors import ConfigurationError, DamagedResults
-from sah.results.identity import NOT_IDENTITY
+from sah.results.identity import NOT_IDENTITY, subset_name
 from sah.results.store import CONFIG, RESULTS, read_results
 
 logger = logging.getLogger(__name__)
@@ -41,10 +41,7 @@ class Run:
     @property
     def subset(self) -> str:
         """The subset's name; several are joined by +, and all of them are `all`."""
-        subset = self.results.get("subset")
-        if subset is None:
-            return "all"
-        return subset if isinstance(subset, str) else "+".join(str(name) for name in subset)
+        return subset_name(self.results.get("subset"))
 
     @property
     def protocol(self) -> str:

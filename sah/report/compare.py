@@ -47,6 +47,7 @@ class Comparison:
     """None for all tasks of the benchmark, each with the same weight."""
     pairs: int
     different_inputs: int
+    """Of the whole match, whatever the task; so is `unanswered`."""
     unanswered: int
     baseline_score: float
     score: float

@@ -180,8 +180,10 @@ def _notes(
             f"least {100 * CEILING:g}; that cannot show that methods are equally good."
         )
     pairs = sum(comparison.pairs for comparison in comparisons if comparison.task is None)
-    different = sum(comparison.different_inputs for comparison in comparisons)
-    unanswered = sum(comparison.unanswered for comparison in comparisons)
+    # With a row a task, each has the numbers of its whole match.
+    matched = {id(comparison.match): comparison for comparison in comparisons}.values()
+    different = sum(comparison.different_inputs for comparison in matched)
+    unanswered = sum(comparison.unanswered for comparison in matched)
     if different or unanswered:
         notes.append(
             f"WARNING: not compared: {different} answers to other input tokens than the baseline's "

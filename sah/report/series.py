@@ -144,9 +144,9 @@ def task_points(found: Sequence[Point]) -> list[ScoredPoint]:
         for task, estimate in task_estimates(run).items():
             panel = task
             if several_panels:
-                # The task takes the place of the subset that it is a part of.
-                named = point.panel.replace(run.subset, task)
-                panel = named if task in named else f"{point.panel} {task}"
+                # The task takes the place of the subset that it is a part of: of a whole word.
+                named = f" {point.panel} ".replace(f" {run.subset} ", f" {task} ")
+                panel = (named if f" {task} " in named else named + task).strip()
             own = {"panel": panel, "runs": [run], "estimate": estimate, "score": estimate.score}
             of_tasks.append(ScoredPoint(**{**vars(point), **own}))
     return sorted(of_tasks, key=lambda point: natural(point.panel))

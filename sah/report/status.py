@@ -1,5 +1,6 @@
 """`sah status`: the experiments below a folder and how they do, from their files alone."""
 
+import logging
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -12,10 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sah.errors import DamagedResults
 from sah.results.launches import planned_directories
 from sah.results.state import ExperimentState, read_state
-from sah.results.store import CONFIG, RESULTS
+from sah.results.store import CONFIG, RESULTS, read_results
 from sah.terminal import plain
+
+logger = logging.getLogger(__name__)
 
 _ORDER = ("running", "dead", "failed", "stopped", "waiting", "done")
 
@@ -72,8 +76,9 @@ def _examples(state: ExperimentState) -> str:
 def _remark(state: ExperimentState) -> str:
     if state.state == "done":
         results = _results(state)
-        score = None if results is None else results["score"]
-        return "" if score is None else f"score {score:.3f}"
+        if results is None:
+            return f"{RESULTS} cannot be read"
+        return "" if results["score"] is None else f"score {results['score']:.3f}"
     if state.owner is not None:
         where = f"process {state.owner.pid} on {state.owner.host}"
         if state.owner.job:
@@ -83,7 +88,12 @@ def _remark(state: ExperimentState) -> str:
 
 
 def _results(state: ExperimentState) -> dict[str, Any] | None:
+    """Some of results.json; None where there is none, or none that can be read."""
     if state.state != "done":
         return None
-    results = orjson.loads((state.directory / RESULTS).read_bytes())
-    return {key: results.get(key) for key in ("score", "n", "density")}
+    try:
+        results = read_results(state.directory)
+    except DamagedResults as error:
+        logger.warning("%s", error)
+        return None
+    return results and {key: results.get(key) for key in ("score", "n", "density")}

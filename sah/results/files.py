@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: naming the file, which is as it was before.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    # Process ids are not enough: those of two containers are often the same.
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(unfinished, "wb") as file:
             file.write(content)

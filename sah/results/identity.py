@@ -33,6 +33,9 @@ def fingerprint(config: DictConfig) -> str:
     Equal for every spelling and order of overrides that compose the same experiment.
     Keys whose value is null do not count, so that a new option with default null leaves
     old results valid; 1 and 1.0 are the same number. The order of maskers counts.
+
+    Raises:
+        MissingMandatoryValue: if a value is still `???`.
     """
     return _hash(_canonical(experiment_of(config), ""))
 
@@ -50,15 +53,16 @@ def directory(config: DictConfig) -> Path:
         str(config.output_root),
         sanitise(config.model.name),
         sanitise(config.sparse_attention.name),
-        sanitise(f"{config.benchmark.name}_{_subset_name(subset)}"),
+        sanitise(f"{config.benchmark.name}_{subset_name(subset)}"),
         fingerprint(config),
     )
 
 
-def _subset_name(subset: Any) -> str:
+def subset_name(subset: Any) -> str:
+    """The name of what `benchmark.subset` says: `all` for None, several joined by +."""
     if subset is None:
         return "all"
-    if isinstance(subset, ListConfig):
+    if isinstance(subset, ListConfig | list):
         return "+".join(str(name) for name in subset)
     # What is no name of a subset is the benchmark's to refuse.
     return str(subset)
@@ -76,7 +80,9 @@ def experiment_of(config: DictConfig) -> dict[str, Any]:
 
 
 def _resolved(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    if not OmegaConf.is_config(value):
+        return value
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
 
 
 def _canonical(value: Any, path: str) -> Any:

@@ -1,6 +1,7 @@
 """What a launch of a sweep leaves beside its experiments: a folder below the output root."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,8 +27,11 @@ def new_launch_folder(output_root: Path) -> Path:
 
 
 def write_planned(folder: Path, directories: Iterable[Path], output_root: Path) -> None:
-    """Write what a launch is going to run, so that others see what is still waiting."""
-    write_json(folder / _CELLS, [str(path.relative_to(output_root)) for path in directories])
+    """Write what a launch is going to run, so that others see what is still waiting.
+
+    A cell may have an output root of its own: paths may begin with `..`.
+    """
+    write_json(folder / _CELLS, [os.path.relpath(path, output_root) for path in directories])
 
 
 def planned_directories(output_root: Path) -> Iterator[Path]:

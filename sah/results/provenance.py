@@ -52,7 +52,9 @@ def _git_state() -> tuple[str | None, bool | None]:
     """Commit of the code that runs and whether it was changed; None outside a checkout."""
     folder = Path(sah.__file__).resolve().parent
     commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
+    # A virtual environment may lie in a repository of somebody else's.
+    is_tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py") is not None
+    if commit is None or not is_tracked:
         return None, None
     changes = _git(folder.parent, "status", "--porcelain", "--untracked-files=no")
     return commit, bool(changes)

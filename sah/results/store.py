@@ -151,6 +151,21 @@ class ResultStore:
         assert self._claim is not None, "check_examples outside `claimed`"
         self._claim.note_examples(len(example_ids))
 
+    def check_inputs(self, input_hashes: Mapping[str, str]) -> None:
+        """Check that stored answers are to these inputs, by example id.
+
+        Raises:
+            DamagedResults: naming the first that is not.
+        """
+        for example_id, input_hash in input_hashes.items():
+            answered = self.predictions.get(example_id)
+            if answered is not None and answered.input_hash != input_hash:
+                raise DamagedResults(
+                    f"{self.path(PREDICTIONS)} answers {example_id!r} as it was: its prompt has "
+                    "other tokens now. The data, the tokenizer or its chat template changed "
+                    "since; bring them back, or start afresh with resume=false"
+                )
+
     def write_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
         """Write what was asked, so that an answer can be read beside its question.
 
@@ -299,7 +314,8 @@ def require_writable(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        # Another host's process of this number may probe too.
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(
             f"output_root: cannot write to {str(root)!r} ({error.strerror}); choose another with "

@@ -24,7 +24,7 @@ class Record:
     settings: Mapping[str, str | int | float | bool]
     """The resolved configuration, flat."""
     numbers: Mapping[str, float]
-    """Every number of results.json; what was not measured is left out."""
+    """Scores and measurements of results.json; what was not measured is left out."""
     tags: Mapping[str, str]
 
     @classmethod
@@ -33,8 +33,8 @@ class Record:
         provenance = results.get("provenance", {})
         numbers = {
             key: value
-            for part in ("", "timing", "tasks")
-            for key, value in _numbers(results.get(part, {}) if part else results, part)
+            for part in ("", "timing", "tasks", "forced", "index_bytes")
+            for key, value in _numbers(results if part == "" else results.get(part) or {}, part)
         }
         # Trackers make folders of it.
         names = [sanitise(results.get(key)) for key in ("model", "attention", "benchmark")]
