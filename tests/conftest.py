@@ -1,10 +1,12 @@
 """What all tests share: no network, shapes checked, a tiny model, and a way to call run.py."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hydra
 import pytest
 from hydra import initialize_config_dir
+from hydra.utils import instantiate
 from jaxtyping import install_import_hook
 from omegaconf import DictConfig
 
@@ -103,6 +106,55 @@ def compose() -> Callable[..., DictConfig]:
             return hydra.compose("config", list(overrides))
 
     return call
+
+
+@pytest.fixture(scope="session")
+def composed() -> Callable[..., DictConfig]:
+    """The sparse_attention group of the configuration of the tiny model, from overrides."""
+
+    @cache
+    def call(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config: DictConfig = hydra.compose("config", ["model=tiny", *overrides])
+        attention: DictConfig = config.sparse_attention
+        return attention
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def preset(composed: Callable[..., DictConfig]) -> Callable[[str], Any]:
+    """A preset of conf/sparse_attention; the layers it keeps dense are sparse too.
+
+    Some keep as many as the tiny model has.
+    """
+
+    @cache
+    def make(name: str) -> Any:
+        attention = instantiate(composed(f"sparse_attention={name}"), _convert_="all")
+        return attention if name == "dense" else dataclasses.replace(attention, dense_layers=())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def build_model() -> Callable[..., Any]:
+    """A small random model of a transformers configuration, with its language model around it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from sah.models.language_model import LanguageModel
+    from sah.models.prompts import PromptEncoder
+    from sah.models.tiny import randomize, tiny_tokenizer
+
+    def build(config: Any, *, attention: str = "sdpa", seed: int = 0) -> LanguageModel:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+        randomize(model, seed)
+        return LanguageModel(model, PromptEncoder(tiny_tokenizer(), None))
+
+    return build
 
 
 @pytest.fixture

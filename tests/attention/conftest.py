@@ -1,12 +1,10 @@
 """Tiny attention problems with known answers, for the tests of this folder."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from sah.attention import AttentionInputs, AttentionMask, Visibility
 
@@ -108,20 +106,3 @@ def formula() -> Callable[[AttentionInputs, AttentionMask], Tensor]:
         return output
 
     return compute
-
-
-@pytest.fixture(scope="session")
-def build_model() -> Callable[..., Any]:
-    """A small random model of a transformers configuration, with its language model around it."""
-    from sah.models.language_model import LanguageModel
-    from sah.models.prompts import PromptEncoder
-    from sah.models.tiny import randomize, tiny_tokenizer
-
-    def build(config: Any, *, attention: str = "sdpa", seed: int = 0) -> LanguageModel:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
-        randomize(model, seed)
-        return LanguageModel(model, PromptEncoder(tiny_tokenizer(), None))
-
-    return build

@@ -1,14 +1,13 @@
 """The sparse code, reading everything, gives what each architecture's own attention gives."""
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
-from hydra import initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 from torch.testing import assert_close
@@ -23,7 +22,6 @@ from transformers import (
     Qwen3Config,
 )
 
-import hydra_plugins.sah.config  # noqa: F401
 from sah.attention import DenseAttention, SparseAttention
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
@@ -167,26 +165,32 @@ FULL_BUDGETS: tuple[dict[str, Any], ...] = (
 )
 
 
-@cache
-def composed(preset: str) -> DictConfig:
-    """The preset, in all layers, with its last masker reading whatever the others leave."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        overrides = ["model=tiny", f"sparse_attention={preset}"]
-        config: DictConfig = hydra.compose("config", overrides).sparse_attention
-    with open_dict(config):
-        config.dense_layers = []
-        for name, masker in config.maskers.items():
-            if name in ("sink", "local"):
-                masker.tokens = 2
-        masker = config.maskers[list(config.maskers)[-1]]
-        masker.update(next(full for full in FULL_BUDGETS if set(full) <= set(masker)))
-    return config
+@pytest.fixture(scope="module")
+def with_full_budget(composed: Callable[..., DictConfig]) -> Callable[[str], SparseAttention]:
+    """A preset, in all layers, with its last masker reading whatever the others leave."""
+
+    @cache
+    def make(preset: str) -> SparseAttention:
+        config = copy.deepcopy(composed(f"sparse_attention={preset}"))
+        with open_dict(config):
+            config.dense_layers = []
+            for name, masker in config.maskers.items():
+                if name in ("sink", "local"):
+                    masker.tokens = 2
+            masker = config.maskers[list(config.maskers)[-1]]
+            masker.update(next(full for full in FULL_BUDGETS if set(full) <= set(masker)))
+        attention: SparseAttention = instantiate(config, _convert_="all")
+        return attention
+
+    return make
 
 
 @pytest.mark.usefixtures("calibrated")
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_with_a_full_budget_gives_the_model_s_own_logits_and_answer(
-    preset: str, architecture: tuple[Any, set[int]]
+    name: str,
+    architecture: tuple[Any, set[int]],
+    with_full_budget: Callable[[str], SparseAttention],
 ) -> None:
     model, sparse_layers = architecture
     densities: list[float] = []
@@ -196,7 +200,7 @@ def test_a_preset_with_a_full_budget_gives_the_model_s_own_logits_and_answer(
         densities.append(float(mask.density().min()))
         layers.add(inputs.layer_idx)
 
-    attention = instantiate(composed(preset), _convert_="all")
+    attention = with_full_budget(name)
     session = AttentionSession(attention, seed=0, observers=(observe,))
     session.begin_example("one")
     with session.attached(model.model):

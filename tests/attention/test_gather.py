@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from sah.attention import AttentionMask, SelectedKeys, weighted_attention
+from sah.attention import AttentionMask, SelectedKeys, dense_attention, weighted_attention
 
 Make = Callable[..., Any]
 
@@ -78,12 +78,14 @@ def test_positions_are_in_order_and_short_rows_end_with_slots_that_are_not_real(
 
 
 @pytest.mark.parametrize(("share", "reads_all"), [(0.02, False), (0.9, True)])
-def test_a_decode_step_computes_products_with_all_keys_only_if_it_reads_most(
+def test_a_decode_step_reads_all_keys_only_if_most_are_selected_and_gives_the_same(
     share: float, reads_all: bool, make_inputs: Make, random_mask: Make
 ) -> None:
-    inputs = make_inputs(keys=6000)
-    weighted_attention(inputs, random_mask(inputs, share=share, weighted=False))
+    inputs, again = make_inputs(keys=6000), make_inputs(keys=6000)
+    mask = random_mask(inputs, share=share, weighted=True)
+    output = weighted_attention(inputs, mask)
     assert ("dot_products" in vars(inputs)) is reads_all
+    assert_close(output, dense_attention(again, mask), atol=3e-6, rtol=3e-6)
 
 
 def test_products_that_are_known_already_are_not_computed_again(make_inputs: Make) -> None:

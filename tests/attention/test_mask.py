@@ -33,23 +33,6 @@ def test_adding_leaves_invisible_keys_out(make_inputs: Make) -> None:
     assert mask.weights[1, 3].tolist() == [[0, 0, 3, 0, 0], [0, 0, 3, 3, 0], [0, 0, 3, 3, 3]]
 
 
-def test_a_later_sampler_overrides_neither_weight_1_nor_an_earlier_sampled_weight(
-    make_inputs: Make,
-) -> None:
-    inputs = make_inputs(keys=4, heads=1, groups=1)
-    position = torch.arange(4).view(1, 1, 1, 4)
-
-    def weighing(weight: int) -> torch.Tensor:
-        return torch.full((1, 1, 1, 1), float(weight))
-
-    mask = AttentionMask.empty(inputs).add(position == 0)
-    mask = mask.add(position <= 1, weighing(5))
-    mask = mask.add(position <= 2, weighing(7))
-    mask = mask.add(position <= 3)
-    assert mask.weights.flatten().tolist() == [1, 5, 7, 1]
-    assert mask.add(position >= 0, weighing(9)).weights.flatten().tolist() == [1, 5, 7, 1]
-
-
 def test_adding_changes_no_tensor_of_the_original(make_inputs: Make, random_mask: Make) -> None:
     inputs = make_inputs(queries=2)
     for weighted in (False, True):

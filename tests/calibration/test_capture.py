@@ -4,7 +4,6 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from sah.calibration.capture import read_attention
 from sah.calibration.text import Passage
-from sah.models.language_model import LanguageModel
 
 
 def test_reads_queries_and_keys_after_the_rotary_embedding(tiny, passages, readings):
@@ -38,7 +37,7 @@ def test_model_is_left_as_it_was(tiny, passages):
     assert tiny.model.config._attn_implementation == before
 
 
-def test_sliding_window_layers_are_left_out():
+def test_sliding_window_layers_are_left_out(build_model):
     config = Gemma3TextConfig(
         vocab_size=64,
         hidden_size=32,
@@ -52,16 +51,5 @@ def test_sliding_window_layers_are_left_out():
     )
     read = []
     passage = Passage(token_ids=list(range(20)), question_start=20)
-    read_attention(_without_tokenizer(config), passage, lambda one: read.append(one.layer))
+    read_attention(build_model(config), passage, lambda one: read.append(one.layer))
     assert read == [1]
-
-
-def _without_tokenizer(config) -> LanguageModel:
-    from transformers import AutoModelForCausalLM
-
-    from sah.models.prompts import PromptEncoder
-    from sah.models.tiny import tiny_tokenizer
-
-    with torch.random.fork_rng(devices=[]):
-        model = AutoModelForCausalLM.from_config(config)
-    return LanguageModel(model, PromptEncoder(tiny_tokenizer(), None))

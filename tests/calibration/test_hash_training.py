@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sah.attention import AttentionInputs, AttentionMask, Visibility
 from sah.calibration.hash_networks import trained_networks
@@ -84,8 +85,6 @@ def long_passages() -> list[Passage]:
 
 
 def test_file_of_a_model_is_what_the_masker_reads(tiny, long_passages, tmp_path):
-    from safetensors.torch import save_file
-
     training = HashTraining(bits=12, hidden=8, steps=3)
     tensors = trained_networks(tiny, long_passages, training)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}

@@ -1,15 +1,12 @@
 """Attention problems for maskers: large enough for the methods as configured, small to run."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 
-import hydra
 import pytest
 import torch
-from hydra import initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor
 
 import hydra_plugins.sah.config  # noqa: F401
@@ -95,18 +92,3 @@ def configured_masker() -> Callable[..., Masker]:
         return masker
 
     return make
-
-
-@pytest.fixture(scope="session")
-def composed() -> Callable[..., DictConfig]:
-    """The sparse_attention group of the whole configuration, composed from overrides."""
-
-    @cache
-    def call(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config: DictConfig = hydra.compose(
-                "config", ["model=tiny", *overrides]
-            ).sparse_attention
-            return config
-
-    return call

@@ -146,18 +146,6 @@ def test_never_draws_more_keys_than_there_are(keys: int, make_inputs: Make) -> N
             assert torch.equal(mask.weights, inputs.visible.expand_as(mask.selected).float())
 
 
-def test_keys_selected_before_keep_weight_1_and_count_in_the_denominator() -> None:
-    inputs = sampled_from(scores("pareto"), draws=50)
-    few = OracleTopK(tokens=10)(inputs, AttentionMask.empty(inputs))
-    many = OracleTopK(tokens=400)(inputs, AttentionMask.empty(inputs))
-    drawn = []
-    for before in (few, many):
-        mask = AdaptiveSampling()(inputs, before)
-        assert (mask.weights[before.selected] == 1).all()
-        drawn.append(float((mask.selected & ~before.selected).sum()))
-    assert drawn[1] < drawn[0]
-
-
 def test_draws_without_replacement_every_key_and_pair_as_likely_as_any_other() -> None:
     # Equal scores have no spread: the base sample is the sample, 5 of 25.
     count, draws = 25, 4000

@@ -67,16 +67,15 @@ Make = Callable[..., Any]
 def select(
     request: pytest.FixtureRequest,
     configured_masker: Make,
-    composed: Make,
+    preset: Make,
 ) -> Select:
     """A masker, or a preset's maskers one after the other."""
     kind, name = request.param.split("=")
     if kind == "masker":
         return configured_masker(name)
-    preset = _preset(composed, name)
 
     def fold(inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
-        for masker in preset.maskers.values():
+        for masker in preset(name).maskers.values():
             mask = masker(inputs, mask)
         return mask
 
@@ -86,13 +85,6 @@ def select(
 @pytest.fixture(params=PROBLEMS)
 def problem(request: pytest.FixtureRequest) -> dict[str, Any]:
     return PROBLEMS[request.param]
-
-
-def _preset(composed: Make, name: str) -> SparseAttention:
-    attention = instantiate(composed(f"sparse_attention={name}"), _convert_="all")
-    assert isinstance(attention, SparseAttention)
-    # Layer 0 is what the problems are made for.
-    return dataclasses.replace(attention, dense_layers=())
 
 
 def _tensors(value: AttentionInputs | AttentionMask) -> dict[str, Tensor]:
@@ -299,23 +291,22 @@ def test_a_preset_is_named_after_its_file(name: str, composed: Make) -> None:
 
 @pytest.mark.parametrize("name", FOLDS)
 def test_a_preset_selects_fewer_keys_than_dense_attention(
-    name: str, composed: Make, make_inputs: Make
+    name: str, preset: Make, make_inputs: Make
 ) -> None:
     # AdaptiveSampling needs so many of a few hundred keys that it reads nearly all.
     inputs = make_inputs(keys=4000)
-    assert _preset(composed, name).select(inputs).density().mean() < 0.99
+    assert preset(name).select(inputs).density().mean() < 0.99
 
 
 @pytest.mark.parametrize("name", FOLDS)
 def test_a_preset_applies_its_maskers_in_the_order_they_are_written(
-    name: str, composed: Make, make_inputs: Make
+    name: str, composed: Make, preset: Make, make_inputs: Make
 ) -> None:
-    preset = _preset(composed, name)
     inputs, again = make_inputs(queries=2), make_inputs(queries=2)
     mask = AttentionMask.empty(again)
     for masker_name in composed(f"sparse_attention={name}").maskers:
-        mask = preset.maskers[masker_name](again, mask)
-    _assert_same(preset.select(inputs), mask)
+        mask = preset(name).maskers[masker_name](again, mask)
+    _assert_same(preset(name).select(inputs), mask)
 
 
 def test_dense_is_the_model_s_own_attention(composed: Make) -> None:

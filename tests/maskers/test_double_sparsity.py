@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -94,30 +93,6 @@ def test_adds_the_highest_products_on_the_kept_channels_of_the_quantised_keys(
             rejected = [scores[k] for k in candidates if k not in chosen]
             # Keys may be equal after quantisation; float32 rounds the rest.
             assert min(scores[k] for k in chosen) >= max(rejected) - 1e-4
-
-
-def test_every_layer_and_head_ranks_by_its_own_channel(tmp_path: Path, make_inputs: Make) -> None:
-    def first(channel: int) -> list[int]:
-        return [channel, *(c for c in range(16) if c != channel)]
-
-    path = tmp_path / "own.json"
-    path.write_text(
-        json.dumps(
-            {
-                f"model.layers.{layer}.self_attn.qk_proj": [first(4 * layer + h) for h in range(4)]
-                for layer in (0, 1, 2)
-            }
-        )
-    )
-    masker = DoubleSparsity(tokens=1, channels=str(path), group_factor=16, label_bits=16)
-    inputs = make_inputs(keys=20)
-    inputs.query[:] = 1.0
-    inputs.key[:] = 0.0
-    # Key c is the largest in channel c.
-    inputs.key[:, :, range(16), range(16)] = 1.0
-    for layer in (0, 1, 2):
-        mask = masker(replace(inputs, layer_idx=layer, indexes={}), AttentionMask.empty(inputs))
-        assert mask.selected.nonzero()[:, 3].tolist() == [4 * layer + h for h in range(4)]
 
 
 @pytest.mark.parametrize("label_bits", [4, 8, 16])

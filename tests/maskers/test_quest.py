@@ -11,7 +11,6 @@ from torch import Tensor
 from sah.attention import AttentionInputs, AttentionMask
 from sah.maskers.oracle_top_k import OracleTopK
 from sah.maskers.quest import PageBounds, Quest
-from sah.maskers.sink import Sink
 
 Make = Callable[..., Any]
 
@@ -73,43 +72,11 @@ def test_adds_the_keys_of_the_pages_with_the_highest_bounds(
             check(inputs, some_mask(inputs), quest)
 
 
-def test_no_key_scores_more_than_the_bound_of_its_page(make_inputs: Make) -> None:
-    inputs = make_inputs(keys=50)
-    pages = PageBounds(inputs.key, inputs.value, page_size=4)
-    for h in range(4):
-        query, keys = inputs.query[0, h, 0], inputs.key[0, h // 2]
-        for k in range(50):
-            low, high = pages.lowest[0, h // 2, k // 4], pages.highest[0, h // 2, k // 4]
-            assert query @ keys[k] <= torch.maximum(query * low, query * high).sum() + 1e-5
-
-
 def test_pages_of_one_key_make_it_the_oracle(make_inputs: Make, some_mask: Make) -> None:
     inputs = make_inputs(keys=60, queries=5)
     mask = some_mask(inputs)
     quest = Quest(tokens=9, page_size=1)(inputs, mask)
     assert torch.equal(quest.selected, OracleTopK(tokens=9)(inputs, mask).selected)
-
-
-def test_keys_that_are_selected_already_cost_nothing(make_inputs: Make) -> None:
-    inputs = make_inputs(keys=40, heads=1, groups=1)
-    # Page 0 is the best of all, and three of its four keys are selected before.
-    inputs.key[:, :, :4] = inputs.query * 2
-    before = Sink(tokens=3)(inputs, AttentionMask.empty(inputs))
-    added = Quest(tokens=5, page_size=4)(inputs, before).selected & ~before.selected
-    keys = added.flatten().nonzero().flatten().tolist()
-    assert keys[0] == 3
-    # The other four are one page whole.
-    assert len(keys) == 5
-    assert keys[1] % 4 == 0
-    assert keys[1:] == list(range(keys[1], keys[1] + 4))
-
-
-def test_a_page_that_is_used_up_does_not_take_part(make_inputs: Make) -> None:
-    inputs = make_inputs(keys=40, heads=1, groups=1)
-    inputs.key[:, :, :4] = inputs.query * 2
-    before = Sink(tokens=4)(inputs, AttentionMask.empty(inputs))
-    mask = Quest(tokens=4, page_size=4)(inputs, before)
-    assert int(mask.selected.sum()) == 8
 
 
 def test_a_budget_of_less_than_a_page_is_refused() -> None:

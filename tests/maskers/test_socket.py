@@ -1,6 +1,5 @@
 """SOCKET against its definition: buckets bit by bit, and a softmax over all sign corners."""
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -201,8 +200,7 @@ def test_parameters_that_make_no_sense_are_refused_by_name(
 def test_value_norms_matter_only_where_they_are_asked_for(make_inputs: Make) -> None:
     inputs = make_inputs(keys=120)
     scale = 1 + 9 * torch.rand(120, 1, generator=torch.Generator().manual_seed(1))
-    other = make_inputs(keys=120)
-    other = dataclasses.replace(other, value=other.value * scale, indexes={})
+    other = replace(inputs, value=inputs.value * scale, indexes={})
     for weigh, same in ((True, False), (False, True)):
         masker = SOCKET(tokens=20, weigh_by_value=weigh)
         masks = [masker(given, AttentionMask.empty(given)) for given in (inputs, other)]

@@ -114,7 +114,7 @@ class Caller:
         logger.log("number", 1.0)
 
     def inner(self, logger):
-        return [logger.log("number", 1.0) for _ in range(1)]
+        (lambda: logger.log("number", 1.0))()
 
     @staticmethod
     def static(logger):
@@ -221,7 +221,7 @@ def test_before_configuration_nothing_is_logged():
     logger.flush()
 
 
-def test_questions_are_answered(configured):
+def test_records_logged_and_remaining_are_counted_up_to_the_limit(configured):
     logger = configured(max_records=3)
     assert logger.is_logging_configured()
     assert logger.get_max_records() == 3
@@ -285,13 +285,7 @@ def test_the_sampling_factor_is_clamped(configured, given, clamped):
     assert configured(sampling_factor=given).get_sampling_factor() == clamped
 
 
-def test_a_factor_of_one_keeps_all_and_zero_none(configured):
-    everything, nothing = configured(sampling_factor=1.0), configured(sampling_factor=0.0)
-    assert all(everything.log("number", 1.0) for _ in range(200))
-    assert not any(nothing.log("number", 1.0) for _ in range(200))
-
-
-@pytest.mark.parametrize("factor", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("factor", [0.0, 0.1, 0.5, 0.9, 1.0])
 def test_the_share_kept_is_the_sampling_factor(configured, factor):
     logger, tries = configured(sampling_factor=factor, seed=5), 2000
     for number in range(tries):
@@ -299,30 +293,25 @@ def test_the_share_kept_is_the_sampling_factor(configured, factor):
         if number % 20 == 0:
             logger.begin_example(f"example-{number}")
         logger.log("number", 1.0)
-    # Four standard deviations of a binomial: one seed in 16,000 would fall outside.
+    # Four standard deviations of a binomial, 0 at both ends: one seed in 16,000 is outside.
     tolerance = 4 * math.sqrt(tries * factor * (1 - factor))
-    assert abs(logger.get_total_records_logged() - tries * factor) < tolerance
+    assert abs(logger.get_total_records_logged() - tries * factor) <= tolerance
 
 
-def test_draws_leave_the_global_generators_alone(configured):
-    random_state, torch_state = random.getstate(), torch.random.get_rng_state()
-    logger = configured(sampling_factor=0.5)
-    logger.begin_example("a")
-    for _ in range(20):
-        logger.log("number", 1.0)
-    assert random.getstate() == random_state
-    assert torch.equal(torch.random.get_rng_state(), torch_state)
-
-
-def test_draws_do_not_depend_on_the_global_generators(configured):
+def test_draws_neither_change_nor_depend_on_the_global_generators(configured):
     def kept():
         logger = configured(sampling_factor=0.5, seed=1)
-        return [logger.log("number", 1.0) for _ in range(50)]
+        outside = [logger.log("number", 1.0) for _ in range(50)]
+        logger.begin_example("a")
+        return outside, [logger.log("number", 1.0) for _ in range(50)]
 
+    random_state, torch_state = random.getstate(), torch.random.get_rng_state()
     first = kept()
+    assert random.getstate() == random_state
+    assert torch.equal(torch.random.get_rng_state(), torch_state)
     random.random()
     assert kept() == first
-    assert set(first) == {True, False}
+    assert set(first[0]) == set(first[1]) == {True, False}
 
 
 def test_draws_of_an_example_do_not_depend_on_those_before(configured):

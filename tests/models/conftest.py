@@ -5,18 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, MistralConfig
+from transformers import MistralConfig
 
 from sah.models.language_model import LanguageModel
-from sah.models.prompts import PromptEncoder
-from sah.models.tiny import randomize, tiny_tokenizer
+from sah.models.tiny import tiny_tokenizer
 from sah.types import Example
 
 
 @pytest.fixture(scope="session")
-def sliding() -> LanguageModel:
+def sliding(build_model: Callable[..., LanguageModel]) -> LanguageModel:
     """A small Mistral whose layers all have a sliding window of 8 keys."""
     config = MistralConfig(
         vocab_size=400,
@@ -31,10 +29,7 @@ def sliding() -> LanguageModel:
         eos_token_id=1,
         pad_token_id=1,
     )
-    with torch.random.fork_rng(devices=[]):
-        model: Any = AutoModelForCausalLM.from_config(config)
-    randomize(model, 0)
-    return LanguageModel(model, PromptEncoder(tiny_tokenizer(), None))
+    return build_model(config)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from hydra.utils import instantiate
 
-from sah.attention import DenseAttention, SparseAttention
+from sah.attention import DenseAttention, EncodedKeys, SparseAttention
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.models.batch import BatchedQuestion, answer_batch
@@ -18,14 +17,6 @@ QUESTIONS = {
     "D": ([200], 12),
 }
 ATTENTIONS = ("dense", "sparse", "streaming_llm", "oracle_top_k", "oracle_top_p", "random_sampling")
-
-
-@pytest.fixture
-def attention(compose):
-    def make(name):
-        return instantiate(compose(f"attention={name}").sparse_attention, _convert_="all")
-
-    return make
 
 
 class Listener:
@@ -80,8 +71,8 @@ def start(model, attention):
     "generation", [Generation(), Generation(temperature=1.5)], ids=["greedy", "sampled"]
 )
 @pytest.mark.parametrize("name", ATTENTIONS)
-def test_a_batch_answers_what_single_questions_answer(tiny, attention, name, generation):
-    context, session = start(tiny, attention(name))
+def test_a_batch_answers_what_single_questions_answer(tiny, preset, name, generation):
+    context, session = start(tiny, preset(name))
     single = one_by_one(tiny, context, session, generation)
     batch = together(tiny, context, session, generation)
     for question, (answer, density, logits) in single.items():
@@ -97,8 +88,8 @@ def test_a_batch_answers_what_single_questions_answer(tiny, attention, name, gen
     )
 
 
-def test_the_context_is_neither_copied_nor_changed(tiny, attention):
-    context, session = start(tiny, attention("sparse"))
+def test_the_context_is_neither_copied_nor_changed(tiny, preset):
+    context, session = start(tiny, preset("sparse"))
     layers = context.cache.layers
     before = [(layer.keys.data_ptr(), layer.keys.clone()) for layer in layers]
     turns = []
@@ -122,26 +113,12 @@ def test_an_index_sees_the_keys_of_its_own_question_alone(tiny):
     """Each question's index holds the context and that question's tokens, nothing else."""
     seen = []
 
-    class Counting:
-        def __init__(self, key, value):
-            self.length = key.shape[2]
-            self.keys = key.clone()
-
-        @property
-        def nbytes(self):
-            return self.keys.nbytes
-
-        def append(self, key, value):
-            self.length += key.shape[2]
-            self.keys = torch.cat([self.keys, key], dim=2)
-
-        def rewind(self, length):
-            self.length = length
-            self.keys = self.keys[:, :, :length]
+    def kept_as_they_are(key, value):
+        return EncodedKeys(lambda key, value: [key], key, value, dim=2)
 
     def masker(inputs, mask):
-        index = inputs.index("counting", Counting)
-        seen.append(torch.equal(index.keys, inputs.key))
+        (keys,) = inputs.index("probe", kept_as_they_are).codes
+        seen.append(torch.equal(keys, inputs.key))
         return mask.add(inputs.visible)
 
     context, session = start(tiny, SparseAttention(name="probe", maskers={"probe": masker}))

@@ -41,18 +41,11 @@ def test_what_makes_no_sense_is_refused(arguments: dict[str, Any], said: str) ->
         Generation(**arguments)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [{}, {"temperature": 1}, {"temperature": 0.5, "top_k": 1, "top_p": 1}, {"max_new_tokens": 1}],
-)
-def test_what_makes_sense_is_taken(arguments: dict[str, Any]) -> None:
-    assert vars(Generation(**arguments)).items() >= arguments.items()
-
-
 def test_the_cap_lowers_an_example_s_limit_and_never_raises_it() -> None:
     capped = Generation(max_new_tokens=10)
     assert [capped.token_limit(limit) for limit in (3, 10, 50, 7)] == [3, 10, 10, 7]
     assert [Generation().token_limit(limit) for limit in (3, 50)] == [3, 50]
+    assert Generation(max_new_tokens=1).token_limit(3) == 1
 
 
 def test_greedy_takes_the_best_token() -> None:
@@ -91,7 +84,8 @@ def test_top_p_keeps_the_fewest_tokens_that_hold_p() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     assert set(drawn(Generation(temperature=1.0, top_p=0.7), logits, 300)) == {0, 1}
     assert set(drawn(Generation(temperature=1.0, top_p=0.9), logits, 500)) == {0, 1, 2}
-    assert set(drawn(Generation(temperature=1.0, top_p=1.0), logits, 500)) == {0, 1, 2, 3}
+    # Whole numbers are shares and temperatures too.
+    assert set(drawn(Generation(temperature=1, top_p=1), logits, 500)) == {0, 1, 2, 3}
 
 
 def test_a_sample_depends_on_seed_and_example_and_on_nothing_else() -> None:

@@ -37,15 +37,13 @@ def answer(
     question: Sequence[int],
     *,
     new_tokens: int = 20,
-    generation: Generation | None = None,
-    example: str = "one",
     **options: Any,
 ) -> Answer:
     return model.answer(
         context,
         question,
         session=AttentionSession(DenseAttention(), seed=0),
-        sampler=(generation or Generation()).sampler(0, example, model.device),
+        sampler=Generation().sampler(0, "one", model.device),
         max_new_tokens=new_tokens,
         **options,
     )
@@ -80,29 +78,12 @@ def test_greedy_tokens_are_those_of_generate(
         assert found.token_ids == generate(model, whole, 25)
 
 
-def test_an_encoded_example_is_answered_like_its_prompt(
-    tiny: LanguageModel, make_example: Callable[..., Any]
-) -> None:
-    prompt = tiny.prompts.encode(make_example("The sky is blue. " * 20, answer_prefix=" It is"))
-    context = tiny.prefill(prompt.context_ids, reserve_tokens=60)
-    found = answer(tiny, context, prompt.question_ids, new_tokens=30)
-    assert found.token_ids == generate(tiny, prompt.context_ids + prompt.question_ids, 30)
-
-
 def test_an_answer_ends_at_its_limit(tiny: LanguageModel) -> None:
     context = tiny.prefill(CONTEXT, reserve_tokens=40)
     for limit in (1, 4):
         found = answer(tiny, context, QUESTIONS[0], new_tokens=limit)
         assert found.finish_reason == "length"
         assert len(found.token_ids) == found.steps == limit
-
-
-def test_token_limit_of_one_example_does_not_affect_the_next(tiny: LanguageModel) -> None:
-    context = tiny.prefill(CONTEXT, reserve_tokens=40)
-    alone = answer(tiny, context, QUESTIONS[0], new_tokens=12).token_ids
-    for limit in (1, 30, 3):
-        answer(tiny, context, QUESTIONS[1], new_tokens=limit)
-        assert answer(tiny, context, QUESTIONS[0], new_tokens=12).token_ids == alone
 
 
 def test_eos_as_the_first_token_ends_with_an_empty_answer(tiny: LanguageModel) -> None:
@@ -134,31 +115,6 @@ def test_what_ends_an_answer_is_the_model_s_or_else_the_tokenizer_s(
 ) -> None:
     monkeypatch.setattr(tiny.model.generation_config, "eos_token_id", configured)
     assert LanguageModel(tiny.model, tiny.prompts).eos_token_ids == expected
-
-
-def test_sampled_text_depends_on_the_example_and_not_on_the_order(tiny: LanguageModel) -> None:
-    generation = Generation(temperature=2.0)
-
-    def answers(*examples: str) -> dict[str, list[int]]:
-        context = tiny.prefill(CONTEXT, reserve_tokens=40)
-        return {
-            example: answer(
-                tiny, context, QUESTIONS[0], generation=generation, example=example
-            ).token_ids
-            for example in examples
-        }
-
-    forward = answers("a", "b", "c")
-    assert answers("c", "b", "a") == forward
-    assert answers("b")["b"] == forward["b"]
-    assert len({tuple(tokens) for tokens in forward.values()}) == 3
-
-
-def test_top_k_1_gives_the_greedy_answer(tiny: LanguageModel) -> None:
-    context = tiny.prefill(CONTEXT, reserve_tokens=40)
-    greedy = answer(tiny, context, QUESTIONS[0])
-    one = answer(tiny, context, QUESTIONS[0], generation=Generation(temperature=1.5, top_k=1))
-    assert one.token_ids == greedy.token_ids
 
 
 @pytest.mark.parametrize("call", [0, 2], ids=["question", "decoding"])

@@ -46,7 +46,7 @@ def test_there_is_one_bos_where_template_or_tokenizer_want_one(
     assert everything[:wanted] == [BOS] * wanted
 
 
-def test_the_pieces_are_those_of_the_whole_rendered_prompt(
+def test_the_prompt_is_split_after_the_context_and_ends_with_the_answer_prefix(
     make_tokenizer: Make, make_example: Make
 ) -> None:
     example = make_example("The grass is green. ", "What is the answer?", " The answer is")
@@ -64,17 +64,6 @@ def test_decoding_both_pieces_gives_the_template_s_text(
     message = {"role": "user", "content": "The grass is green. What is the answer?"}
     rendered = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
     assert tokenizer.decode(prompt.context_ids + prompt.question_ids) == rendered + " So"
-
-
-def test_the_answer_prefix_comes_last_after_the_turn_of_the_assistant(
-    make_tokenizer: Make, make_example: Make
-) -> None:
-    tokenizer = make_tokenizer(WITH_BOS)
-    without = encode(tokenizer, make_example())
-    prompt = encode(tokenizer, make_example(answer_prefix=" Answer:"))
-    assert prompt.context_ids == without.context_ids
-    assert prompt.question_ids == without.question_ids + ids(" Answer:")
-    assert without.question_ids[-1:] == ids("<|assistant|>")
 
 
 def test_a_template_may_strip_the_message(make_tokenizer: Make, make_example: Make) -> None:
@@ -278,9 +267,7 @@ def test_a_question_too_long_by_itself_is_an_error(make_tokenizer: Make) -> None
 
 
 def test_a_forced_example_has_no_template(make_tokenizer: Make, make_example: Make) -> None:
-    tokenizer = make_tokenizer(WITH_BOS)
     example = make_example(context="In the", question=" beginning", forced=True)
-    prompt = encode(tokenizer, example)
-    bos = [tokenizer.bos_token_id]
-    assert [token for token in prompt.context_ids if token not in bos] == ids("In the")
+    prompt = encode(make_tokenizer(WITH_BOS), example)
+    assert prompt.context_ids == ids("In the")
     assert prompt.question_ids == ids(" beginning")

@@ -1,16 +1,11 @@
 """Rewinding leaves no trace: whatever was asked before, under every preset of the conf."""
 
-from dataclasses import replace
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
-from hydra import initialize_config_dir
-from hydra.utils import instantiate
 
-from sah.attention import SparseAttention
 from sah.attention.session import AttentionSession
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel, PrefilledContext
@@ -25,15 +20,6 @@ CONTEXT = [1 + (7 * n) % 390 for n in range(300)]
 QUESTIONS = {"A": [5 + (11 * n) % 380 for n in range(30)], "B": [9 + 3 * n for n in range(7)]}
 
 Outcome = tuple[list[int], float]
-
-
-@cache
-def preset(name: str) -> Any:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("config", ["model=tiny", f"sparse_attention={name}"])
-    attention = instantiate(config.sparse_attention, _convert_="all")
-    # The tiny model of these tests has no more than the layers that some presets keep dense.
-    return attention if name == "dense" else replace(attention, dense_layers=())
 
 
 def ask(
@@ -54,9 +40,9 @@ def ask(
     return answer.token_ids, session.density()
 
 
-def start(model: LanguageModel, name: str) -> tuple[PrefilledContext, AttentionSession]:
+def start(model: LanguageModel, attention: Any) -> tuple[PrefilledContext, AttentionSession]:
     context = model.prefill(CONTEXT, reserve_tokens=50)
-    session = AttentionSession(preset(name), seed=0)
+    session = AttentionSession(attention, seed=0)
     session.begin_context(context.length)
     return context, session
 
@@ -66,10 +52,10 @@ def start(model: LanguageModel, name: str) -> tuple[PrefilledContext, AttentionS
 )
 @pytest.mark.parametrize("name", PRESETS)
 def test_answering_a_then_b_equals_answering_b_alone(
-    name: str, generation: Generation, tiny: LanguageModel
+    name: str, generation: Generation, tiny: LanguageModel, preset: Callable[[str], Any]
 ) -> None:
-    used = start(tiny, name)
-    fresh = ask(tiny, *start(tiny, name), "B", generation)
+    used = start(tiny, preset(name))
+    fresh = ask(tiny, *start(tiny, preset(name)), "B", generation)
     first = ask(tiny, *used, "A", generation)
     assert ask(tiny, *used, "B", generation) == fresh
     assert ask(tiny, *used, "A", generation) == first
@@ -77,21 +63,14 @@ def test_answering_a_then_b_equals_answering_b_alone(
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_another_context_in_between_leaves_no_trace(name: str, tiny: LanguageModel) -> None:
+def test_another_context_in_between_leaves_no_trace(
+    name: str, tiny: LanguageModel, preset: Callable[[str], Any]
+) -> None:
     generation = Generation()
-    context, session = start(tiny, name)
+    context, session = start(tiny, preset(name))
     before = ask(tiny, context, session, "B", generation)
     other = tiny.prefill(CONTEXT[::-1][:200], reserve_tokens=50)
     session.begin_context(other.length)
     ask(tiny, other, session, "A", generation)
     session.begin_context(context.length)
     assert ask(tiny, context, session, "B", generation) == before
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_density_is_between_0_and_1_and_below_1_where_something_is_left_out(
-    name: str, tiny: LanguageModel
-) -> None:
-    _, density = ask(tiny, *start(tiny, name), "A", Generation())
-    assert 0 < density <= 1
-    assert (density < 1) == isinstance(preset(name), SparseAttention)
