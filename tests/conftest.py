@@ -1,4 +1,4 @@
-"""What all tests share: no network, shapes checked, a tiny model, and a way to call run.py."""
+"""What all tests share: no network, shapes checked, a tiny model, ways to run, what a run left."""
 
 import dataclasses
 import json
@@ -17,11 +17,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hydra
+import orjson
 import pytest
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
 from jaxtyping import install_import_hook
 from omegaconf import DictConfig
+
+from sah.types import Prediction
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -155,6 +158,95 @@ def build_model() -> Callable[..., Any]:
         return LanguageModel(model, PromptEncoder(tiny_tokenizer(), None))
 
     return build
+
+
+@pytest.fixture
+def configure(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., DictConfig]:
+    """Compose an experiment whose output root is in tmp_path."""
+
+    def make(*overrides: str, root: str = "outputs") -> DictConfig:
+        return compose(*overrides, f"output_root={tmp_path / root}")
+
+    return make
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Any, ...]]]:
+    """Count the calls of a method by their arguments, which `before` is called with.
+
+    The n-th call, counted from 1, may raise an error instead.
+    """
+
+    def count(
+        owner: Any,
+        name: str,
+        *,
+        before: Callable[..., None] | None = None,
+        raise_at: int | None = None,
+        error: BaseException | None = None,
+    ) -> list[tuple[Any, ...]]:
+        counted = []
+        real = getattr(owner, name)
+
+        def wrapper(*arguments: Any, **keywords: Any) -> Any:
+            counted.append(arguments)
+            if len(counted) == raise_at:
+                raise error
+            if before is not None:
+                before(*arguments)
+            return real(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, name, wrapper)
+        return counted
+
+    return count
+
+
+@pytest.fixture(scope="session")
+def outcome() -> Callable[[Path], dict[str, Any]]:
+    """All that a complete experiment left, but for times and machine; every line must be whole."""
+
+    def timeless(text: bytes) -> dict[str, Any]:
+        return {
+            key: value
+            for key, value in orjson.loads(text).items()
+            if key not in ("timestamp", "timing", "provenance") and "seconds" not in key
+        }
+
+    def read(folder: Path) -> dict[str, Any]:
+        left: dict[str, Any] = {
+            "files": {path.name for path in folder.iterdir()},
+            "results.json": timeless((folder / "results.json").read_bytes()),
+        }
+        for path in folder.glob("*.jsonl"):
+            content = path.read_bytes()
+            assert content == b"" or content.endswith(b"\n"), path
+            left[path.name] = [timeless(line) for line in content.splitlines()]
+        return left
+
+    return read
+
+
+@pytest.fixture
+def prediction() -> Callable[..., Prediction]:
+    """Make a prediction from its id and whatever else matters to the test."""
+
+    def make(example_id: str, **fields: Any) -> Prediction:
+        values = {
+            "task": "task",
+            "text": f"answer to {example_id}: “no\nyes”",
+            "input_hash": "0" * 24,
+            "finish_reason": "eos",
+            "context_tokens": 10,
+            "question_tokens": 5,
+            "new_tokens": 3,
+            "prefill_seconds": None,
+            "decode_seconds": 0.5,
+            "density": 0.25,
+        }
+        return Prediction(example_id=example_id, **{**values, **fields})
+
+    return make
 
 
 @pytest.fixture

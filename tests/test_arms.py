@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,6 @@ from sah.results.claim import Claim
 from sah.results.store import ResultStore
 
 ROOT = Path(__file__).resolve().parents[1]
-MOCK = ("model=tiny", "benchmark=mock")
 pytestmark = pytest.mark.usefixtures("calibrated")
 
 PRESETS = sorted(
@@ -34,11 +34,9 @@ THREE = ("dense", "sparse", "streaming_llm")
 
 
 @pytest.fixture
-def configure(compose, tmp_path):
-    def make(*overrides, root="outputs"):
-        return compose(*MOCK, *overrides, f"output_root={tmp_path / root}")
-
-    return make
+def configure(configure):
+    """Compose an experiment of the mock benchmark whose output root is in tmp_path."""
+    return partial(configure, "model=tiny", "benchmark=mock")
 
 
 @pytest.fixture
@@ -66,45 +64,6 @@ def separately(configure):
     return run
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """Count the calls of a method; `before` is called with the arguments of each."""
-
-    def count(owner, name, before=lambda number, *arguments: None):
-        counted = []
-        real = getattr(owner, name)
-
-        def wrapper(*arguments, **keywords):
-            counted.append(arguments)
-            before(len(counted), *arguments)
-            return real(*arguments, **keywords)
-
-        monkeypatch.setattr(owner, name, wrapper)
-        return counted
-
-    return count
-
-
-def outcome(folder):
-    """Everything an experiment wrote, without what no two runs share: times."""
-
-    def timeless(line):
-        record = orjson.loads(line)
-        return {
-            key: value
-            for key, value in record.items()
-            if key not in ("timestamp", "timing", "provenance") and "seconds" not in key
-        }
-
-    names = ("predictions.jsonl", "scores.jsonl", "micro_metrics.jsonl")
-    written = {
-        name: [timeless(line) for line in (folder / name).read_bytes().splitlines()]
-        for name in names
-        if (folder / name).exists()
-    }
-    return written | {"results": timeless((folder / "results.json").read_bytes())}
-
-
 def answered(folder):
     return len((folder / "predictions.jsonl").read_bytes().splitlines())
 
@@ -128,7 +87,7 @@ def error_of(folder):
     ],
     ids=" ".join,
 )
-def test_every_preset_has_the_results_of_a_run_of_its_own(bundle, separately, overrides):
+def test_every_preset_has_the_results_of_a_run_of_its_own(bundle, separately, outcome, overrides):
     endings, folders = bundle(PRESETS, *overrides)
     assert [ending.error for ending in endings] == [None] * len(PRESETS)
     for folder, alone in zip(folders, separately(PRESETS, *overrides), strict=True):
@@ -136,12 +95,10 @@ def test_every_preset_has_the_results_of_a_run_of_its_own(bundle, separately, ov
         assert outcome(folder) == outcome(alone)
 
 
-def test_the_order_of_the_arms_changes_nothing(bundle):
-    for order, root in ((PRESETS, "one"), (PRESETS[::-1], "other")):
-        bundle(order, "metric_logging=full", root=root)
+def test_the_order_of_the_arms_changes_nothing(bundle, outcome):
     _, one = bundle(PRESETS, "metric_logging=full", root="one")
-    _, other = bundle(PRESETS, "metric_logging=full", root="other")
-    assert [outcome(folder) for folder in one] == [outcome(folder) for folder in other]
+    _, other = bundle(PRESETS[::-1], "metric_logging=full", root="other")
+    assert [outcome(folder) for folder in one] == [outcome(folder) for folder in other[::-1]]
 
 
 def test_one_model_and_one_prefill_per_context_serve_all_arms(bundle, calls):
@@ -165,29 +122,19 @@ def test_a_single_run_saves_nothing(bundle):
 # -- memory ----------------------------------------------------------------------------
 
 
-def test_one_cache_and_one_index_at_a_time(bundle, calls, monkeypatch):
-    sessions, caches = [], []
-    real_init = AttentionSession.__init__
+def test_one_cache_and_one_index_at_a_time(bundle, calls):
+    made, caches = calls(AttentionSession, "__init__"), calls(RewindableCache, "mark")
 
-    def remember(session, *arguments, **keywords):
-        sessions.append(session)
-        real_init(session, *arguments, **keywords)
-
-    monkeypatch.setattr(AttentionSession, "__init__", remember)
-    calls(RewindableCache, "mark", lambda number, cache: caches.append(cache))
-
-    def look(number, session):
-        for other in sessions:
+    def look(session):
+        for other, *_ in made:
             assert other is session or not other._indexes
-        seen.append(session)
 
-    seen: list[AttentionSession] = []
-    calls(AttentionSession, "density", look)
+    seen = calls(AttentionSession, "density", before=look)
     bundle(PRESETS)
-    assert len(sessions) == len(PRESETS)
+    assert len(made) == len(PRESETS)
     assert len(seen) == 5 * len(PRESETS)
     assert len(caches) == 2, "one for each context"
-    assert all(not session._indexes for session in sessions)
+    assert all(not session._indexes for session, *_ in made)
 
 
 # -- each arm on its own ---------------------------------------------------------------
@@ -216,7 +163,7 @@ def fail_in(name, error, *, times=1):
         (RuntimeError("bug"), "unknown"),
     ],
 )
-def test_an_arm_that_fails_ends_alone(bundle, separately, monkeypatch, error, kind):
+def test_an_arm_that_fails_ends_alone(bundle, separately, outcome, monkeypatch, error, kind):
     answer = fail_in("sparse", error, times=99)
     monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
     endings, folders = bundle(THREE, "retries=0")
@@ -230,7 +177,7 @@ def test_an_arm_that_fails_ends_alone(bundle, separately, monkeypatch, error, ki
 
 
 def test_an_error_that_can_heal_is_tried_again_without_the_others(
-    bundle, separately, calls, monkeypatch
+    bundle, separately, outcome, calls, monkeypatch
 ):
     error = torch.OutOfMemoryError("CUDA out of memory")
     answer = fail_in("sparse", error)
@@ -244,9 +191,9 @@ def test_an_error_that_can_heal_is_tried_again_without_the_others(
     assert not (folders[1] / "error.json").exists()
 
 
-def test_what_fails_for_all_is_the_error_of_each(bundle, monkeypatch):
+def test_what_fails_for_all_is_the_error_of_each(bundle, calls):
     error = RuntimeError("CUDA error: device-side assert triggered")
-    monkeypatch.setattr(LanguageModel, "prefill", lambda *arguments, **options: raise_(error))
+    calls(LanguageModel, "prefill", raise_at=1, error=error)
     endings, folders = bundle(THREE)
     assert [ending.error for ending in endings] == [error] * 3
     assert [error_of(folder)["category"] for folder in folders] == ["gpu"] * 3
@@ -257,11 +204,11 @@ def test_a_failed_arm_gives_its_directory_back_while_the_others_work(bundle, cal
     monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
     held = []
 
-    def look(number, store, prediction):
+    def look(store, prediction):
         root = store.directory.parents[3]
         held.append({path.parent.parents[1].name for path in root.rglob(".claim")})
 
-    calls(ResultStore, "append", look)
+    calls(ResultStore, "append", before=look)
     bundle(THREE)
     assert set.union(*held) == {"sparse", "streaming_llm"}
 
@@ -312,14 +259,11 @@ def test_each_arm_has_a_log_of_its_own(bundle, monkeypatch):
 # -- going on --------------------------------------------------------------------------
 
 
-def test_interrupted_arms_go_on_to_identical_results(bundle, separately, calls, monkeypatch):
+def test_interrupted_arms_go_on_to_identical_results(
+    bundle, separately, outcome, calls, monkeypatch
+):
     options = ("metric_logging=full", "generation.temperature=0.8")
-
-    def interrupt(number, *arguments):
-        if number == 8:
-            raise KeyboardInterrupt
-
-    calls(ResultStore, "append", interrupt)
+    calls(ResultStore, "append", raise_at=8, error=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         bundle(THREE, *options)
     monkeypatch.undo()
@@ -340,11 +284,7 @@ def test_a_finished_arm_is_left_alone_and_an_added_one_prefills_for_itself(bundl
 
 
 def test_only_contexts_that_an_arm_still_needs_are_prefilled(bundle, calls, monkeypatch):
-    def interrupt(number, *arguments):
-        if number == 4:
-            raise KeyboardInterrupt
-
-    calls(ResultStore, "append", interrupt)
+    calls(ResultStore, "append", raise_at=4, error=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         bundle(["sparse"])
     monkeypatch.undo()
@@ -382,7 +322,3 @@ def test_dense_output_is_not_computed_when_nobody_asked(bundle, calls, metrics):
     dense = calls(metrics_module, "dense_output")
     bundle(THREE, option)
     assert dense == []
-
-
-def raise_(error):
-    raise error

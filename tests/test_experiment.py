@@ -15,9 +15,9 @@ from sah import clock as clock_module
 from sah.arm import Arm
 from sah.benchmarks.mock import Mock
 from sah.configuration import Experiment
-from sah.errors import ConfigurationError, DamagedResults, DatasetError, ExperimentTimeout
+from sah.errors import DamagedResults, DatasetError, ExperimentTimeout
 from sah.experiment import run as run_experiment
-from sah.job import check, compute
+from sah.job import compute
 from sah.models.language_model import LanguageModel
 from sah.models.tiny import TinyModel
 from sah.results import ResultStore, directory, fingerprint
@@ -25,16 +25,6 @@ from sah.results import ResultStore, directory, fingerprint
 ROOT = Path(__file__).resolve().parents[1]
 MOCK = ("model=tiny", "benchmark=mock")
 RULER = ("model=tiny", "benchmark=ruler", "benchmark.context_tokens=400", "benchmark.samples=2")
-
-
-@pytest.fixture
-def configure(compose, tmp_path):
-    """Compose an experiment whose output root is in tmp_path."""
-
-    def make(*overrides, root="outputs"):
-        return compose(*overrides, f"output_root={tmp_path / root}")
-
-    return make
 
 
 @pytest.fixture
@@ -48,50 +38,8 @@ def start(configure):
     return run
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """Count the calls of a method, and let it raise instead of the n-th, counted from 1."""
-
-    def count(owner, name, *, raise_at=None, error=None):
-        counted = []
-        real = getattr(owner, name)
-
-        def wrapper(*arguments, **keywords):
-            counted.append(arguments)
-            if len(counted) == raise_at:
-                raise error
-            return real(*arguments, **keywords)
-
-        monkeypatch.setattr(owner, name, wrapper)
-        return counted
-
-    return count
-
-
 def lines(path):
     return [orjson.loads(line) for line in path.read_bytes().splitlines()]
-
-
-def without(record, *names):
-    return {name: value for name, value in record.items() if name not in names}
-
-
-def outcome(folder):
-    """Everything an experiment wrote, without what no two runs share: times."""
-    metrics = folder / "micro_metrics.jsonl"
-    return {
-        "predictions": [
-            without(record, "prefill_seconds", "decode_seconds", "prefill_seconds_saved")
-            for record in lines(folder / "predictions.jsonl")
-        ],
-        "scores": lines(folder / "scores.jsonl"),
-        "metrics": [without(record, "timestamp") for record in lines(metrics)]
-        if metrics.exists()
-        else None,
-        "results": without(
-            orjson.loads((folder / "results.json").read_bytes()), "timing", "provenance"
-        ),
-    }
 
 
 # -- what an experiment leaves ---------------------------------------------------------
@@ -152,7 +100,7 @@ def test_a_complete_experiment_is_not_computed_again(start, calls):
     assert after == before
 
 
-def test_with_resume_false_it_is_computed_again_to_the_same_result(start, calls):
+def test_with_resume_false_it_is_computed_again_to_the_same_result(start, outcome, calls):
     _, folder = start(*MOCK, "generation.temperature=0.8")
     before = outcome(folder)
     loads = calls(TinyModel, "load")
@@ -235,7 +183,7 @@ RESUMED = [
 
 @pytest.mark.parametrize(("benchmark", "overrides"), RESUMED)
 def test_interrupted_run_resumes_to_identical_results(
-    start, calls, configure, monkeypatch, benchmark, overrides
+    start, outcome, calls, configure, monkeypatch, benchmark, overrides
 ):
     _, undisturbed = start(*benchmark, *overrides, root="undisturbed")
     # Once in the middle of an answer, once between its metrics and the answer itself.
@@ -294,7 +242,7 @@ def test_an_error_is_written_down_with_its_attempts(start, calls, configure, mon
     assert not (folder / ".claim").exists()
 
 
-def test_an_error_that_can_heal_is_tried_again_to_the_same_result(start, calls):
+def test_an_error_that_can_heal_is_tried_again_to_the_same_result(start, outcome, calls):
     _, undisturbed = start(*MOCK, "metric_logging=full", root="undisturbed")
     error = torch.OutOfMemoryError("CUDA out of memory")
     forwards = calls(LanguageModel, "_forward", raise_at=13, error=error)
@@ -307,7 +255,7 @@ def test_an_error_that_can_heal_is_tried_again_to_the_same_result(start, calls):
 # -- limits ----------------------------------------------------------------------------
 
 
-def test_a_timeout_keeps_what_was_answered(start, configure, monkeypatch):
+def test_a_timeout_keeps_what_was_answered(start, outcome, configure, monkeypatch):
     _, undisturbed = start(*MOCK, root="undisturbed")
     clock = SimpleNamespace(now=0.0)
     real_append = ResultStore.append
@@ -421,7 +369,7 @@ def test_a_benchmark_without_examples_is_an_error(run_changed):
 RUN_TWICE = """
 import random, sys
 import hydra, numpy, torch
-from sah.job import check, compute
+from sah.job import compute
 
 def states():
     numpy_state = numpy.random.get_state()
@@ -470,7 +418,7 @@ def test_signal_handlers_and_settings_of_torch_stay_as_they_are(start):
     assert now() == before
 
 
-def test_results_do_not_depend_on_the_global_generators(start):
+def test_results_do_not_depend_on_the_global_generators(start, outcome):
     found = []
     for root, seed in (("one", 1), ("other", 2)):
         with torch.random.fork_rng(devices=[]):
@@ -489,59 +437,3 @@ def test_the_seed_changes_sampled_answers(start):
         texts.append([record["text"] for record in lines(folder / "predictions.jsonl")])
     assert texts[0] != texts[1]
     assert texts[0] == texts[2]
-
-
-# -- construction ----------------------------------------------------------------------
-
-
-def test_construction_loads_nothing_and_writes_nothing(configure, calls, tmp_path):
-    loads = calls(TinyModel, "load")
-    Experiment.from_config(configure(*MOCK))
-    assert loads == []
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("seed=abc", "seed must be a whole number, got 'abc'"),
-        ("seed=true", "seed must be a whole number, got True"),
-        ("seed=1.5", "seed must be a whole number, got 1.5"),
-        ("timeout_minutes=0", "timeout_minutes must be positive or null, got 0"),
-        ("timeout_minutes=soon", "timeout_minutes must be positive or null, got 'soon'"),
-        ("generation.temperature=-1", "temperature must be at least 0"),
-        ("generation.top_k=5", "temperature 0"),
-        ("generation.batch_questions=1", "batch_questions must be at least 2, or null"),
-        ("generation.max_new_tokens=0", "max_new_tokens must be at least 1"),
-        ("+generation.beams=4", "beams"),
-        ("model.layers=two", "model: .*layers must be int, got 'two'"),
-        ("model.head_dim=null", "model: .*head_dim must be int, got None"),
-        ("model.heads=3", "model: .*model.heads=3"),
-        ("benchmark.subset=none", "benchmark: .*choose from mock"),
-        ("attention=custom", "sparse_attention: .*no masker"),
-        ("sparse_attention.maskers.sink.tokens=-1", "sparse_attention: .*tokens"),
-        ("metric_logging.sampling_factor=2", r"metric_logging: .*\[0, 1\], got 2"),
-        ("protocol.question=maybe", "protocol: .*question"),
-    ],
-)
-def test_what_cannot_work_is_told_by_name_and_value(configure, override, message):
-    with pytest.raises(ConfigurationError, match=message):
-        Experiment.from_config(configure(*MOCK, override))
-
-
-def test_a_batch_cannot_be_forced(configure):
-    with pytest.raises(ConfigurationError, match="batch_questions=4 decodes free answers"):
-        Experiment.from_config(configure(*MOCK, "protocol=forced", "generation.batch_questions=4"))
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("bundle=model", "bundle must be attention or none, got 'model'"),
-        ("bundle_max=0", "bundle_max must be at least 1 or null, got 0"),
-        ("bundle_max=true", "bundle_max must be at least 1 or null, got True"),
-    ],
-)
-def test_bundling_is_checked_before_anything_runs(configure, override, message):
-    with pytest.raises(ConfigurationError, match=message):
-        check(configure(*MOCK, override), [])

@@ -44,7 +44,7 @@ def test_file_system_error_is_tried_again(config, fail):
     assert not (directory(config) / "error.json").exists()
 
 
-def test_attempts_end(config, fail):
+def test_after_its_retries_the_error_is_told_with_the_attempts(config, fail):
     attempts = fail(*[OSError(errno.EIO, "broken")] * 5)
     with pytest.raises(OSError, match="broken"):
         compute(config, [])

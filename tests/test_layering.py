@@ -87,7 +87,7 @@ def test_the_modules_are_found():
 
 
 @pytest.mark.parametrize("package", ONLY)
-def test_imports_only(package):
+def test_a_package_imports_only_what_it_may(package):
     beyond = [
         (module, name)
         for module, name in imported_by(package)
@@ -97,7 +97,7 @@ def test_imports_only(package):
 
 
 @pytest.mark.parametrize("package", NEVER)
-def test_never_imports(package):
+def test_a_package_never_imports_what_it_must_not_need(package):
     wrong = [
         (module, name) for module, name in imported_by(package) if beneath(name, NEVER[package])
     ]

@@ -16,23 +16,15 @@ from sah.types import Example, Prediction
 
 
 @pytest.fixture
-def predict() -> Callable[..., list[Prediction]]:
+def predict(prediction: Callable[..., Prediction]) -> Callable[..., list[Prediction]]:
     """Answer each example with the text that a function makes of it."""
 
     def answer(examples: Sequence[Example], text: Callable[[Example], str]) -> list[Prediction]:
         return [
-            Prediction(
-                example_id=example.id,
+            prediction(
+                example.id,
                 task=example.task,
                 text=text(example),
-                input_hash="",
-                finish_reason="eos",
-                context_tokens=1,
-                question_tokens=1,
-                new_tokens=1,
-                prefill_seconds=None,
-                decode_seconds=0.0,
-                density=1.0,
                 # A continuation that is foreseen, or not at all.
                 loss=(0.0 if text(example) else math.inf) if example.forced else None,
             )

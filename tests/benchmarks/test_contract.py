@@ -143,7 +143,7 @@ def test_an_unknown_subset_is_an_error_that_lists_the_known_ones(build):
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_below_one_is_an_error(build, limit):
-    with pytest.raises(Exception, match=rf"limit must be at least 1, got {limit}"):
+    with pytest.raises(Exception, match=rf"benchmark\.limit must be at least 1, got {limit}"):
         build(f"limit={limit}")
 
 

@@ -26,6 +26,7 @@ def test_uncalibrated_method_names_the_command_and_the_command_makes_it_run(run,
     before = run(*experiment, environment=home)
     assert before.returncode == 1
     assert "sah calibrate double_sparsity model=tiny" in before.stderr
+    assert "Traceback" not in before.stderr
     done = run("calibrate", "double_sparsity", "model=tiny", *SHORT, environment=home)
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("cache/calibration/double_sparsity/*")

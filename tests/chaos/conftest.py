@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from omegaconf import DictConfig
 
@@ -135,55 +135,19 @@ def has_ended(process: int) -> bool:
     return state == "Z"
 
 
-def cpu_seconds(process: int) -> float:
-    """How far a process has come: unlike the time, the same on a busy machine."""
-    return int(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e9
-
-
 @pytest.fixture(scope="session")
 def how_far() -> Callable[[int], float]:
-    """CPU seconds of a process."""
-    return cpu_seconds
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    # Dense attention has no micro metrics.
-    content = path.read_bytes() if path.exists() else b""
-    assert content == b"" or content.endswith(b"\n")
-    return [orjson.loads(line) for line in content.splitlines()]
-
-
-def _without_times(record: dict[str, Any]) -> dict[str, Any]:
-    times = ("timestamp", "timing", "provenance")
-    return {
-        key: value
-        for key, value in record.items()
-        if key not in times and "seconds" not in key and key != "peak_memory_bytes"
-    }
+    """CPU seconds of a process: unlike the time, the same on a busy machine."""
+    return lambda process: int(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e9
 
 
 @pytest.fixture(scope="session")
-def outcome() -> Callable[[Path], Outcome]:
-    """All that complete experiments below a folder left, but for times and machine."""
+def outcome(outcome: Callable[[Path], dict[str, Any]]) -> Callable[[Path], Outcome]:
+    """What `outcome` reads, of all complete experiments below a folder."""
 
     def read(root: Path) -> Outcome:
-        found: Outcome = {}
-        for results in sorted(root.glob("outputs/*/*/*/*/results.json")):
-            folder = results.parent
-            names = {path.name for path in folder.iterdir()}
-            found[str(folder.relative_to(root))] = {
-                "files": names,
-                "results": _without_times(orjson.loads(results.read_bytes())),
-                "scores": _lines(folder / "scores.jsonl"),
-                "examples": _lines(folder / "examples.jsonl"),
-                "predictions": [
-                    _without_times(line) for line in _lines(folder / "predictions.jsonl")
-                ],
-                "metrics": [
-                    _without_times(line) for line in _lines(folder / "micro_metrics.jsonl")
-                ],
-            }
-        return found
+        complete = (path.parent for path in root.glob("outputs/*/*/*/*/results.json"))
+        return {str(folder.relative_to(root)): outcome(folder) for folder in complete}
 
     return read
 
@@ -200,13 +164,9 @@ def answered() -> Callable[[Path], dict[Path, bytes]]:
 
 
 @pytest.fixture
-def configure(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., DictConfig]:
-    """Compose an experiment whose output root is in tmp_path."""
-
-    def make(*overrides: str, root: str = "outputs") -> DictConfig:
-        return compose("model=tiny", "benchmark=mock", *overrides, f"output_root={tmp_path / root}")
-
-    return make
+def configure(configure: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """Compose an experiment of the mock benchmark whose output root is in tmp_path."""
+    return partial(configure, "model=tiny", "benchmark=mock")
 
 
 @pytest.fixture

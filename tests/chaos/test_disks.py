@@ -126,7 +126,7 @@ def test_one_directory_that_cannot_be_written_fails_alone(
 
 @pytest.mark.parametrize("logging", ["full", "off"])
 def test_a_directory_that_vanishes_ends_the_run_and_is_not_made_again(
-    logging, here, configure, monkeypatch, outcome, tmp_path
+    logging, here, configure, monkeypatch, tmp_path
 ):
     overrides = (f"metric_logging={logging}", "generation.temperature=0.8")
     folder, away = directory(configure(*overrides)), tmp_path / "away"

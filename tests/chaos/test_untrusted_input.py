@@ -46,7 +46,7 @@ def test_hostile_task_names_and_texts_neither_command_the_terminal_nor_fail(
     assert "[/red]\\x1b[2J" in log.read_text()
     (found,) = outcome(tmp_path).values()
     # Files keep what was there, as JSON.
-    assert list(found["results"]["tasks"]) == [HOSTILE]
+    assert list(found["results.json"]["tasks"]) == [HOSTILE]
     (run_log,) = tmp_path.glob("outputs/*/*/*/*/run.log")
     assert commands(run_log.read_text()) == []
 

@@ -176,9 +176,7 @@ def test_the_report_fits_80_columns():
 
 
 @pytest.mark.parametrize(("overrides", "status"), [(BASE, 0), (("modle=tiny",), 1)])
-def test_the_exit_status_and_json_are_for_programs(
-    overrides, status, monkeypatch, capsys, tmp_path
-):
+def test_the_exit_status_and_json_are_for_programs(overrides, status, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["sah", "doctor", "--json", *overrides])
     code = 0
     try:

@@ -1,7 +1,6 @@
 """A mistake gets one clear message, no traceback, and leaves nothing behind."""
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -65,7 +64,6 @@ def test_model_that_is_no_model_folder_is_named(run, tmp_path):
     done = run("model=hf", "model.name_or_path=empty", "benchmark=mock")
     assert done.returncode == 1
     assert "config.json" in done.stderr
-    error: Path
     (error,) = tmp_path.glob("outputs/*/*/*/*/error.json")
     assert '"category": "model_not_found"' in error.read_text()
 

@@ -98,7 +98,7 @@ def test_an_arm_that_fails_is_a_row_of_its_own(run, tmp_path, result_folders):
     assert "2 finished already, 0 the same as another, 2 to run" in again.stderr
 
 
-def test_without_bundles_every_cell_has_a_job(run, tmp_path):
+def test_without_bundles_every_cell_has_a_job(run):
     done = run("-m", *TINY, "attention=dense,sparse", "bundle=none")
     assert done.returncode == 0, done.stderr
     assert "2 jobs, 1 at a time" in done.stderr
@@ -222,22 +222,8 @@ def test_status_tells_running_failed_and_done_from_the_files(tmp_path):
     assert during[0]["examples"] == 40
     os.kill(read_claim(folder).pid, signal.SIGKILL)
     process.communicate(timeout=200)
-    after = _status(tmp_path)
-    assert [row["state"] for row in after] == ["dead", "done"] or [
-        row["state"] for row in after
-    ] == ["failed", "done"]
-
-
-def test_two_sweeps_of_one_matrix_compute_every_cell_once(tmp_path, result_folders):
-    matrix = (*LONG, "benchmark.samples=5", "seed=1,2")
-    both = [_start(tmp_path, *matrix), _start(tmp_path, *matrix)]
-    errors = [process.communicate(timeout=240)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
-    assert len(result_folders()) == 2
-    for folder in result_folders():
-        lines = (folder / "predictions.jsonl").read_text().splitlines()
-        ids = [json.loads(line)["example_id"] for line in lines]
-        assert len(ids) == len(set(ids)) == 5
+    after = [row["state"] for row in _status(tmp_path)]
+    assert after in (["dead", "done"], ["failed", "done"])
 
 
 def _start(

@@ -61,7 +61,8 @@ def test_compare_pairs_and_pools(outputs):
     rows = list(csv.DictReader(io.StringIO(call(outputs, "compare", "--format", "csv"))))
     assert len(rows) == 4
     assert {row["pairs"] for row in rows} == {"5"}
-    assert "10" in call(outputs, "compare", "--pool", "seed", "--format", "md")
+    pooled = call(outputs, "compare", "--pool", "seed", "--format", "csv")
+    assert [row["pairs"] for row in csv.DictReader(io.StringIO(pooled))] == ["10", "10"]
 
 
 def test_figures_and_page_are_written(outputs):

@@ -1,7 +1,6 @@
 """One experiment, called as a user calls it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -76,13 +75,6 @@ def test_resume_false_computes_again_in_the_same_directory(run, result_folders, 
     assert not (folder / ".previous").exists()
 
 
-def test_all_attentions_see_the_same_input(run, result_folders, answers):
-    run("-m", *TINY, "attention=dense,sparse,streaming_llm", "hydra/launcher=basic")
-    hashes = [[line["input_hash"] for line in answers(folder)] for folder in result_folders()]
-    assert len(hashes) == 3
-    assert hashes[0] == hashes[1] == hashes[2]
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_run_goes_on_to_the_results_of_an_undisturbed_one(
     number: signal.Signals,
@@ -127,14 +119,14 @@ def test_stopped_run_goes_on_to_the_results_of_an_undisturbed_one(
     assert not (folder / "error.json").exists()
 
 
-def test_timeout_keeps_what_was_answered(run, tmp_path):
-    done = run(*LONG, "benchmark.samples=12", "timeout_minutes=0.02")
+def test_a_timeout_is_one_message_and_the_experiment_can_go_on(run, tmp_path):
+    done = run(*TINY, "timeout_minutes=1e-9")
     assert done.returncode == 1
     assert done.stderr.startswith("timeout: ") or "\ntimeout: " in done.stderr
     assert "Traceback" not in done.stderr
     (error,) = tmp_path.glob("outputs/*/*/*/*/error.json")
     assert json.loads(error.read_text())["category"] == "timeout"
-    finished = run(*LONG, "benchmark.samples=12")
+    finished = run(*TINY)
     assert finished.returncode == 0, finished.stderr
 
 
@@ -176,7 +168,7 @@ def _wait_for_answers(root: Path, count: int) -> None:
             if len(path.read_text().splitlines()) >= count:
                 return
         time.sleep(0.005)
-    raise TimeoutError(f"no {count} answers below {root}; environment {os.environ.get('HF_HOME')}")
+    raise TimeoutError(f"no {count} answers below {root}")
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:

@@ -7,8 +7,7 @@ import pytest
 
 from sah.launching.bundles import bundle_cells
 from sah.launching.plan import Cell
-from sah.launching.slurm import _gpus
-from sah.results.identity import fingerprint, shared_key
+from sah.results.identity import shared_key
 
 
 def cells(*keys: str | None, bundle_max: int | None = None) -> list[Cell]:
@@ -79,23 +78,3 @@ def test_arms_differ_in_attention_and_metric_logging_alone(compose, override, to
     base = ("model=tiny", "benchmark=mock")
     same = shared_key(compose(*base)) == shared_key(compose(*base, override))
     assert same == together
-
-
-def test_bundling_is_no_part_of_an_experiment(compose):
-    plain = fingerprint(compose("model=tiny", "benchmark=mock"))
-    bundled = fingerprint(compose("model=tiny", "benchmark=mock", "bundle=none", "bundle_max=3"))
-    assert plain == bundled
-
-
-@pytest.mark.parametrize(
-    ("gres", "count"),
-    [
-        ("gpu:4", 4),
-        ("gpu:a100:8(S:0-1)", 8),
-        ("gpu:(null):2(IDX:0,3)", 2),
-        ("gpu:a100:2(IDX:0-1),gpu:t4:1(IDX:2)", 3),
-        ("(null)", 0),
-    ],
-)
-def test_gpus_are_counted_as_sinfo_writes_them(gres, count):
-    assert _gpus(gres) == count

@@ -8,6 +8,7 @@ from sah.errors import ConfigurationError
 from sah.launching.gpus import chosen_gpus, installed_gpus, slots
 from sah.launching.pool import find_slots
 from sah.launching.settings import LauncherSettings
+from sah.launching.slurm import _gpus
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +98,20 @@ def test_groups_are_whole_and_share_nothing():
 def test_every_gpu_is_a_slot_that_sees_itself_alone():
     found = find_slots(LauncherSettings())
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in found] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("gres", "count"),
+    [
+        ("gpu:4", 4),
+        ("gpu:a100:8(S:0-1)", 8),
+        ("gpu:(null):2(IDX:0,3)", 2),
+        ("gpu:a100:2(IDX:0-1),gpu:t4:1(IDX:2)", 3),
+        ("(null)", 0),
+    ],
+)
+def test_gpus_are_counted_as_sinfo_writes_them(gres, count):
+    assert _gpus(gres) == count
 
 
 def test_max_concurrent_caps_the_slots():

@@ -7,25 +7,12 @@ from typing import Any
 
 import orjson
 import pytest
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from sah.launching.composer import Composer
 from sah.launching.memory import CompositionMemory
 from sah.launching.plan import SweepPlan, plan_sweep
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def hydra_loader():
-    """Hydra's own loader and the configuration of a sweep without overrides."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        loader: Any = GlobalHydra.instance().config_loader()
-        yield loader, loader.load_configuration("config", [], RunMode.MULTIRUN, from_shell=False)
 
 
 @pytest.fixture

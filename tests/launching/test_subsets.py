@@ -1,12 +1,6 @@
 """benchmark.subset='*' in a sweep."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
 
 from sah.benchmarks.factbook import Factbook
 from sah.benchmarks.ruler import Ruler
@@ -14,15 +8,10 @@ from sah.errors import ConfigurationError
 from sah.launching.composer import Composer
 from sah.launching.subsets import expand_subsets
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
-def composer():
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        loader: Any = GlobalHydra.instance().config_loader()
-        master = loader.load_configuration("config", [], RunMode.MULTIRUN, from_shell=False)
-        yield Composer(loader, master)
+def composer(hydra_loader):
+    return Composer(*hydra_loader)
 
 
 @pytest.mark.parametrize("star", ["*", "'*'", '"*"'])

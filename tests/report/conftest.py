@@ -144,12 +144,7 @@ def runs(root: Path) -> Callable[[], list[Run]]:
     return lambda: collect(root)
 
 
-def fraction(value: float) -> dict[str, Any]:
-    """Maskers with one budget."""
-    return {"top": {"_target_": "sah.maskers.top.TopK", "fraction": value}}
-
-
 @pytest.fixture
 def budget() -> Callable[[float], dict[str, Any]]:
     """Maskers with one budget."""
-    return fraction
+    return lambda fraction: {"top": {"_target_": "sah.maskers.top.TopK", "fraction": fraction}}

@@ -7,6 +7,7 @@ from sah.report.figures import draw_all
 from sah.report.matching import match
 from sah.report.overview import group_table, run_table
 from sah.report.page import write_page
+from sah.report.page_data import page_data
 from sah.report.select import parse_conditions, select
 
 
@@ -61,6 +62,7 @@ def test_runs_without_public_references_have_no_score_anywhere(write_run, runs, 
     assert group_table(found, ["attention"]).rows[0][2].text == "–"
     assert draw_all(found, tmp_path / "figures") == []
     write_page(found, tmp_path / "page.html")
+    assert [run["score"] for run in page_data(found).overview["runs"]] == [None, None]
     matches, _ = match(found, {"attention": ["dense"]})
     _, refused = compare(matches, Settings())
     assert "references are not public" in refused[0][1]

@@ -128,7 +128,7 @@ def test_examples_that_one_side_lacks_are_counted(write_run, runs):
 # -- what is said about them -----------------------------------------------------------
 
 
-def test_scores_differences_and_flips(write_run, runs):
+def test_a_comparison_has_both_scores_their_difference_and_the_flips(write_run, runs):
     write_run("dense", [1.0, 1.0, 0.0, 0.5])
     write_run("sparse", [1.0, 0.0, 1.0, 0.25])
     comparison = one(runs())

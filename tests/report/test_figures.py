@@ -91,7 +91,7 @@ def test_profiles_are_means_by_layer_and_position(matrix):
     assert error.by_position == pytest.approx({0.0: 0.2, 1.0: 0.2, 2.0: 0.2})
 
 
-def test_pareto_front():
+def test_the_pareto_front_is_what_no_other_point_beats_for_less():
     found = [(0.5, 0.9), (0.1, 0.2), (0.2, 0.2), (0.3, 0.8), (0.4, 0.7)]
     assert pareto_front(found) == [(0.1, 0.2), (0.3, 0.8), (0.5, 0.9)]
     assert pareto_front([]) == []

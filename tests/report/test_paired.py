@@ -111,7 +111,7 @@ def test_without_differences_there_is_no_p_value():
     assert sign_test(clusters([0.0, 0.0])[0]) is None
 
 
-def test_holm_by_hand():
+def test_holm_s_correction_is_the_one_computed_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, None, 0.9]) == [1.0, None, 1.0]
     assert holm([]) == []

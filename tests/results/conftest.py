@@ -1,4 +1,4 @@
-"""Predictions, and stores to put them in."""
+"""The directory of an experiment, its store, and its files."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,29 +10,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from sah.results.store import ResultStore
-from sah.types import Prediction
-
-
-@pytest.fixture
-def prediction() -> Callable[..., Prediction]:
-    """Make a prediction from its id and whatever else matters to the test."""
-
-    def make(example_id: str, **fields: Any) -> Prediction:
-        values = {
-            "task": "task",
-            "text": f"answer to {example_id}: “no\nyes”",
-            "input_hash": "0" * 24,
-            "finish_reason": "eos",
-            "context_tokens": 10,
-            "question_tokens": 5,
-            "new_tokens": 3,
-            "prefill_seconds": None,
-            "decode_seconds": 0.5,
-            "density": 0.25,
-        }
-        return Prediction(example_id=example_id, **{**values, **fields})
-
-    return make
 
 
 @pytest.fixture

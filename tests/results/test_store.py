@@ -127,7 +127,7 @@ def test_two_answers_to_one_example_are_refused(store, claimed, prediction, fold
 
 
 @pytest.mark.parametrize("change", [{"temperature": 1}, {"text": None}])
-def test_lines_of_another_version_are_refused(store, claimed, prediction, folder, reopen, change):
+def test_lines_of_another_version_are_refused(prediction, folder, reopen, change):
     """A field too many, or one too few."""
     record = dataclasses.asdict(prediction("a")) | change
     record = {name: value for name, value in record.items() if value is not None or name != "text"}

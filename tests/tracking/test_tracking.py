@@ -97,14 +97,6 @@ def test_a_broken_tracker_is_a_warning_that_says_where_the_results_are(tracker, 
     assert "did not take the results" in caplog.text
 
 
-def test_the_tracker_is_no_part_of_the_identity(compose):
-    from sah.results import fingerprint
-
-    plain = compose("model=tiny", "benchmark=mock")
-    tracked = compose("model=tiny", "benchmark=mock", "tracker=tensorboard")
-    assert fingerprint(plain) == fingerprint(tracked)
-
-
 def test_a_run_ends_well_whatever_its_tracker_does(run):
     done = run(
         "model=tiny", "benchmark=mock", "attention=dense", "tracker=mlflow", "tracker.uri=no://x"

@@ -1,8 +1,14 @@
+import itertools
+import re
+
 import pytest
 
 from sah.benchmarks.ruler import Ruler
 from sah.errors import ConfigurationError
 from sah.models.prompts import PromptEncoder
+
+NEEDLES = [task for task in Ruler.subsets() if task.startswith("niah")]
+NUMBERS, NAMES = ("1234567", "7654321"), ("ABCDE", "FGHIJ", "KLMNO", "PQRST", "UVWXY")
 
 
 def test_without_a_subset_all_tasks_come_in_order(tiny):
@@ -31,24 +37,70 @@ def test_a_model_without_a_limit_takes_any_context(tiny, prompt_tokens):
     assert 8900 < prompt_tokens(example) + 128 <= 9000
 
 
-@pytest.mark.parametrize("field", ["context_tokens", "samples", "limit"])
+def test_a_sample_depends_on_its_number_and_the_seed_and_not_on_how_many_there_are(tiny):
+    tasks = ["niah_single_2", "niah_multikey_3", "vt", "cwe", "fwe"]
+
+    def made(samples, seed):
+        benchmark = Ruler(subset=tasks, context_tokens=2048, samples=samples)
+        return {item.id: item for item in benchmark.examples(tiny.prompts, seed=seed)}
+
+    few, many, others = made(1, seed=4), made(3, seed=4), made(1, seed=1)
+    assert len(few) == len(tasks)
+    assert {name: many[name] for name in few} == few
+    assert len({item.references for item in many.values()}) == len(many) == 3 * len(tasks)
+    assert all(others[name].context != few[name].context for name in few)
+
+
+@pytest.mark.parametrize(
+    ("task", "context_tokens"),
+    [*itertools.product([*NEEDLES, "vt"], [1, 3, 100]), ("vt", 600)],
+)
+def test_a_context_too_small_is_an_error_that_names_the_numbers(
+    task, context_tokens, tiny, prompt_tokens
+):
+    benchmark = Ruler(subset=task, context_tokens=context_tokens, samples=1)
+    with pytest.raises(ConfigurationError) as caught:
+        benchmark.examples(tiny.prompts, seed=0)
+    message = re.search(
+        rf"context_tokens={context_tokens} is too small.* {task} .* take (\d+) tokens",
+        str(caught.value),
+    )
+    assert message
+    shortest = int(message.group(1))
+    assert shortest > context_tokens
+    # Words and numbers are drawn anew for another length; they differ by a few tokens.
+    enough = Ruler(subset=task, context_tokens=shortest + 50, samples=1)
+    (example,) = enough.examples(tiny.prompts, seed=0)
+    assert shortest - 50 < prompt_tokens(example) + example.max_new_tokens <= shortest + 50
+
+
+@pytest.mark.parametrize("field", ["context_tokens", "samples"])
 def test_counts_below_one_are_errors(field):
     with pytest.raises(ConfigurationError, match=rf"benchmark\.{field} must be at least 1, got 0"):
         Ruler(**{field: 0})
 
 
 @pytest.mark.parametrize(
-    ("text", "score"),
+    ("task", "references", "text", "score"),
     [
-        ("1234567 and 7654321", 1.0),
-        ("7654321, 1234567.", 1.0),
-        ("the first is 1234567", 0.5),
-        ("12345677654321", 1.0),
-        ("123456", 0.0),
-        ("", 0.0),
+        ("niah_multivalue", NUMBERS, "1234567 and 7654321", 1.0),
+        ("niah_multivalue", NUMBERS, "7654321, 1234567.", 1.0),
+        ("niah_multivalue", NUMBERS, "the first is 1234567", 0.5),
+        ("niah_multivalue", NUMBERS, "12345677654321", 1.0),
+        ("niah_multivalue", NUMBERS, "123456", 0.0),
+        ("niah_multivalue", NUMBERS, "", 0.0),
+        ("vt", NAMES, " ".join(NAMES).lower(), 1.0),
+        ("vt", NAMES, "abcde fghij", 0.4),
+        ("vt", NAMES, "", 0.0),
+        # One of the answers to a question is enough.
+        ("qa_1", ("a1", "b"), "it is B or c", 1.0),
+        ("qa_1", ("a1", "b"), "x", 0.0),
+        ("qa_1", ("a1", "b"), "", 0.0),
     ],
 )
-def test_the_score_is_the_share_of_references_contained(text, score, example, predict):
-    asked = [example(references=("1234567", "7654321"))]
+def test_the_score_is_the_share_of_references_contained_but_for_questions(
+    task, references, text, score, example, predict
+):
+    asked = [example(task, references=references)]
     (found,) = Ruler().score(asked, predict(asked, lambda example: text))
     assert found.score == score

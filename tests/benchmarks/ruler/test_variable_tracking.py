@@ -3,7 +3,6 @@ import re
 import pytest
 
 from sah.benchmarks.ruler import Ruler
-from sah.errors import ConfigurationError
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 TASK = "Memorize and track the chain(s) of variable assignment hidden in the following text."
@@ -100,26 +99,3 @@ def test_samples_differ_and_their_chains_are_spread_over_the_text(tiny):
     depths = [match.start() / len(text) for text in texts for match in STATEMENT.finditer(text)]
     for low in (0, 0.25, 0.5, 0.75):
         assert any(low <= depth < low + 0.25 for depth in depths)
-
-
-def test_the_same_seed_gives_the_same_sample_however_many_there_are(tiny):
-    few, many = (
-        Ruler(subset="vt", context_tokens=1100, samples=samples).examples(tiny.prompts, seed=2)
-        for samples in (1, 3)
-    )
-    assert few == many[:1]
-
-
-def test_a_context_too_small_is_an_error_that_names_the_numbers(tiny):
-    with pytest.raises(ConfigurationError, match=r"context_tokens=600 is too small.* vt "):
-        Ruler(subset="vt", context_tokens=600, samples=1).examples(tiny.prompts, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("share", "score"), [(5, 1.0), (2, 0.4), (0, 0.0)], ids=["all", "two", "none"]
-)
-def test_the_score_is_the_share_of_variables_named(share, score, examples, predict):
-    asked = examples[:1]
-    answers = predict(asked, lambda example: " ".join(example.references[:share]).lower())
-    (found,) = Ruler().score(asked, answers)
-    assert found.score == score

@@ -172,7 +172,7 @@ def test_published_ruler_has_several_lengths(length, suite, tiny):
     assert not any(example.may_cut for example in examples)
 
 
-def test_a_length_that_was_not_published_is_an_error(suite):
+def test_a_length_that_was_not_published_is_an_error():
     with pytest.raises(ConfigurationError, match=r"length='5000'.* 4096, 8192"):
         RulerHub(length="5000")
 
@@ -239,7 +239,7 @@ def test_a_column_that_is_missing_is_an_error_that_names_it(suite, tmp_path, tin
         suite("longbench", subset="qasper", path=str(tmp_path)).examples(tiny.prompts, seed=0)
 
 
-def test_a_subset_that_is_missing_fails_the_whole(suite, published, tmp_path, tiny):
+def test_a_subset_that_is_missing_fails_the_whole(suite, tmp_path, tiny):
     """An average over fewer tasks would be a wrong number."""
     (tmp_path / "qasper.jsonl").write_text(
         '{"context": "c", "question": "q", "answers": ["a"], "max_new_tokens": 3}\n'
