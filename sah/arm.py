@@ -58,6 +58,8 @@ class Arm:
             store.path(MICRO_METRICS),
             seed=experiment.seed,
             records_logged=store.micro_metric_records,
+            # Later the file may be another process's.
+            may_write=store.is_held,
         )
         self._answering = Answering(experiment, self.metrics, self.clock)
         self._progress: Progress | None = None

@@ -191,6 +191,7 @@ def _complete(
         "provenance": {
             **code,
             "data": origins(examples),
+            "model_commit": model.commit,
             "device": device_name(model.device),
             "dtype": str(model.model.dtype).removeprefix("torch."),
             "peak_memory_bytes": arm.memory.bytes,

@@ -15,7 +15,7 @@ from sah import clock as clock_module
 from sah.arm import Arm
 from sah.benchmarks.mock import Mock
 from sah.configuration import Experiment
-from sah.errors import DamagedResults, DatasetError, ExperimentTimeout
+from sah.errors import Busy, DamagedResults, DatasetError, ExperimentTimeout
 from sah.experiment import run as run_experiment
 from sah.job import compute
 from sah.models.language_model import LanguageModel
@@ -197,6 +197,27 @@ def test_interrupted_run_resumes_to_identical_results(
     start(*benchmark, *overrides)
     assert outcome(folder) == outcome(undisturbed)
     assert not (folder / "error.json").exists()
+
+
+def test_a_run_that_lost_its_claim_writes_no_metric_into_another_s_file(
+    start, configure, monkeypatch
+):
+    overrides = (*MOCK, "metric_logging=full")
+    folder = directory(configure(*overrides))
+    real = ResultStore.append
+    written = []
+
+    def append(store, prediction):
+        real(store, prediction)
+        if len(store.predictions) == 2:
+            holder = orjson.loads((folder / ".claim").read_bytes())
+            (folder / ".claim").write_bytes(orjson.dumps({**holder, "token": "another"}))
+            written.append((folder / "micro_metrics.jsonl").read_bytes())
+
+    monkeypatch.setattr(ResultStore, "append", append)
+    with pytest.raises(Busy, match="taken over by another process"):
+        start(*overrides)
+    assert (folder / "micro_metrics.jsonl").read_bytes() == written[0] != b""
 
 
 @pytest.mark.parametrize("answered", [1, 2, 3, 4])

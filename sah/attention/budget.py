@@ -106,6 +106,10 @@ def _select_by_threshold(
     What is no candidate has a score of minus infinity.
     """
     threshold, tie = _thresholds(scores, budget)
+    if threshold.isnan().any():
+        # NaN is the largest, as for topk: what a broken key makes of the output must show.
+        scores = scores.nan_to_num(nan=torch.finfo(scores.dtype).max, neginf=-torch.inf)
+        threshold, tie = _thresholds(scores, budget)
     selected = scores >= threshold
     if tie:
         excess = selected.sum(-1, keepdim=True) - budget
@@ -120,7 +124,8 @@ def _thresholds(
 ) -> tuple[Float[Tensor, "B H Q 1"], bool]:
     """The score of each query's last selected key, on the CPU, and whether any other ties with it.
 
-    NumPy's partition is ten times faster than torch's topk here.
+    NaN where a NaN is among the selected. NumPy's partition is ten times faster than torch's topk
+    here.
     """
     rows = scores.detach().numpy().reshape(-1, scores.shape[-1])
     budgets = budget.expand(*scores.shape[:3], 1).flatten().tolist()
@@ -144,10 +149,12 @@ def _last_and_next(
     if wanted == 0:
         return -nothing, nothing
     if place <= 0:
-        return nothing, nothing
+        return np.where(np.isnan(rows).any(-1), np.float32(np.nan), nothing), nothing
     # Of two places at a time, partition would be five times slower.
     in_order = np.partition(rows, place, axis=-1)
-    return in_order[:, place], in_order[:, :place].max(-1)
+    last = in_order[:, place]
+    largest = in_order[:, place:].max(-1)
+    return np.where(np.isnan(largest), largest, last), in_order[:, :place].max(-1)
 
 
 def order_descending(scores: Float[Tensor, "*rest N"]) -> Int[Tensor, "*rest N"]:

@@ -1,6 +1,8 @@
 """What became of a cell, told by its files, and by its process where there are none."""
 
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,18 +56,26 @@ class CellWatch:
             category: one of sah.errors.CATEGORIES.
             message: what is known, with the place of the log.
         """
+        _look_again(cell.directory)
         if not self._has_error(cell):
             _write(cell, category, message)
 
     def end(self, cells: Iterable[Cell], category: str, message: str) -> None:
         """Write error.json for cells whose job was ended from outside, unless they had ended."""
         for cell in cells:
+            _look_again(cell.directory)
             if not self.has_ended(cell):
                 _write(cell, category, message)
 
     def _has_error(self, cell: Cell) -> bool:
         stamp = _stamp(cell.directory / ERROR)
         return stamp is not None and stamp != self._before[cell.number]
+
+
+def _look_again(directory: Path) -> None:
+    """Let NFS forget which files were not there: it believes that for up to a minute."""
+    with suppress(FileNotFoundError):
+        os.listdir(directory)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -192,7 +192,7 @@ def _settle(running: _Running) -> None:
     code = running.process.returncode
     # The supervisor says 128 + n for a job that signal n killed; -n if it was killed itself.
     number = -code if code < 0 else code - 128
-    if number > 0:
+    if number in list(signal.Signals):
         name = signal.Signals(number).name
         # The kernel's out-of-memory killer sends KILL and leaves no other trace.
         kind = "memory" if name == "SIGKILL" else "unknown"

@@ -33,6 +33,8 @@ _ENDED = {
     "FAILED": "unknown",
     "NODE_FAIL": "unknown",
     "OUT_OF_MEMORY": "memory",
+    # Where PreemptMode is CANCEL; a job that is requeued is PENDING again.
+    "PREEMPTED": "interrupt",
     "TIMEOUT": "timeout",
     # squeue and sacct know nothing of the job any more.
     "GONE": "unknown",
@@ -66,9 +68,10 @@ def submit(
     executor = submitit.AutoExecutor(
         folder=folder / "%j", cluster="slurm", slurm_max_num_timeout=settings.max_num_timeout
     )
-    executor.update_parameters(**_parameters(name, settings))
-    submitted: dict[str, Bundle] = {}
     step = max_array_size() - 1
+    arrays = -(-len(bundles) // step)
+    executor.update_parameters(**_parameters(name, settings, arrays))
+    submitted: dict[str, Bundle] = {}
     try:
         for start in range(0, len(bundles), step):
             chunk = bundles[start : start + step]
@@ -197,7 +200,8 @@ def _gpus(gres: str) -> int:
     return sum(int(count) for count in re.findall(r"\bgpu:(?:[^:,\s]+:)?(\d+)", gres))
 
 
-def _parameters(name: str, settings: LauncherSettings) -> dict[str, Any]:
+def _parameters(name: str, settings: LauncherSettings, arrays: int) -> dict[str, Any]:
+    at_once = settings.max_concurrent
     wanted = {
         "name": name,
         "timeout_min": math.ceil(settings.timeout_min or 24 * 60),
@@ -210,7 +214,8 @@ def _parameters(name: str, settings: LauncherSettings) -> dict[str, Any]:
         "slurm_account": settings.account,
         "slurm_qos": settings.qos,
         "slurm_constraint": settings.constraint,
-        "slurm_array_parallelism": settings.max_concurrent,
+        # A limit of each array, not of all together.
+        "slurm_array_parallelism": at_once and max(1, at_once // arrays),
         "slurm_signal_delay_s": settings.signal_delay_s,
         "slurm_setup": list(settings.setup) or None,
         "slurm_additional_parameters": dict(settings.additional_parameters) or None,

@@ -1,6 +1,6 @@
 """The config group metric_logging."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,8 +36,18 @@ class MetricLogging:
             self.enabled_metrics, self.max_records, self.flush_every, self.flush_interval
         )
 
-    def logger(self, path: Path, *, seed: int, records_logged: int) -> MicroMetricLogger:
-        """A configured logger; one without enabled metrics never touches the path."""
+    def logger(
+        self,
+        path: Path,
+        *,
+        seed: int,
+        records_logged: int,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> MicroMetricLogger:
+        """A configured logger; one without enabled metrics never touches the path.
+
+        The arguments are those of `MicroMetricLogger.configure_logging`.
+        """
         micro_metric_logger = MicroMetricLogger()
         if self.enabled_metrics:
             micro_metric_logger.configure_logging(
@@ -49,5 +59,6 @@ class MetricLogging:
                 self.flush_interval,
                 seed=seed,
                 records_logged=records_logged,
+                may_write=may_write,
             )
         return micro_metric_logger

@@ -91,6 +91,7 @@ class MicroMetricLogger:
         *,
         seed: int = 0,
         records_logged: int = 0,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         """Set everything anew and start counting records again.
 
@@ -105,6 +106,7 @@ class MicroMetricLogger:
             flush_interval: write when the last time was so many seconds ago.
             seed: of the sampling; `begin_example` derives from it.
             records_logged: records that the file already holds, after a resume.
+            may_write: asked before each write; where it says no, what waits is dropped.
 
         Raises:
             ValueError: for an unknown metric, naming the known ones, or a limit below 0.
@@ -113,7 +115,10 @@ class MicroMetricLogger:
         self.flush()
         self._enabled = enabled
         self._file = RecordFile(
-            Path(log_path), flush_every=flush_every, flush_interval=flush_interval
+            Path(log_path),
+            flush_every=flush_every,
+            flush_interval=flush_interval,
+            may_write=may_write,
         )
         self._max_records = max_records
         self._sampling_factor = min(1.0, max(0.0, float(sampling_factor)))

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,18 +25,27 @@ class RecordFile:
     Values that are tensors stay on their device until then. Append from one thread at a time.
     """
 
-    def __init__(self, path: Path, *, flush_every: int, flush_interval: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        flush_every: int,
+        flush_interval: float,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Make the folder; the file is made with the first record.
 
         Args:
             path: JSON lines, appended to.
             flush_every: write when so many records wait.
             flush_interval: write so many seconds after the first record that waits.
+            may_write: asked before each write; where it says no, what waits is dropped.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._flush_every = flush_every
         self._flush_interval = flush_interval
+        self._may_write = may_write
         # Reentrant: a signal handler may flush while the main thread is in here.
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
@@ -59,6 +69,8 @@ class RecordFile:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+            if self._queue and not self._may_write():
+                self._queue.clear()
             if not self._queue:
                 return
             # Taken out only after the write: an interrupted flush loses nothing.

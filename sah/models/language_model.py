@@ -54,6 +54,11 @@ class LanguageModel:
         self.eos_token_ids = _eos_token_ids(model, prompts.tokenizer)
 
     @property
+    def commit(self) -> str | None:
+        """The commit on the Hub that the weights are of; None if they are from elsewhere."""
+        return getattr(self.model.config, "_commit_hash", None)
+
+    @property
     def cache_bytes_per_token(self) -> int:
         """Keys and values of one token in all layers."""
         config = self.model.config.get_text_config(decoder=True)

@@ -25,9 +25,9 @@ STALE_SECONDS = 180.0
 class Claim:
     """Held while a process computes an experiment; taken over from a dead owner.
 
-    An owner on this host is dead when its process is gone; an owner elsewhere when its
-    heartbeat stopped for STALE_SECONDS. An owner that lost its claim all the same (its
-    machine slept, say) finds out at its next `check`.
+    An owner on this host is dead when its process is gone; an owner elsewhere, or in a container
+    with process ids of its own, when its heartbeat stopped for STALE_SECONDS. An owner that lost
+    its claim all the same (its machine slept, say) finds out at its next `check`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -37,6 +37,7 @@ class Claim:
             "token": self.token,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "pid_namespace": _pid_namespace(),
             "process_start": _process_start(os.getpid()),
             "since": time.time(),
             "device": os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -64,6 +65,10 @@ class Claim:
         if self._holder().get("token") == self.token:
             self.path.unlink(missing_ok=True)
 
+    def is_held(self) -> bool:
+        """Whether this process still holds the claim."""
+        return bool(self._holder().get("token") == self.token)
+
     def check(self) -> None:
         """Make sure that this process still holds the claim.
 
@@ -71,7 +76,7 @@ class Claim:
             Busy: if another one took it over, or the directory is gone; writing on would mix
                 two runs, or leave half of one.
         """
-        if self._holder().get("token") != self.token:
+        if not self.is_held():
             if not self.path.parent.exists():
                 raise Busy(
                     f"{self.path.parent} is gone: it was removed or renamed while this process "
@@ -202,8 +207,12 @@ def read_claim(directory: Path) -> ClaimView | None:
 def _is_dead(holder: dict[str, Any], heartbeat_age: float) -> bool:
     if _is_earlier_start_of_this_job(holder):
         return True
-    if holder.get("host") == socket.gethostname():
+    namespace = _pid_namespace()
+    is_near = holder.get("pid_namespace", namespace) == namespace
+    if is_near and holder.get("host") == socket.gethostname():
         start = _process_start(holder.get("pid", -1))
+        if start == _HIDDEN:
+            return heartbeat_age > STALE_SECONDS
         # A process id is used again sooner or later; its start time is not.
         return start is None or start != holder.get("process_start")
     return heartbeat_age > STALE_SECONDS
@@ -221,10 +230,21 @@ def _process_start(pid: int) -> str | None:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-        return _exists(pid)
+        exists = _exists(pid)
+        # /proc may show a user nobody else's processes (hidepid).
+        return _HIDDEN if exists and Path("/proc/self/stat").exists() else exists
     return None if fields[0] == "Z" else fields[19]
+
+
+_HIDDEN = "hidden"
+
+
+def _pid_namespace() -> str | None:
+    """Tells containers apart, whose process ids mean nothing to each other; None without /proc."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
 
 
 def _exists(pid: int) -> str | None:

@@ -57,7 +57,10 @@ def _git_state() -> tuple[str | None, bool | None]:
     if commit is None or not is_tracked:
         return None, None
     changes = _git(folder.parent, "status", "--porcelain", "--untracked-files=no")
-    return commit, bool(changes)
+    # A new method is new files, which nobody else has either.
+    code = ("sah", "conf", "hydra_plugins")
+    added = _git(folder.parent, "status", "--porcelain", "--untracked-files=normal", "--", *code)
+    return commit, bool(changes or added)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -191,6 +191,10 @@ class ResultStore:
         except OSError as failure:
             logger.warning("error.json cannot be written: %s", failure)
 
+    def is_held(self) -> bool:
+        """Whether the directory is still there, and this process's own."""
+        return self._claim is not None and self._claim.is_held()
+
     def check_claim(self) -> None:
         """Make sure that the directory is still there, and this process's own.
 

@@ -114,3 +114,20 @@ def test_equal_scores_do_not_change_how_many_are_selected() -> None:
         9,
     )
     assert selected.sum(-1).tolist() == [[[1, 4, 9], [1, 4, 9]]]
+
+
+@pytest.mark.parametrize("budget", [[1, 1], [2, 2], [4, 4], [1, 3], [0, 2]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_not_a_number_counts_as_the_best(budget: list[int], dtype: torch.dtype) -> None:
+    # So that a broken key is read, and the output tells of it.
+    scores = torch.tensor([[1.0, torch.nan, 3.0, 2.0], [1.0, 5.0, 3.0, torch.nan]], dtype=dtype)
+    candidates = torch.tensor([[True, True, True, True], [True, True, True, False]])
+    selected = select_top(
+        scores.view(1, 1, 2, 4),
+        candidates.view(1, 1, 2, 4),
+        torch.tensor(budget).view(1, 1, 2, 1),
+        max(budget),
+    )
+    best_first = [[1, 2, 3, 0], [1, 2, 0]]
+    for row, wanted, order in zip(selected[0, 0].tolist(), budget, best_first, strict=True):
+        assert [key for key in range(4) if row[key]] == sorted(order[:wanted])

@@ -14,6 +14,9 @@ words = st.lists(st.sampled_from(WORDS), max_size=12)
 texts = words.map(" ".join)
 few = settings(max_examples=60, deadline=None)
 
+CATS = {"options": ["a hat", "a grey cat", "c", "d"]}
+FUNCTIONS = {"options": ["f", "run_all", "g", "h"]}
+
 CASES = [
     # Answers as a whole, and parts of them.
     ("exact_match", "Otto", ["Otto"], {}, 1.0),
@@ -64,6 +67,10 @@ CASES = [
         *("classification", "Wild Animal", ["Wild Animal"]),
         *({"all_classes": ["Animal", "Wild Animal"]}, 1.0),
     ),
+    (
+        *("classification", "zoo: Wild Animal", ["Wild Animal"]),
+        *({"all_classes": ["zoo", "Animal", "Wild Animal"]}, 0.5),
+    ),
     # As published, a class after one that is left out is not left out.
     ("classification", "abc", ["abc"], {"all_classes": ["a", "b", "abc"]}, 0.5),
     ("count", "There are 5, or 5 and not 6", ["5"], {}, 2 / 3),
@@ -75,6 +82,7 @@ CASES = [
     ("paragraph_retrieval", "none", ["段落7"], {}, 0.0),
     ("code_similarity", "\n```python\n# doc\nreturn x\ny", ["return x"], {}, 1.0),
     ("code_similarity", "abcd", ["abce"], {}, 0.75),
+    ("code_similarity", "Xab", ["Xab"], {}, 1.0),
     ("code_similarity", "", ["return x"], {}, 0.0),
     ("code_similarity", "```", ["return x"], {}, 0.0),
     # Choices.
@@ -88,14 +96,70 @@ CASES = [
     ("last_choice", "The answer is: B.", ["B"], {}, 1.0),
     ("last_choice", "A, B, C, D", ["B"], {}, 0.0),
     ("last_choice", "", ["B"], {}, 0.0),
-    ("last_choice", "a grey cat", ["B"], {"options": ["hat", "a grey cat", "c", "d"]}, 1.0),
-    ("last_choice", "answer is a grey cat", ["B"], {"options": ["h", "a grey cat", "c", "d"]}, 1.0),
+    ("last_choice", "a grey cat", ["B"], CATS, 1.0),
+    ("last_choice", "answer is a grey cat", ["B"], CATS, 1.0),
     ("bug_choice", "The correct option is: C", ["C"], {}, 1.0),
-    ("bug_choice", "run_all fails", ["B"], {"options": ["f", "run_all", "g", "h"]}, 1.0),
+    ("bug_choice", "run_all fails", ["B"], FUNCTIONS, 1.0),
     # As published, a quote before the name leaves a space there.
-    ("bug_choice", "`run_all` fails", ["B"], {"options": ["f", "run_all", "g", "h"]}, 0.0),
-    ("bug_choice", "answer: g", ["B"], {"options": ["f", "run_all", "g", "h"]}, 0.0),
-    ("bug_choice", "", ["B"], {"options": ["f", "run_all", "g", "h"]}, 0.0),
+    ("bug_choice", "`run_all` fails", ["B"], FUNCTIONS, 0.0),
+    ("bug_choice", "answer: g", ["B"], FUNCTIONS, 0.0),
+    ("bug_choice", "", ["B"], FUNCTIONS, 0.0),
+    ("last_choice", "B? No, C", ["C"], {}, 1.0),
+    ("last_choice", "I say C because\nB is wrong", ["C"], {}, 1.0),
+    ("last_choice", "B, not A", ["B"], {}, 1.0),
+    ("last_choice", "It is X or B and not C", ["B"], {}, 1.0),
+    (
+        "last_choice",
+        "the answer is: a grey cat",
+        ["B"],
+        CATS,
+        1.0,
+    ),
+    (
+        "last_choice",
+        "my answer: a grey cat",
+        ["B"],
+        CATS,
+        1.0,
+    ),
+    (
+        "last_choice",
+        "the option is a grey cat",
+        ["B"],
+        CATS,
+        1.0,
+    ),
+    (
+        "last_choice",
+        "answer is 'a grey cat'",
+        ["B"],
+        CATS,
+        1.0,
+    ),
+    (
+        "last_choice",
+        "the answer is a grey cat, since the answer is a hat",
+        ["B"],
+        CATS,
+        1.0,
+    ),
+    ("bug_choice", "it is not A", ["C"], {}, 0.0),
+    ("bug_choice", "It is: run_all", ["B"], FUNCTIONS, 1.0),
+    ("bug_choice", "answer: run_all", ["B"], FUNCTIONS, 1.0),
+    (
+        "bug_choice",
+        "answer is: Option run_all",
+        ["B"],
+        FUNCTIONS,
+        1.0,
+    ),
+    (
+        "bug_choice",
+        "answer is: option run_all",
+        ["B"],
+        FUNCTIONS,
+        1.0,
+    ),
     ("first_choice", "(B) since A is wrong", ["(B) a grey cat"], {}, 1.0),
     ("first_choice", "A, B, C, D", ["B"], {}, 0.0),
     ("first_choice", "Bob", ["B"], {}, 0.0),
@@ -119,6 +183,9 @@ CASES = [
     ("competition_integer", r"so 5. \boxed{12} no, \boxed{033}", ["33"], {}, 1.0),
     ("competition_integer", r"\boxed{x = 33}", ["033"], {}, 1.0),
     ("competition_integer", "The answer is 33, not 34", ["33"], {}, 1.0),
+    ("competition_integer", "ANSWER: 33\nor 34", ["33"], {}, 1.0),
+    ("competition_integer", "The answer is 1,033", ["1033"], {}, 1.0),
+    ("competition_integer", r"\boxed{33} of 34", ["33"], {}, 1.0),
     ("competition_integer", "we get 12\nthus 33\n", ["33"], {}, 1.0),
     ("competition_integer", r"33 \boxed{34}", ["33"], {}, 0.0),
     ("competition_integer", "", ["33"], {}, 0.0),
@@ -159,6 +226,7 @@ CASES = [
     ("cloze_exact", "{1/0: 2}", ['{"<m-0>": "Otto"}'], {}, 0.0),
     ("cloze_partial", '{"<m-0>": "Otto Grey"}', ['{"<m-0>": "Otto Black"}'], {}, 1.0),
     ("cloze_partial", '{"<m-0>": 7}', ['{"<m-0>": "Otto"}'], {}, 0.0),
+    ("cloze_partial", '{"<m-1>": "Otto"}', ['{"<m-0>": "None", "<m-1>": "Otto"}'], {}, 0.5),
     # Lists.
     ("list_subspan", "['The cat Otto']", ["Otto", "Anna"], {"several": False}, 1.0),
     ("list_subspan", "Otto the cat", ["Otto"], {}, 1.0),
@@ -167,15 +235,25 @@ CASES = [
     ("list_subspan", '["Otto", "Anna B"]', ["Anna", "Otto"], {"several": True}, 1.0),
     ("list_subspan", '["Anna Otto"]', ["Anna", "Otto"], {"several": True}, 0.0),
     ("list_subspan", "['Anna's cat']", ["annas cat"], {}, 1.0),
+    # Each reference with an answer of its own, whoever comes first.
+    ("list_subspan", '["Anna Otto", "Anna"]', ["Anna", "Otto"], {"several": True}, 1.0),
+    ("list_subspan", "['x', 'y']", ["Anna", "Otto"], {"several": True}, 0.0),
     ("list_exact", "['The Otto']", ["Otto"], {}, 1.0),
+    ("list_exact", "['Otto', 'x']", ["Otto"], {}, 1.0),
+    ("list_exact", "", ["Otto"], {}, 0.0),
+    ("list_exact", "**`Otto`**\nsince I say so", ["Otto"], {}, 1.0),
+    ("list_exact", "I think\nFinal Answer: Otto", ["Otto"], {}, 1.0),
+    ("list_exact", "**['Otto', **'Anna']**", ["Anna", "Otto"], {"several": True}, 1.0),
     ("list_exact", "['Otto', 'Anna']", ["Anna", "Otto"], {"several": True}, 1.0),
     ("list_exact", "['Otto']", ["Anna", "Otto"], {"several": True}, 0.0),
     ("list_f1", "['Otto the cat']", ["Otto"], {}, 2 / 3),
+    ("list_f1", "", ["Otto"], {}, 0.0),
     ("list_coverage", "['Otto', 'x']", ["Anna", "Otto"], {"several": True}, 0.5),
     # Overlap.
     ("rouge_l", "the cat sat on the mat", ["the cat lay on the mat"], {}, 0.8),
     ("rouge_l", "", ["the cat"], {}, 0.0),
     ("rouge_l", "...", ["the cat"], {}, 0.0),
+    ("rouge_l", "the cat", ["..."], {}, 0.0),
     ("rouge_l", "dog", ["cat", "dog"], {}, 1.0),
     ("rouge_l_recall", "a b", ["a b c d"], {}, 0.5),
     ("rouge_1_recall", "d a", ["a b c d"], {}, 0.5),
@@ -183,6 +261,8 @@ CASES = [
     ("rouge_l_chinese", "今天天气很好", ["今天天气很好"], {}, 1.0),
     ("rouge_l_sum", "a b\nc d", ["a b\nc d"], {}, 1.0),
     ("rouge_geometric_mean", "the cats sat down", ["the cat sat down"], {}, 1.0),
+    # Rouge-1 and -L are 2/3, Rouge-2 is 1/2.
+    ("rouge_geometric_mean", "the cat", ["the cat sat down"], {}, (2 / 9) ** (1 / 3)),
     ("rouge_geometric_mean", "", ["the cat"], {}, 0.0),
     ("bleu_1", "a b x y", ["a b c d"], {}, 0.5),
     ("bleu_4", "a b c d e", ["a b c d f"], {}, 0.5),

@@ -15,7 +15,9 @@ DAY = 86400.0
 @pytest.fixture
 def cell(tmp_path):
     """A cell that failed in an earlier sweep."""
-    cell = Cell(number=7, overrides=("seed=1",), directory=tmp_path / "cell", packed_config=None)
+    cell = Cell(
+        number=7, overrides=("seed=1",), directory=tmp_path / "deep" / "cell", packed_config=None
+    )
     fail(cell, "dataset")
     return cell
 
@@ -36,6 +38,7 @@ def test_a_process_without_a_word_of_its_own_is_not_told_by_an_earlier_error(cel
     assert not watch.has_ended(cell)
     watch.ensure_error(cell, "memory", "killed")
     assert told(cell) == "memory"
+    assert read_state(cell.directory).error["attempt"] == 2
 
 
 @pytest.mark.parametrize("days", [-1, 1])

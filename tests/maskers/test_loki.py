@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sah.attention import AttentionInputs, AttentionMask
+from sah.attention.compute import weighted_attention
 from sah.maskers.loki import Loki, ProjectedKeys
 from sah.maskers.oracle_top_k import OracleTopK
 
@@ -56,10 +57,14 @@ def test_the_index_is_a_share_of_the_keys_and_the_directions_of_each_head(
     assert index.nbytes == inputs.key.nbytes // 4 + 2 * 16 * 4 * 4
 
 
-def test_keys_that_are_not_finite_do_not_hide_the_model_s_own_error(make_inputs: Make) -> None:
+def test_keys_that_are_not_finite_are_read_so_that_the_output_shows_them(
+    make_inputs: Make,
+) -> None:
     inputs = make_inputs(keys=30)
     inputs = replace(inputs, key=torch.full_like(inputs.key, torch.nan))
-    Loki(tokens=3)(inputs, AttentionMask.empty(inputs))
+    mask = Loki(tokens=3)(inputs, AttentionMask.empty(inputs))
+    assert (mask.selected.sum(-1) == inputs.visible_count.clamp(max=3)).all()
+    assert weighted_attention(inputs, mask).isnan().all()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.5])

@@ -178,6 +178,43 @@ def test_an_old_heartbeat_on_another_host_is_dead(tmp_path, put_claim):
         claim.check()
 
 
+@pytest.mark.parametrize(("seconds_ago", "alive"), [(100, True), (1000, False)])
+def test_in_another_container_on_this_host_the_heartbeat_counts(
+    seconds_ago, alive, tmp_path, put_claim
+):
+    """Process ids of another namespace say nothing here."""
+    put_claim(seconds_ago, host=socket.gethostname(), pid_namespace="pid:[1]", process_start="1")
+    assert is_alive(tmp_path) is alive
+
+
+@pytest.mark.parametrize(("seconds_ago", "alive"), [(100, True), (1000, False)])
+def test_of_a_process_that_proc_hides_the_heartbeat_counts(
+    seconds_ago, alive, tmp_path, put_claim, monkeypatch
+):
+    put_claim(seconds_ago, host=socket.gethostname(), process_start="1")
+    real = Path.read_text
+
+    def read_text(path, *arguments, **options):
+        if path.parts[:3] == ("/", "proc", str(os.getpid())):
+            raise FileNotFoundError(path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert is_alive(tmp_path) is alive
+
+
+def test_others_see_who_is_at_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    before = time.time()
+    with Claim(tmp_path):
+        view = read_claim(tmp_path)
+    assert (view.host, view.pid, view.job, view.device, view.alive) == (
+        *(socket.gethostname(), os.getpid(), "17", "3", True),
+    )
+    assert before <= view.since <= time.time()
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]"])
 def test_an_unreadable_claim_counts_by_its_age(tmp_path, content):
     """A machine that loses power leaves empty files."""

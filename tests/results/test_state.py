@@ -40,6 +40,13 @@ def test_a_claim_tells_whether_somebody_is_at_it(folder):
         assert read_state(folder).state == "dead"
 
 
+def test_an_interrupted_run_is_stopped_and_has_not_failed(folder):
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("{}")
+    (folder / "error.json").write_text(json.dumps({"category": "interrupt"}))
+    assert read_state(folder).state == "stopped"
+
+
 def test_an_error_is_told_in_one_line(folder):
     folder.mkdir(parents=True)
     assert read_state(folder).first_error_line == ""
