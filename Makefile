@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test chaos fuzz check install clean
+.PHONY: run test chaos fuzz mutants check install clean
 
 run: install
 	$(BIN)/python run.py
@@ -29,6 +29,14 @@ check: install
 # A thousand made-up command lines instead of the forty of `make test`.
 fuzz: install
 	SAH_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -n 0 tests/fuzz
+
+# Changes the code in thousands of ways and asks whether a test notices; MUTANTS='sah.maskers.quest*'
+# names some of them. Begins anew each time: a kept folder confuses mutmut.
+mutants: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[mutation]' -c constraints.txt
+	rm -rf mutants
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run $(MUTANTS)
+	$(BIN)/python -m mutmut results
 
 install: $(INSTALLED)
 
