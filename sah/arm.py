@@ -3,7 +3,7 @@
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -105,17 +105,22 @@ class Arm:
         """Write what waits to be written, and take the bar from the screen."""
         self._open.close()
 
-    def begin(self, examples: Sequence[Example], *, alone: bool) -> None:
+    def begin(
+        self, examples: Sequence[Example], *, made_by: Mapping[str, Any], alone: bool
+    ) -> None:
         """Take in what there is to do.
 
         Args:
             examples: all of the experiment's.
+            made_by: code, libraries and device; kept if there is something left to answer.
             alone: whether this is the only arm; then a terminal shows a bar.
 
         Raises:
             DamagedResults: if something else was answered in the arm's directory.
         """
         self.store.check_examples([example.id for example in examples])
+        if self.pending(examples):
+            self.store.note_start(made_by)
         answered = [example for example in examples if example.id in self.store.predictions]
         _log_what_is_left(examples, {example.id for example in self.pending(examples)})
         before = self.experiment.benchmark.score(

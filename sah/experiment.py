@@ -43,9 +43,10 @@ def run(arms: Sequence[Arm]) -> None:
             examples = _examples(arms[0], model)
         if not _at_work(arms):
             return
+        made_by = _made_by(model, code)
         for arm in arms:
             with arm.alone():
-                arm.begin(examples, alone=len(arms) == 1)
+                arm.begin(examples, made_by=made_by, alone=len(arms) == 1)
         saved_seconds = 0.0
         for _, group in groupby(examples, key=lambda example: example.context):
             saved_seconds += _answer_context(arms, model, list(group))
@@ -190,16 +191,33 @@ def _complete(
         **summarise(predictions, scores, load_seconds=load_seconds),
         "provenance": {
             **code,
+            **_made_by(model, code),
             "data": origins(examples),
-            "model_commit": model.commit,
-            "device": device_name(model.device),
-            "dtype": str(model.model.dtype).removeprefix("torch."),
+            **_starts(arm.store.starts()),
             "peak_memory_bytes": arm.memory.bytes,
             "started": started.isoformat(),
             "finished": datetime.now(UTC).isoformat(),
         },
     }
     arm.finish(arm.store.complete(results, scores))
+
+
+def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:
+    """What answers are made by; where it differs between two starts, their answers may, too."""
+    return {
+        "git_commit": code["git_commit"],
+        "git_dirty": code["git_dirty"],
+        "versions": code["versions"],
+        "model_commit": model.commit,
+        "device": device_name(model.device),
+        "dtype": str(model.model.dtype).removeprefix("torch."),
+    }
+
+
+def _starts(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How often an experiment was started, and by what it was answered if not by the same."""
+    different = [made_by for n, made_by in enumerate(starts) if made_by not in starts[:n]]
+    return {"starts": len(starts), "answered_by": different if len(different) > 1 else None}
 
 
 def _examples(arm: Arm, model: LanguageModel) -> list[Example]:

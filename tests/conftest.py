@@ -221,7 +221,9 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
         for path in folder.glob("*.jsonl"):
             content = path.read_bytes()
             assert content == b"" or content.endswith(b"\n"), path
-            left[path.name] = [timeless(line) for line in content.splitlines()]
+            # An interruption is seen in starts.jsonl, and nowhere else.
+            if path.name != "starts.jsonl":
+                left[path.name] = [timeless(line) for line in content.splitlines()]
         return left
 
     return read

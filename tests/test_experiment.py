@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from sah import clock as clock_module
+from sah import experiment as experiment_module
 from sah.arm import Arm
 from sah.benchmarks.mock import Mock
 from sah.configuration import Experiment
@@ -197,6 +198,26 @@ def test_interrupted_run_resumes_to_identical_results(
     start(*benchmark, *overrides)
     assert outcome(folder) == outcome(undisturbed)
     assert not (folder / "error.json").exists()
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_answers_of_another_code_or_device_than_the_rest_are_told(
+    changed, start, calls, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        calls(ResultStore, "append", raise_at=3, error=KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            start(*MOCK)
+        patch.undo()
+    monkeypatch.undo()
+    if changed:
+        monkeypatch.setattr(experiment_module, "device_name", lambda device: "another device")
+    results, folder = start(*MOCK)
+    assert results["provenance"]["starts"] == 2
+    devices = [start["device"] for start in lines(folder / "starts.jsonl")]
+    assert devices == ["cpu", "another device" if changed else "cpu"]
+    answered_by = results["provenance"]["answered_by"]
+    assert answered_by == (lines(folder / "starts.jsonl") if changed else None)
 
 
 def test_a_run_that_lost_its_claim_writes_no_metric_into_another_s_file(

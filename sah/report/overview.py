@@ -126,6 +126,12 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     dirty = sum(bool(run.results.get("provenance", {}).get("git_dirty")) for run in runs)
     if dirty:
         found.append(f"WARNING: {dirty} of {len(runs)} runs used code with uncommitted changes.")
+    mixed = sum(bool(run.results.get("provenance", {}).get("answered_by")) for run in runs)
+    if mixed:
+        found.append(
+            f"WARNING: {mixed} of {len(runs)} runs were answered in part by another code, device "
+            "or dtype; provenance.answered_by in their results.json says by which."
+        )
     cut = sum(bool(run.results.get("truncated")) for run in runs)
     if cut:
         found.append(f"WARNING: in {cut} of {len(runs)} runs contexts were cut to fit the model.")

@@ -35,6 +35,7 @@ CONFIG = "config.yaml"
 OVERRIDES = "overrides.yaml"
 PREDICTIONS = "predictions.jsonl"
 MICRO_METRICS = "micro_metrics.jsonl"
+STARTS = "starts.jsonl"
 SCORES = "scores.jsonl"
 EXAMPLES = "examples.jsonl"
 RESULTS = "results.json"
@@ -42,7 +43,9 @@ ERROR = "error.json"
 # With resume=false, the old files wait here until the new result is complete.
 PREVIOUS = ".previous"
 
-_FILES = (CONFIG, OVERRIDES, PREDICTIONS, MICRO_METRICS, SCORES, EXAMPLES, RESULTS, ERROR)
+_FILES = (
+    *(CONFIG, OVERRIDES, PREDICTIONS, MICRO_METRICS, STARTS, SCORES, EXAMPLES, RESULTS, ERROR),
+)
 
 
 def read_results(directory: Path, fingerprint: str | None = None) -> dict[str, Any] | None:
@@ -134,6 +137,20 @@ class ResultStore:
         self._claim.check()
         append_whole(self.path(PREDICTIONS), json_lines([prediction]))
         self.predictions[prediction.example_id] = prediction
+
+    def note_start(self, made_by: Mapping[str, Any]) -> None:
+        """Keep what makes the answers from now on: code, libraries, device.
+
+        Raises:
+            Busy: if the claim was lost; nothing is written then.
+        """
+        self.check_claim()
+        append_whole(self.path(STARTS), json_lines([made_by]))
+
+    def starts(self) -> list[dict[str, Any]]:
+        """What was noted at each start that had something left to answer, the first one first."""
+        records, _, _ = read_json_lines(self.path(STARTS))
+        return records
 
     def check_examples(self, example_ids: Sequence[str]) -> None:
         """Check that every stored answer is to an example; tell others how many there are.
@@ -247,11 +264,9 @@ class ResultStore:
 
     def load(self) -> None:
         """Read what is answered; drop what an interrupted attempt left unfinished."""
+        _whole_lines(self.path(STARTS))
         path = self.path(PREDICTIONS)
-        records, good_bytes, torn = read_json_lines(path)
-        if torn:
-            logger.warning("%s: dropping a torn last line; its example is answered again", path)
-            os.truncate(path, good_bytes)
+        records = _whole_lines(path)
         self.predictions = {}
         for number, record in enumerate(records, start=1):
             prediction = _prediction(record, path, number)
@@ -274,6 +289,15 @@ class ResultStore:
         if torn or len(kept) < len(records):
             write_atomically(path, json_lines(kept))
         self.micro_metric_records = len(kept)
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines; a last line that a killed process left torn is cut off the file."""
+    records, good_bytes, torn = read_json_lines(path)
+    if torn:
+        logger.warning("%s: dropping a torn last line; what it told is done again", path)
+        os.truncate(path, good_bytes)
+    return records
 
 
 def _prediction(record: dict[str, Any], path: Path, number: int) -> Prediction:

@@ -113,6 +113,7 @@ def test_columns_left_out_are_named(write_run, runs):
         ({"provenance": {"git_commit": "b" * 40}}, "2 versions of the code"),
         ({"provenance": {"versions": {"torch": "3"}}}, "2 sets of libraries"),
         ({"provenance": {"git_dirty": True}}, "1 of 2 runs used code with uncommitted"),
+        ({"provenance": {"answered_by": [{}, {}]}}, "1 of 2 runs were answered in part by another"),
         ({"results": {"truncated": 3}}, "in 1 of 2 runs contexts were cut"),
         ({"settings": {"protocol": {"name": "question_dense"}}}, "2 protocols"),
     ],
