@@ -14,6 +14,9 @@ from sah.seeding import derive
 from sah.validation import check_types
 
 
+_LEAST_TEMPERATURE = 1e-6
+
+
 @dataclass(frozen=True, kw_only=True)
 class Generation:
     """Greedy unless `temperature` is above 0; then top_k, then top_p, as in transformers."""
@@ -46,6 +49,11 @@ class Generation:
         if self.temperature < 0:
             raise ValueError(
                 f"generation.temperature must be at least 0 (0 is greedy), got {self.temperature}"
+            )
+        if 0 < self.temperature < _LEAST_TEMPERATURE:
+            raise ValueError(
+                f"generation.temperature must be 0 (greedy) or at least {_LEAST_TEMPERATURE}, got "
+                f"{self.temperature}: logits divided by less are no numbers in float32"
             )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"generation.top_k must be at least 1 or null, got {self.top_k}")

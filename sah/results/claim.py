@@ -16,7 +16,7 @@ from sah.errors import Busy
 logger = logging.getLogger(__name__)
 
 CLAIM_NAME = ".claim"
-HEARTBEAT_SECONDS = 20.0
+HEARTBEAT_SECONDS = 45.0
 # On another host only the heartbeat tells whether the owner lives; shared file systems
 # may show it late.
 STALE_SECONDS = 180.0

@@ -26,6 +26,7 @@ def drawn(generation: Generation, logits: Tensor, count: int, example: str = "on
         ({"max_new_tokens": 2.5}, "max_new_tokens must be .*, got 2.5"),
         ({"max_new_tokens": True}, "max_new_tokens must be .*, got True"),
         ({"temperature": -0.1}, r"temperature must be at least 0 \(0 is greedy\), got -0.1"),
+        ({"temperature": 1e-7}, r"temperature must be 0 \(greedy\) or at least 1e-06, got 1e-07"),
         ({"temperature": "hot"}, "temperature must be float, got 'hot'"),
         ({"temperature": None}, "temperature must be float, got None"),
         ({"temperature": 1.0, "top_k": 0}, "top_k must be at least 1 or null, got 0"),
@@ -54,7 +55,7 @@ def test_greedy_takes_the_best_token() -> None:
     assert drawn(Generation(), logits.bfloat16(), 1) == [2]
 
 
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 10.0])
+@pytest.mark.parametrize("temperature", [1e-6, 0.3, 1.0, 10.0])
 def test_top_k_1_is_greedy_at_any_temperature(temperature: float) -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
