@@ -13,7 +13,6 @@ from sah.errors import NonFiniteLogits
 from sah.seeding import derive
 from sah.validation import check_types
 
-
 _LEAST_TEMPERATURE = 1e-6
 
 
