@@ -158,8 +158,9 @@ def test_a_layer_named_dense_is_the_same_as_one_of_dense_layers(tiny: LanguageMo
     assert torch.equal(outputs[0], outputs[2])
 
 
-def test_a_span_of_layers_holds_both_its_ends() -> None:
-    attention = sparse(Local(tokens=1), layers={"2-4": "dense"})
+@pytest.mark.parametrize("span", ["2-4", "L2-4", "l2-4"])
+def test_a_span_of_layers_holds_both_its_ends(span: str) -> None:
+    attention = sparse(Local(tokens=1), layers={span: "dense"})
     assert [layer for layer in range(8) if attention.maskers_at(layer) is None] == [2, 3, 4]
 
 
@@ -473,10 +474,14 @@ def test_density_of_an_answer_that_ends_before_any_sparse_query_is_none(
     assert session.density() is None
 
 
-def test_index_memory_is_told_by_masker_in_bytes_per_key_and_layer(tiny: LanguageModel) -> None:
+@pytest.mark.parametrize("dense_layers", [[0], []])
+def test_index_memory_is_told_by_masker_in_bytes_per_key_and_layer(
+    dense_layers: list[int], tiny: LanguageModel
+) -> None:
     # A page of 8 keys keeps two float32 bounds per channel (16) and key-value head (2).
     quest = Quest(tokens=8, page_size=8)
-    session = AttentionSession(sparse(Local(tokens=4), quest, dense_layers=[0]), seed=0)
+    attention = sparse(Local(tokens=4), quest, dense_layers=dense_layers)
+    session = AttentionSession(attention, seed=0)
     context = started(tiny, session)
     assert session.index_bytes() == {}
     answer(tiny, context, session, new_tokens=1)

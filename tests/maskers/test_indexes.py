@@ -72,6 +72,29 @@ def test_is_never_stale(masker: Masker, dtype: torch.dtype) -> None:
             assert all(index.length == CONTEXT + count for index in kept.values())
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("quest", {"page_size": 4}),
+        ("double_sparsity", {"label_bits": 2}),
+        ("pq_cache", {"bits": 2}),
+        ("socket", {"tables": 3}),
+        ("magic_pig", {"planes": 4, "tables": 20}),
+        ("loki", {"components_fraction": 1.0}),
+    ],
+)
+def test_two_of_a_kind_keep_an_index_each(
+    name: str, changes: dict[str, Any], configured_masker: Make
+) -> None:
+    key, value = (draw(1, 2, CONTEXT, 16, seed=seed) for seed in (0, 1))
+    shared: dict[Hashable, KeyIndex] = {}
+    for masker in (configured_masker(name), configured_masker(name, **changes)):
+        among_others, alone = step(key, value, shared), step(key, value, {})
+        mask = masker(among_others, AttentionMask.empty(among_others))
+        assert torch.equal(mask.selected, masker(alone, AttentionMask.empty(alone)).selected)
+    assert len(shared) == 2
+
+
 def test_measures_its_memory_and_its_length(masker: Masker) -> None:
     key, value = (draw(1, 2, CONTEXT + 64, 16, seed=seed) for seed in (0, 1))
     kept: dict[Hashable, KeyIndex] = {}
