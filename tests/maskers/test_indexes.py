@@ -76,7 +76,7 @@ def test_is_never_stale(masker: Masker, dtype: torch.dtype) -> None:
     ("name", "changes"),
     [
         ("quest", {"page_size": 4}),
-        ("double_sparsity", {"label_bits": 2}),
+        ("double_sparsity", {"label_bits": 16}),
         ("pq_cache", {"bits": 2}),
         ("socket", {"tables": 3}),
         ("magic_pig", {"planes": 4, "tables": 20}),
