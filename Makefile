@@ -28,7 +28,7 @@ check: install
 
 # A thousand made-up command lines instead of the forty of `make test`.
 fuzz: install
-	SAH_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -n 0 tests/fuzz
+	SAH_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -n 0 --timeout 0 tests/fuzz
 
 # Changes the code in thousands of ways and asks whether a test notices; MUTANTS='sah.maskers.quest*'
 # names some of them. Begins anew each time: a kept folder confuses mutmut.

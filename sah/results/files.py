@@ -3,6 +3,7 @@
 import json
 import os
 import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import orjson
 from sah.errors import DamagedResults
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file next to its place, bring it to the disk, and rename it there.
+
+    Args:
+        path: the file; may be read while `content` is made.
+        content: as a whole, or in parts.
 
     Raises:
         OSError: naming the file, which is as it was before.
@@ -21,7 +26,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(unfinished, "wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
@@ -72,10 +77,21 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int, bool]:
     Raises:
         DamagedResults: if any line but the last is no JSON object.
     """
-    records: list[dict[str, Any]] = []
+    records, good = [], 0
+    for record, line in whole_json_lines(path):
+        records.append(record)
+        good += len(line)
+    return records, good, path.exists() and good < path.stat().st_size
+
+
+def whole_json_lines(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Each record of such a file with its line, one at a time; a torn last line is left out.
+
+    Raises:
+        DamagedResults: if any line but the last is no JSON object.
+    """
     if not path.exists():
-        return records, 0, False
-    good = 0
+        return
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             torn = not line.endswith(b"\n")
@@ -83,13 +99,10 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int, bool]:
                 record = None if torn else orjson.loads(line)
             except json.JSONDecodeError:
                 record = None
-            if not isinstance(record, dict):
-                if file.read(1):
-                    raise DamagedResults(_damaged(path, f"line {number} is no JSON object"))
-                return records, good, True
-            records.append(record)
-            good += len(line)
-    return records, good, False
+            if isinstance(record, dict):
+                yield record, line
+            elif file.read(1):
+                raise DamagedResults(_damaged(path, f"line {number} is no JSON object"))
 
 
 def _damaged(path: Path, what: str) -> str:

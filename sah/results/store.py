@@ -21,6 +21,7 @@ from sah.results.files import (
     read_json,
     read_json_lines,
     remove_unfinished,
+    whole_json_lines,
     write_atomically,
     write_json,
 )
@@ -281,14 +282,23 @@ class ResultStore:
     def _drop_metrics_of_unanswered(self) -> None:
         """Keep each answered example's records; the others will be logged again."""
         path = self.path(MICRO_METRICS)
-        records, _, torn = read_json_lines(path)
+        if not path.exists():
+            self.micro_metric_records = 0
+            return
         known = {None, *self.predictions}
-        kept = [
-            record for record in records if record.get("metadata", {}).get("example_id") in known
-        ]
-        if torn or len(kept) < len(records):
-            write_atomically(path, json_lines(kept))
-        self.micro_metric_records = len(kept)
+
+        def kept() -> Iterator[bytes]:
+            # One at a time: there may be more of them than fit into memory.
+            for record, line in whole_json_lines(path):
+                if record.get("metadata", {}).get("example_id") in known:
+                    yield line
+
+        self.micro_metric_records = size = 0
+        for line in kept():
+            self.micro_metric_records += 1
+            size += len(line)
+        if size < path.stat().st_size:
+            write_atomically(path, kept())
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import logging
 import os
+import tracemalloc
 from pathlib import Path
 
 import orjson
@@ -223,6 +224,23 @@ def test_metrics_of_answered_examples_stay_byte_for_byte(
     before = path.read_bytes()
     reopen()
     assert path.read_bytes() == before
+
+
+def test_more_metrics_than_fit_into_memory_are_read_one_at_a_time(
+    store, claimed, prediction, folder, reopen
+):
+    with claimed(store):
+        store.append(prediction("a"))
+    path = folder / "micro_metrics.jsonl"
+    put_metrics(path, *("a", "b") * 10_000)
+    size = path.stat().st_size
+    tracemalloc.start()
+    try:
+        assert reopen().micro_metric_records == 10_000
+        assert tracemalloc.get_traced_memory()[1] < size / 2
+    finally:
+        tracemalloc.stop()
+    assert path.stat().st_size < 0.6 * size
 
 
 def test_a_metric_torn_at_any_byte_is_dropped(store, claimed, prediction, folder, reopen, lines):
