@@ -75,10 +75,10 @@ class _CellLauncher(BaseSubmititLauncher):
         )
 
 
-def _log_jobs(bundles: "Sequence[Bundle]", what: str, folder: Path) -> None:
+def _log_jobs(bundles: "Sequence[Bundle]", folder: Path, *, verb: str = "", how: str = "") -> None:
     arms = sum(len(bundle.cells) for bundle in bundles)
     shared = "" if arms == len(bundles) else f" for {arms} experiments, which share prefills"
-    logger.info("%d jobs%s%s; logs in %s", len(bundles), shared, what, folder)
+    logger.info("%d jobs%s%s%s; logs in %s", len(bundles), verb, shared, how, folder)
 
 
 class LocalLauncher(_CellLauncher):
@@ -95,7 +95,7 @@ class LocalLauncher(_CellLauncher):
 
         places, jobs = find_slots(settings), folder / "jobs"
         bundles = bundle_cells(cells, len(places))
-        _log_jobs(bundles, f", {len(places)} at a time", jobs)
+        _log_jobs(bundles, jobs, how=f", {len(places)} at a time")
         with SweepMonitor(cells, finished=finished) as monitor:
             run_pool(bundles, self._make_job, places, jobs, settings, monitor.look)
         return False
@@ -118,7 +118,7 @@ class SlurmLauncher(_CellLauncher):
         bundles, jobs = bundle_cells(cells, slurm.free_places(settings)), folder / "jobs"
         watch = CellWatch(cells)
         submitted = slurm.submit(bundles, self._make_job, jobs, str(name), settings)
-        _log_jobs(bundles, " submitted", jobs)
+        _log_jobs(bundles, jobs, verb=" submitted")
         if settings.detach:
             logger.info("detached; `sah status` tells how they do")
             return True
