@@ -144,6 +144,7 @@ CASES = [
         1.0,
     ),
     ("bug_choice", "it is not A", ["C"], {}, 0.0),
+    ("bug_choice", "I think it is C", ["C"], {}, 1.0),
     ("bug_choice", "It is: run_all", ["B"], FUNCTIONS, 1.0),
     ("bug_choice", "answer: run_all", ["B"], FUNCTIONS, 1.0),
     (
@@ -222,6 +223,7 @@ CASES = [
         0.5,
     ),
     ("cloze_exact", "{'<m-0>': 'Otto'} I think", ['{"<m-0>": "Otto"}'], {}, 1.0),
+    ("cloze_exact", '{"<m-0>":\n "Otto"}', ['{"<m-0>": "Otto"}'], {}, 1.0),
     ("cloze_exact", "__import__('os').abort()", ['{"<m-0>": "Otto"}'], {}, 0.0),
     ("cloze_exact", "{1/0: 2}", ['{"<m-0>": "Otto"}'], {}, 0.0),
     ("cloze_partial", '{"<m-0>": "Otto Grey"}', ['{"<m-0>": "Otto Black"}'], {}, 1.0),

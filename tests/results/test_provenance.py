@@ -50,6 +50,7 @@ def test_committed_code_is_named_by_its_commit(checkout):
         # A new method is a new file and a new option.
         ("sah/maskers/mine.py", True),
         ("conf/masker/mine.yaml", True),
+        ("hydra_plugins/mine/launcher.py", True),
         ("outputs/results.json", False),
     ],
 )

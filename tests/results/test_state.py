@@ -10,7 +10,8 @@ from sah.results.state import read_state
 
 def test_a_directory_that_is_not_there_is_waiting(folder):
     state = read_state(folder)
-    assert (state.state, state.answered, state.examples) == ("waiting", 0, None)
+    assert (state.directory, state.state, state.answered) == (folder, "waiting", 0)
+    assert state.examples is None
 
 
 @pytest.mark.parametrize(

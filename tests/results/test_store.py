@@ -10,6 +10,7 @@ import pytest
 
 from sah.errors import Busy, ConfigurationError, DamagedResults
 from sah.results import store as store_module
+from sah.results.claim import read_claim
 from sah.results.store import ResultStore, is_complete, read_results, require_writable
 from sah.types import Score
 
@@ -139,10 +140,11 @@ def test_lines_of_another_version_are_refused(prediction, folder, reopen, change
     assert orjson.loads((folder / "predictions.jsonl").read_bytes()) == record
 
 
-def test_an_answer_to_no_example_is_refused(store, claimed, prediction):
+def test_an_answer_to_no_example_is_refused(store, claimed, prediction, folder):
     with claimed(store):
         store.append(prediction("a"))
         store.check_examples(["a", "b"])
+        assert read_claim(folder).examples == 2
         with pytest.raises(DamagedResults, match="'a'"):
             store.check_examples(["b"])
 
