@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig
 
-from sah.config_files import config_folders, unreadable
+from sah.config_files import config_folders, keys_of, unreadable
 from sah.errors import Busy, Interrupted, SahError, category
 from sah.paths import config_folder
 from sah.terminal import plain
@@ -171,6 +171,16 @@ def _refuse_option_without_name(argument: str) -> None:
         sys.exit(f"{argument}: {group} takes the name of an option, got {value!r}; take {options}")
 
 
+def _refuse_deletion(argument: str) -> None:
+    """Say what a sweep would find out late: what every experiment has cannot be deleted."""
+    deleted = re.fullmatch(r"~(\w+)(=.*)?", argument)
+    if deleted and deleted[1] in keys_of(config_folder() / "config.yaml"):
+        sys.exit(
+            f"{argument}: every experiment has {deleted[1]}; leave this out for its default, or set "
+            f"it with {deleted[1]}="
+        )
+
+
 def main() -> None:
     """Run a subcommand, or Hydra with everything else."""
     if len(sys.argv) > 1 and sys.argv[1] in SUBCOMMANDS:
@@ -185,6 +195,7 @@ def main() -> None:
             )
     for argument in sys.argv[1:]:
         _refuse_option_without_name(argument)
+        _refuse_deletion(argument)
     mistake = unreadable(config_folders(sys.argv[1:], default=config_folder()))
     if mistake is not None:
         sys.exit(plain(mistake))

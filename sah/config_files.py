@@ -1,4 +1,4 @@
-"""Configuration files that cannot be read, told before Hydra ends with a traceback."""
+"""What configuration files hold, looked at before Hydra ends with a traceback."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,3 +61,15 @@ def _mistakes(path: Path) -> Iterator[str]:
                 waiting += [key, value]
         elif isinstance(node, yaml.SequenceNode):
             waiting += node.value
+
+
+def keys_of(path: Path) -> set[str]:
+    """What a primary configuration holds at its top: the groups it composes, and its own keys."""
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+    groups = {
+        str(group).removeprefix("override ")
+        for entry in content.pop("defaults")
+        if isinstance(entry, dict)
+        for group in entry
+    }
+    return groups | set(content)

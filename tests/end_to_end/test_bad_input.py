@@ -98,3 +98,11 @@ def test_a_configuration_file_that_cannot_be_read_is_named(content, expected, ru
     assert "own/benchmark/mine.yaml: " in done.stderr
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("key", ["seed", "objective", "generation", "tracker", "model"])
+def test_what_every_experiment_has_is_not_deleted(key, run):
+    done = run("-m", *TINY, f"~{key}", "hydra/launcher=basic")
+    assert done.returncode == 1
+    assert f"~{key}: every experiment has {key}" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -174,7 +174,7 @@ def asked_for(arguments: list[str]) -> dict[str, Any]:
     plain = {}
     for argument in arguments:
         key, _, text = argument.partition("=")
-        plain.pop(key, None)
+        plain.pop(key.lstrip("+~"), None)
         if key in KEYS and re.fullmatch(r"-?\d{1,15}|true|false|null", text):
             plain[key] = (
                 OmegaConf.create({"value": None}).value if text == "null" else json.loads(text)
