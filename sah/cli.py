@@ -176,8 +176,8 @@ def _refuse_deletion(argument: str) -> None:
     deleted = re.fullmatch(r"~(\w+)(=.*)?", argument)
     if deleted and deleted[1] in keys_of(config_folder() / "config.yaml"):
         sys.exit(
-            f"{argument}: every experiment has {deleted[1]}; leave this out for its default, or set "
-            f"it with {deleted[1]}="
+            f"{argument}: every experiment has {deleted[1]}; leave this out for its default, or "
+            f"set it with {deleted[1]}="
         )
 
 
