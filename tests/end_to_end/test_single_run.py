@@ -43,6 +43,7 @@ def test_run_writes_every_file_and_shows_the_result(run, result_folders):
         "overrides.yaml",
         "predictions.jsonl",
         "micro_metrics.jsonl",
+        "starts.jsonl",
         "scores.jsonl",
         "examples.jsonl",
         "results.json",
