@@ -488,3 +488,30 @@ def test_index_memory_is_told_by_masker_in_bytes_per_key_and_layer(
     keys = len(CONTEXT) + len(QUESTION)
     pages = -(-keys // 8)
     assert session.index_bytes() == {"1": pytest.approx(2 * 4 * 16 * 2 * pages / keys)}
+
+
+@pytest.mark.parametrize("scaling", [0.05, 0.5])
+def test_dense_attention_of_one_row_of_a_batch_is_scaled_as_the_model_says(
+    scaling: float, tiny: LanguageModel
+) -> None:
+    module = tiny.model.model.layers[0].self_attn
+    query, key, value = (
+        torch.randn(1, *shape, 16, generator=torch.Generator().manual_seed(seed))
+        for seed, shape in enumerate([(4, 1), (2, 8), (2, 8)])
+    )
+    output = AttentionSession(DenseAttention(), seed=0).attend(
+        module, query, key, value, scaling=scaling
+    )
+    keys, values = (kept.repeat_interleave(2, dim=1) for kept in (key, value))
+    share = torch.softmax(scaling * query @ keys.transpose(-1, -2), dim=-1)
+    assert_close(output, (share @ values).transpose(1, 2))
+
+
+@pytest.mark.parametrize("option", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}])
+def test_a_batch_refuses_what_dense_attention_has_not(
+    option: dict[str, Any], tiny: LanguageModel
+) -> None:
+    module = tiny.model.model.layers[0].self_attn
+    given = torch.zeros(1, 4, 1, 16), torch.zeros(1, 2, 3, 16), torch.zeros(1, 2, 3, 16)
+    with pytest.raises(ConfigurationError, match="soft-caps its scores or has sinks"):
+        AttentionSession(DenseAttention(), seed=0).attend(module, *given, **option)
