@@ -3,9 +3,9 @@
     python benchmarks/scale.py [--cells 1000,10000] [--examples 1000] [--layers 32]
 
 Sweeps the mock benchmark on the tiny model, a hundred attentions at most times as many seeds as
-it takes, one job per seed, and prints for each number of cells the wall time of the sweep, of the
-same command again, of `sah status` and of `sah report`; the peak memory of the sweep's own process
-(its jobs are processes of their own), and the bytes on the disk. Then answers examples with all
+it takes, and prints for each number of cells the wall time of the sweep, of the same command
+again, of `sah status` and of `sah report`; the peak memory of the sweep's own process (its jobs
+are processes of their own), and the bytes on the disk. Then answers examples with all
 micro metrics of every layer and step, with a tenth of them and with none, and prints wall time,
 records, and the size of micro_metrics.jsonl.
 """
