@@ -178,6 +178,31 @@ def test_an_old_heartbeat_on_another_host_is_dead(tmp_path, put_claim):
         claim.check()
 
 
+def test_a_link_that_was_made_though_its_answer_says_otherwise_is_one_s_own(tmp_path, monkeypatch):
+    """NFS repeats a request whose answer was lost, and finds the link that it made."""
+    real = os.link
+
+    def link(source, target):
+        real(source, target)
+        raise FileExistsError(target)
+
+    monkeypatch.setattr(os, "link", link)
+    with Claim(tmp_path) as claim:
+        claim.check()
+
+
+def test_a_name_with_parentheses_does_not_hide_a_living_process(tmp_path, put_claim):
+    name = Path("/proc/self/comm")
+    before = name.read_text()
+    start_time = my_start_time()
+    try:
+        name.write_text("a) b (c")
+        put_claim(host=socket.gethostname(), process_start=start_time)
+        assert is_alive(tmp_path) is True
+    finally:
+        name.write_text(before)
+
+
 @pytest.mark.parametrize(("seconds_ago", "alive"), [(100, True), (1000, False)])
 def test_in_another_container_on_this_host_the_heartbeat_counts(
     seconds_ago, alive, tmp_path, put_claim
