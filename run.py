@@ -1,6 +1,6 @@
 """Run experiments: `python run.py --help`."""
 
-from sah.cli import main
+from sah.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -73,7 +73,7 @@ CATEGORIES = (
     "unknown",
 )
 
-CAN_HEAL = frozenset({"gpu_out_of_memory", "network", "filesystem"})
+RETRYABLE = frozenset({"gpu_out_of_memory", "network", "filesystem"})
 """What may go well the next time without anybody doing anything."""
 
 _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (

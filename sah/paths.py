@@ -1,5 +1,6 @@
 """Where SAH keeps things, and names that are safe as file names. Standard library only."""
 
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -34,3 +35,12 @@ def sanitise(name: Any) -> str:
     safe = re.sub(r'[/\\:*?"<>|\x00-\x20]+', "-", str(name)).lstrip(".-")
     # File systems count bytes.
     return safe.encode()[:100].decode(errors="ignore").rstrip(". ") or "unnamed"
+
+
+def installed_folder(module: str) -> Path | None:
+    """The folder of an installed package; None if it is not installed.
+
+    The package is not imported: some that carry data need others that nobody has.
+    """
+    spec = importlib.util.find_spec(module)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent

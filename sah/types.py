@@ -27,7 +27,7 @@ class Example:
     """Whether a context too long loses its middle; if not, it is an error."""
     max_tokens: int | None = None
     """Longest prompt plus answer; the model's own limit counts too."""
-    forced: bool = False
+    is_continuation: bool = False
     """The question is a continuation of the context: the model's loss on it is measured,
     nothing is generated, and there is no chat template."""
     origin: str = ""
@@ -44,7 +44,7 @@ class Prediction:
     input_hash: str
     """Hash of all input token ids: two arms are comparable where it is equal."""
     finish_reason: str
-    """`eos`, `length`, or `forced` for a continuation that was given."""
+    """`eos`, `length`, or `given` for a continuation."""
     context_tokens: int
     question_tokens: int
     new_tokens: int
@@ -65,12 +65,12 @@ class Prediction:
     """Hash of the context's token ids: answers about one context are not independent."""
     index_bytes: Mapping[str, float] = field(default_factory=dict)
     """Memory of each masker's key index, in bytes per key and layer."""
-    forced: Mapping[str, Any] | None = None
-    """With protocol=forced, what sah.forcing.Forced measured; None if the answer was free."""
+    dense_agreement: Mapping[str, Any] | None = None
+    """What teacher forcing measured, token by token; None if the answer was free."""
     prefill_seconds_saved: float | None = None
     """What this arm would have paid for the prefill, had not another arm of its job."""
     loss: float | None = None
-    """Mean next-token loss of a forced example, in nats; None for answers."""
+    """Mean next-token loss of a continuation, in nats; None for answers."""
 
 
 @dataclass(frozen=True, kw_only=True)

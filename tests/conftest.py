@@ -32,11 +32,11 @@ ROOT = Path(__file__).resolve().parent.parent
 install_import_hook(
     [
         "sah.attention.gather",
-        "sah.attention.hyperplanes",
+        "sah.maskers.shared.hyperplanes",
         "sah.attention.index",
         "sah.attention.inputs",
         "sah.attention.mask",
-        "sah.attention.budget",
+        "sah.attention.selection",
         "sah.attention.compute",
         # Those that annotate shapes; types of plain parameters are the maskers' own to check.
         *(

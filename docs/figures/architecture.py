@@ -13,20 +13,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 FIGURE = Path(__file__).with_suffix(".svg")
 
-# Modules that are no packages are drawn together.
+# Modules that are not packages are drawn together.
 TOGETHER = {
-    "run.py, sah, Hydra": (
-        *("cli", "config_files", "resume", "fetching"),
-        *("objective", "rescoring", "hydra_plugins"),
-    ),
-    "experiment": (
-        *("job", "experiment", "arm", "answering", "forcing", "configuration"),
-        *("protocol", "clock", "memory", "progress", "logs"),
-    ),
-    "foundations": (
-        *("types", "errors", "seeding", "validation", "paths", "packages", "signals"),
-        *("appending", "terminal"),
-    ),
+    "run.py, sah, Hydra": ("cli", "hydra_plugins"),
+    "foundations": ("errors", "types", "seeding", "validation", "paths", "terminal"),
 }
 
 # What every box may import; its arrows would hide the others.
@@ -44,18 +34,18 @@ class Place(NamedTuple):
 
 
 PLACES = {
-    "run.py, sah, Hydra": Place(430, 0, ("command line, plugins, resume",), 240),
+    "run.py, sah, Hydra": Place(430, 0, ("command line and plugins",), 240),
     "calibration": Place(100, 1, ("fits methods to a model",), 160),
     "doctor": Place(280, 1, ("looks before a sweep",)),
     "launching": Place(560, 1, ("plans a sweep, runs its jobs",), 190),
     "maskers": Place(100, 2, ("the methods, a file each",), 160),
-    "experiment": Place(430, 2, ("configuration, arms, the story:", "prefill, answer, score"), 230),
+    "execution": Place(430, 2, ("an experiment at work:", "prefill, answer, score, resume"), 230),
     "report": Place(770, 2, ("tables, comparisons,", "figures, page")),
     "models": Place(275, 3, ("load, prefill,", "decode, rewind"), 120),
     "metric_logging": Place(410, 3, ("micro metrics",), 130),
     "benchmarks": Place(550, 3, ("examples and scores",), 130),
     "tracking": Place(670, 3, ("copies results",), 94),
-    "results": Place(785, 3, ("identity, claim,", "store, state"), 120),
+    "results": Place(600, 4, ("identity, claim,", "store, state"), 120),
     "attention": Place(220, 4, ("inputs, mask, indexes, fold,", "session in transformers"), 210),
     FLOOR: Place(430, 5, (", ".join(TOGETHER[FLOOR]) + ": for all of them",), 820),
 }

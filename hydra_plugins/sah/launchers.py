@@ -13,8 +13,8 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from omegaconf import open_dict
 
 if TYPE_CHECKING:
+    from sah.launching.bundle_job import BundleJob
     from sah.launching.bundles import Bundle
-    from sah.launching.job import BundleJob
     from sah.launching.plan import Cell
     from sah.launching.settings import LauncherSettings
 
@@ -58,7 +58,7 @@ class _CellLauncher(BaseSubmititLauncher):
         """Run cells to their end, or return True if they go on without this process."""
 
     def _make_job(self, bundle: "Bundle") -> "BundleJob":
-        from sah.launching.job import BundleJob
+        from sah.launching.bundle_job import BundleJob
 
         configs = []
         for cell in bundle.cells:

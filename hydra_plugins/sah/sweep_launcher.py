@@ -51,7 +51,7 @@ class SweepLauncher(Launcher):
             CompactHydraException: listing every cell that cannot work; nothing is launched.
         """
         from sah.errors import Interrupted
-        from sah.results.launches import new_launch_folder, write_planned
+        from sah.results.sweep_folders import new_sweep_folder, write_planned
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         started = time.monotonic()
@@ -67,7 +67,7 @@ class SweepLauncher(Launcher):
         )
         if not plan.pending:
             return self._returns(self._outcomes(plan, detached=False))
-        folder = new_launch_folder(Path(str(self.config.output_root)))
+        folder = new_sweep_folder(Path(str(self.config.output_root)))
         OmegaConf.save(self.config, folder / "multirun.yaml")
         directories = [cell.directory for cell in plan.pending]
         write_planned(folder, directories, Path(str(self.config.output_root)))
@@ -81,10 +81,10 @@ class SweepLauncher(Launcher):
     def _plan(self, job_overrides: Sequence[Sequence[str]]) -> "SweepPlan":
         from sah.benchmarks.registration import registered_benchmarks
         from sah.launching.composer import Composer
-        from sah.launching.memory import CompositionMemory, file_versions
+        from sah.launching.composition_memory import CompositionMemory, file_versions
         from sah.launching.plan import plan_sweep
         from sah.paths import calibration_home
-        from sah.results.launches import LAUNCHES
+        from sah.results.sweep_folders import SWEEPS
 
         loader: Any = self.hydra_context.config_loader
         sources = self.config.hydra.runtime.config_sources
@@ -92,7 +92,7 @@ class SweepLauncher(Launcher):
         # The yaml files of a package (hydra.searchpath=[pkg://...]) are not looked at.
         hidden = any(item.schema == "pkg" and item.provider != "hydra" for item in sources)
         memory = CompositionMemory(
-            Path(str(self.config.output_root)) / LAUNCHES / "composed.json",
+            Path(str(self.config.output_root)) / SWEEPS / "composed.json",
             folders,
             [
                 str(self.config.hydra.job.config_name),
@@ -120,7 +120,7 @@ class SweepLauncher(Launcher):
     def _sum_up(
         self, plan: "SweepPlan", folder: Path, started: float, *, detached: bool
     ) -> "list[CellOutcome]":
-        from sah.launching.summary import show_summary, write_summary
+        from sah.launching.sweep_summary import show_summary, write_summary
 
         outcomes = self._outcomes(plan, detached=detached)
         write_summary(folder, outcomes, started)
@@ -156,7 +156,7 @@ class SweepLauncher(Launcher):
 
 def _job_return(outcome: "CellOutcome", expression: str) -> JobReturn:
     """What a sweeper is told: the objective of a cell, or why there is none."""
-    from sah.objective import objective
+    from sah.launching.objective import objective
     from sah.results.store import read_results
 
     cell = outcome.cell

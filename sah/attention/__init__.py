@@ -4,13 +4,13 @@ A masker is any callable `(AttentionInputs, AttentionMask) -> AttentionMask`; se
 runs it inside a transformers model is in `sah.attention.session`.
 """
 
-from sah.attention.budget import Budget, order_descending, select_top
 from sah.attention.compute import dense_attention, gathered_attention, weighted_attention
 from sah.attention.gather import SelectedKeys
 from sah.attention.index import EncodedKeys, KeyBuffer, KeyIndex
 from sah.attention.inputs import AttentionInputs, Visibility
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, Masker, SparseAttention
+from sah.attention.selection import Budget, order_descending, select_top
 
 __all__ = [
     "AttentionInputs",

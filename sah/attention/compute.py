@@ -50,7 +50,7 @@ def weighted_attention(inputs: AttentionInputs, mask: AttentionMask) -> Float[Te
     """Compute weighted attention the cheaper way.
 
     Gathering reads H·N rows of keys where the dense way reads G·K. Where it pays is measured
-    by benchmarks/attention_paths.py.
+    by perf/attention_paths.py.
     """
     # One query is the decode step; with more, dense scores are one large product.
     if inputs.query.shape[2] == 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sah.errors import DatasetError
-from sah.packages import installed_folder
+from sah.paths import installed_folder
 
 # RULER's repeated sentence (NVIDIA/RULER, type_haystack "noise").
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."

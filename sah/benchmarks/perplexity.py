@@ -114,7 +114,7 @@ class Perplexity:
                 question=continuation,
                 references=(continuation,),
                 max_new_tokens=1,
-                forced=True,
+                is_continuation=True,
             )
 
         return fit_units(build, estimates, tokenizer, context_tokens=self.context_tokens, least=1)

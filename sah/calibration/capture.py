@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sah.attention import SparseAttention
 from sah.attention.session import AttentionSession
-from sah.calibration.text import Passage
+from sah.calibration.passages import Passage
 from sah.maskers.causal import Causal
 from sah.models.language_model import LanguageModel
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sah.calibration.capture import LayerReading, read_attention
-from sah.calibration.text import Passage
+from sah.calibration.passages import Passage
 from sah.models.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)

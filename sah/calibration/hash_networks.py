@@ -15,8 +15,8 @@ from sah.calibration.hash_training import (
     train,
     untrained,
 )
+from sah.calibration.passages import Passage
 from sah.calibration.recall import Recall, measure_recall
-from sah.calibration.text import Passage
 from sah.errors import ConfigurationError
 from sah.maskers.hash_attention import HashNetworks
 from sah.models.language_model import LanguageModel

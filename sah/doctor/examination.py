@@ -7,11 +7,10 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from sah.configuration import Experiment, compose
 from sah.doctor.finding import Finding, error, ok
-from sah.doctor.memory import check_memory
+from sah.doctor.memory_estimate import check_memory
 from sah.doctor.numerics import check_attention, check_full_budget, check_positions
-from sah.doctor.prompts import (
+from sah.doctor.prompt_checks import (
     check_answer_limit,
     check_bos,
     check_eos,
@@ -19,6 +18,7 @@ from sah.doctor.prompts import (
     check_split,
 )
 from sah.errors import SahError
+from sah.execution.experiment import Experiment, compose
 from sah.types import Example
 
 _EXAMPLES = 8

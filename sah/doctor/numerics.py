@@ -7,9 +7,9 @@ from torch import Tensor
 
 from sah.attention import DenseAttention, SparseAttention
 from sah.attention.session import AttentionSession
-from sah.configuration import Experiment
 from sah.doctor.finding import Finding, error, ok
 from sah.errors import SahError
+from sah.execution.experiment import Experiment
 from sah.maskers.causal import Causal
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel, PrefilledContext

@@ -12,9 +12,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sah.errors import SahError
-from sah.job import check, finished
+from sah.execution.checks import check, finished
 from sah.launching.composer import Composer
-from sah.launching.memory import CompositionMemory
+from sah.launching.composition_memory import CompositionMemory
 from sah.results.identity import shared_key
 
 

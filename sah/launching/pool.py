@@ -14,13 +14,13 @@ from typing import Any
 
 from submitit.local.local import LocalExecutor, LocalJob
 
+from sah.execution.signals import SWEEP_SIGNALS, signals_interrupt
+from sah.launching.bundle_job import BundleJob
 from sah.launching.bundles import Bundle
 from sah.launching.gpus import chosen_gpus, slots
-from sah.launching.job import BundleJob
 from sah.launching.outcome import CellWatch
 from sah.launching.settings import LauncherSettings
 from sah.launching.supervisor import start
-from sah.signals import SWEEP_SIGNALS, signals_interrupt
 
 logger = logging.getLogger(__name__)
 

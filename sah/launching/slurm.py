@@ -14,11 +14,11 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from sah.errors import ConfigurationError
+from sah.execution.signals import SWEEP_SIGNALS, signals_interrupt
+from sah.launching.bundle_job import BundleJob
 from sah.launching.bundles import Bundle
-from sah.launching.job import BundleJob
 from sah.launching.outcome import CellWatch
 from sah.launching.settings import LauncherSettings
-from sah.signals import SWEEP_SIGNALS, signals_interrupt
 
 logger = logging.getLogger(__name__)
 

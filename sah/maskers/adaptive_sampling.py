@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, SelectedKeys, select_top
-from sah.attention.budget import require_fraction
+from sah.attention.selection import require_fraction
 
 
 @dataclass(frozen=True, kw_only=True)

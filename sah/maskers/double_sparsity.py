@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
-from sah.attention.calibration import find_calibration
+from sah.maskers.shared.calibration_files import find_calibration
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
-from sah.attention.calibration import find_calibration
 from sah.attention.index import in_chunks
+from sah.maskers.shared.calibration_files import find_calibration
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sah.attention import AttentionInputs, AttentionMask
-from sah.attention.budget import require_tokens
+from sah.attention.selection import require_tokens
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
-from sah.attention.budget import require_fraction
 from sah.attention.index import in_chunks
+from sah.attention.selection import require_fraction
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, KeyBuffer, SelectedKeys
-from sah.attention.hyperplanes import Hyperplanes
 from sah.attention.index import in_chunks
+from sah.maskers.shared.hyperplanes import Hyperplanes
 
 
 @dataclass(frozen=True, kw_only=True)

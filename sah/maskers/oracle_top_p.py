@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from sah.attention import AttentionInputs, AttentionMask, order_descending
-from sah.attention.budget import require_fraction
+from sah.attention.selection import require_fraction
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
-from sah.attention.hyperplanes import Hyperplanes
 from sah.attention.index import in_chunks
+from sah.maskers.shared.hyperplanes import Hyperplanes
 
 
 @dataclass(frozen=True, kw_only=True)

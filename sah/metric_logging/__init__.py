@@ -1,6 +1,6 @@
 """Micro metrics: what happens inside attention, sampled, one JSON line each."""
 
-from sah.metric_logging.config import MetricLogging
+from sah.metric_logging.configuration import MetricLogging
 from sah.metric_logging.logger import MicroMetricLogger
 from sah.metric_logging.metrics import AttentionMetrics
 

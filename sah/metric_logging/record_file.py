@@ -14,7 +14,7 @@ import orjson
 import torch
 from torch import Tensor
 
-from sah.appending import append_whole
+from sah.results.files import append_whole
 
 _JSON = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 

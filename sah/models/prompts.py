@@ -134,7 +134,7 @@ class PromptEncoder:
                     f"example {example.id} contains U+F8FF, which marks the end of the context "
                     "while the chat template is applied; remove it from the data"
                 )
-        if example.forced or not self.tokenizer.chat_template:
+        if example.is_continuation or not self.tokenizer.chat_template:
             return example.context, example.question + example.answer_prefix
         text = str(
             self.tokenizer.apply_chat_template(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sah.errors import ModelNotFound
 from sah.models.hub import HubModel
-from sah.packages import installed_folder
-from sah.paths import cache_home
+from sah.paths import cache_home, installed_folder
 
 if TYPE_CHECKING:
     from sah.models.language_model import LanguageModel

@@ -13,10 +13,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sah.appending import append_whole
 from sah.errors import ConfigurationError, DamagedResults, category
 from sah.results.claim import Claim
 from sah.results.files import (
+    append_whole,
     json_lines,
     read_json,
     read_json_lines,

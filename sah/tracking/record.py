@@ -33,7 +33,7 @@ class Record:
         provenance = results.get("provenance", {})
         numbers = {
             key: value
-            for part in ("", "timing", "tasks", "forced", "index_bytes")
+            for part in ("", "timing", "tasks", "dense_agreement", "index_bytes")
             for key, value in _numbers(results if part == "" else results.get(part) or {}, part)
         }
         # Trackers make folders of it.

@@ -26,7 +26,7 @@ def predict(prediction: Callable[..., Prediction]) -> Callable[..., list[Predict
                 task=example.task,
                 text=text(example),
                 # A continuation that is foreseen, or not at all.
-                loss=(0.0 if text(example) else math.inf) if example.forced else None,
+                loss=(0.0 if text(example) else math.inf) if example.is_continuation else None,
             )
             for example in examples
         ]

@@ -5,7 +5,7 @@ import torch
 
 from sah.benchmarks.perplexity import Perplexity
 from sah.errors import ConfigurationError
-from sah.job import compute
+from sah.execution.attempts import compute
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_context_and_continuation_fill_the_budget(examples, tiny):
         # A line of the Factbook may be as long as a page.
         assert (1000 if example.task == "kjv" else 200) < length <= 1199
         assert len(tiny.prompts.tokenizer(example.question).input_ids) >= 100
-        assert example.forced
+        assert example.is_continuation
 
 
 def test_more_context_comes_before_the_same_continuation(examples, tiny):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sah.calibration.capture import LayerReading, read_attention
-from sah.calibration.text import Passage
+from sah.calibration.passages import Passage
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ from transformers import Gemma3TextConfig
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from sah.calibration.capture import read_attention
-from sah.calibration.text import Passage
+from sah.calibration.passages import Passage
 
 
 def test_reads_queries_and_keys_after_the_rotary_embedding(tiny, passages, readings):

@@ -5,8 +5,8 @@ from safetensors.torch import save_file
 from sah.attention import AttentionInputs, AttentionMask, Visibility
 from sah.calibration.hash_networks import trained_networks
 from sah.calibration.hash_training import HashTraining, LayerSample, train, untrained
+from sah.calibration.passages import Passage
 from sah.calibration.recall import measure_recall
-from sah.calibration.text import Passage
 from sah.errors import ConfigurationError
 from sah.maskers.hash_attention import HashAttention, HashNetworks
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from sah.job import compute
+from sah.execution.attempts import compute
 from sah.results import directory
 
 HERE = Path(__file__).parent

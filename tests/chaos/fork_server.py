@@ -19,17 +19,17 @@ from hydra import initialize_config_dir
 from hydra.core.plugins import Plugins
 from transformers import LlamaForCausalLM, LogitsProcessorList, PreTrainedTokenizerFast
 
-import sah.arm
 import sah.benchmarks.jsonl
 import sah.benchmarks.mock
-import sah.experiment
-import sah.job
+import sah.execution.arm
+import sah.execution.attempts
+import sah.execution.run
 import sah.models.tiny
-import sah.report.table
-from sah.cli import config_folder
-from sah.cli import main as sah_main
+import sah.results.show
+from sah.cli.main import config_folder
+from sah.cli.main import main as sah_main
 from sah.errors import Interrupted
-from sah.job import compute_arms
+from sah.execution.attempts import compute_arms
 
 IMPORTED = (
     *(submitit, tokenizers.trainers, LlamaForCausalLM, LogitsProcessorList),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sah.clock import Clock
 from sah.errors import ExperimentTimeout
+from sah.execution.accounting import Clock
 from sah.launching import pool
 from sah.launching.bundles import Bundle
 from sah.launching.outcome import CellWatch

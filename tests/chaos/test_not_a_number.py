@@ -10,7 +10,7 @@ from sah.errors import NonFiniteLogits
 from sah.metric_logging.logger import MicroMetricLogger
 from sah.models.language_model import LanguageModel
 from sah.results import ResultStore, directory
-from sah.results.summary import summarise
+from sah.results.aggregate import summarise
 from sah.types import Score
 
 

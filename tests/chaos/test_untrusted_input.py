@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from sah.benchmarks.suites.rows import Source, text_column
+from sah.cli.status import show_status
 from sah.errors import DatasetError
-from sah.report.status import show_status
 from sah.terminal import plain
 from sah.tracking.record import Record
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from sah.cli import main
+from sah.cli.doctor import show
+from sah.cli.main import main
 from sah.doctor import numerics
-from sah.doctor.command import show
 from sah.doctor.examination import examine
 from sah.doctor.finding import error, ok, warning
-from sah.doctor.memory import check_memory
+from sah.doctor.memory_estimate import check_memory
 from sah.doctor.numerics import check_full_budget, check_positions
-from sah.doctor.prompts import (
+from sah.doctor.prompt_checks import (
     check_answer_limit,
     check_bos,
     check_eos,
@@ -155,8 +155,8 @@ def test_sparse_attention_that_is_not_dense_at_full_budget_is_an_error(tiny, exa
     ("free", "status"), [(10**12, "ok"), (2**28 + 10**6, "warning"), (1000, "error")]
 )
 def test_memory_is_compared_with_what_is_free(tiny, example, compose, monkeypatch, free, status):
-    from sah.configuration import Experiment
-    from sah.doctor import memory
+    from sah.doctor import memory_estimate as memory
+    from sah.execution.experiment import Experiment
 
     monkeypatch.setattr(memory, "_free_bytes", lambda device: free)
     experiment = Experiment.from_config(compose(*BASE))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from sah.configuration import Experiment
+from sah.execution.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("model=tiny", "benchmark=mock", "benchmark.limit=1")

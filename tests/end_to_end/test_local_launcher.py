@@ -251,7 +251,7 @@ def _first_running(root: Path) -> Path:
 
 
 def _status(root: Path) -> list[dict[str, Any]]:
-    command = [sys.executable, "-c", "from sah.cli import main; main()", "status", "--json"]
+    command = [sys.executable, "-c", "from sah.cli.main import main; main()", "status", "--json"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 

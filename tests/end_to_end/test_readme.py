@@ -44,7 +44,7 @@ def test_readme_command_works(command, checkout, hub_cache):
     program, *arguments = shlex.split(command)
     programs = {
         "python": [sys.executable],
-        "sah": [sys.executable, "-c", "from sah.cli import main; main()"],
+        "sah": [sys.executable, "-c", "from sah.cli.main import main; main()"],
     }
     done = subprocess.run(
         [*programs[program], *arguments],

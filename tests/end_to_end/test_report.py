@@ -23,7 +23,7 @@ def outputs(tmp_path_factory):
 
 def call(folder, *arguments, status=0):
     done = subprocess.run(
-        [sys.executable, "-c", "from sah.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from sah.cli.main import main; main()", *arguments],
         cwd=folder,
         env={**os.environ, "COLUMNS": "80"},
         capture_output=True,

@@ -36,7 +36,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(environment: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; sys.argv[0] = 'sah'; from sah.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'sah'; from sah.cli.main import main; main()"
     return subprocess.run(
         [str(environment / "bin" / "python"), "-c", code, *arguments],
         cwd=folder,

@@ -18,7 +18,8 @@ BYTES = 8 * 2**30
 def main() -> None:
     import transformers  # noqa: F401 - for the children
 
-    from sah import cli, job  # noqa: F401
+    from sah.cli import main  # noqa: F401
+    from sah.execution import attempts  # noqa: F401
     from sah.models import tiny  # noqa: F401
 
     for line in sys.stdin:
@@ -52,7 +53,7 @@ def run(arguments: list[str], home: Path, said: Path) -> int:
 
 def ended() -> int:
     """Run the command line as the interpreter would, and the status it would end with."""
-    from sah.cli import main
+    from sah.cli.main import main
 
     try:
         main()

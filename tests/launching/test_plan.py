@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from sah.launching.composer import Composer
-from sah.launching.memory import CompositionMemory
+from sah.launching.composition_memory import CompositionMemory
 from sah.launching.plan import SweepPlan, plan_sweep
 
 

@@ -267,7 +267,7 @@ def test_a_question_too_long_by_itself_is_an_error(make_tokenizer: Make) -> None
 
 
 def test_a_forced_example_has_no_template(make_tokenizer: Make, make_example: Make) -> None:
-    example = make_example(context="In the", question=" beginning", forced=True)
+    example = make_example(context="In the", question=" beginning", is_continuation=True)
     prompt = encode(make_tokenizer(WITH_BOS), example)
     assert prompt.context_ids == ids("In the")
     assert prompt.question_ids == ids(" beginning")

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from sah.report.collect import Run, collect
-from sah.results.summary import summarise
+from sah.report.reading.collect import Run, collect
+from sah.results.aggregate import summarise
 from sah.types import Prediction, Score
 
 WriteRun = Callable[..., Path]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sah.report.collect import collect
-from sah.report.page import write_page
+from sah.report.html.page import write_page
+from sah.report.reading.collect import collect
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 

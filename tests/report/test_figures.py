@@ -2,10 +2,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sah.report.axes import side_by_side
-from sah.report.figures import draw_all
-from sah.report.series import pareto_front, points, profiles, task_points
-from sah.report.style import PLOTLY_MARKERS, looks
+from sah.report.figures.axes import side_by_side
+from sah.report.figures.draw import draw_all
+from sah.report.figures.series import pareto_front, points, profiles, task_points
+from sah.report.figures.style import PLOTLY_MARKERS, looks
 
 
 @pytest.fixture

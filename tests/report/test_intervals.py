@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sah.report.intervals import Interval, mean_interval, score_interval
+from sah.report.statistics.intervals import Interval, mean_interval, score_interval
 
 
 def stderr(values):

@@ -4,8 +4,8 @@ import io
 import pytest
 from rich.console import Console
 
-from sah.report.overview import group_table, run_table, warnings
-from sah.report.tables import render, show
+from sah.report.tables.overview import group_table, run_table, warnings
+from sah.report.tables.table import render, show
 
 
 def shown(table, width=80):

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import orjson
 import pytest
 
-from sah.report.page import write_page
+from sah.report.html.page import write_page
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror=window.hacked=2>"
 

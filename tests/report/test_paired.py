@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sah.report.paired import (
+from sah.report.statistics.paired import (
     bootstrap_interval,
     cluster_sums,
     holm,

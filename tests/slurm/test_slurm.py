@@ -235,7 +235,7 @@ def wait_for_work(cluster: Any, root: Path, answered: int = 1) -> tuple[str, Pat
 
 
 def status(root: Path) -> list[dict[str, Any]]:
-    command = [sys.executable, "-c", "from sah.cli import main; main()", "status", "--json"]
+    command = [sys.executable, "-c", "from sah.cli.main import main; main()", "status", "--json"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 

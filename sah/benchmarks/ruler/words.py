@@ -12,8 +12,8 @@ from itertools import accumulate
 from typing import overload
 
 from sah.benchmarks.haystacks import random_word, words
-from sah.benchmarks.ruler.budget import Budget
 from sah.benchmarks.ruler.drawing import distinct
+from sah.benchmarks.ruler.prompt_budget import Budget
 from sah.types import Example
 
 COMMON_WORDS = 10

@@ -4,7 +4,7 @@ All are in [0, 1]. `benchmark.metric=` of the jsonl benchmark takes any of these
 """
 
 from sah.benchmarks.scorers.choices import bug_choice, first_choice, last_choice, stated_choice
-from sah.benchmarks.scorers.matching import (
+from sah.benchmarks.scorers.classification import (
     classification,
     code_similarity,
     count,

@@ -7,7 +7,7 @@ import pytest
 from sah.benchmarks.haystacks import essays
 from sah.benchmarks.ruler import Ruler
 from sah.errors import DatasetError
-from sah.packages import installed_folder
+from sah.paths import installed_folder
 
 # RULER's scripts (NVIDIA/RULER, synthetic.yaml): haystack, kind of key and value, and how many
 # keys are hidden, values each has, and keys are asked for.

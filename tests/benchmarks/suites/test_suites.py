@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from sah.benchmarks.suites.rows import Source, load_rows
 from sah.benchmarks.suites.ruler_hub import RulerHub
 from sah.errors import ConfigurationError, DamagedResults, DatasetError
-from sah.job import compute
-from sah.rescoring import rescore
+from sah.execution.attempts import compute
+from sah.execution.rescoring import rescore
 from sah.results import directory
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "benchmark"

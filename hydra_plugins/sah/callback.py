@@ -1,0 +1,61 @@
+"""The Hydra callback that checks experiments before they run and skips what is finished."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+from sah.errors import ConfigurationError, SahError
+from sah.execution.checks import check, finished
+from sah.terminal import plain
+
+logger = logging.getLogger(__name__)
+
+
+class ResumeCallback(Callback):
+    """Before a single run: check, or skip. Before a sweep: put SweepLauncher in front.
+
+    Hydra turns exceptions of callbacks into warnings, so that a single run ends with
+    SystemExit, and a sweep's checks live in the launcher.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """End here with status 0 if the experiment is complete, with 1 if it cannot work."""
+        from sah.results.show import show_results
+
+        try:
+            overrides = list(config.hydra.overrides.task)
+            _refuse_launcher(config)
+            folder, results = finished(config)
+            if results is None:
+                check(config, overrides)
+                return
+        except (SahError, OmegaConfBaseException) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                logger.exception("%s", error)
+            sys.stderr.write(plain(f"{error}\n"))
+            raise SystemExit(1) from error
+        show_results(results, folder)
+        raise SystemExit(0)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Wrap the launcher that was chosen; SweepLauncher puts it back when it is set up."""
+        with flag_override(config.hydra, ["struct", "readonly"], False):
+            config.hydra.launcher = {
+                "_target_": "hydra_plugins.sah.sweep_launcher.SweepLauncher",
+                "_recursive_": False,
+                "wrapped": config.hydra.launcher,
+            }
+
+
+def _refuse_launcher(config: DictConfig) -> None:
+    """Hydra would ignore a launcher that is given without -m."""
+    for override in config.hydra.overrides.hydra:
+        if override.lstrip("+~").startswith(("hydra/launcher", "hydra.launcher")):
+            raise ConfigurationError(
+                f"{override}: a single run has no launcher; add -m to make it a sweep"
+            )

@@ -1,0 +1,121 @@
+"""What a sweep costs before any work: planning it, against stock Hydra, in one run.
+
+    python perf/sweep_overhead.py [--new 1000] [--finished 10000] [--stock 50]
+
+Prints milliseconds per new cell of this project's planning (composing, identity, checks) and
+of stock Hydra's sweeper and launcher around an empty task, their ratio, and the wall time of
+`python run.py -m ...` over a matrix that is finished, the first time and again.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import orjson
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from sah.launching.composer import Composer
+from sah.launching.composition_memory import CompositionMemory
+from sah.launching.plan import plan_sweep
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = ["model=tiny", "benchmark=mock"]
+
+STOCK = """
+import sys
+import hydra
+@hydra.main(version_base="1.3", config_path={conf!r}, config_name="config")
+def main(config):
+    return 0.0
+main()
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--new", type=int, default=1000)
+    parser.add_argument("--finished", type=int, default=10_000)
+    parser.add_argument("--stock", type=int, default=50)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        ours = planning_seconds(arguments.new, Path(folder)) / arguments.new
+        stock = stock_seconds(arguments.stock, Path(folder)) / arguments.stock
+        print(f"planning a new cell      {1000 * ours:7.1f} ms   (of {arguments.new})")
+        print(f"stock sweeper, launcher  {1000 * stock:7.1f} ms   (of {arguments.stock})")
+        print(f"stock / ours             {stock / ours:7.1f}")
+        first, again = finished_seconds(arguments.finished, Path(folder))
+        print(f"{arguments.finished} finished cells, first time {first:7.1f} s")
+        print(f"{arguments.finished} finished cells, again      {again:7.1f} s")
+        print(f"first / again                    {first / again:7.1f}")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"peak memory of a sweep's process {peak:7.0f} MiB")
+
+
+def seeds(count: int) -> str:
+    return f"seed=range({count})"
+
+
+def planning_seconds(count: int, folder: Path) -> float:
+    """Time of planning cells that nobody composed before."""
+    jobs = [[*BASE, f"output_root={folder}/new", f"seed={seed}"] for seed in range(count)]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [], RunMode.MULTIRUN, from_shell=False)
+        memory = CompositionMemory(folder / "composed.json", [], [])
+        # The first cell imports torch.
+        plan_sweep(jobs[:1], Composer(loader, master), memory)
+        started = time.perf_counter()
+        plan = plan_sweep(jobs, Composer(loader, master), memory)
+        seconds = time.perf_counter() - started
+    assert len(plan.pending) == count, plan.problems[:1]
+    return seconds
+
+
+def stock_seconds(count: int, folder: Path) -> float:
+    """Time of stock Hydra per cell: the slope, without the start of the program."""
+    script = folder / "stock.py"
+    script.write_text(STOCK.format(conf=str(ROOT / "conf")))
+    options = ["hydra/sweeper=basic", "hydra/launcher=basic", "~hydra.callbacks.resume"]
+
+    def run(cells: int) -> float:
+        started = time.perf_counter()
+        command = [sys.executable, script, "-m", *options, *BASE, seeds(cells)]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        return time.perf_counter() - started
+
+    return run(count + 1) - run(1)
+
+
+def finished_seconds(count: int, folder: Path) -> tuple[float, float]:
+    """Wall time of a whole sweep over finished cells: composed, and remembered."""
+    jobs = [[*BASE, f"output_root={folder}/done", f"seed={seed}"] for seed in range(count)]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [], RunMode.MULTIRUN, from_shell=False)
+        plan = plan_sweep(
+            jobs, Composer(loader, master), CompositionMemory(folder / "none.json", [], [])
+        )
+    for cell in plan.pending:
+        cell.directory.mkdir(parents=True)
+        results = {"schema": 1, "fingerprint": cell.directory.name, "score": 0.0}
+        (cell.directory / "results.json").write_bytes(orjson.dumps(results))
+
+    def run() -> float:
+        started = time.perf_counter()
+        command = [sys.executable, str(ROOT / "run.py"), "-m", *BASE]
+        command += [f"output_root={folder}/done", seeds(count)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert f"{count} finished already" in done.stderr, done.stderr
+        return time.perf_counter() - started
+
+    return run(), run()
+
+
+if __name__ == "__main__":
+    main()

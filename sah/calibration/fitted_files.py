@@ -1,0 +1,211 @@
+"""`sah calibrate` and `sah convert`: from the command line to a file that a masker finds."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from sah.calibration.channels import ranked_channels
+from sah.calibration.conversion import converted_networks
+from sah.calibration.hash_networks import trained_networks
+from sah.calibration.hash_training import HashTraining
+from sah.calibration.passages import Passage, default_passages, passages_of_file
+from sah.errors import ConfigurationError
+from sah.execution.experiment import ModelSource, compose
+from sah.maskers.shared.calibration_files import calibration_path
+from sah.models.language_model import LanguageModel
+from sah.models.prompts import PromptEncoder
+from sah.paths import config_folder
+from sah.results.files import write_atomically
+from sah.validation import check_types
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """What the model reads."""
+
+    text: str | None = None
+    """A file; None for the verses and needle prompts of `default_passages`."""
+    tokens: int = 16384
+    passage_tokens: int = 1024
+    """Tokens that the model reads at a time."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("tokens", "passage_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def passages(self, prompts: PromptEncoder, seed: int) -> list[Passage]:
+        """Cut the text to passages for a model.
+
+        Raises:
+            ConfigurationError: if a passage is longer than the model takes, or the file no good.
+        """
+        if prompts.max_tokens is not None and self.passage_tokens > prompts.max_tokens:
+            raise ConfigurationError(
+                f"passage_tokens={self.passage_tokens} is more than the {prompts.max_tokens} the "
+                "model takes"
+            )
+        sizes = {"tokens": self.tokens, "passage_tokens": self.passage_tokens}
+        if self.text is None:
+            return default_passages(prompts, seed=seed, **sizes)
+        return passages_of_file(prompts, Path(self.text), **sizes)
+
+
+_TEXT_OPTIONS = tuple(Text.__dataclass_fields__)
+_TRAINING_OPTIONS = tuple(HashTraining.__dataclass_fields__)
+_OPTIONS = {
+    "double_sparsity": (*_TEXT_OPTIONS, "output", "seed"),
+    "hash_attention": (*_TEXT_OPTIONS, "output", *_TRAINING_OPTIONS),
+}
+
+
+def calibrate(method: str, arguments: Sequence[str]) -> Path:
+    """Fit a method to a model and write the file.
+
+    Args:
+        method: double_sparsity or hash_attention.
+        arguments: `model=NAME`, other overrides of the model group, and KEY=VALUE options.
+
+    Raises:
+        ConfigurationError: naming the value and the way out.
+    """
+    if method not in _OPTIONS:
+        raise ConfigurationError(
+            f"sah calibrate: there is nothing to calibrate for {method!r}; choose "
+            + " or ".join(_OPTIONS)
+        )
+    overrides, options = _split(arguments, _OPTIONS[method])
+    text = _build(Text, options, _TEXT_OPTIONS)
+    training = _build(HashTraining, options, _TRAINING_OPTIONS)
+    source = _model(overrides)
+    path = _output(options, method, source.name)
+    started = time.perf_counter()
+    model = source.load()
+    passages = text.passages(model.prompts, training.seed)
+    content = _CONTENT[method](model, passages, training)
+    _write(path, content)
+    logger.info("%s after %.0f s", path, time.perf_counter() - started)
+    return path
+
+
+def convert(method: str, arguments: Sequence[str]) -> Path:
+    """Convert published weights of a method and write the file.
+
+    Args:
+        method: hash_attention.
+        arguments: the published file, `model=NAME`, and optionally `output=FILE`.
+
+    Raises:
+        ConfigurationError: naming the value and the way out.
+    """
+    if method != "hash_attention":
+        raise ConfigurationError(
+            f"sah convert: there are no published files of {method!r}; choose hash_attention"
+        )
+    files = [argument for argument in arguments if "=" not in argument]
+    if len(files) != 1:
+        raise ConfigurationError(
+            f"sah convert {method} takes one published file, got {files}; for example: "
+            f"sah convert {method} weights.pt model=llama"
+        )
+    overrides, options = _split([a for a in arguments if a not in files], ("output",))
+    path = _output(options, method, _model(overrides).name)
+    _write(path, _safetensors(converted_networks(Path(files[0]))))
+    logger.info("%s", path)
+    return path
+
+
+def _channels(model: LanguageModel, passages: Sequence[Passage], training: HashTraining) -> bytes:
+    ranked = ranked_channels(model, passages)
+    return json.dumps(ranked, separators=(",", ":")).encode()
+
+
+def _networks(model: LanguageModel, passages: Sequence[Passage], training: HashTraining) -> bytes:
+    return _safetensors(trained_networks(model, passages, training))
+
+
+_CONTENT = {"double_sparsity": _channels, "hash_attention": _networks}
+
+
+def _safetensors(tensors: Mapping[str, Tensor]) -> bytes:
+    # Cloned: safetensors refuses tensors that share memory, which a published file may have.
+    return safetensors.torch.save(
+        {
+            name: tensor.clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
+    )
+
+
+def _split(arguments: Sequence[str], known: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Overrides of the model group, and options."""
+    overrides, chosen = [], []
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if name.lstrip("+~").partition(".")[0] == "model":
+            overrides.append(argument)
+        elif equals and name in known:
+            chosen.append(argument)
+        else:
+            raise ConfigurationError(
+                f"{argument}: no such option; there are model=NAME, overrides of the model such "
+                f"as model.device=cpu, and {'=, '.join(known)}="
+            )
+    options = OmegaConf.to_container(OmegaConf.from_dotlist(chosen))
+    assert isinstance(options, dict)
+    return overrides, {str(name): value for name, value in options.items()}
+
+
+def _build(kind: Any, options: Mapping[str, Any], names: Sequence[str]) -> Any:
+    try:
+        return kind(**{name: value for name, value in options.items() if name in names})
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _model(overrides: Sequence[str]) -> ModelSource:
+    """The model of these overrides, not loaded yet."""
+    if not any(override.startswith("model=") for override in overrides):
+        models = sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
+        raise ConfigurationError(
+            f"say which model: model=NAME, where NAME is one of {', '.join(models)}"
+        )
+    try:
+        model = compose(overrides).model
+        container = OmegaConf.to_container(model, resolve=True, throw_on_missing=True)
+        source: ModelSource = instantiate(container, _convert_="all")
+    except InstantiationException as error:
+        raise ConfigurationError(f"model: {error.__cause__ or error}") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigurationError(str(error)) from error
+    return source
+
+
+def _output(options: Mapping[str, Any], method: str, model: str) -> Path:
+    output = options.get("output")
+    return calibration_path(method, model) if output is None else Path(str(output))
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be written: {error.strerror}; choose another place with output=FILE"
+        ) from error

@@ -1,0 +1,62 @@
+"""`sah doctor OVERRIDES`: is this model with this benchmark ready for a sweep?"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import orjson
+from rich.console import Console
+from rich.text import Text
+
+from sah.doctor.finding import Finding
+
+DESCRIPTION = (
+    "Check prompts, model, attention, memory and files before a sweep. Takes the overrides of "
+    "the experiment; looks only at what is on this machine."
+)
+
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the subcommand; the exit status is 1 if there is an error, and 0 otherwise."""
+    parser = argparse.ArgumentParser(prog="sah doctor", description=DESCRIPTION)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--arms", type=int, default=1, help="attentions that share one model")
+    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    options = parser.parse_args(arguments)
+    if options.arms < 1:
+        parser.error(f"--arms must be at least 1, got {options.arms}")
+    # Before anything imports huggingface_hub: whether files are here is part of the question.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from sah.doctor.examination import examine
+    from sah.execution.progress import quiet_libraries
+
+    quiet_libraries()
+    findings = examine(options.overrides, options.arms)
+    if options.json:
+        text = orjson.dumps([asdict(one) for one in findings], option=orjson.OPT_INDENT_2)
+        sys.stdout.write(text.decode() + "\n")
+    else:
+        show(findings, Console())
+    if any(finding.status == "error" for finding in findings):
+        sys.exit(1)
+
+
+def show(findings: Sequence[Finding], console: Console) -> None:
+    """One paragraph a finding, indented so that it reads well at 80 columns."""
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        head = f"{finding.status:7}  {finding.check:{width}}  "
+        text = finding.message + (f"\n→ {finding.advice}" if finding.advice else "")
+        lines = [
+            line
+            for part in text.splitlines()
+            for line in Text(part).wrap(console, max(20, console.width - len(head)))
+        ]
+        for number, line in enumerate(lines):
+            shown = Text(head if number == 0 else " " * len(head)).append_text(line)
+            shown.stylize(_STYLES[finding.status], 0, 7)
+            console.print(shown, highlight=False, soft_wrap=True)

@@ -1,0 +1,39 @@
+"""`sah fetch`: what a node without a network will need, brought here beforehand."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from sah.errors import SahError
+from sah.execution.experiment import Experiment, compose
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> None:
+    """Download the model and the data set of an experiment: sah fetch benchmark=… model=…."""
+    if not arguments or any("=" not in argument for argument in arguments):
+        raise SystemExit("usage: sah fetch benchmark=NAME model=NAME [OVERRIDES]")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        fetch(compose(arguments), arguments)
+    except (SahError, HydraException) as error:
+        raise SystemExit(str(error)) from error
+
+
+def fetch(config: DictConfig, arguments: Sequence[str]) -> None:
+    """Fetch what an experiment reads; only the model or the benchmark if only it was chosen."""
+    experiment = Experiment.from_config(config)
+    chosen = {argument.partition("=")[0].partition(".")[0] for argument in arguments}
+    parts: dict[str, Any] = {"model": experiment.model, "benchmark": experiment.benchmark}
+    for name, part in parts.items():
+        if name not in chosen and chosen & parts.keys():
+            continue
+        started = time.monotonic()
+        bring = getattr(part, "fetch", None)
+        what = f"{part.name} needs nothing" if bring is None else bring()
+        logger.info("%s: %s, %.1f s", name, what, time.monotonic() - started)

@@ -1,0 +1,104 @@
+"""`sah OVERRIDES`, the same as `python run.py OVERRIDES`: one experiment, or a sweep with -m."""
+
+import logging
+import re
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
+from hydra.errors import CompactHydraException, HydraException
+from omegaconf import DictConfig
+
+from sah.cli.config_files import config_folders, keys_of, unreadable
+from sah.errors import Busy, Interrupted, SahError, category
+from sah.paths import config_folder
+from sah.terminal import plain
+
+logger = logging.getLogger(__name__)
+
+
+class ExperimentFailed(CompactHydraException):
+    """Makes Hydra print one message instead of a traceback."""
+
+
+def main(arguments: list[str]) -> None:
+    """Check the command line, then hand it to Hydra, which reads sys.argv itself."""
+    for argument in arguments:
+        _refuse_value_of_alias(argument)
+        _refuse_option_without_name(argument)
+        _refuse_deletion(argument)
+    mistake = unreadable(config_folders(arguments, default=config_folder()))
+    if mistake is not None:
+        sys.exit(plain(mistake))
+    try:
+        _hydra_main()
+    except Interrupted as interruption:
+        logger.warning("interrupted; finished answers are kept, run the same command to go on")
+        sys.exit(128 + interruption.signum)
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
+def _hydra_main(config: DictConfig) -> float | None:
+    from sah.execution.attempts import compute
+    from sah.execution.progress import quiet_libraries
+    from sah.results.show import show_results
+    from sah.results.store import ERROR
+
+    overrides = list(HydraConfig.get().overrides.task)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    quiet_libraries()
+    try:
+        results = compute(config, overrides)
+    except Exception as error:
+        if isinstance(error, Busy):
+            raise ExperimentFailed(plain(str(error))) from error
+        kind = category(error)
+        if kind == "unknown" and not isinstance(error, SahError):
+            raise
+        details = folder / ERROR
+        told = f"\ndetails in {details}" if details.exists() else ""
+        raise ExperimentFailed(plain(f"{kind}: {error}{told}")) from error
+    show_results(results, folder)
+    return None if results["score"] is None else float(results["score"])
+
+
+def _refuse_value_of_alias(argument: str) -> None:
+    """Explain that `attention.KEY=` must be spelled `sparse_attention.KEY=`."""
+    key = re.match(r"[+~]*attention\.([^=]*)", argument)
+    if key:
+        sys.exit(
+            f"{argument}: attention= only chooses; a value is set with "
+            f"sparse_attention.{key.group(1)}="
+        )
+
+
+def _refuse_option_without_name(argument: str) -> None:
+    """Say what Hydra ends with a traceback for: a group set to something that is no text."""
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return  # No override, or one that Hydra explains itself.
+    group = "sparse_attention" if override.key_or_group == "attention" else override.key_or_group
+    folder = config_folder() / group
+    if not folder.is_dir() or isinstance(override.value(), Glob):
+        return
+    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    for value in values:
+        named = isinstance(value, str | dict) or (value is None and override.is_delete())
+        if named or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+            continue
+        options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        sys.exit(f"{argument}: {group} takes the name of an option, got {value!r}; take {options}")
+
+
+def _refuse_deletion(argument: str) -> None:
+    """Say what a sweep would find out late: what every experiment has cannot be deleted."""
+    deleted = re.fullmatch(r"~(\w+)(=.*)?", argument)
+    if deleted and deleted[1] in keys_of(config_folder() / "config.yaml"):
+        sys.exit(
+            f"{argument}: every experiment has {deleted[1]}; leave this out for its default, or "
+            f"set it with {deleted[1]}="
+        )

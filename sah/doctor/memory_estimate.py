@@ -1,0 +1,64 @@
+"""An estimate of what an experiment needs, against what the device has."""
+
+from collections.abc import Sequence
+
+import psutil
+import torch
+
+from sah.attention import SparseAttention
+from sah.doctor.finding import Finding, error, ok, warning
+from sah.execution.experiment import Experiment
+from sah.models.language_model import LanguageModel
+from sah.models.prompts import EncodedPrompt
+
+# What a method keeps about keys (pages, codes, projections), as a share of the cache.
+_INDEX_SHARE = 0.25
+
+_TIGHT = 0.85
+
+
+def check_memory(
+    experiment: Experiment,
+    model: LanguageModel,
+    prompts: Sequence[EncodedPrompt],
+    new_tokens: int,
+    arms: int,
+) -> Finding:
+    """Weights, cache, prefill and indexes of the longest prompt, for so many arms."""
+    config = model.model.config.get_text_config(decoder=True)
+    longest = max(len(one.context_ids) + len(one.question_ids) for one in prompts)
+    size = model.model.dtype.itemsize
+    weights = sum(weight.nbytes for weight in model.model.parameters())
+    cache = model.cache_bytes_per_token * (longest + new_tokens)
+    # One layer of the prefill: hidden states and the two halves of the feed-forward.
+    width = 4 * config.hidden_size + 3 * getattr(config, "intermediate_size", 0)
+    prefill = longest * width * size
+    attention = experiment.sparse_attention
+    workspace = attention.workspace_bytes if isinstance(attention, SparseAttention) else 0
+    indexes = arms * _INDEX_SHARE * cache
+    total = weights + cache + prefill + workspace + indexes
+    # The weights are loaded already.
+    available = _free_bytes(model.device) + weights
+    message = (
+        f"about {_shown(total)} of {_shown(available)} (weights {_shown(weights)}, cache "
+        f"{_shown(cache)} for {longest} tokens, {arms} arm{'s' * (arms > 1)})"
+    )
+    if total > available:
+        return error(
+            "memory",
+            message,
+            "lower benchmark.context_tokens, or use a larger device or a smaller model.dtype",
+        )
+    if total > _TIGHT * available:
+        return warning("memory", message, "close to the limit: it may run out of memory")
+    return ok("memory", message)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def _shown(size: float) -> str:
+    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

@@ -1,0 +1,1 @@
+"""An experiment at work: what it is, how it runs, what it stores, and how it ends."""

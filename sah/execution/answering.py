@@ -1,0 +1,205 @@
+"""Answers under one attention: from a question and a prefilled context to a prediction."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+from sah.attention.session import AttentionSession, Observer
+from sah.errors import ConfigurationError
+from sah.execution.accounting import Clock
+from sah.execution.experiment import Experiment
+from sah.execution.teacher_forcing import DenseAnswer, LayerErrors, TeacherForcing
+from sah.metric_logging import AttentionMetrics, MicroMetricLogger
+from sah.metric_logging.metrics import OUTPUT_ERROR, RECALL, DenseOutputs
+from sah.models.batch import BatchedQuestion, answer_batch
+from sah.models.generation import Sampler, naming_example
+from sah.models.language_model import Answer, LanguageModel, PrefilledContext
+from sah.models.prompts import EncodedPrompt
+from sah.types import Example, Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """An example, ready to be asked."""
+
+    example: Example
+    prompt: EncodedPrompt
+    dense_answer: DenseAnswer | None = None
+    """The dense answer that arms are to follow; None leaves them free."""
+
+
+class Answering:
+    """Asks a model under an experiment's attention, protocol and metric logging. Stores nothing."""
+
+    def __init__(self, experiment: Experiment, metrics: MicroMetricLogger, clock: Clock) -> None:
+        """Make what answers an experiment's questions.
+
+        Args:
+            experiment: whose attention, protocol, generation and seed count.
+            metrics: takes the micro metrics; opened and closed by its owner.
+            clock: checked between two tokens.
+        """
+        self.experiment = experiment
+        self.metrics = metrics
+        self.clock = clock
+        self._attention_metrics = AttentionMetrics(metrics)
+        self._layer_errors = LayerErrors()
+        observers: list[Observer] = []
+        if experiment.metric_logging.enabled_metrics:
+            observers.append(self._attention_metrics)
+        if experiment.protocol.answer == "forced":
+            observers.append(self._layer_errors)
+        self.session = AttentionSession(
+            experiment.sparse_attention, seed=experiment.seed, observers=tuple(observers)
+        )
+
+    @contextmanager
+    def about(
+        self, context: PrefilledContext, dense_outputs: DenseOutputs | None
+    ) -> Iterator[None]:
+        """Answer questions of one context inside; its index is dropped on exit.
+
+        Args:
+            context: shared with other arms, one after the other.
+            dense_outputs: of this context, shared with other arms; None if there are none.
+        """
+        self.session.begin_context(context.length)
+        self._attention_metrics.dense_outputs = dense_outputs
+        try:
+            yield
+        finally:
+            # One index at a time: the next arm builds its own.
+            self.session.end_context()
+            self._attention_metrics.dense_outputs = None
+
+    def answers(
+        self, model: LanguageModel, context: PrefilledContext, asked: Sequence[Question]
+    ) -> Iterator[tuple[Question, Prediction]]:
+        """Answer questions of a context, one after the other, and leave it as it was found.
+
+        Args:
+            model: the model that prefilled the context.
+            context: the one that `about` was told of.
+            asked: at least one.
+        """
+        size = self.experiment.generation.batch_questions or 1
+        for start in range(0, len(asked), size):
+            batch = asked[start : start + size]
+            alone = len(batch) == 1 or any(question.example.is_continuation for question in batch)
+            answer = self._answer_each if alone else self._answer_together
+            yield from zip(batch, answer(model, context, batch), strict=True)
+
+    def _answer_each(
+        self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
+    ) -> Iterator[Prediction]:
+        for question in batch:
+            with naming_example(question.example.id):
+                prediction = self._answer_one(model, context, question)
+            yield prediction
+
+    def _answer_one(
+        self, model: LanguageModel, context: PrefilledContext, question: Question
+    ) -> Prediction:
+        example = question.example
+        follows = None if question.dense_answer is None else TeacherForcing(question.dense_answer)
+        self._layer_errors.begin_example()
+        self.session.begin_example(example.id)
+        self.metrics.begin_example(example.id)
+        if example.is_continuation:
+            return self._continue(model, context, question)
+        with self.metrics.as_current():
+            answer = model.answer(
+                context,
+                question.prompt.question_ids,
+                session=self.session,
+                sampler=follows or self._sampler(example, model),
+                max_new_tokens=self.experiment.generation.token_limit(example.max_new_tokens),
+                dense_question=self.experiment.protocol.question == "dense",
+                between_tokens=self.clock.check,
+            )
+        prediction = self._prediction(model, question, answer, self.session.density())
+        if follows is None:
+            return prediction
+        measured = follows.measured() | self._layer_errors.measured()
+        return replace(prediction, dense_agreement=measured)
+
+    def _continue(
+        self, model: LanguageModel, context: PrefilledContext, question: Question
+    ) -> Prediction:
+        """Measure the loss of a continuation that is given, not generated."""
+        protocol = self.experiment.protocol
+        if protocol.question == "dense":
+            raise ConfigurationError(
+                f"example {question.example.id}: with protocol={protocol.name} its continuation "
+                "would be computed by dense attention and measure nothing; use protocol=default"
+            )
+        with self.metrics.as_current():
+            loss, seconds = model.continuation_loss(
+                context,
+                question.prompt.question_ids,
+                session=self.session,
+                between_chunks=self.clock.check,
+            )
+        nothing = Answer(token_ids=[], finish_reason="given", steps=0, seconds=seconds)
+        prediction = self._prediction(model, question, nothing, self.session.density())
+        return replace(prediction, loss=loss)
+
+    def _answer_together(
+        self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
+    ) -> list[Prediction]:
+        """Decode in one batch; each question has a session and micro metrics of its own."""
+        records = [self.metrics.begin_example(question.example.id) for question in batch]
+        decoding = [
+            BatchedQuestion(
+                example_id=question.example.id,
+                question_ids=question.prompt.question_ids,
+                session=self.session.fork(),
+                sampler=self._sampler(question.example, model),
+                max_new_tokens=self.experiment.generation.token_limit(
+                    question.example.max_new_tokens
+                ),
+                begin_turn=partial(self.metrics.resume_example, records_of_one),
+            )
+            for question, records_of_one in zip(batch, records, strict=True)
+        ]
+        with self.metrics.as_current():
+            answers = answer_batch(
+                model,
+                context,
+                decoding,
+                dense_question=self.experiment.protocol.question == "dense",
+                between_tokens=self.clock.check,
+            )
+        predictions = []
+        for question, answer, row in zip(batch, answers, decoding, strict=True):
+            row.begin_turn()
+            predictions.append(self._prediction(model, question, answer, row.session.density()))
+        return predictions
+
+    def _sampler(self, example: Example, model: LanguageModel) -> Sampler:
+        seed = self.experiment.seed
+        return self.experiment.generation.sampler(seed, example.id, model.device)
+
+    def _prediction(
+        self, model: LanguageModel, question: Question, answer: Answer, density: float | None
+    ) -> Prediction:
+        example, prompt = question.example, question.prompt
+        return Prediction(
+            example_id=example.id,
+            task=example.task,
+            text=model.prompts.decode(answer.token_ids),
+            input_hash=prompt.input_hash,
+            context_hash=prompt.context_hash,
+            finish_reason=answer.finish_reason,
+            context_tokens=len(prompt.context_ids),
+            question_tokens=len(prompt.question_ids),
+            new_tokens=answer.steps,
+            prefill_seconds=None,
+            decode_seconds=answer.seconds,
+            density=density,
+            index_bytes=self.session.index_bytes(),
+            truncated=prompt.truncated,
+            output_error=self.metrics.example_mean(OUTPUT_ERROR),
+            recall=self.metrics.example_mean(RECALL),
+        )

@@ -1,0 +1,261 @@
+"""The story of an experiment: examples, prefill, answer under each arm, score, finish."""
+
+import logging
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+from sah.attention import DenseAttention
+from sah.attention.session import AttentionSession
+from sah.errors import DatasetError, ends_process
+from sah.execution.answering import Question
+from sah.execution.arm import Arm
+from sah.execution.teacher_forcing import DenseAnswer
+from sah.metric_logging.metrics import DenseOutputs
+from sah.models.generation import naming_example
+from sah.models.language_model import LanguageModel, PrefilledContext
+from sah.models.prompts import EncodedPrompt
+from sah.results.aggregate import summarise
+from sah.results.excerpts import origins, shown
+from sah.results.provenance import device_name, provenance
+from sah.types import Example
+
+logger = logging.getLogger(__name__)
+
+
+def run(arms: Sequence[Arm]) -> None:
+    """Answer what is not answered yet, score everything, and complete the results of each arm.
+
+    One arm, or several that differ in nothing but sparse attention and metric logging:
+    they share the model and, context by context, one prefill. Each ends with its
+    `results` or its `error`, whatever becomes of the others.
+    """
+    # Asked for now: what is committed while this runs is not the code that runs.
+    started, code = datetime.now(UTC), provenance()
+    try:
+        with _together(arms):
+            load_started = time.perf_counter()
+            model = arms[0].experiment.model.load()
+            load_seconds = time.perf_counter() - load_started
+            examples = _examples(arms[0], model)
+        if not _at_work(arms):
+            return
+        made_by = _made_by(model, code)
+        for arm in arms:
+            with arm.alone():
+                arm.begin(examples, made_by=made_by, alone=len(arms) == 1)
+        saved_seconds = 0.0
+        for _, group in groupby(examples, key=lambda example: example.context):
+            saved_seconds += _answer_context(arms, model, list(group))
+        if saved_seconds:
+            logger.info(
+                "%d arms shared their prefills: %.1f s saved over separate runs",
+                *(len(arms), saved_seconds),
+            )
+        for arm in _at_work(arms):
+            with arm.alone():
+                _complete(
+                    arm, model, examples, code=code, started=started, load_seconds=load_seconds
+                )
+    finally:
+        for arm in arms:
+            arm.close()
+
+
+def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> float:
+    """Prefill one context for the arms that need it, and let each answer its questions.
+
+    Returns:
+        The seconds of prefill that separate runs would have taken more.
+    """
+    _check_answered(arms, model, examples)
+    for arm in _with_questions(arms, examples):
+        with arm.alone():
+            arm.clock.check()
+    waiting = _with_questions(arms, examples)
+    if not waiting:
+        return 0.0
+    with _together(waiting):
+        asked = {example.id for arm in waiting for example in arm.pending(examples)}
+        context, questions = _prefill(waiting[0], model, examples, asked)
+    shared = DenseOutputs() if len(waiting) > 1 else None
+    answering = _at_work(waiting)
+    for number, arm in enumerate(answering):
+        with arm.alone():
+            arm.answer_context(
+                model,
+                context,
+                [questions[example.id] for example in arm.pending(examples)],
+                prefill_is_shared=number > 0,
+                dense_outputs=shared,
+            )
+    return context.seconds * (len(answering) - 1) if answering else 0.0
+
+
+def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> None:
+    """End the arms that answered other prompts under these ids before they were interrupted."""
+    resumed = [arm for arm in _at_work(arms) if len(arm.pending(examples)) < len(examples)]
+    if not resumed:
+        return
+    with _together(resumed):
+        prompts, _ = _prompts(resumed[0], model, examples)
+    for arm in _at_work(resumed):
+        with arm.alone():
+            arm.store.check_inputs(
+                {
+                    example.id: prompt.input_hash
+                    for example, prompt in zip(examples, prompts, strict=True)
+                }
+            )
+
+
+def _prompts(
+    arm: Arm, model: LanguageModel, examples: Sequence[Example]
+) -> tuple[list[EncodedPrompt], list[int]]:
+    """The prompts of one context's examples, and how long each answer may get."""
+    generation = arm.experiment.generation
+    limits = [generation.token_limit(example.max_new_tokens) for example in examples]
+    # All questions, asked or not: what is cut must not depend on an interruption.
+    encoded = [model.prompts.encode(example) for example in examples]
+    return model.prompts.fit(examples, encoded, limits), limits
+
+
+def _prefill(
+    arm: Arm, model: LanguageModel, examples: Sequence[Example], asked: Collection[str]
+) -> tuple[PrefilledContext, dict[str, Question]]:
+    """Prefill the context that the examples have in common; return those asked, by id, too."""
+    prompts, limits = _prompts(arm, model, examples)
+    longest = max(
+        len(prompt.question_ids) + limit for prompt, limit in zip(prompts, limits, strict=True)
+    )
+    context = model.prefill(prompts[0].context_ids, reserve_tokens=longest)
+    follow = arm.experiment.protocol.answer == "forced"
+    return context, {
+        example.id: Question(
+            example=example,
+            prompt=prompt,
+            dense_answer=_dense_answer(arm, model, context, example, prompt)
+            if follow and not example.is_continuation
+            else None,
+        )
+        for example, prompt in zip(examples, prompts, strict=True)
+        if example.id in asked
+    }
+
+
+def _dense_answer(
+    arm: Arm,
+    model: LanguageModel,
+    context: PrefilledContext,
+    example: Example,
+    prompt: EncodedPrompt,
+) -> DenseAnswer:
+    """The answer under dense attention, computed once for all arms, the dense one included."""
+    generation, seed = arm.experiment.generation, arm.experiment.seed
+    dense_answer = DenseAnswer(generation.sampler(seed, example.id, model.device))
+    with naming_example(example.id):
+        model.answer(
+            context,
+            prompt.question_ids,
+            session=AttentionSession(DenseAttention(), seed=seed),
+            sampler=dense_answer,
+            max_new_tokens=generation.token_limit(example.max_new_tokens),
+        )
+    return dense_answer
+
+
+def _complete(
+    arm: Arm,
+    model: LanguageModel,
+    examples: Sequence[Example],
+    *,
+    code: Mapping[str, Any],
+    started: datetime,
+    load_seconds: float,
+) -> None:
+    """Score an arm's answers and write its results."""
+    experiment = arm.experiment
+    predictions = [arm.store.predictions[example.id] for example in examples]
+    scores = experiment.benchmark.score(examples, predictions)
+    arm.store.write_examples([shown(example) for example in examples])
+    results = {
+        "model": experiment.model.name,
+        "attention": experiment.sparse_attention.name,
+        "benchmark": experiment.benchmark.name,
+        "subset": experiment.benchmark.subset,
+        "protocol": experiment.protocol.name,
+        "cache_bytes_per_token": model.cache_bytes_per_token,
+        **summarise(predictions, scores, load_seconds=load_seconds),
+        "provenance": {
+            **code,
+            **_made_by(model, code),
+            "data": origins(examples),
+            **_starts(arm.store.starts()),
+            "peak_memory_bytes": arm.memory.bytes,
+            "started": started.isoformat(),
+            "finished": datetime.now(UTC).isoformat(),
+        },
+    }
+    arm.finish(arm.store.complete(results, scores))
+
+
+def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:
+    """What answers are made by; where it differs between two starts, their answers may, too."""
+    return {
+        "git_commit": code["git_commit"],
+        "git_dirty": code["git_dirty"],
+        "versions": code["versions"],
+        "model_commit": model.commit,
+        "device": device_name(model.device),
+        "dtype": str(model.model.dtype).removeprefix("torch."),
+    }
+
+
+def _starts(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How often an experiment was started, and by what it was answered if not by the same."""
+    different = [made_by for n, made_by in enumerate(starts) if made_by not in starts[:n]]
+    return {"starts": len(starts), "answered_by": different if len(different) > 1 else None}
+
+
+def _examples(arm: Arm, model: LanguageModel) -> list[Example]:
+    benchmark = arm.experiment.benchmark
+    examples = benchmark.examples(model.prompts, arm.experiment.seed)
+    if not examples:
+        raise DatasetError(
+            f"benchmark {benchmark.name!r} has no example for subset={benchmark.subset!r} and "
+            f"limit={benchmark.limit!r}"
+        )
+    ids = {example.id for example in examples}
+    if len(ids) < len(examples):
+        raise DatasetError(
+            f"benchmark {benchmark.name!r}: {len(examples)} examples have only {len(ids)} "
+            "different ids"
+        )
+    return examples
+
+
+@contextmanager
+def _together(arms: Sequence[Arm]) -> Iterator[None]:
+    """Work that several arms need: its time and memory are those of each, its failure too."""
+    with ExitStack() as measured:
+        for arm in arms:
+            measured.enter_context(arm.clock.running())
+            measured.enter_context(arm.memory.measured())
+        try:
+            yield
+        except Exception as error:
+            if ends_process(error):
+                raise
+            for arm in arms:
+                arm.fail(error)
+
+
+def _at_work(arms: Sequence[Arm]) -> list[Arm]:
+    return [arm for arm in arms if not arm.is_over]
+
+
+def _with_questions(arms: Sequence[Arm], examples: Sequence[Example]) -> list[Arm]:
+    return [arm for arm in _at_work(arms) if arm.pending(examples)]

@@ -1,0 +1,111 @@
+"""Teacher forcing: every arm follows the dense answer, and is compared with it token by token.
+
+Free answers differ by what is sampled and by what one other token leads to. Under the same
+tokens all that differs is the approximation, so that few examples tell two methods apart.
+"""
+
+# B batch, H query heads, Q queries, V value dimension
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sah.attention import AttentionInputs, AttentionMask, Visibility
+from sah.metric_logging.metrics import output_error
+from sah.models.generation import TokenChooser, best_token
+
+
+class DenseAnswer:
+    """Chooses the tokens of the dense answer, and keeps them and their logits."""
+
+    def __init__(self, sampler: TokenChooser) -> None:
+        self.sampler = sampler
+        self.tokens: list[int] = []
+        """The end-of-sequence token included."""
+        self.logits: list[Tensor] = []
+        """Of each token, [1, vocabulary]; in main memory, since a vocabulary is large."""
+
+    def choose(self, logits: Float[Tensor, "1 vocabulary"]) -> int:
+        """Let the sampler choose."""
+        token = self.sampler.choose(logits)
+        self.tokens.append(token)
+        self.logits.append(logits.cpu())
+        return token
+
+
+class TeacherForcing:
+    """Chooses what the dense answer chose, and compares the distributions."""
+
+    def __init__(self, dense_answer: DenseAnswer) -> None:
+        self.dense_answer = dense_answer
+        self._kl: list[Tensor] = []
+        self._top_agrees: list[bool] = []
+
+    def choose(self, logits: Float[Tensor, "1 vocabulary"]) -> int:
+        """The reference's next token.
+
+        Raises:
+            NonFiniteLogits: if the arm's logits are not finite.
+        """
+        step = len(self._kl)
+        dense = self.dense_answer.logits[step].to(logits.device)
+        self._top_agrees.append(best_token(logits) == best_token(dense))
+        self._kl.append(kl_divergence(dense, logits))
+        return self.dense_answer.tokens[step]
+
+    def measured(self) -> dict[str, Any]:
+        """`kl` to dense in nats and whether the top token agrees (`top_agrees`), by token."""
+        return {"kl": torch.stack(self._kl).tolist(), "top_agrees": self._top_agrees}
+
+
+class LayerErrors:
+    """Observes a session: the mean output error of each layer, over the answer's tokens.
+
+    Of a forward pass only the last query counts, the one whose token is compared.
+    """
+
+    def __init__(self) -> None:
+        self._errors: dict[int, list[Tensor]] = {}
+
+    def begin_example(self) -> None:
+        """Start on another answer."""
+        self._errors = {}
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
+        """Take in one call of a layer; output is [B, H, Q, V]."""
+        queries = inputs.query.shape[2]
+        if inputs.first_position + queries < inputs.key.shape[2]:
+            # A chunk of a pass that goes on.
+            return
+        if queries > 1:
+            inputs = replace(
+                inputs,
+                query=inputs.query[:, :, -1:],
+                visibility=Visibility(inputs.visible[:, :, -1:]),
+                first_position=inputs.first_position + queries - 1,
+            )
+        error = output_error(inputs, AttentionMask.empty(inputs), output[:, :, -1:])
+        self._errors.setdefault(inputs.layer_idx, []).append(error)
+
+    def measured(self) -> dict[str, Any]:
+        """`output_error` by layer; layers that stayed dense are not in it."""
+        means = {
+            str(layer): float(torch.stack(errors).mean()) for layer, errors in self._errors.items()
+        }
+        return {"output_error": means}
+
+
+def kl_divergence(
+    dense: Float[Tensor, "1 vocabulary"], other: Float[Tensor, "1 vocabulary"]
+) -> Float[Tensor, ""]:
+    """KL(dense ‖ other) of the distributions at temperature 1, in nats."""
+    log_dense = torch.log_softmax(dense.float(), dim=-1)
+    log_other = torch.log_softmax(other.float(), dim=-1)
+    share = log_dense.exp()
+    # A token that dense attention rules out adds nothing: 0 · (-inf + inf) would be NaN.
+    terms = torch.where(share > 0, share * (log_dense - log_other), 0.0)
+    # Rounding alone makes it negative.
+    return terms.sum().clamp(min=0)

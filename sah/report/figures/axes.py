@@ -1,0 +1,176 @@
+"""What the figures have in common: style, grids of panels, points with intervals, legends."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from sah.report.figures.series import ScoredPoint
+from sah.report.figures.style import DENSE_COLOUR, Look
+
+PANEL = (3.3, 2.6)
+"""Inches of one panel."""
+_COLUMNS = 3
+
+# Round numbers on a logarithmic axis that may span less than a decade.
+_DENSITIES = [
+    *(0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07),
+    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0),
+]
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "axes.titlesize": 8,
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    # The same figure is the same file.
+    "svg.hashsalt": "sah",
+    "savefig.bbox": "tight",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the style of the report inside the with block."""
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def density_axis(axis: Any, densities: Sequence[float]) -> None:
+    """A logarithmic axis of densities with round numbers."""
+    axis.set_xscale("log")
+    axis.set_xlim(0.8 * min(densities), 1.25 * max(densities))
+    axis.xaxis.set_major_locator(mpl.ticker.FixedLocator(_DENSITIES))
+    axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+def dense_line(axis: Any, point: ScoredPoint) -> None:
+    """The score of dense attention across the panel, its interval as a band."""
+    axis.axhline(100 * point.score, color=DENSE_COLOUR, linestyle="--", linewidth=1)
+    interval = point.estimate.interval
+    if interval is not None:
+        axis.axhspan(
+            100 * interval.low, 100 * interval.high, color=DENSE_COLOUR, alpha=0.07, linewidth=0
+        )
+
+
+def dot(axis: Any, cost: float | None, point: ScoredPoint, look: Look) -> None:
+    """One point with the interval of its score."""
+    score, interval = 100 * point.score, point.estimate.interval
+    error = None
+    if interval is not None:
+        error = [[score - 100 * interval.low], [100 * interval.high - score]]
+    axis.errorbar(
+        cost,
+        score,
+        _not_negative(error),
+        fmt=look.marker,
+        color=look.colour,
+        markersize=5,
+        linewidth=0.8,
+        capsize=1.5,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+    )
+
+
+def connect(axis: Any, line: Sequence[tuple[float, ScoredPoint]], look: Look) -> None:
+    """Join the settings of one method."""
+    ordered = sorted(line, key=lambda item: item[0])
+    axis.plot(
+        [cost for cost, _ in ordered],
+        [100 * point.score for _, point in ordered],
+        color=look.colour,
+        linestyle=look.line,
+        linewidth=1,
+        alpha=0.7,
+    )
+
+
+def steps(axis: Any, front: Sequence[tuple[float, float]]) -> None:
+    """A Pareto front of (cost, score): what the best method gets for at most that cost."""
+    costs, scores = zip(*front, strict=True)
+    axis.step(
+        costs,
+        [100 * score for score in scores],
+        where="post",
+        color="#bbbbbb",
+        linewidth=4,
+        alpha=0.6,
+        solid_capstyle="round",
+        zorder=1,
+    )
+
+
+ASIDE = 0.06
+"""How far points are moved aside at most, as a share of their density."""
+
+
+def side_by_side(names: Sequence[str]) -> dict[str, float]:
+    """A factor near 1 for each method, so that equal values on a logarithmic axis do not hide."""
+    distinct = list(dict.fromkeys(names))
+    if len(distinct) == 1:
+        return {distinct[0]: 1.0}
+    last = len(distinct) - 1
+    return {name: (1 + ASIDE) ** (2 * number / last - 1) for number, name in enumerate(distinct)}
+
+
+def _not_negative(error: Any) -> Any:
+    """Matplotlib takes None for no error bar, and rounding may make one slightly negative."""
+    return None if error is None else np.maximum(error, 0.0)
+
+
+def grid(
+    count: int, columns: int = _COLUMNS, panel: tuple[float, float] = PANEL
+) -> tuple[Figure, list[Any]]:
+    """A figure of so many panels, and their axes."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    if count == 1:
+        panel = (1.6 * panel[0], 1.3 * panel[1])
+    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
+
+
+def legend(
+    figure: Figure,
+    axes: Sequence[Any],
+    look: dict[str, Look],
+    names: Sequence[str],
+    *,
+    lines: bool = False,
+) -> None:
+    """One legend for all panels, below them."""
+    handles = [
+        axes[0].plot(
+            [],
+            [],
+            color=look[name].colour,
+            marker="" if lines or name == "dense" else look[name].marker,
+            linestyle="--" if name == "dense" else look[name].line,
+            linewidth=1,
+            label=name,
+        )[0]
+        for name in dict.fromkeys(names)
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(5, len(handles)),
+        title="settings of a method: light to dark" if lines else None,
+    )

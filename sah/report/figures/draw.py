@@ -1,0 +1,230 @@
+"""The figures of a report as SVG and PNG: readable in print, in grey, and by the colour-blind."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from sah.report.figures.axes import (
+    ASIDE,
+    PANEL,
+    connect,
+    dense_line,
+    density_axis,
+    dot,
+    grid,
+    legend,
+    side_by_side,
+    steps,
+    style,
+)
+from sah.report.figures.series import (
+    OUTPUT_ERROR,
+    RECALL,
+    Point,
+    Profile,
+    ScoredPoint,
+    panels,
+    pareto_front,
+    profiles,
+    scored_points,
+    task_points,
+)
+from sah.report.figures.style import Look, looks
+from sah.report.reading.collect import Run
+
+logger = logging.getLogger(__name__)
+
+
+def draw_all(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Draw every figure that these runs have data for; return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = scored_points(runs)
+    look = looks([point.attention for point in found])
+    known = {
+        point.name + point.panel: profiles(point.runs)
+        for point in found
+        if point.attention != "dense"
+    }
+    figures: dict[str, Callable[[], Figure | None]] = {
+        "score_density": lambda: score_against(found, look, "density"),
+        "score_seconds": lambda: score_against(found, look, "seconds"),
+        "score_bytes": lambda: score_against(found, look, "bytes"),
+        "output_error_layers": lambda: layers(found, known, OUTPUT_ERROR),
+        "recall_layers": lambda: layers(found, known, RECALL),
+        "output_error_position": lambda: positions(found, known, look),
+        "tasks": lambda: tasks(found, look),
+    }
+    written = []
+    with style():
+        for name, draw in figures.items():
+            figure = draw()
+            if figure is None:
+                logger.info("no data for the figure %s", name)
+                continue
+            for suffix in ("svg", "png"):
+                path = folder / f"{name}.{suffix}"
+                metadata = {"Date": None} if suffix == "svg" else None
+                figure.savefig(path, dpi=200, metadata=metadata)
+                written.append(path)
+    return written
+
+
+_AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
+    "density": (
+        f"density (share of keys read; drawn up to {ASIDE:.0%} aside)",
+        lambda point: point.density,
+    ),
+    "seconds": ("seconds per decoded token", lambda point: point.seconds_per_token),
+    "bytes": (
+        "keys and values read per token (MB)",
+        lambda point: None if point.bytes_per_step is None else point.bytes_per_step / 1e6,
+    ),
+}
+
+
+def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str) -> Figure | None:
+    """Score against a cost, a panel a benchmark, with 95 % intervals and the Pareto front."""
+    label, value = _AXES[cost]
+    known = panels([point for point in found if value(point) is not None])
+    # Dense alone is no comparison.
+    grouped = {
+        title: group
+        for title, group in known.items()
+        if any(point.attention != "dense" for point in group)
+    }
+    if not grouped:
+        return None
+    figure, axes = grid(len(grouped))
+    for axis, (title, group) in zip(axes, grouped.items(), strict=False):
+        sparse = [point for point in group if point.attention != "dense"]
+        for point in group:
+            if point.attention == "dense":
+                dense_line(axis, point)
+                if cost != "density":
+                    dot(axis, value(point), point, look["dense"])
+        front = pareto_front([(value(p) or 0.0, p.score) for p in sparse])
+        if len(front) > 1:
+            steps(axis, front)
+        # Many methods have the same densities: they stand side by side there.
+        aside = side_by_side([p.attention for p in sparse]) if cost == "density" else {}
+        for attention in dict.fromkeys(point.attention for point in sparse):
+            line = [
+                (aside.get(attention, 1.0) * (value(point) or 0.0), point)
+                for point in sparse
+                if point.attention == attention
+            ]
+            connect(axis, line, look[attention])
+            for at, point in line:
+                dot(axis, at, point, look[attention])
+        if cost == "density":
+            density_axis(axis, [value(point) or 1.0 for point in sparse])
+        else:
+            axis.set_xlim(left=0)
+        axis.set(title=title, xlabel=label, ylabel="score × 100", ylim=(-4, 104))
+    legend(figure, axes, look, [point.attention for point in found])
+    return figure
+
+
+def layers(
+    found: Sequence[Point], known: dict[str, dict[str, Profile]], metric: str
+) -> Figure | None:
+    """A heat map: a row a method, a column a layer; a panel a benchmark."""
+    grouped = panels([p for p in found if metric in known.get(p.name + p.panel, {})])
+    if not grouped:
+        return None
+    tallest = max(len(group) for group in grouped.values())
+    figure, axes = grid(len(grouped), columns=2, panel=(4.2, 0.6 + 0.22 * tallest))
+    everything = [
+        value
+        for group in grouped.values()
+        for point in group
+        for value in known[point.name + point.panel][metric].by_layer.values()
+    ]
+    lowest = 0.0 if metric == OUTPUT_ERROR else min(everything)
+    image = None
+    for axis, (title, group) in zip(axes, grouped.items(), strict=False):
+        rows = [known[point.name + point.panel][metric].by_layer for point in group]
+        deepest = max(max(row) for row in rows)
+        values = np.array([[row.get(n, np.nan) for n in range(int(deepest) + 1)] for row in rows])
+        image = axis.imshow(
+            values, aspect="auto", cmap="cividis", vmin=lowest, vmax=max(everything)
+        )
+        axis.set_yticks(range(len(group)), [point.name for point in group])
+        axis.set(title=title, xlabel="layer")
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        axis.grid(False)
+    name = "output error" if metric == OUTPUT_ERROR else "recall"
+    figure.colorbar(image, ax=list(axes), label=name, shrink=0.8)  # type: ignore[arg-type]
+    return figure
+
+
+def positions(
+    found: Sequence[Point], known: dict[str, dict[str, Profile]], look: dict[str, Look]
+) -> Figure | None:
+    """Output error against the position in the answer; a panel a benchmark."""
+
+    def line(point: Point) -> dict[float, float]:
+        profile = known.get(point.name + point.panel, {}).get(OUTPUT_ERROR)
+        return profile.by_position if profile else {}
+
+    grouped = panels([point for point in found if len(line(point)) > 1])
+    if not grouped:
+        return None
+    figure, axes = grid(len(grouped))
+    for axis, (title, group) in zip(axes, grouped.items(), strict=False):
+        for attention in dict.fromkeys(point.attention for point in group):
+            same = [point for point in group if point.attention == attention]
+            for number, point in enumerate(same):
+                one = look[attention]
+                # The settings of one method, from light to dark.
+                strength = 1.0 if len(same) == 1 else 0.35 + 0.65 * number / (len(same) - 1)
+                means = line(point)
+                axis.plot(
+                    list(means),
+                    list(means.values()),
+                    color=one.colour,
+                    alpha=strength,
+                    linestyle=one.line,
+                    linewidth=1.2,
+                )
+        axis.set(title=title, xlabel="position in the answer (tokens)", ylabel="output error")
+        axis.set_ylim(bottom=0)
+    legend(figure, axes, look, [p.attention for p in found if p.attention != "dense"], lines=True)
+    return figure
+
+
+def tasks(found: Sequence[Point], look: dict[str, Look]) -> Figure | None:
+    """Scores by task, a panel each: against density, or a row a method that has one setting."""
+    of_tasks = task_points(found)
+    methods = {(point.attention, point.settings) for point in of_tasks}
+    if len(methods) > len({attention for attention, _ in methods}):
+        return score_against(of_tasks, look, "density")
+    return rows_of_methods(of_tasks, look)
+
+
+def rows_of_methods(found: Sequence[ScoredPoint], look: dict[str, Look]) -> Figure | None:
+    """Scores and intervals, a row a method."""
+    grouped = panels(found)
+    if not grouped:
+        return None
+    tallest = max(len(group) for group in grouped.values())
+    figure, axes = grid(len(grouped), panel=(PANEL[0], 0.6 + 0.2 * tallest))
+    for axis, (title, group) in zip(axes, grouped.items(), strict=False):
+        for height, point in enumerate(group):
+            one, interval = look[point.attention], point.estimate.interval
+            if interval is not None:
+                axis.plot(
+                    [100 * interval.low, 100 * interval.high],
+                    [height, height],
+                    color=one.colour,
+                    linewidth=1,
+                )
+            axis.plot(100 * point.score, height, one.marker, color=one.colour, markersize=4.5)
+        axis.set_yticks(range(len(group)), [point.name for point in group])
+        axis.set(title=title, xlabel="score × 100", xlim=(-4, 104))
+        axis.invert_yaxis()
+    return figure

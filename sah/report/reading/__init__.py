@@ -1,0 +1,1 @@
+"""Complete experiments, read back: found, chosen, ordered, and with their answers."""

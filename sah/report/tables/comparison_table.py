@@ -1,0 +1,224 @@
+"""The table of `sah compare`."""
+
+from collections.abc import Sequence
+
+from sah.report.reading.collect import Run
+from sah.report.reading.differences import METHOD, differing_keys, method_settings, short_names
+from sah.report.reading.order import natural
+from sah.report.reading.select import shown_value, value_of
+from sah.report.statistics.comparison import CEILING, FLOOR, Comparison, Settings
+from sah.report.statistics.pairing import Match
+from sah.report.tables.overview import warnings
+from sah.report.tables.table import Cell, Column, Table, label, number
+
+_NUMBERS = (
+    *("baseline_score", "score", "difference", "difference_low", "difference_high"),
+    *("p_value", "adjusted_p_value", "gained", "lost"),
+    *("pairs", "different_inputs", "unanswered", "needed"),
+)
+
+_VERDICTS = {"within": "yes", "worse": "no: worse", "better": "no: better"}
+
+
+def compare_table(
+    comparisons: Sequence[Comparison],
+    left_out: Sequence[tuple[Match, str]],
+    settings: Settings,
+    *,
+    baseline: str,
+    pooled: Sequence[str] = (),
+    wide: bool = False,
+) -> Table:
+    """One row a comparison: difference with interval, flips, adjusted p-value, verdict.
+
+    Args:
+        comparisons: what was compared.
+        left_out: what could not be, each with the reason.
+        settings: how it was compared.
+        baseline: how the baseline was asked for.
+        pooled: keys whose values were pooled; they are no columns.
+        wide: every number in a column of its own, for programs.
+    """
+    arms = [comparison.match.arms[0] for comparison in comparisons]
+    keys = [key for key in differing_keys(arms) if key not in pooled]
+    of_method = [key for key in keys if key.startswith(METHOD)]
+    names = ["model", "benchmark", "subset", "protocol"]
+    common = [name for name in names if not wide and len({value_of(a, name) for a in arms}) <= 1]
+    shown = [
+        *(name for name in names if name not in common),
+        *(key for key in keys if key not in of_method),
+    ]
+    headers = short_names(shown)
+    columns = [Column(name=key, header=headers[key], numeric=False) for key in shown]
+    if any(comparison.task for comparison in comparisons):
+        columns.append(Column(name="task", header="task", numeric=False))
+    columns.append(Column(name="method", header="method", numeric=False))
+    columns += _measured_columns(wide)
+    spelled = method_settings(arms, of_method)
+    rows = []
+    for comparison, arm, setting in zip(comparisons, arms, spelled, strict=True):
+        cells = [label(shown_value(value_of(arm, key))) for key in shown]
+        if any(one.task for one in comparisons):
+            cells.append(label(comparison.task))
+        cells.append(label(f"{arm.attention} {setting}".strip()))
+        rows.append(_styled([*cells, *_measured(comparison, wide)], comparison))
+    widest = len(columns) - len(_measured_columns(wide))
+    rows.sort(key=lambda row: [natural(cell.value) for cell in row[:widest]])
+    caption = "  ".join(
+        str(value_of(arms[0], name))
+        for name in common
+        if arms and (name, value_of(arms[0], name)) not in (("protocol", "default"),)
+    )
+    return Table(
+        columns=columns,
+        rows=rows,
+        caption=f"{caption}  against {baseline}".strip(),
+        notes=_notes(comparisons, left_out, settings),
+    )
+
+
+def _measured_columns(wide: bool) -> list[Column]:
+    if wide:
+        texts = ("verdict", "fingerprint", "baseline_fingerprint")
+        return [
+            *(Column(name=name, header=name) for name in _NUMBERS),
+            *(Column(name=name, header=name, numeric=False) for name in texts),
+        ]
+    return [
+        Column(name="baseline_score", header="base", importance=5),
+        Column(name="score", header="score", importance=4),
+        Column(name="difference", header="diff"),
+        Column(name="difference_interval", header="95 % CI"),
+        Column(name="flips", header="flips", importance=8),
+        Column(name="adjusted_p_value", header="p", importance=7),
+        Column(name="pairs", header="n", importance=3),
+        Column(name="verdict", header="within?", numeric=False),
+    ]
+
+
+def _measured(comparison: Comparison, wide: bool) -> list[Cell]:
+    interval = comparison.interval
+    if wide:
+        values = (
+            comparison.baseline_score,
+            comparison.score,
+            comparison.difference,
+            interval.low if interval else None,
+            interval.high if interval else None,
+            comparison.p_value,
+            comparison.adjusted_p_value,
+            comparison.gained,
+            comparison.lost,
+            comparison.pairs,
+            comparison.different_inputs,
+            comparison.unanswered,
+            comparison.needed,
+            comparison.verdict,
+            "+".join(arm.fingerprint for arm in comparison.match.arms),
+            "+".join(base.fingerprint for base in comparison.match.baselines),
+        )
+        return [Cell(text=str(value), value=value) for value in values]
+    limits = "–"
+    if interval is not None:
+        limits = f"{_signed(interval.low)} to {_signed(interval.high)}"
+    return [
+        number(comparison.baseline_score, 1, 100),
+        number(comparison.score, 1, 100),
+        label(_signed(comparison.difference)),
+        label(limits),
+        label(f"+{comparison.gained} −{comparison.lost}"),
+        label(_p_value(comparison.adjusted_p_value)),
+        Cell(text=str(comparison.pairs), value=comparison.pairs),
+        label(_verdict(comparison)),
+    ]
+
+
+def _verdict(comparison: Comparison) -> str:
+    if comparison.suspicious:
+        return "ALARM: better"
+    uninformative = comparison.uninformative
+    if uninformative is not None and not comparison.significant:
+        return f"at {uninformative}"
+    if comparison.verdict != "undecided":
+        return _VERDICTS[comparison.verdict]
+    if comparison.p_value is not None and comparison.p_value < 0.05:
+        # They differ, if not yet by more than the margin: no number would make them equal.
+        return "? worse" if comparison.difference < 0 else "? better"
+    return "too few" if comparison.needed is None else f"? n≈{_rounded(comparison.needed)}"
+
+
+def _styled(cells: list[Cell], comparison: Comparison) -> list[Cell]:
+    style = ""
+    if comparison.suspicious:
+        style = "alarm"
+    elif comparison.uninformative is not None and not comparison.significant:
+        style = "dim"
+    elif comparison.significant:
+        style = "bold"
+    return [Cell(text=cell.text, value=cell.value, style=style) for cell in cells]  # type: ignore[arg-type]
+
+
+def _notes(
+    comparisons: Sequence[Comparison], left_out: Sequence[tuple[Match, str]], settings: Settings
+) -> list[str]:
+    points = f"{100 * settings.margin:g} point{'' if settings.margin == 0.01 else 's'}"
+    notes = [
+        f"Scores × 100, paired on identical inputs. CI: {settings.resamples:,} bootstrap resamples "
+        f"of contexts (seed {settings.seed}); flips: examples gained and lost; p: sign test over "
+        f"contexts, Holm-corrected for {len(comparisons)}; within?: is the interval within "
+        f"{points} of the baseline; n≈: examples needed to find so if it is true."
+    ]
+    alarms = sum(comparison.suspicious for comparison in comparisons)
+    if alarms:
+        notes.append(
+            f"ALARM: {alarms} significantly better than the baseline. A sparse method rarely is: "
+            "look for a bug in the prompt or the mask before you believe it."
+        )
+    if any(comparison.uninformative for comparison in comparisons):
+        notes.append(
+            f"Grey, at floor or ceiling: the baseline itself scores at most {100 * FLOOR:g} or at "
+            f"least {100 * CEILING:g}; that cannot show that methods are equally good."
+        )
+    pairs = sum(comparison.pairs for comparison in comparisons if comparison.task is None)
+    # With a row a task, each has the numbers of its whole match.
+    matched = {id(comparison.match): comparison for comparison in comparisons}.values()
+    different = sum(comparison.different_inputs for comparison in matched)
+    unanswered = sum(comparison.unanswered for comparison in matched)
+    if different or unanswered:
+        notes.append(
+            f"WARNING: not compared: {different} answers to other input tokens than the baseline's "
+            f"and {unanswered} that only one side has; compared: {pairs or 'see n'}."
+        )
+    notes += warnings(list(_runs(comparisons)))
+    for match, reason in left_out[:5]:
+        notes.append(f"Not compared: {_shown(match)}: {reason}.")
+    if len(left_out) > 5:
+        notes.append(f"Not compared: {len(left_out) - 5} more.")
+    return notes
+
+
+def _runs(comparisons: Sequence[Comparison]) -> dict[Run, None]:
+    matches = [comparison.match for comparison in comparisons]
+    return dict.fromkeys(run for one in matches for run in (*one.arms, *one.baselines))
+
+
+def _shown(match: Match) -> str:
+    arm = match.arms[0]
+    return f"{arm.model} {arm.attention} {arm.benchmark} {arm.subset} {arm.fingerprint}"
+
+
+def _signed(value: float) -> str:
+    text = f"{abs(100 * value):.1f}"
+    return text if text == "0.0" else f"{'−' if value < 0 else '+'}{text}"
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "<.001" if value < 0.001 else f"{value:.3f}"[1:] if value < 1 else "1"
+
+
+def _rounded(value: int) -> str:
+    """Two digits: it is an estimate."""
+    digits = max(0, len(str(value)) - 2)
+    return f"{round(value, -digits):,}"

@@ -1,0 +1,185 @@
+"""From predictions and scores to the numbers of results.json."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from sah.types import Prediction, Score
+
+# The context that was asked about, and the score of the answer.
+_Answer = tuple[str, Score]
+
+
+def summarise(
+    predictions: Sequence[Prediction], scores: Sequence[Score], *, load_seconds: float
+) -> dict[str, Any]:
+    """Average scores and measurements.
+
+    The overall score is the mean of the task scores, as the suites report it. Standard
+    errors are clustered by context: answers to questions about one context are not
+    independent, within a task or across tasks. Density, output error, recall and index_bytes
+    (bytes per key and layer, by masker) are means over examples. What was not measured is
+    None, never 0: a task without public references has no score, and then neither has the
+    whole.
+
+    Raises:
+        ValueError: naming the first example whose score is NaN or infinite.
+    """
+    for score in scores:
+        # One such score would be the mean of all.
+        if score.score is not None and not math.isfinite(score.score):
+            raise ValueError(
+                f"the score of example {score.example_id!r} is {score.score}, which is no number "
+                "in [0, 1]; the benchmark's scorer is wrong"
+            )
+    by_task: dict[str, list[_Answer]] = {}
+    for prediction, score in zip(predictions, scores, strict=True):
+        by_task.setdefault(score.task, []).append((_context(prediction), score))
+    tasks = {task: _task(answers) for task, answers in by_task.items()}
+    means = [task["score"] for task in tasks.values()]
+    return {
+        "score": None if None in means else statistics.fmean(means),
+        "stderr": _stderr([_deviations(_by_context(answers)) for answers in by_task.values()]),
+        "n": len(scores),
+        "tasks": tasks,
+        "density": _mean(prediction.density for prediction in predictions),
+        "output_error": _mean(prediction.output_error for prediction in predictions),
+        "recall": _mean(prediction.recall for prediction in predictions),
+        "prompt_tokens": _mean(item.context_tokens + item.question_tokens for item in predictions),
+        "index_bytes": _index_bytes(predictions),
+        "dense_agreement": _dense_agreement(predictions),
+        "truncated": sum(prediction.truncated for prediction in predictions),
+        "timing": _timing(predictions, load_seconds),
+    }
+
+
+def _task(answers: Sequence[_Answer]) -> dict[str, Any]:
+    """Averages of one task: of the score, of each detail, and within each group."""
+    averages = _average(answers)
+    scores = [score for _, score in answers]
+    names = dict.fromkeys(name for score in scores for name in score.details)
+    if names:
+        averages["metrics"] = {
+            name: _mean(score.details.get(name) for score in scores) for name in names
+        }
+    groups = dict.fromkeys(group for score in scores for group in score.groups)
+    if groups:
+        averages["groups"] = {
+            group: _average([answer for answer in answers if group in answer[1].groups])
+            for group in sorted(groups)
+        }
+    return averages
+
+
+def _average(answers: Sequence[_Answer]) -> dict[str, Any]:
+    contexts = _by_context(answers)
+    return {
+        "score": _mean_score(contexts) if contexts else None,
+        "stderr": _stderr([_deviations(contexts)]),
+        "n": len(answers),
+        "contexts": len({context for context, _ in answers}),
+    }
+
+
+def _by_context(answers: Sequence[_Answer]) -> dict[str, list[float]]:
+    """Scores by context; nothing if one is missing: a mean of some would be another one."""
+    contexts: dict[str, list[float]] = {}
+    for context, score in answers:
+        if score.score is None:
+            return {}
+        contexts.setdefault(context, []).append(score.score)
+    return contexts
+
+
+def _dense_agreement(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
+    """Distance to the dense distributions: mean over examples of the means over their tokens."""
+    by_context: dict[str, list[Mapping[str, Any]]] = {}
+    for item in predictions:
+        if item.dense_agreement is not None:
+            by_context.setdefault(_context(item), []).append(item.dense_agreement)
+    if not by_context:
+        return None
+    measured = list(chain.from_iterable(by_context.values()))
+    kl = _means_by_context(by_context, "kl")
+    agreement = _means_by_context(by_context, "top_agrees")
+    layers = {layer for item in measured for layer in item["output_error"]}
+    return {
+        "kl": _mean_score(kl),
+        "kl_stderr": _stderr([_deviations(kl)]),
+        "top_agreement": _mean_score(agreement),
+        "top_agreement_stderr": _stderr([_deviations(agreement)]),
+        "tokens": sum(len(item["kl"]) for item in measured),
+        "output_error_by_layer": {
+            layer: _mean(item["output_error"].get(layer) for item in measured)
+            for layer in sorted(layers, key=int)
+        },
+    }
+
+
+def _means_by_context(
+    by_context: Mapping[str, Sequence[Mapping[str, Any]]], name: str
+) -> dict[str, list[float]]:
+    return {
+        context: [statistics.fmean(item[name]) for item in items]
+        for context, items in by_context.items()
+    }
+
+
+def _context(prediction: Prediction) -> str:
+    """Answers of older versions have no hash: each is about a context of its own."""
+    return prediction.context_hash or f"example {prediction.example_id}"
+
+
+def _timing(predictions: Sequence[Prediction], load_seconds: float) -> dict[str, Any]:
+    prefilled = [item for item in predictions if item.prefill_seconds is not None]
+    return {
+        "load_seconds": load_seconds,
+        "prefill_seconds": sum(item.prefill_seconds or 0.0 for item in prefilled),
+        "prefill_seconds_saved": sum(item.prefill_seconds_saved or 0.0 for item in predictions),
+        "decode_seconds": sum(item.decode_seconds for item in predictions),
+        "context_tokens": sum(item.context_tokens for item in prefilled),
+        "new_tokens": sum(item.new_tokens for item in predictions),
+    }
+
+
+def _index_bytes(predictions: Sequence[Prediction]) -> dict[str, float]:
+    by_masker: dict[str, list[float]] = {}
+    for prediction in predictions:
+        for masker, size in prediction.index_bytes.items():
+            by_masker.setdefault(masker, []).append(size)
+    return {masker: statistics.fmean(sizes) for masker, sizes in by_masker.items()}
+
+
+def _mean_score(contexts: Mapping[str, Sequence[float]]) -> float:
+    return statistics.fmean(chain.from_iterable(contexts.values()))
+
+
+def _deviations(contexts: Mapping[str, Sequence[float]]) -> dict[str, float] | None:
+    """How far each context moves the mean of its task; None if there is only one."""
+    count = len(contexts)
+    if count < 2:
+        return None
+    mean = _mean_score(contexts)
+    scale = math.sqrt(count / (count - 1)) / sum(len(values) for values in contexts.values())
+    return {
+        context: scale * math.fsum(value - mean for value in values)
+        for context, values in contexts.items()
+    }
+
+
+def _stderr(tasks: Sequence[Mapping[str, float] | None]) -> float | None:
+    """Standard error of the mean of task means (Liang & Zeger's sandwich, contexts as clusters)."""
+    by_context: dict[str, float] = {}
+    for deviations in tasks:
+        if deviations is None:
+            return None
+        for context, deviation in deviations.items():
+            by_context[context] = by_context.get(context, 0.0) + deviation
+    return math.sqrt(math.fsum(value**2 for value in by_context.values())) / len(tasks)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None

@@ -1,0 +1,132 @@
+"""The subcommands as a user calls them, with the tiny model."""
+
+import json
+import os
+import pickle
+from importlib import import_module
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sah.calibration.fitted_files import calibrate, convert
+from sah.errors import ConfigurationError
+from sah.maskers.shared.calibration_files import SUFFIXES, calibration_path, find_calibration
+
+SHORT = ("tokens=1500", "passage_tokens=1024")
+
+
+@pytest.fixture
+def home(tmp_path):
+    return {"SAH_CACHE": str(tmp_path / "cache")}
+
+
+def test_uncalibrated_method_names_the_command_and_the_command_makes_it_run(run, home, tmp_path):
+    experiment = ("model=tiny", "attention=double_sparsity", "benchmark=mock")
+    before = run(*experiment, environment=home)
+    assert before.returncode == 1
+    assert "sah calibrate double_sparsity model=tiny" in before.stderr
+    assert "Traceback" not in before.stderr
+    done = run("calibrate", "double_sparsity", "model=tiny", *SHORT, environment=home)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("cache/calibration/double_sparsity/*")
+    assert str(file) in done.stderr
+    assert b" " not in file.read_bytes()
+    after = run(*experiment, environment=home)
+    assert after.returncode == 0, after.stderr
+
+
+def test_trained_networks_are_found(run, home, tmp_path):
+    short = (*SHORT, "steps=2", "bits=12", "hidden=8")
+    done = run("calibrate", "hash_attention", "model=tiny", *short, environment=home)
+    assert done.returncode == 0, done.stderr
+    assert "recall of the best tenth" in done.stderr
+    tensors = load_file(tmp_path / "cache/calibration/hash_attention/tiny.safetensors")
+    assert tensors["layers.0.query.0.weight"].shape == (4, 16, 8)
+    assert tensors["layers.0.key.1.bias"].shape == (4, 12)
+    after = run("model=tiny", "attention=hash_attention", "benchmark=mock", environment=home)
+    assert after.returncode == 0, after.stderr
+
+
+def test_text_and_output_are_the_users(run, home, tmp_path):
+    (tmp_path / "text.txt").write_text("The sky is blue. " * 100)
+    done = run(
+        *("calibrate", "double_sparsity", "model=tiny", "model.layers=1", "text=text.txt"),
+        *("output=deep/channels.json", "tokens=200", "passage_tokens=100"),
+        environment=home,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "deep/channels.json").read_text())) == 3
+    assert not (tmp_path / "cache").exists()
+
+
+def test_published_file_is_converted(run, home, tmp_path):
+    linear = {"matrix": [torch.ones(4, 16, 8)], "bias": [torch.zeros(4, 8)]}
+    of_layer = {f"{kind}_{part}": linear[part] for kind in ("query", "key") for part in linear}
+    (tmp_path / "published.pkl").write_bytes(pickle.dumps(dict.fromkeys(range(3), of_layer)))
+    done = run("convert", "hash_attention", "published.pkl", "model=tiny", environment=home)
+    assert done.returncode == 0, done.stderr
+    tensors = load_file(tmp_path / "cache/calibration/hash_attention/tiny.safetensors")
+    assert len(tensors) == 12
+    assert tensors["layers.2.key.0.weight"].equal(linear["matrix"][0])
+
+
+def test_mistake_gets_one_message(run, home, tmp_path):
+    done = run("calibrate", "double_sparsity", "model=nope", environment=home)
+    assert done.returncode == 1
+    assert "model/nope" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", ["calibrate", "convert"])
+def test_command_without_arguments_says_what_it_takes(command):
+    with pytest.raises(SystemExit, match=f"sah {command} METHOD .*model=NAME"):
+        import_module(f"sah.cli.{command}").main([])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("quest model=tiny", ["'quest'", "double_sparsity or hash_attention"]),
+        ("double_sparsity", ["model=NAME", "smollm2", "tiny"]),
+        ("double_sparsity model=nope", ["model/nope", "smollm2"]),
+        ("double_sparsity model=hf", ["name_or_path"]),
+        ("double_sparsity model=tiny bits=3", ["bits=3", "passage_tokens="]),
+        ("hash_attention model=tiny bits=x", ["bits", "'x'"]),
+        ("double_sparsity model=tiny tokens=0", ["tokens", "0"]),
+        ("double_sparsity model=tiny text=none.txt", ["none.txt"]),
+        ("double_sparsity model=tiny passage_tokens=9999", ["9999", "8192"]),
+        ("double_sparsity model=tiny model.heads=3", ["model", "heads=3"]),
+    ],
+)
+def test_calibrate_names_the_mistake(arguments, expected):
+    method, *rest = arguments.split()
+    with pytest.raises(ConfigurationError) as caught:
+        calibrate(method, rest)
+    assert all(part in str(caught.value) for part in expected), caught.value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("hash_attention model=tiny", ["one published file", "weights.pt"]),
+        ("hash_attention none.pt", ["model=NAME", "smollm2"]),
+        ("hash_attention none.pt model=tiny", ["none.pt", "cannot be read"]),
+        ("quest none.pt model=tiny", ["'quest'", "hash_attention"]),
+    ],
+)
+def test_convert_names_the_mistake(arguments, expected):
+    method, *rest = arguments.split()
+    with pytest.raises(ConfigurationError) as caught:
+        convert(method, rest)
+    assert all(part in str(caught.value) for part in expected), caught.value
+
+
+@pytest.mark.parametrize("method", SUFFIXES)
+def test_bundled_model_brings_its_files(method, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAH_CACHE", str(tmp_path))
+    shipped = find_calibration(method, "smollm2")
+    assert shipped.parts[-3:] == ("shipped", method, f"smollm2{SUFFIXES[method]}")
+    assert shipped.stat().st_size < 4 * 2**20
+    assert not calibration_path(method, "smollm2").exists()

@@ -1,0 +1,324 @@
+"""Several arms in one job: the same results as separate runs, and nobody's end but one's own."""
+
+import itertools
+import logging
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import orjson
+import pytest
+import torch
+
+from sah.attention.session import AttentionSession
+from sah.errors import Busy, ExperimentTimeout
+from sah.execution import accounting as clock_module
+from sah.execution.attempts import compute, compute_arms
+from sah.metric_logging import metrics as metrics_module
+from sah.models.cache import RewindableCache
+from sah.models.language_model import LanguageModel
+from sah.models.tiny import TinyModel
+from sah.results import directory
+from sah.results.claim import Claim
+from sah.results.store import ResultStore
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("calibrated")
+
+PRESETS = sorted(
+    path.stem
+    for path in (ROOT / "conf" / "sparse_attention").glob("*.yaml")
+    if path.stem != "custom"
+)
+THREE = ("dense", "sparse", "streaming_llm")
+
+
+@pytest.fixture
+def configure(configure):
+    """Compose an experiment of the mock benchmark whose output root is in tmp_path."""
+    return partial(configure, "model=tiny", "benchmark=mock")
+
+
+@pytest.fixture
+def bundle(configure):
+    """Compute attentions in one job; returns what became of each, and the directories."""
+
+    def run(attentions, *overrides, root="outputs"):
+        configs = [configure(f"attention={name}", *overrides, root=root) for name in attentions]
+        endings = compute_arms([(config, list(overrides)) for config in configs])
+        return endings, [directory(config) for config in configs]
+
+    return run
+
+
+@pytest.fixture
+def separately(configure):
+    """Compute attentions one by one; returns their directories."""
+
+    def run(attentions, *overrides, root="separately"):
+        configs = [configure(f"attention={name}", *overrides, root=root) for name in attentions]
+        for config in configs:
+            compute(config, list(overrides))
+        return [directory(config) for config in configs]
+
+    return run
+
+
+def answered(folder):
+    return len((folder / "predictions.jsonl").read_bytes().splitlines())
+
+
+def error_of(folder):
+    return orjson.loads((folder / "error.json").read_bytes())
+
+
+# -- the same results ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("metric_logging=full",),
+        ("generation.temperature=0.8",),
+        ("metric_logging=full", "protocol=question_dense"),
+        ("metric_logging=off", "generation.temperature=1.5", "generation.top_k=20"),
+        ("metric_logging=full", "generation.batch_questions=2", "generation.temperature=0.8"),
+        ("protocol=forced", "generation.temperature=0.8"),
+    ],
+    ids=" ".join,
+)
+def test_every_preset_has_the_results_of_a_run_of_its_own(bundle, separately, outcome, overrides):
+    endings, folders = bundle(PRESETS, *overrides)
+    assert [ending.error for ending in endings] == [None] * len(PRESETS)
+    for folder, alone in zip(folders, separately(PRESETS, *overrides), strict=True):
+        assert folder.relative_to(folder.parents[3]) == alone.relative_to(alone.parents[3])
+        assert outcome(folder) == outcome(alone)
+
+
+def test_the_order_of_the_arms_changes_nothing(bundle, outcome):
+    _, one = bundle(PRESETS, "metric_logging=full", root="one")
+    _, other = bundle(PRESETS[::-1], "metric_logging=full", root="other")
+    assert [outcome(folder) for folder in one] == [outcome(folder) for folder in other[::-1]]
+
+
+def test_one_model_and_one_prefill_per_context_serve_all_arms(bundle, calls):
+    loads, prefills = calls(TinyModel, "load"), calls(LanguageModel, "prefill")
+    endings, _ = bundle(PRESETS)
+    assert (len(loads), len(prefills)) == (1, 2)
+    timings = [ending.results["timing"] for ending in endings]
+    assert [timing["prefill_seconds_saved"] > 0 for timing in timings] == [
+        *(False, *[True] * (len(PRESETS) - 1)),
+    ]
+    # As if alone: two arms' speed can be compared whatever job they were in.
+    assert len({timing["prefill_seconds"] for timing in timings}) == 1
+    assert all(timing["context_tokens"] > 0 for timing in timings)
+
+
+def test_a_single_run_saves_nothing(bundle):
+    ((ending,), _) = bundle(["sparse"])
+    assert ending.results["timing"]["prefill_seconds_saved"] == 0
+
+
+# -- memory ----------------------------------------------------------------------------
+
+
+def test_one_cache_and_one_index_at_a_time(bundle, calls):
+    made, caches = calls(AttentionSession, "__init__"), calls(RewindableCache, "mark")
+
+    def look(session):
+        for other, *_ in made:
+            assert other is session or not other._indexes
+
+    seen = calls(AttentionSession, "density", before=look)
+    bundle(PRESETS)
+    assert len(made) == len(PRESETS)
+    assert len(seen) == 5 * len(PRESETS)
+    assert len(caches) == 2, "one for each context"
+    assert all(not session._indexes for session, *_ in made)
+
+
+# -- each arm on its own ---------------------------------------------------------------
+
+
+def fail_in(name, error, *, times=1):
+    """A wrapper of `answer` that raises in the arm with this attention, so often."""
+    raised = itertools.count()
+
+    def answer(real):
+        def wrapper(self, context, question_ids, *, session, **options):
+            if session.attention.name == name and next(raised) < times:
+                raise error
+            return real(self, context, question_ids, session=session, **options)
+
+        return wrapper
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "gpu_out_of_memory"),
+        (MemoryError(), "memory"),
+        (RuntimeError("bug"), "unknown"),
+    ],
+)
+def test_an_arm_that_fails_ends_alone(bundle, separately, outcome, monkeypatch, error, kind):
+    answer = fail_in("sparse", error, times=99)
+    monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
+    endings, folders = bundle(THREE, "retries=0")
+    monkeypatch.undo()
+    assert [ending.error for ending in endings] == [None, error, None]
+    assert error_of(folders[1])["category"] == kind
+    assert not (folders[1] / "results.json").exists()
+    for number in (0, 2):
+        (alone,) = separately([THREE[number]])
+        assert outcome(folders[number]) == outcome(alone)
+
+
+def test_an_error_that_can_heal_is_tried_again_without_the_others(
+    bundle, separately, outcome, calls, monkeypatch
+):
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    answer = fail_in("sparse", error)
+    monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
+    prefills = calls(LanguageModel, "prefill")
+    endings, folders = bundle(THREE, "metric_logging=full", "retries=1")
+    assert [ending.error for ending in endings] == [None, None, None]
+    assert len(prefills) == 4, "both contexts again, for the arm that failed at its first"
+    alone = separately(THREE, "metric_logging=full")
+    assert [outcome(folder) for folder in folders] == [outcome(folder) for folder in alone]
+    assert not (folders[1] / "error.json").exists()
+
+
+def test_what_fails_for_all_is_the_error_of_each(bundle, calls):
+    error = RuntimeError("CUDA error: device-side assert triggered")
+    calls(LanguageModel, "prefill", raise_at=1, error=error)
+    endings, folders = bundle(THREE)
+    assert [ending.error for ending in endings] == [error] * 3
+    assert [error_of(folder)["category"] for folder in folders] == ["gpu"] * 3
+
+
+def test_a_failed_arm_gives_its_directory_back_while_the_others_work(bundle, calls, monkeypatch):
+    answer = fail_in("dense", RuntimeError("bug"))
+    monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
+    held = []
+
+    def look(store, prediction):
+        root = store.directory.parents[3]
+        held.append({path.parent.parents[2].name for path in root.rglob(".claim")})
+
+    calls(ResultStore, "append", before=look)
+    bundle(THREE)
+    assert set.union(*held) == {"sparse", "streaming_llm"}
+
+
+def test_time_of_other_arms_does_not_count(bundle, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    real_append = ResultStore.append
+
+    def append(store, prediction):
+        real_append(store, prediction)
+        # Nine seconds an answer; the sparse arm needs thirty.
+        clock.now += 30 if store.directory.parents[2].name == "sparse" else 9
+
+    monkeypatch.setattr(clock_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(ResultStore, "append", append)
+    endings, folders = bundle(THREE, "timeout_minutes=1")
+    assert clock.now > 60
+    assert isinstance(endings[1].error, ExperimentTimeout)
+    assert error_of(folders[1])["category"] == "timeout"
+    assert answered(folders[1]) == 3, "the third began within the minute"
+    assert endings[0].results is not None
+    assert endings[2].results is not None
+
+
+def test_an_arm_that_somebody_else_computes_is_left_to_them(bundle, configure):
+    theirs = directory(configure("attention=sparse"))
+    theirs.mkdir(parents=True)
+    with Claim(theirs):
+        endings, _ = bundle(THREE)
+        assert [type(ending.error) for ending in endings] == [type(None), Busy, type(None)]
+        assert not (theirs / "error.json").exists()
+        assert not (theirs / "predictions.jsonl").exists()
+
+
+def test_each_arm_has_a_log_of_its_own(bundle, monkeypatch):
+    answer = fail_in("sparse", OSError(5, "flaky"))
+    monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
+    logging.getLogger("sah").setLevel(logging.INFO)
+    try:
+        _, folders = bundle(THREE)
+    finally:
+        logging.getLogger("sah").setLevel(logging.NOTSET)
+    logs = [(folder / "run.log").read_text() for folder in folders]
+    assert ["flaky" in log for log in logs] == [False, True, False]
+    assert ["3 arms shared their prefills" in log for log in logs] == [True] * 3
+
+
+# -- going on --------------------------------------------------------------------------
+
+
+def test_interrupted_arms_go_on_to_identical_results(
+    bundle, separately, outcome, calls, monkeypatch
+):
+    options = ("metric_logging=full", "generation.temperature=0.8")
+    calls(ResultStore, "append", raise_at=8, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        bundle(THREE, *options)
+    monkeypatch.undo()
+    endings, folders = bundle(THREE, *options)
+    assert [ending.error for ending in endings] == [None] * 3
+    alone = separately(THREE, *options)
+    assert [outcome(folder) for folder in folders] == [outcome(folder) for folder in alone]
+
+
+def test_a_finished_arm_is_left_alone_and_an_added_one_prefills_for_itself(bundle, calls):
+    _, folders = bundle(["dense", "sparse"])
+    before = [(folder / "predictions.jsonl").read_bytes() for folder in folders]
+    prefills = calls(LanguageModel, "prefill")
+    endings, again = bundle(["dense", "sparse", "streaming_llm"])
+    assert [(folder / "predictions.jsonl").read_bytes() for folder in again[:2]] == before
+    assert len(prefills) == 2
+    assert endings[2].results["n"] == 5
+
+
+def test_only_contexts_that_an_arm_still_needs_are_prefilled(bundle, calls, monkeypatch):
+    calls(ResultStore, "append", raise_at=4, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        bundle(["sparse"])
+    monkeypatch.undo()
+    prefills, answers = calls(LanguageModel, "prefill"), calls(LanguageModel, "answer")
+    bundle(["sparse"])
+    assert (len(prefills), len(answers)) == (1, 2)
+
+
+def test_nothing_is_loaded_when_every_arm_is_complete(bundle, calls):
+    bundle(THREE)
+    loads = calls(TinyModel, "load")
+    endings, _ = bundle(THREE)
+    assert loads == []
+    assert all(ending.results is not None for ending in endings)
+
+
+# -- one dense pass for the output error -----------------------------------------------
+
+
+def test_dense_output_of_equal_queries_is_computed_once(bundle, calls):
+    dense = calls(metrics_module, "dense_output")
+    bundle(["sparse", "streaming_llm"], "metric_logging=full", root="both")
+    both = len(dense)
+    for name in ("sparse", "streaming_llm"):
+        bundle([name], "metric_logging=full", root=name)
+    # In the first layer, each of the five questions at least: the same tokens in both arms.
+    assert len(dense) - both >= both + 5
+
+
+@pytest.mark.parametrize("metrics", ["off", "[research_attention_density]"])
+def test_dense_output_is_not_computed_when_nobody_asked(bundle, calls, metrics):
+    option = (
+        "metric_logging=off" if metrics == "off" else f"metric_logging.enabled_metrics={metrics}"
+    )
+    dense = calls(metrics_module, "dense_output")
+    bundle(THREE, option)
+    assert dense == []

@@ -1,0 +1,81 @@
+"""Errors that can heal are tried again, others are not; both leave error.json."""
+
+import errno
+import json
+
+import pytest
+
+from sah.errors import Busy, ConfigurationError
+from sah.execution.attempts import compute
+from sah.results import directory
+
+
+@pytest.fixture
+def config(compose, tmp_path):
+    return compose("model=tiny", "benchmark=mock", f"output_root={tmp_path}", "retries=2")
+
+
+@pytest.fixture
+def fail(monkeypatch):
+    """Let the experiment raise these errors, one an attempt, and count the attempts."""
+
+    def install(*errors: BaseException) -> list[int]:
+        attempts: list[int] = []
+        waiting = list(errors)
+
+        def run(arms):
+            (arm,) = arms
+            attempts.append(len(attempts))
+            with arm.alone():
+                if waiting:
+                    raise waiting.pop(0)
+                arm.finish(arm.store.complete({"score": 1.0}, []))
+
+        monkeypatch.setattr("sah.execution.run.run", run)
+        return attempts
+
+    return install
+
+
+def test_file_system_error_is_tried_again(config, fail):
+    attempts = fail(OSError(errno.EIO, "flaky"), OSError(errno.EIO, "flaky"))
+    assert compute(config, [])["score"] == 1.0
+    assert len(attempts) == 3
+    assert not (directory(config) / "error.json").exists()
+
+
+def test_after_its_retries_the_error_is_told_with_the_attempts(config, fail):
+    attempts = fail(*[OSError(errno.EIO, "broken")] * 5)
+    with pytest.raises(OSError, match="broken"):
+        compute(config, [])
+    assert len(attempts) == 3
+    error = json.loads((directory(config) / "error.json").read_text())
+    assert (error["category"], error["attempt"]) == ("filesystem", 3)
+
+
+@pytest.mark.parametrize("error", [ConfigurationError("no"), RuntimeError("bug"), MemoryError()])
+def test_what_cannot_heal_is_not_tried_again(config, fail, error):
+    attempts = fail(error)
+    with pytest.raises(type(error)):
+        compute(config, [])
+    assert len(attempts) == 1
+
+
+def test_directory_that_was_taken_over_is_left_alone(config, fail):
+    fail(Busy("somebody else has it"))
+    with pytest.raises(Busy):
+        compute(config, [])
+    assert not (directory(config) / "error.json").exists()
+
+
+def test_requeued_job_keeps_what_it_answered_although_it_started_afresh(
+    compose, tmp_path, monkeypatch
+):
+    afresh = compose("model=tiny", "benchmark=mock", f"output_root={tmp_path}", "resume=false")
+    compute(afresh, [])
+    predictions = directory(afresh) / "predictions.jsonl"
+    answered = predictions.read_bytes()
+    (directory(afresh) / "results.json").unlink()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    compute(afresh, [])
+    assert predictions.read_bytes() == answered, "seconds included: nothing was computed again"

@@ -1,0 +1,46 @@
+import pytest
+
+from sah.errors import ConfigurationError
+from sah.launching.objective import objective
+
+RESULTS = {
+    "score": 0.9,
+    "density": 0.2,
+    "recall": None,
+    "model": "tiny",
+    "timing": {"decode_seconds": 4.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("score", 0.9),
+        ("score - 10 * max(0, density - 0.1)", -0.1),
+        ("score / decode_seconds", 0.225),
+        ("-density", -0.2),
+    ],
+)
+def test_expression_is_arithmetic_over_the_results(expression, expected):
+    assert objective(expression, RESULTS) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "recall",
+        "model",
+        "scores",
+        "score +",
+        "'a'",
+        "score / (density - density)",
+        "score > 0",
+        "__import__('os').system('true')",
+        "().__class__",
+        "open('results.json')",
+        "[score for _ in range(3)]",
+    ],
+)
+def test_anything_else_is_refused_by_name(expression):
+    with pytest.raises(ConfigurationError, match="objective="):
+        objective(expression, RESULTS)
