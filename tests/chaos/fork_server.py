@@ -26,10 +26,10 @@ import sah.execution.attempts
 import sah.execution.run
 import sah.models.tiny
 import sah.results.show
-from sah.cli.main import config_folder
 from sah.cli.main import main as sah_main
 from sah.errors import Interrupted
 from sah.execution.attempts import compute_arms
+from sah.paths import config_folder
 
 IMPORTED = (
     *(submitit, tokenizers.trainers, LlamaForCausalLM, LogitsProcessorList),
