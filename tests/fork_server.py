@@ -96,10 +96,10 @@ def run_arms(arms: list[list[str]]) -> None:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         configs = [(hydra.compose("config", arm), arm) for arm in arms]
     try:
-        endings = compute_arms(configs)
+        outcomes = compute_arms(configs)
     except Interrupted as interruption:
         sys.exit(128 + interruption.signum)
-    sys.exit(any(ending.error is not None for ending in endings))
+    sys.exit(any(outcome.error is not None for outcome in outcomes))
 
 
 if __name__ == "__main__":
