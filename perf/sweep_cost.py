@@ -159,11 +159,11 @@ def seconds(jobs: Sequence[Sequence[DictConfig]], now: Callable[[], float]) -> f
     total = 0.0
     for job in jobs:
         started = now()
-        endings = compute_arms([(config, []) for config in job])
+        outcomes = compute_arms([(config, []) for config in job])
         total += now() - started
-        for ending in endings:
-            if ending.error is not None:
-                raise ending.error
+        for outcome in outcomes:
+            if outcome.error is not None:
+                raise outcome.error
     return total
 
 

@@ -1,4 +1,4 @@
-"""Checking what a configuration file or a command line put into a dataclass."""
+"""Type checks for dataclasses that are filled from yaml or the command line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -8,15 +8,15 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 
-# In yaml 1 is a good value for a float.
+# An int is accepted for a float: yaml reads `1` as an int.
 _NUMBERS = BeartypeConf(is_pep484_tower=True)
 
 
 def check_types(instance: Any) -> None:
-    """Check the fields of a dataclass against their annotations; call from __post_init__.
+    """Check every field of a dataclass against its annotation; call from __post_init__.
 
     Raises:
-        ValueError: naming the field, its type and the value.
+        ValueError: if a value has the wrong type; names the field, its type and the value.
     """
     hints = get_type_hints(type(instance))
     for field in fields(instance):
@@ -29,7 +29,7 @@ def check_types(instance: Any) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value fits, and all of its items: beartype looks at one, drawn at random."""
+    """Whether a value and all of its items fit; beartype checks only one item, drawn at random."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(_fits(value, option) for option in arguments)
@@ -39,7 +39,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return all(
             _fits(key, arguments[0]) and _fits(item, arguments[1]) for key, item in value.items()
         )
-    # True is an int to Python, and a mistake to a researcher.
+    # bool is a subclass of int, but True for a number is always a mistake.
     if isinstance(value, bool) and hint in (int, float):
         return False
     return is_bearable(value, hint, conf=_NUMBERS)

@@ -11,6 +11,7 @@ from sah.attention.inputs import AttentionInputs, Visibility
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, Masker, SparseAttention
 from sah.attention.selection import Budget, order_descending, select_top
+from sah.attention.top_k import TopKMasker
 
 __all__ = [
     "AttentionInputs",
@@ -23,6 +24,7 @@ __all__ = [
     "Masker",
     "SelectedKeys",
     "SparseAttention",
+    "TopKMasker",
     "Visibility",
     "dense_attention",
     "gathered_attention",

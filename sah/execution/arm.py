@@ -1,78 +1,187 @@
-"""One experiment at work in its output directory: what it stores, and how it ends."""
+"""An arm: one experiment at work in its output directory, from its claim to its outcome."""
 
+import gc
 import logging
+import os
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
-from sah.errors import ends_process
+import torch
+from omegaconf import DictConfig
+
+from sah.errors import RETRYABLE, Busy, SahError, category, ends_process
 from sah.execution.accounting import Clock, PeakMemory
 from sah.execution.answering import Answering, Question
 from sah.execution.experiment import Experiment
-from sah.execution.logs import lines_of
+from sah.execution.logs import lines_of, log_file
 from sah.execution.progress import Progress
 from sah.metric_logging.metrics import DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
-from sah.results import ResultStore
+from sah.results import ResultStore, directory, fingerprint
 from sah.results.store import MICRO_METRICS
+from sah.tracking import track
 from sah.types import Example, Prediction
 
 logger = logging.getLogger(__name__)
 
 
-class Arm:
-    """Answers examples under its attention and stores each answer as it is given.
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an arm ended: with results or with an error, never both."""
 
-    Everything that could differ between two attentions lives here, so that several arms
-    can share one model and one prefill: what one of them does, and how it ends, changes
-    nothing for the others.
+    results: dict[str, Any] | None = None
+    error: Exception | None = None
+
+
+class Arm:
+    """Answers examples under one attention and stores each answer as it is given.
+
+    Whatever could differ between two attentions lives here, so that several arms can share
+    one model and one prefill without affecting each other.
+
+        with Arm(config, overrides) as arm:    # makes the experiment, claims its directory
+            while arm.outcome is None:
+                arm.begin_attempt()
+                ...                            # ends with `finish` or `fail`
+
+    The directory is released as soon as there is an outcome, which may be long before the
+    job ends.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        store: ResultStore,
-        *,
-        ended: Callable[["Arm"], None] = lambda arm: None,
-    ) -> None:
-        """Make an arm of an experiment.
+    experiment: Experiment
+    """Made when the arm is entered; loads nothing."""
+
+    def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
+        """Prepare an arm; reads and writes nothing.
 
         Args:
-            experiment: loads nothing yet.
-            store: claimed, with what is answered already.
-            ended: called once, when the arm has its results or its error.
+            config: the composed configuration, without Hydra's own part.
+            overrides: as typed, for overrides.yaml.
         """
-        self.experiment = experiment
-        self.store = store
-        self._ended = ended
-        self.clock = Clock(experiment.timeout_minutes)
-        self.memory = PeakMemory()
-        self.results: dict[str, Any] | None = None
-        self.error: Exception | None = None
-        """What ended this arm before its results."""
-        self.metrics = experiment.metric_logging.logger(
-            store.path(MICRO_METRICS),
-            seed=experiment.seed,
-            records_logged=store.micro_metric_records,
-            # Later the file may be another process's.
-            may_write=store.is_held,
-        )
-        self._answering = Answering(experiment, self.metrics, self.clock)
-        self._progress: Progress | None = None
-        self._open = ExitStack()
-        self._open.callback(self.metrics.close)
+        self.config = config
+        self.overrides = overrides
+        self.store = ResultStore(directory(config), fingerprint(config))
+        self.outcome: Outcome | None = None
+        self.is_at_work = False
+        """Whether an attempt is under way."""
+        self._attempts = 0
+        self._held = ExitStack()
+        """What the arm holds until its outcome: the claim and run.log."""
+        self._attempt = ExitStack()
+        """What one attempt holds: pending metrics and the progress bar."""
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the arm has its results or its error."""
-        return self.results is not None or self.error is not None
+    def __enter__(self) -> Self:
+        """Make the experiment and claim its directory; a failure is the arm's outcome."""
+        # A requeued SLURM job resumes what its own earlier start answered, even with resume=false.
+        restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+        resume = bool(self.config.resume) or restarted
+        with ExitStack() as on_interruption:
+            on_interruption.callback(self._held.close)
+            try:
+                self.experiment = Experiment.from_config(self.config)
+                self._held.enter_context(self.store.claimed(self.config, self.overrides, resume))
+                results = self.store.results()
+                if results is not None:
+                    logger.info("already complete: %s", self.store.directory)
+                    self._end(Outcome(results=results))
+                else:
+                    self._held.enter_context(log_file(self.store.directory))
+            except (SahError, OSError) as error:
+                self._fail_for_good(error)
+            on_interruption.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end_attempt()
+        self._held.close()
+
+    # -- attempts --------------------------------------------------------------------------
+
+    def begin_attempt(self) -> None:
+        """Start, or start again, from the answers on disk; what cannot be read is the outcome."""
+        if self._attempts > 0:
+            # The first attempt has what the claim read.
+            try:
+                self.store.load()
+            except (SahError, OSError) as error:
+                self._fail_for_good(error)
+                return
+        self._attempts += 1
+        self.clock = Clock(self.experiment.timeout_minutes)
+        self.memory = PeakMemory()
+        self.metrics = self.experiment.metric_logging.logger(
+            self.store.path(MICRO_METRICS),
+            seed=self.experiment.seed,
+            records_logged=self.store.micro_metric_records,
+            # The claim may be lost later; the file is then another process's.
+            may_write=self.store.is_held,
+        )
+        self._answering = Answering(self.experiment, self.metrics, self.clock)
+        self._progress: Progress | None = None
+        self._attempt.callback(self.metrics.close)
+        self.is_at_work = True
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """End with results."""
+        self.end_attempt()
+        self._end(Outcome(results=results))
+        track(self.config, results, self.store.directory)
+
+    def fail(self, error: Exception) -> None:
+        """End the attempt; stored answers stay. Without retries left, the error is the outcome."""
+        # Drops the tensors that the failed calls still hold; the traceback keeps its lines.
+        traceback.clear_frames(error.__traceback__)
+        try:
+            self.end_attempt()
+        except OSError as failure:
+            # A disk that is full for answers is full for metrics, which are measured again.
+            # The first error is the one to report.
+            logger.warning("micro metrics cannot be written: %s", failure)
+        error = self._lost_claim_behind(error)
+        kind = category(error)
+        if self._attempts <= self.config.retries and kind in RETRYABLE:
+            self.store.record_error(error)
+            logger.warning("%s: %s; trying again", kind, error)
+        else:
+            self._fail_for_good(error)
+        _free_memory()
+
+    def end_attempt(self) -> None:
+        """Flush pending metrics and close the progress bar."""
+        self.is_at_work = False
+        self._attempt.close()
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self._held.close()
+
+    def _fail_for_good(self, error: Exception) -> None:
+        # Where another process owns the directory, nothing is written.
+        if not isinstance(error, Busy):
+            self.store.record_error(error)
+        self._end(Outcome(error=error))
+
+    def _lost_claim_behind(self, error: Exception) -> Exception:
+        """Return Busy where an OSError only says that the directory is gone, else the error.
+
+        A directory that was removed must not be made again for its error.json.
+        """
+        if isinstance(error, OSError):
+            try:
+                self.store.check_claim()
+            except Busy as lost:
+                return lost
+        return error
+
+    # -- work ------------------------------------------------------------------------------
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Work of this arm: what fails inside the with block ends this arm and no other."""
+        """Do work of this arm only: an error inside the block ends this arm and no other."""
         with lines_of(self.store.directory), self.clock.running(), self.memory.measured():
             try:
                 yield
@@ -81,58 +190,39 @@ class Arm:
                     raise
                 self.fail(error)
 
-    def finish(self, results: dict[str, Any]) -> None:
-        """End with results."""
-        self.results = results
-        self.close()
-        self._ended(self)
-
-    def fail(self, error: Exception) -> None:
-        """End without results; what was answered stays."""
-        self.error = error
-        # What the failed calls held on the GPU goes; the lines of the traceback stay.
-        traceback.clear_frames(error.__traceback__)
-        try:
-            self.close()
-        except OSError as failure:
-            # The disk that is full for an answer is full for its metrics. They are measured
-            # again; what is to be told is the first error.
-            logger.warning("micro metrics cannot be written: %s", failure)
-        self._ended(self)
-
-    def close(self) -> None:
-        """Write what waits to be written, and take the bar from the screen."""
-        self._open.close()
-
     def begin(
         self, examples: Sequence[Example], *, made_by: Mapping[str, Any], alone: bool
     ) -> None:
-        """Take in what there is to do.
+        """Check stored answers against the examples and note this start.
 
         Args:
             examples: all of the experiment's.
-            made_by: code, libraries and device; kept if there is something left to answer.
-            alone: whether this is the only arm; then a terminal shows a bar.
+            made_by: code, libraries and device; noted if there is anything left to answer.
+            alone: whether this is the job's only arm; only then a terminal shows a bar.
 
         Raises:
-            DamagedResults: if something else was answered in the arm's directory.
+            DamagedResults: if the directory holds answers to other examples.
         """
         self.store.check_examples([example.id for example in examples])
-        if self.pending(examples):
+        pending = self.pending(examples)
+        if pending:
             self.store.note_start(made_by)
+        _log_pending(examples, {example.id for example in pending})
         answered = [example for example in examples if example.id in self.store.predictions]
-        _log_what_is_left(examples, {example.id for example in self.pending(examples)})
-        before = self.experiment.benchmark.score(
+        scores = self.experiment.benchmark.score(
             answered, [self.store.predictions[example.id] for example in answered]
         )
-        scores = [score.score for score in before]
-        name = "" if alone else self.experiment.sparse_attention.name
-        self._progress = self._open.enter_context(
-            Progress(len(examples), scores=scores, arm=name, bar=alone)
+        self._progress = self._attempt.enter_context(
+            Progress(
+                len(examples),
+                scores=[score.score for score in scores],
+                arm="" if alone else self.experiment.sparse_attention.name,
+                bar=alone,
+            )
         )
 
     def pending(self, examples: Sequence[Example]) -> list[Example]:
-        """The examples that are not answered yet."""
+        """Return the examples without a stored answer."""
         return [example for example in examples if example.id not in self.store.predictions]
 
     def answer_context(
@@ -144,14 +234,14 @@ class Arm:
         prefill_is_shared: bool,
         dense_outputs: DenseOutputs | None,
     ) -> None:
-        """Answer the questions of one context, and leave it as it was found.
+        """Answer the questions of one context; the context's cache is rewound afterwards.
 
         Args:
             model: the model that prefilled the context.
-            context: shared with other arms, one after the other.
-            asked: the questions that this arm has not answered yet, at least one.
-            prefill_is_shared: whether another arm needed this prefill before.
-            dense_outputs: of this context, shared with other arms; None if there are none.
+            context: shared with other arms, which use it in turn.
+            asked: the pending questions, at least one.
+            prefill_is_shared: whether another arm used this prefill before.
+            dense_outputs: of this context, shared with other arms; None without metrics of them.
         """
         prefill_seconds: float | None = context.seconds
         with self._answering.about(context, dense_outputs):
@@ -166,8 +256,8 @@ class Arm:
                 prefill_seconds = None
 
     def _store(self, example: Example, prediction: Prediction) -> None:
-        # Metrics first: records without an answer are dropped on resume, an answer whose
-        # records are missing could not be told from one that had none.
+        # Metrics first: on resume, records without an answer are dropped, but an answer whose
+        # records are missing would look like one that has none.
         self.metrics.flush()
         self.store.append(prediction)
         (score,) = self.experiment.benchmark.score([example], [prediction])
@@ -175,11 +265,18 @@ class Arm:
             self._progress.advance(score.score)
 
 
-def _log_what_is_left(examples: Sequence[Example], waiting: set[str]) -> None:
-    left = Counter(example.task for example in examples if example.id in waiting)
+def _log_pending(examples: Sequence[Example], pending: set[str]) -> None:
+    left = Counter(example.task for example in examples if example.id in pending)
     for task, size in Counter(example.task for example in examples).items():
         if left[task] < size:
             logger.info(
                 "%s: %d of %d examples already answered, %d to go",
                 *(task, size - left[task], size, left[task]),
             )
+
+
+def _free_memory() -> None:
+    """Return the memory of a failed attempt to the GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -62,7 +62,7 @@ def run(arms: Sequence[Arm]) -> None:
                 )
     finally:
         for arm in arms:
-            arm.close()
+            arm.end_attempt()
 
 
 def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> float:
@@ -254,7 +254,7 @@ def _together(arms: Sequence[Arm]) -> Iterator[None]:
 
 
 def _at_work(arms: Sequence[Arm]) -> list[Arm]:
-    return [arm for arm in arms if not arm.is_over]
+    return [arm for arm in arms if arm.is_at_work]
 
 
 def _with_questions(arms: Sequence[Arm], examples: Sequence[Example]) -> list[Arm]:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
@@ -58,12 +57,13 @@ class BundleJob:
         from sah.results.show import show_results
 
         quiet_libraries()
-        endings = compute_arms([_without_hydra(config) for config in self.configs])
-        for config, ending in zip(self.configs, endings, strict=True):
-            if ending.results is not None:
-                show_results(ending.results, Path(directory(config)))
-            elif ending.error is not None:
-                logger.error("%s: %s", category(ending.error), ending.error, exc_info=ending.error)
+        outcomes = compute_arms([_without_hydra(config) for config in self.configs])
+        for config, outcome in zip(self.configs, outcomes, strict=True):
+            if outcome.results is not None:
+                show_results(outcome.results, directory(config))
+            elif outcome.error is not None:
+                error = outcome.error
+                logger.error("%s: %s", category(error), error, exc_info=error)
 
 
 def _without_hydra(config: DictConfig) -> tuple[DictConfig, list[str]]:

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
+from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
 from sah.maskers.shared.calibration_files import find_calibration
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoubleSparsity(Budget):
+class DoubleSparsity(TopKMasker):
     """Add the candidates that score highest on the channels that matter (arXiv:2408.07092).
 
     Of the D channels, the D / group_factor whose products weigh most are kept, picked for each
@@ -55,16 +55,14 @@ class DoubleSparsity(Budget):
                 f"DoubleSparsity: label_bits must be 4, 8 or 16, got {self.label_bits}"
             )
 
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
         labels = inputs.index(
             self,
             lambda key, value: LabelCache(
                 self._kept(inputs), key, value, label_bits=self.label_bits
             ),
         )
-        budget, bound = self.keys(inputs)
-        scores = labels.scores(inputs.query)
-        return mask.add(select_top(scores, mask.candidates, budget, bound))
+        return labels.scores(inputs.query)
 
     def _kept(self, inputs: AttentionInputs) -> Int[Tensor, "X R"]:
         """The channels that this layer keeps."""

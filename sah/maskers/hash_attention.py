@@ -13,13 +13,13 @@ from jaxtyping import Float, Int32
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
+from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
 from sah.attention.index import in_chunks
 from sah.maskers.shared.calibration_files import find_calibration
 
 
 @dataclass(frozen=True, kw_only=True)
-class HashAttention(Budget):
+class HashAttention(TopKMasker):
     """Add the candidates whose signature shares most bits with the query's (arXiv:2412.14468).
 
     A learned network per layer and query head maps a query to the signs of its outputs, another
@@ -37,16 +37,15 @@ class HashAttention(Budget):
         super().__post_init__()
         find_calibration("hash_attention", self.weights)
 
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
         signatures = inputs.index(
             self, lambda key, value: Signatures(self._layer(inputs), key, value)
         )
-        budget, bound = self.keys(inputs)
         scores = signatures.equal_bits(inputs.query)
         # Less than one bit for a later position, so that few scores are equal.
         keys = scores.shape[-1]
         scores += torch.arange(keys, device=scores.device) / max(2**18, keys)
-        return mask.add(select_top(scores, mask.candidates, budget, bound))
+        return scores
 
     def _layer(self, inputs: AttentionInputs) -> "HashNetworks":
         path = find_calibration("hash_attention", self.weights)

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
+from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
 from sah.attention.index import in_chunks
 from sah.attention.selection import require_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loki(Budget):
+class Loki(TopKMasker):
     """Add the candidates that score highest on their keys' principal components (Loki).
 
     arXiv:2406.02542. With P the eigenvectors of the keys' covariance, the largest eigenvalue
@@ -42,14 +42,12 @@ class Loki(Budget):
         super().__post_init__()
         require_fraction("Loki", "components_fraction", self.components_fraction)
 
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
         components = math.ceil(inputs.key.shape[-1] * self.components_fraction - 1e-9)
         index = inputs.index(self, partial(ProjectedKeys, components=components))
         query = inputs.per_head(inputs.grouped(inputs.query.float()) @ index.directions)
         (projected,) = index.codes
-        budget, bound = self.keys(inputs)
-        scores = inputs.dot(query, projected)
-        return mask.add(select_top(scores, mask.candidates, budget, bound))
+        return inputs.dot(query, projected)
 
 
 # Keys that are converted to float32 and projected at a time.

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
+from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
 
 
 @dataclass(frozen=True, kw_only=True)
-class PQCache(Budget):
+class PQCache(TopKMasker):
     """Add the candidates whose quantised keys score highest (PQCache, arXiv:2407.12820).
 
     Each key is cut into `subvectors`, and each of them replaced by the nearest of 2^bits
@@ -56,7 +56,7 @@ class PQCache(Budget):
                 f"PQCache: workspace_bytes must be at least 2**16, got {self.workspace_bytes}"
             )
 
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
         dim = inputs.key.shape[-1]
         if dim % self.subvectors:
             raise ValueError(
@@ -75,8 +75,7 @@ class PQCache(Budget):
         for part in range(self.subvectors):
             position = codes[:, :, part, None].long().expand_as(scores)
             scores += table[:, :, part].gather(-1, position)
-        budget, bound = self.keys(inputs)
-        return mask.add(select_top(inputs.per_head(scores), mask.candidates, budget, bound))
+        return inputs.per_head(scores)
 
 
 class ProductQuantisedKeys(EncodedKeys):

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
+from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
 from sah.attention.index import in_chunks
 from sah.maskers.shared.hyperplanes import Hyperplanes
 
 
 @dataclass(frozen=True, kw_only=True)
-class SOCKET(Budget):
+class SOCKET(TopKMasker):
     """Add the candidates that a query collides with most, softly (arXiv:2602.06283).
 
     Each of `tables` hash tables cuts space with `planes` random hyperplanes, so that a key lies
@@ -48,15 +48,14 @@ class SOCKET(Budget):
         if not self.tau > 0:
             raise ValueError(f"SOCKET: tau must be positive, got {self.tau}")
 
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
         index = inputs.index(
             self, lambda key, value: HashedKeys(self, key, value, inputs.index_seed)
         )
         scores = self._collisions(inputs, index)
         if self.weigh_by_value:
             scores = scores * index.value_norms.unsqueeze(2)
-        budget, bound = self.keys(inputs)
-        return mask.add(select_top(inputs.per_head(scores), mask.candidates, budget, bound))
+        return inputs.per_head(scores)
 
     def _collisions(self, inputs: AttentionInputs, index: "HashedKeys") -> Float[Tensor, "B G S K"]:
         """Σ over the tables of the probability that each query has for each key's bucket."""

@@ -26,10 +26,10 @@ import sah.execution.attempts
 import sah.execution.run
 import sah.models.tiny
 import sah.results.show
-from sah.cli.main import config_folder
 from sah.cli.main import main as sah_main
 from sah.errors import Interrupted
 from sah.execution.attempts import compute_arms
+from sah.paths import config_folder
 
 IMPORTED = (
     *(submitit, tokenizers.trainers, LlamaForCausalLM, LogitsProcessorList),
@@ -75,10 +75,10 @@ def run_arms(arms: list[list[str]]) -> None:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         configs = [(hydra.compose("config", arm), arm) for arm in arms]
     try:
-        endings = compute_arms(configs)
+        outcomes = compute_arms(configs)
     except Interrupted as interruption:
         sys.exit(128 + interruption.signum)
-    sys.exit(any(ending.error is not None for ending in endings))
+    sys.exit(any(outcome.error is not None for outcome in outcomes))
 
 
 if __name__ == "__main__":

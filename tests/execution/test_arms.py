@@ -45,8 +45,8 @@ def bundle(configure):
 
     def run(attentions, *overrides, root="outputs"):
         configs = [configure(f"attention={name}", *overrides, root=root) for name in attentions]
-        endings = compute_arms([(config, list(overrides)) for config in configs])
-        return endings, [directory(config) for config in configs]
+        ended = compute_arms([(config, list(overrides)) for config in configs])
+        return ended, [directory(config) for config in configs]
 
     return run
 
@@ -88,8 +88,8 @@ def error_of(folder):
     ids=" ".join,
 )
 def test_every_preset_has_the_results_of_a_run_of_its_own(bundle, separately, outcome, overrides):
-    endings, folders = bundle(PRESETS, *overrides)
-    assert [ending.error for ending in endings] == [None] * len(PRESETS)
+    ended, folders = bundle(PRESETS, *overrides)
+    assert [arm.error for arm in ended] == [None] * len(PRESETS)
     for folder, alone in zip(folders, separately(PRESETS, *overrides), strict=True):
         assert folder.relative_to(folder.parents[3]) == alone.relative_to(alone.parents[3])
         assert outcome(folder) == outcome(alone)
@@ -103,9 +103,9 @@ def test_the_order_of_the_arms_changes_nothing(bundle, outcome):
 
 def test_one_model_and_one_prefill_per_context_serve_all_arms(bundle, calls):
     loads, prefills = calls(TinyModel, "load"), calls(LanguageModel, "prefill")
-    endings, _ = bundle(PRESETS)
+    ended, _ = bundle(PRESETS)
     assert (len(loads), len(prefills)) == (1, 2)
-    timings = [ending.results["timing"] for ending in endings]
+    timings = [arm.results["timing"] for arm in ended]
     assert [timing["prefill_seconds_saved"] > 0 for timing in timings] == [
         *(False, *[True] * (len(PRESETS) - 1)),
     ]
@@ -115,8 +115,8 @@ def test_one_model_and_one_prefill_per_context_serve_all_arms(bundle, calls):
 
 
 def test_a_single_run_saves_nothing(bundle):
-    ((ending,), _) = bundle(["sparse"])
-    assert ending.results["timing"]["prefill_seconds_saved"] == 0
+    ((arm,), _) = bundle(["sparse"])
+    assert arm.results["timing"]["prefill_seconds_saved"] == 0
 
 
 # -- memory ----------------------------------------------------------------------------
@@ -166,9 +166,9 @@ def fail_in(name, error, *, times=1):
 def test_an_arm_that_fails_ends_alone(bundle, separately, outcome, monkeypatch, error, kind):
     answer = fail_in("sparse", error, times=99)
     monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
-    endings, folders = bundle(THREE, "retries=0")
+    ended, folders = bundle(THREE, "retries=0")
     monkeypatch.undo()
-    assert [ending.error for ending in endings] == [None, error, None]
+    assert [arm.error for arm in ended] == [None, error, None]
     assert error_of(folders[1])["category"] == kind
     assert not (folders[1] / "results.json").exists()
     for number in (0, 2):
@@ -183,8 +183,8 @@ def test_an_error_that_can_heal_is_tried_again_without_the_others(
     answer = fail_in("sparse", error)
     monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
     prefills = calls(LanguageModel, "prefill")
-    endings, folders = bundle(THREE, "metric_logging=full", "retries=1")
-    assert [ending.error for ending in endings] == [None, None, None]
+    ended, folders = bundle(THREE, "metric_logging=full", "retries=1")
+    assert [arm.error for arm in ended] == [None, None, None]
     assert len(prefills) == 4, "both contexts again, for the arm that failed at its first"
     alone = separately(THREE, "metric_logging=full")
     assert [outcome(folder) for folder in folders] == [outcome(folder) for folder in alone]
@@ -194,8 +194,8 @@ def test_an_error_that_can_heal_is_tried_again_without_the_others(
 def test_what_fails_for_all_is_the_error_of_each(bundle, calls):
     error = RuntimeError("CUDA error: device-side assert triggered")
     calls(LanguageModel, "prefill", raise_at=1, error=error)
-    endings, folders = bundle(THREE)
-    assert [ending.error for ending in endings] == [error] * 3
+    ended, folders = bundle(THREE)
+    assert [arm.error for arm in ended] == [error] * 3
     assert [error_of(folder)["category"] for folder in folders] == ["gpu"] * 3
 
 
@@ -206,7 +206,7 @@ def test_a_failed_arm_gives_its_directory_back_while_the_others_work(bundle, cal
 
     def look(store, prediction):
         root = store.directory.parents[3]
-        held.append({path.parent.parents[2].name for path in root.rglob(".claim")})
+        held.append({path.parent.parents[1].name for path in root.rglob(".claim")})
 
     calls(ResultStore, "append", before=look)
     bundle(THREE)
@@ -220,25 +220,25 @@ def test_time_of_other_arms_does_not_count(bundle, monkeypatch):
     def append(store, prediction):
         real_append(store, prediction)
         # Nine seconds an answer; the sparse arm needs thirty.
-        clock.now += 30 if store.directory.parents[2].name == "sparse" else 9
+        clock.now += 30 if store.directory.parents[1].name == "sparse" else 9
 
     monkeypatch.setattr(clock_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(ResultStore, "append", append)
-    endings, folders = bundle(THREE, "timeout_minutes=1")
+    ended, folders = bundle(THREE, "timeout_minutes=1")
     assert clock.now > 60
-    assert isinstance(endings[1].error, ExperimentTimeout)
+    assert isinstance(ended[1].error, ExperimentTimeout)
     assert error_of(folders[1])["category"] == "timeout"
     assert answered(folders[1]) == 3, "the third began within the minute"
-    assert endings[0].results is not None
-    assert endings[2].results is not None
+    assert ended[0].results is not None
+    assert ended[2].results is not None
 
 
 def test_an_arm_that_somebody_else_computes_is_left_to_them(bundle, configure):
     theirs = directory(configure("attention=sparse"))
     theirs.mkdir(parents=True)
     with Claim(theirs):
-        endings, _ = bundle(THREE)
-        assert [type(ending.error) for ending in endings] == [type(None), Busy, type(None)]
+        ended, _ = bundle(THREE)
+        assert [type(arm.error) for arm in ended] == [type(None), Busy, type(None)]
         assert not (theirs / "error.json").exists()
         assert not (theirs / "predictions.jsonl").exists()
 
@@ -267,8 +267,8 @@ def test_interrupted_arms_go_on_to_identical_results(
     with pytest.raises(KeyboardInterrupt):
         bundle(THREE, *options)
     monkeypatch.undo()
-    endings, folders = bundle(THREE, *options)
-    assert [ending.error for ending in endings] == [None] * 3
+    ended, folders = bundle(THREE, *options)
+    assert [arm.error for arm in ended] == [None] * 3
     alone = separately(THREE, *options)
     assert [outcome(folder) for folder in folders] == [outcome(folder) for folder in alone]
 
@@ -277,10 +277,10 @@ def test_a_finished_arm_is_left_alone_and_an_added_one_prefills_for_itself(bundl
     _, folders = bundle(["dense", "sparse"])
     before = [(folder / "predictions.jsonl").read_bytes() for folder in folders]
     prefills = calls(LanguageModel, "prefill")
-    endings, again = bundle(["dense", "sparse", "streaming_llm"])
+    ended, again = bundle(["dense", "sparse", "streaming_llm"])
     assert [(folder / "predictions.jsonl").read_bytes() for folder in again[:2]] == before
     assert len(prefills) == 2
-    assert endings[2].results["n"] == 5
+    assert ended[2].results["n"] == 5
 
 
 def test_only_contexts_that_an_arm_still_needs_are_prefilled(bundle, calls, monkeypatch):
@@ -296,9 +296,9 @@ def test_only_contexts_that_an_arm_still_needs_are_prefilled(bundle, calls, monk
 def test_nothing_is_loaded_when_every_arm_is_complete(bundle, calls):
     bundle(THREE)
     loads = calls(TinyModel, "load")
-    endings, _ = bundle(THREE)
+    ended, _ = bundle(THREE)
     assert loads == []
-    assert all(ending.results is not None for ending in endings)
+    assert all(arm.results is not None for arm in ended)
 
 
 # -- one dense pass for the output error -----------------------------------------------

@@ -31,7 +31,7 @@ def fail(monkeypatch):
                     raise waiting.pop(0)
                 arm.finish(arm.store.complete({"score": 1.0}, []))
 
-        monkeypatch.setattr("sah.execution.run.run", run)
+        monkeypatch.setattr("sah.execution.attempts.run", run)
         return attempts
 
     return install

@@ -17,11 +17,10 @@ from sah.execution import accounting as clock_module
 from sah.execution import run as experiment_module
 from sah.execution.arm import Arm
 from sah.execution.attempts import compute
-from sah.execution.experiment import Experiment
 from sah.execution.run import run as run_experiment
 from sah.models.language_model import LanguageModel
 from sah.models.tiny import TinyModel
-from sah.results import ResultStore, directory, fingerprint
+from sah.results import ResultStore, directory
 
 ROOT = Path(__file__).resolve().parents[2]
 MOCK = ("model=tiny", "benchmark=mock")
@@ -358,15 +357,14 @@ def run_changed(configure):
 
     def run(root, **fields):
         config = configure(*MOCK, "attention=sparse", root=root)
-        experiment = Experiment.from_config(config)
-        experiment = dataclasses.replace(experiment, benchmark=Changed(**fields))
-        store = ResultStore(directory(config), fingerprint(config))
-        with store.claimed(config, [], True):
-            arm = Arm(experiment, store)
+        with Arm(config, []) as arm:
+            arm.experiment = dataclasses.replace(arm.experiment, benchmark=Changed(**fields))
+            arm.begin_attempt()
             run_experiment([arm])
-        if arm.error is not None:
-            raise arm.error
-        return store.predictions
+        assert arm.outcome is not None
+        if arm.outcome.error is not None:
+            raise arm.outcome.error
+        return arm.store.predictions
 
     return run
 

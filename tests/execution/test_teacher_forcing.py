@@ -30,12 +30,12 @@ def arms(compose, tmp_path):
     def run(attentions, *overrides):
         base = ("model=tiny", "benchmark=mock", f"output_root={tmp_path}")
         configs = [compose(*base, f"attention={name}", *overrides) for name in attentions]
-        endings = compute_arms([(config, []) for config in configs])
+        outcomes = compute_arms([(config, []) for config in configs])
         lines = [
             (directory(config) / "predictions.jsonl").read_bytes().splitlines()
             for config in configs
         ]
-        return [ending.results for ending in endings], [
+        return [outcome.results for outcome in outcomes], [
             [orjson.loads(line) for line in written] for written in lines
         ]
 

@@ -217,7 +217,7 @@ def test_random_sampling_is_unbiased_in_denominator_and_numerator(
         (lambda: Sink(tokens=0), "Sink: tokens must be a whole number of at least 1, got 0"),
         (lambda: Local(tokens=2.0), "Local: tokens must be a whole number of at least 1, got 2.0"),
         (lambda: OracleTopK(), "OracleTopK: give exactly one of tokens and fraction"),
-        (lambda: OracleTopK(tokens=1.0), "OracleTopK: tokens must be a whole number"),
+        (lambda: RandomSampling(tokens=1.0), "RandomSampling: tokens must be a whole number"),
         (lambda: RandomSampling(fraction="0.1"), r"RandomSampling: fraction must be in \(0, 1\]"),
         (lambda: OracleTopP(p=0), r"OracleTopP: p must be in \(0, 1\], got 0"),
     ],
@@ -229,7 +229,7 @@ def test_parameters_that_make_no_sense_are_refused_by_name(
         make()
 
 
-def test_a_whole_number_1_is_the_whole_fraction(make_inputs: Make) -> None:
+def test_an_integer_1_is_the_whole_fraction(make_inputs: Make) -> None:
     inputs = make_inputs(keys=9, queries=2)
-    mask = OracleTopK(fraction=1)(inputs, AttentionMask.empty(inputs))
-    assert torch.equal(mask.selected, inputs.visible.expand_as(mask.selected))
+    mask = RandomSampling(fraction=1)(inputs, AttentionMask.empty(inputs))
+    assert torch.equal(mask.weights, inputs.visible.expand_as(mask.selected).float())

@@ -1,0 +1,31 @@
+"""Base class of maskers that score every key and select the best within a budget."""
+
+# B batch, H query heads, Q queries, K keys
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sah.attention.inputs import AttentionInputs
+from sah.attention.mask import AttentionMask
+from sah.attention.selection import Budget, select_top
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopKMasker(Budget, ABC):
+    """Add each query's highest-scoring candidates, as many as the budget allows.
+
+    A selector is a frozen dataclass with one method, `scores`. Of keys with equal scores at the
+    end of the budget, the first in the sequence are added (`select_top`).
+    """
+
+    @abstractmethod
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "#B H Q K"]:
+        """Score all K keys, invisible ones too; only their order within a query matters."""
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        """Return the mask with each query's best candidates added, at weight 1."""
+        budget, bound = self.keys(inputs)
+        return mask.add(select_top(self.scores(inputs), mask.candidates, budget, bound))
