@@ -126,7 +126,7 @@ def maskers_page() -> str:
     return "\n\n".join(
         [
             "# sah.maskers",
-            "The methods, a file each. Docstrings name the paper, the equation and every deviation.",
+            "The methods, one file each. Docstrings name paper, equation and every deviation.",
             *(f"::: {module}" for module in modules),
         ]
     )

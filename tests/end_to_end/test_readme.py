@@ -48,7 +48,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
         written.append(path.relative_to(folder).as_posix())
-    for name in ("maskers/strided", "benchmarks/lockers"):
+    for name in ("maskers/small_keys", "benchmarks/lockers"):
         package, _, option = name.partition("/")
         assert f"sah/{name}.py" in written
         assert f"conf/{package.removesuffix('s')}/{option}.yaml" in written
@@ -75,7 +75,7 @@ def test_documented_command_works(command, checkout, hub_cache):
     assert done.stdout or "experiments" in done.stderr
 
 
-@pytest.mark.parametrize(("folder", "name"), [("maskers", "strided"), ("benchmarks", "lockers")])
+@pytest.mark.parametrize(("folder", "name"), [("maskers", "small_keys"), ("benchmarks", "lockers")])
 def test_example_passes_its_own_and_the_contract_tests(checkout, folder, name):
     command = [sys.executable, "-m", "pytest", "-n", "0", f"tests/{folder}", "-k", name]
     done = subprocess.run(
