@@ -30,7 +30,7 @@ from sah.attention import (
     weighted_attention,
 )
 from sah.attention.session import AttentionSession, attention_replaced
-from sah.execution.experiment import compose
+from sah.execution.building import compose
 
 HEADS, GROUPS, DIM = 9, 3, 64
 PRESETS = (

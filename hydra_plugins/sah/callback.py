@@ -10,7 +10,7 @@ from omegaconf import DictConfig, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from sah.errors import ConfigurationError, SahError
-from sah.execution.checks import check, finished
+from sah.execution.checks import check, find_complete
 from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class ResumeCallback(Callback):
         try:
             overrides = list(config.hydra.overrides.task)
             _refuse_launcher(config)
-            folder, results = finished(config)
+            folder, results = find_complete(config)
             if results is None:
                 check(config, overrides)
                 return

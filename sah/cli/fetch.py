@@ -9,7 +9,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from sah.errors import SahError
-from sah.execution.experiment import Experiment, compose
+from sah.execution.building import compose
+from sah.execution.experiment import Experiment
 
 logger = logging.getLogger(__name__)
 

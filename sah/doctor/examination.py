@@ -18,7 +18,8 @@ from sah.doctor.prompt_checks import (
     check_split,
 )
 from sah.errors import SahError
-from sah.execution.experiment import Experiment, compose
+from sah.execution.building import compose
+from sah.execution.experiment import Experiment
 from sah.types import Example
 
 _EXAMPLES = 8

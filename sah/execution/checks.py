@@ -1,9 +1,13 @@
-"""What is known of an experiment before anything runs: is it complete, and can it work?"""
+"""What is known about an experiment before it runs: is it complete, and can it work?
+
+Light: Hydra imports this at every start, and a complete experiment is shown without torch.
+"""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -13,18 +17,29 @@ from sah.results.identity import directory
 from sah.results.store import read_results, require_writable
 
 
-def finished(config: DictConfig) -> tuple[Path, dict[str, Any] | None]:
-    """Where an experiment belongs, and its results if it is complete. Loads no model.
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """Top-level keys of conf/config.yaml that do not belong to the experiment itself."""
+
+    output_root: str
+    resume: bool
+    retries: int
+    bundle: Literal["attention", "none"]
+    bundle_max: int | None
+    objective: str
+    study: Mapping[str, Any]
+
+
+def find_complete(config: DictConfig) -> tuple[Path, dict[str, Any] | None]:
+    """Return the experiment's directory, and its results if it is complete.
 
     With resume=false nothing counts as complete.
 
     Raises:
         ConfigurationError: if a mandatory value is missing, or resume is neither true nor false.
-        DamagedResults: if the directory holds something else.
+        DamagedResults: if the directory holds another experiment's results.
     """
-    if not isinstance(config.resume, bool):
-        # A text is true to Python: resume=no would resume.
-        raise ConfigurationError(f"resume must be true or false, got {config.resume!r}")
+    _check_options(config, "resume")
     try:
         folder = directory(config)
     except MissingMandatoryValue as error:
@@ -39,29 +54,38 @@ def finished(config: DictConfig) -> tuple[Path, dict[str, Any] | None]:
 
 
 def check(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Find what is wrong with an experiment before anything is written or submitted.
+    """Check an experiment before anything is written or submitted.
 
     Raises:
         ConfigurationError: naming the value, the limit and the way out.
     """
-    from sah.execution.experiment import Experiment, check_bundling
+    from sah.execution import building
+    from sah.execution.experiment import Experiment
 
     chosen = {override.lstrip("+~").partition("=")[0] for override in overrides}
     if {"attention", "sparse_attention"} <= chosen:
         raise ConfigurationError(
             "attention= and sparse_attention= are two names of one choice; give only one of them"
         )
+    _check_options(config, *_Options.__dataclass_fields__)
+    if config.retries < 0:
+        raise ConfigurationError(f"retries must be at least 0, got {config.retries}; 0 tries once")
+    if config.bundle_max is not None and config.bundle_max < 1:
+        raise ConfigurationError(f"bundle_max must be at least 1 or null, got {config.bundle_max}")
     Experiment.from_config(config)
-    check_bundling(config.bundle, config.bundle_max)
-    retries = config.retries
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        raise ConfigurationError(
-            f"retries must be a whole number of at least 0, got {retries!r}; 0 tries once"
-        )
-    _require_writable_once(Path(str(config.output_root)))
+    building.check("tracker", building.section(config, "tracker"))
+    _require_writable_once(Path(config.output_root))
+
+
+def _check_options(config: DictConfig, *names: str) -> None:
+    from sah.validation import wrong_fields
+
+    values = {name: config[name] for name in names}
+    for name, problem in wrong_fields(_Options, values):
+        raise ConfigurationError(f"{name} {problem}")
 
 
 @functools.cache
 def _require_writable_once(root: Path) -> None:
-    """The cells of a sweep share their root; what raises is looked at again."""
+    """Check a root that all cells of a sweep share only once; errors are not cached."""
     require_writable(root)

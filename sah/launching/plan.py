@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sah.errors import SahError
-from sah.execution.checks import check, finished
+from sah.execution.checks import check, find_complete
 from sah.launching.composer import Composer
 from sah.launching.composition_memory import CompositionMemory
 from sah.results.identity import shared_key
@@ -100,7 +100,7 @@ def plan_sweep(
                 plan.finished.append(cell)
                 continue
             config = composer.compose(overrides)
-            directory, results = finished(config)
+            directory, results = find_complete(config)
             if results is None and directory not in seen:
                 check(config, overrides)
         except (SahError, HydraException, OmegaConfBaseException) as error:
