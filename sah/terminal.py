@@ -1,4 +1,4 @@
-"""Escape untrusted text (from models, data sets and files) before it reaches a terminal.
+"""Escaping of untrusted text (from models, data sets and files) for the terminal.
 
 Standard library only.
 """

@@ -1,4 +1,4 @@
-"""Encode examples as token ids: one chat template, one BOS, split at the end of the context."""
+"""Encoding of examples as token ids: one template, one BOS, split at the end of the context."""
 
 import hashlib
 from array import array
