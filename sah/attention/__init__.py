@@ -10,7 +10,7 @@ from sah.attention.index import EncodedKeys, KeyBuffer, KeyIndex
 from sah.attention.inputs import AttentionInputs, Visibility
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, Masker, SparseAttention
-from sah.attention.selection import Budget, order_descending, select_top
+from sah.attention.selection import Budget, select_top
 from sah.attention.top_k import TopKMasker
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "Visibility",
     "dense_attention",
     "gathered_attention",
-    "order_descending",
     "select_top",
     "weighted_attention",
 ]

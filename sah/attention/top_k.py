@@ -5,7 +5,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sah.attention.inputs import AttentionInputs
@@ -25,7 +25,11 @@ class TopKMasker(Budget, ABC):
     def scores(self, inputs: AttentionInputs) -> Float[Tensor, "#B H Q K"]:
         """Score all K keys, invisible ones too; only their order within a query matters."""
 
+    def select(self, inputs: AttentionInputs, mask: AttentionMask) -> Bool[Tensor, "B H Q K"]:
+        """Select the best candidates; override only with a faster way to the same keys."""
+        budget, bound = self.keys(inputs)
+        return select_top(self.scores(inputs), mask.candidates, budget, bound)
+
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         """Return the mask with each query's best candidates added, at weight 1."""
-        budget, bound = self.keys(inputs)
-        return mask.add(select_top(self.scores(inputs), mask.candidates, budget, bound))
+        return mask.add(self.select(inputs, mask))

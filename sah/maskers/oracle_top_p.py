@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sah.attention import AttentionInputs, AttentionMask, order_descending
-from sah.attention.selection import require_fraction
+from sah.attention import AttentionInputs, AttentionMask
+from sah.attention.selection import require_fraction, select_from_threshold, sort_descending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class OracleTopP:
         share = torch.softmax(inputs.scores.masked_fill(~inputs.visible, -torch.inf), dim=-1)
         held = share.where(mask.selected, 0.0).sum(-1, keepdim=True)
         candidates = share.masked_fill(~mask.candidates, -1.0)
-        order = order_descending(candidates)
-        ranked = candidates.gather(-1, order)
+        ranked = sort_descending(candidates)
         before = held + ranked.clamp(min=0).cumsum(-1) - ranked.clamp(min=0)
-        needed = (before < self.p) & (ranked >= 0)
-        return mask.add(torch.zeros_like(mask.selected).scatter_(-1, order, needed))
+        count = ((before < self.p) & (ranked >= 0)).sum(-1, keepdim=True)
+        last = ranked.gather(-1, (count - 1).clamp(min=0))
+        return mask.add(select_from_threshold(candidates, last, count))

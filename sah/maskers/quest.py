@@ -9,17 +9,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sah.attention import (
-    AttentionInputs,
-    AttentionMask,
-    Budget,
-    KeyBuffer,
-    order_descending,
-)
+from sah.attention import AttentionInputs, AttentionMask, KeyBuffer, TopKMasker
+from sah.maskers.shared.pages import select_pages
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quest(Budget):
+class Quest(TopKMasker):
     """Add the keys of the pages whose best key could score highest (Quest, arXiv:2406.10774).
 
     A page is `page_size` consecutive keys, counted from position 0. Its keys are bounded per
@@ -46,35 +41,20 @@ class Quest(Budget):
                 "keys; raise tokens or lower page_size"
             )
 
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
+        per_page = self._page_scores(inputs)
+        return per_page.repeat_interleave(self.page_size, dim=-1)[..., : inputs.key.shape[2]]
+
+    def select(self, inputs: AttentionInputs, mask: AttentionMask) -> Bool[Tensor, "B H Q K"]:
+        budget, _ = self.keys(inputs)
+        return select_pages(self._page_scores(inputs), mask.candidates, budget, self.page_size)
+
+    def _page_scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q P"]:
         pages = inputs.index(self, partial(PageBounds, page_size=self.page_size))
         # max(q·min, q·max) is q·max where q is positive, and q·min elsewhere.
         bounds = inputs.dot(inputs.query.clamp(min=0), pages.highest)
         bounds += inputs.dot(inputs.query.clamp(max=0), pages.lowest)
-        return mask.add(self._keys_of_best(bounds, inputs, mask))
-
-    def _keys_of_best(
-        self, bounds: Float[Tensor, "B H Q P"], inputs: AttentionInputs, mask: AttentionMask
-    ) -> Bool[Tensor, "B H Q K"]:
-        """The candidates of the best pages, up to the budget."""
-        budget, _ = self.keys(inputs)
-        keys, pages = inputs.key.shape[2], bounds.shape[-1]
-        padded = torch.nn.functional.pad(mask.candidates, (0, pages * self.page_size - keys))
-        candidates = padded.unflatten(-1, (pages, self.page_size))
-        cost = candidates.sum(-1)
-        order = order_descending(bounds.masked_fill(cost == 0, -torch.inf))
-        cost_in_order = cost.gather(-1, order)
-        spent_before = cost_in_order.cumsum(-1) - cost_in_order
-        allowed = torch.empty_like(cost).scatter_(-1, order, budget - spent_before)
-        taken = candidates & (allowed >= cost).unsqueeze(-1)
-        # At most one page of a query is cut: the one during which the budget ends.
-        cut = ((allowed > 0) & (allowed < cost)).to(torch.uint8).argmax(-1, keepdim=True)
-        left = allowed.gather(-1, cut).unsqueeze(-1)
-        page = cut.unsqueeze(-1).expand(*cut.shape, self.page_size)
-        last_page = candidates.gather(-2, page)
-        taken.scatter_(-2, page, last_page & (last_page.cumsum(-1) <= left))
-        selected: Tensor = taken.flatten(-2)[..., :keys]
-        return selected
+        return bounds
 
 
 class PageBounds:

@@ -108,7 +108,7 @@ def test_adds_the_candidates_that_share_most_bits(
             for k in before.candidates[0, h, q].nonzero().flatten().tolist()
         }
         chosen = added[0, h, q].nonzero().flatten().tolist()
-        # Of keys with equal counts the later ones.
+        # Of keys with equal counts the later ones, which their scores already say.
         assert chosen == sorted(sorted(shared, key=lambda k: (shared[k], k))[-7:])
 
 
