@@ -12,8 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sah.benchmarks.registration import registered_benchmarks
-
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
@@ -37,7 +35,7 @@ class Listed:
 
 
 def listed_benchmarks(folder: Path) -> Iterator[Listed]:
-    """Describe each benchmark of a config folder, and each that a package registered."""
+    """Describe each benchmark of a config folder."""
     nodes: dict[str, Any] = {
         path.stem: OmegaConf.to_container(OmegaConf.load(path))
         for path in sorted(folder.glob("*.yaml"))
@@ -47,8 +45,6 @@ def listed_benchmarks(folder: Path) -> Iterator[Listed]:
     for name, node in nodes.items():
         if name not in named:
             yield _listed(name, node, tuple(other for other in named if named[other] == [name]))
-    for name, (node, aliases) in sorted(registered_benchmarks().items()):
-        yield _listed(name, node, aliases)
 
 
 def show_benchmarks(folder: Path) -> None:
