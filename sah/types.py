@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,21 +101,62 @@ class PromptTokenizer(Protocol):
 
 
 class Benchmark(Protocol):
-    """A source of examples and the rule that scores their answers."""
+    """A source of examples and the rule that scores their answers; see `BaseBenchmark`."""
 
-    name: str
-    subset: str | None
-    limit: int | None
+    title: ClassVar[str]
+    """What it is, for lists; if empty, the first line of the class's docstring."""
+    licence: ClassVar[str]
+    data: ClassVar[str]
+    """Where the examples come from, unless they come from `hub_datasets`."""
+
+    @property
+    def name(self) -> str:
+        """The name used in output directories, tables and messages."""
+
+    @property
+    def subset(self) -> str | Sequence[str] | None:
+        """The subset or subsets asked for; None means all available ones."""
+
+    @property
+    def limit(self) -> int | None:
+        """Maximum number of examples; None means all."""
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Longest prompt plus answer that the configuration asks for; None if it sets none."""
 
     @classmethod
     def subsets(cls) -> tuple[str, ...]:
-        """The names that `subset` may take."""
+        """Return all subsets, in order; empty if only the data tell."""
+
+    @classmethod
+    def answer_limits(cls) -> Mapping[str, int]:
+        """Return the default answer limit by subset, where there is one."""
+
+    @classmethod
+    def score_names(cls) -> Mapping[str, str]:
+        """Return the name of the score by subset; the key "" stands for all others."""
 
     def available_subsets(self) -> tuple[str, ...]:
-        """Those that work as configured; what `subset: null` and `subset='*'` stand for."""
+        """Return the subsets that `subset: null` and `subset='*'` run, as configured."""
+
+    def hub_datasets(self) -> tuple[str, ...]:
+        """Return the Hugging Face data sets that the chosen subsets are read from."""
+
+    def is_here(self) -> bool:
+        """Whether the chosen subsets can be read without a network."""
+
+    def revision_note(self) -> str:
+        """Say whether the data are pinned to a commit; empty if they are not from the Hub."""
+
+    def fetch(self) -> str:
+        """Download the data of the chosen subsets; return a note on what was fetched."""
+
+    def with_one_sample(self) -> "Benchmark":
+        """Return a copy that generates one sample per subset, if it generates samples."""
 
     def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
-        """The examples of this experiment, the same for the same tokenizer and seed."""
+        """Return the examples of this experiment, the same for the same tokenizer and seed."""
 
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
-        """One score for each example, in order; `predictions` is aligned with `examples`."""
+        """Return one score per example, in order; `predictions` is aligned with `examples`."""

@@ -45,12 +45,3 @@ def _register_attention_alias() -> None:
 
 
 _register_attention_alias()
-
-
-def _register_benchmarks_of_packages() -> None:
-    from sah.benchmarks.registration import import_registered_packages
-
-    import_registered_packages()
-
-
-_register_benchmarks_of_packages()

@@ -79,7 +79,6 @@ class SweepLauncher(Launcher):
         return self._returns(self._sum_up(plan, folder, started, detached=detached))
 
     def _plan(self, job_overrides: Sequence[Sequence[str]]) -> "SweepPlan":
-        from sah.benchmarks.registration import registered_benchmarks
         from sah.launching.composer import Composer
         from sah.launching.composition_memory import CompositionMemory, file_versions
         from sah.launching.plan import plan_sweep
@@ -97,10 +96,8 @@ class SweepLauncher(Launcher):
             [
                 str(self.config.hydra.job.config_name),
                 *self.config.hydra.overrides.hydra,
-                # What else a configuration takes in: digests of fitted files (sah.calibration),
-                # and options that packages registered.
+                # Configurations include digests of fitted files (sah.calibration) too.
                 *file_versions(calibration_home()),
-                str(registered_benchmarks()),
             ],
             usable=bool(self.config.resume) and not hidden,
         )

@@ -56,7 +56,7 @@ def test_the_metric_scores_with_the_rows_extras(write, tiny, predict):
 
 
 def test_an_unknown_metric_is_an_error_that_lists_them():
-    with pytest.raises(ConfigurationError, match=r"metric='f1' is no scorer.*token_f1"):
+    with pytest.raises(ConfigurationError, match=r"metric='f1' is not a scorer.*token_f1"):
         JsonLines(path="x", metric="f1")
 
 

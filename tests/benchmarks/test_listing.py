@@ -22,7 +22,7 @@ def test_every_benchmark_is_described():
         assert item.source != "-", f"{item.name} does not say where its data come from"
         assert item.licence != "-"
         assert "-" not in item.scores.values()
-    assert listed["longbench"].answer_tokens["gov_report"] == 532
+    assert listed["longbench"].answer_limits["gov_report"] == 532
     assert listed["longbench"].scores["trec"] == "classification"
     assert not listed["longbench"].offline
     assert listed["ruler"].offline

@@ -16,6 +16,7 @@ from typing import Literal
 from sah.benchmarks.haystacks import NOISE, prose_from
 from sah.benchmarks.ruler.drawing import Kind, distinct, random_text
 from sah.benchmarks.ruler.prompt_budget import Budget
+from sah.benchmarks.ruler.tasks import TASKS
 from sah.types import Example
 
 
@@ -41,8 +42,6 @@ NEEDLE_TASKS = {
     "niah_multivalue": NeedleTask(haystack="prose", values_per_key=4),
     "niah_multiquery": NeedleTask(haystack="prose", keys_hidden=4, keys_queried=4),
 }
-
-_MAX_NEW_TOKENS = 128
 
 # RULER puts needles at one of 40 evenly spaced depths of a prose haystack, in per cent.
 _DEPTHS = [round(100 * step / 39) for step in range(40)]
@@ -148,7 +147,7 @@ def _example(
             f" The special magic {kind} for {asked} mentioned in the provided text {verb}"
         ),
         references=references,
-        max_new_tokens=_MAX_NEW_TOKENS,
+        max_new_tokens=TASKS[name].max_new_tokens,
     )
 
 

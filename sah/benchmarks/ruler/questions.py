@@ -16,6 +16,7 @@ from typing import Any
 
 from sah.benchmarks.factbook.documents import documents
 from sah.benchmarks.ruler.prompt_budget import Budget
+from sah.benchmarks.ruler.tasks import TASKS
 from sah.errors import ConfigurationError, DatasetError
 from sah.seeding import derive
 from sah.types import Example
@@ -86,7 +87,7 @@ def question_example(
             question=f"Question: {question.text}",
             answer_prefix=" Answer:",
             references=question.answers,
-            max_new_tokens=32,
+            max_new_tokens=TASKS[name].max_new_tokens,
         )
 
     return budget.fill(build, estimates, least=len(question.documents))

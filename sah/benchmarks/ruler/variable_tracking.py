@@ -12,12 +12,12 @@ from itertools import repeat
 from sah.benchmarks.haystacks import NOISE
 from sah.benchmarks.ruler.drawing import distinct, random_letters
 from sah.benchmarks.ruler.prompt_budget import Budget
+from sah.benchmarks.ruler.tasks import TASKS
 from sah.types import Example, PromptTokenizer
 
 CHAINS = 1
 HOPS = 4
 
-_MAX_NEW_TOKENS = 30
 _SOLVED_EXAMPLE_TOKENS = 500
 
 _TASK = (
@@ -52,7 +52,7 @@ def variable_tracking_example(number: int, budget: Budget, seed: int) -> Example
             question=_QUESTION.format(value=value),
             answer_prefix=_ANSWER_PREFIX.format(count=HOPS + 1, value=value),
             references=tuple(chains[0]),
-            max_new_tokens=_MAX_NEW_TOKENS,
+            max_new_tokens=TASKS["vt"].max_new_tokens,
         )
 
     _, estimates = budget.enough(repeat(f"{NOISE}\n"))

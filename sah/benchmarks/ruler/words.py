@@ -14,6 +14,7 @@ from typing import overload
 from sah.benchmarks.haystacks import random_word, words
 from sah.benchmarks.ruler.drawing import distinct
 from sah.benchmarks.ruler.prompt_budget import Budget
+from sah.benchmarks.ruler.tasks import TASKS
 from sah.types import Example
 
 COMMON_WORDS = 10
@@ -70,7 +71,7 @@ def common_words_example(number: int, budget: Budget, seed: int) -> Example:
             question=_CWE_QUESTION,
             answer_prefix=_CWE_PREFIX,
             references=tuple(vocabulary[:COMMON_WORDS]),
-            max_new_tokens=120,
+            max_new_tokens=TASKS["cwe"].max_new_tokens,
         )
 
     repeats = [often if rank < COMMON_WORDS else rarely for rank in range(len(vocabulary))]
@@ -134,7 +135,7 @@ def frequent_words_example(number: int, budget: Budget, seed: int) -> Example:
             question=_FWE_QUESTION,
             answer_prefix=_FWE_PREFIX,
             references=tuple(vocabulary[1:4]),
-            max_new_tokens=50,
+            max_new_tokens=TASKS["fwe"].max_new_tokens,
         )
 
     each = budget.counts.of([f" {word}" for word in vocabulary])

@@ -17,8 +17,9 @@ from sah.benchmarks.scorers import (
     rouge_l_sum,
     token_f1,
 )
+from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source, column
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 from sah.errors import DatasetError
 
 _OPTIONS = re.compile(r"\nA\. (.*)\nB\. (.*)\nC\. (.*)\nD\. (.*)\Z")

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sah.benchmarks.scorers import list_coverage, list_exact, list_f1, list_subspan
+from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 
 _ONE_ANSWER = Task(
     max_new_tokens=256, scorer=list_subspan, details={"em": list_exact, "f1": list_f1}

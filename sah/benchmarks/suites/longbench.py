@@ -13,8 +13,9 @@ from sah.benchmarks.scorers import (
     token_f1,
     token_f1_chinese,
 )
+from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source, column
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 
 # Answer lengths: the official ones and 20 more, as in the data set.
 _TASKS = {

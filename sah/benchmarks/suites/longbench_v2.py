@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sah.benchmarks.scorers import stated_choice
+from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source, column
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ from sah.benchmarks.scorers import (
     rouge_2_recall,
     rouge_l_recall,
 )
+from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Source
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 
 _OVERLAP = {
     "rouge_1": rouge_1_recall,

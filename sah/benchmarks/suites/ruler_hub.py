@@ -3,19 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sah.benchmarks.scorers import contained_any, contained_share
+from sah.benchmarks.ruler.tasks import PUBLISHED_TASKS
 from sah.benchmarks.suites.rows import Row, Source, column
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 from sah.errors import ConfigurationError
 
 _BY_LENGTH = dict.fromkeys(("4096", "8192", "16384"), "simonjegou/ruler")
 _BY_TASK = {"16k": "xAlg-AI/att-hub-ruler-16k", "32k": "xAlg-AI/att-hub-ruler-32k"}
-
-_NEEDLES = (
-    *("niah_single_1", "niah_single_2", "niah_single_3"),
-    *("niah_multikey_1", "niah_multikey_2", "niah_multikey_3"),
-    *("niah_multivalue", "niah_multiquery"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +23,7 @@ class RulerHub(Suite):
     title: ClassVar[str] = "RULER as published, 4k to 32k tokens"
     licence: ClassVar[str] = "Apache-2.0; essays, SQuAD and HotpotQA have their own"
     may_cut: ClassVar[bool] = False
-    tasks: ClassVar = {
-        **{name: Task(max_new_tokens=128, scorer=contained_share) for name in _NEEDLES},
-        "vt": Task(max_new_tokens=30, scorer=contained_share),
-        "cwe": Task(max_new_tokens=120, scorer=contained_share),
-        "fwe": Task(max_new_tokens=50, scorer=contained_share),
-        "qa_1": Task(max_new_tokens=32, scorer=contained_any),
-        "qa_2": Task(max_new_tokens=32, scorer=contained_any),
-    }
+    tasks: ClassVar = PUBLISHED_TASKS
 
     def __post_init__(self) -> None:
         """Check the length too."""
@@ -54,7 +41,7 @@ class RulerHub(Suite):
             return Source(dataset=_BY_TASK[length], config=subset, split=subset)
         return Source(dataset=_BY_LENGTH[length], config=length)
 
-    def datasets(self) -> tuple[str, ...]:
+    def all_datasets(self) -> tuple[str, ...]:
         """Those of all lengths."""
         return tuple(dict.fromkeys((*_BY_LENGTH.values(), *_BY_TASK.values())))
 

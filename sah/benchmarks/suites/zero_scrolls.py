@@ -15,8 +15,9 @@ from sah.benchmarks.scorers import (
     rouge_geometric_mean,
     token_f1,
 )
+from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source, column
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 from sah.types import Example, Prediction, Score
 
 
@@ -66,9 +67,10 @@ class ZeroScrolls(Suite):
         """None where the answer is empty, as published."""
         return tuple(filter(None, super().references(row, source)))
 
-    def _score(self, example: Example, prediction: Prediction) -> Score:
+    def score_one(self, example: Example, prediction: Prediction) -> Score:
+        """Score an answer whose reference is known; count the words of any other."""
         if example.references:
-            return super()._score(example, prediction)
+            return super().score_one(example, prediction)
         return Score(
             example_id=example.id,
             task=example.task,
