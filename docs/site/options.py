@@ -1,7 +1,7 @@
 """Reference pages of the Hydra groups: every option, every key, its value and what it means.
 
 A key is explained by the comment above it in its yaml, else by the docstring below the field of the
-class that `_target_` names. Nothing is imported: griffe reads the classes from their source.
+class that `_target_` names. griffe reads the classes from their source; nothing is imported.
 """
 
 import re
@@ -81,39 +81,53 @@ class Key(NamedTuple):
     path: tuple[str, ...]
     value: Any
     meaning: str
+    """Empty if neither the yaml nor the class explains it."""
+
+
+NAME = "Names the directory of results and the row in reports."
 
 
 def group_page(name: str) -> str:
     """The page of a group, in Markdown."""
     group = GROUPS[name]
     parts = [f"# {group.title}", group.intro]
-    for path in sorted((CONF / group.folder).glob("*.yaml")):
-        parts += _option(group, path)
+    for path in options_of(name):
+        parts += _option(path)
     return "\n\n".join(parts) + "\n"
+
+
+def options_of(name: str) -> list[Path]:
+    """The yaml files of a group."""
+    return sorted((CONF / GROUPS[name].folder).glob("*.yaml"))
 
 
 def experiment_page() -> str:
     """The page of conf/config.yaml: what every experiment has besides its groups."""
-    node, comments = _read(CONF / "config.yaml")
+    node, _ = _read(CONF / "config.yaml")
     groups = [
         f"`{group}={option}`"
-        for entry in node.pop("defaults")
+        for entry in node["defaults"]
         if isinstance(entry, dict)
         for group, option in entry.items()
         if not group.startswith("override ") and option is not None
     ]
-    del node["hydra"]
-    keys = [Key(path, value, comments.get(path, "")) for path, value in _leaves(node)]
     return "\n\n".join(
         [
             "# The experiment",
             "The keys of `conf/config.yaml`. An experiment is composed of one option of each "
             f"group, by default {', '.join(groups)}, and of these values:",
-            _table(keys),
+            _table(experiment_keys()),
             "What Hydra itself knows (`hydra.…`, `--config-dir`, `--cfg job`, `-m`) is described "
             "in its own documentation, <https://hydra.cc>.",
         ]
     )
+
+
+def experiment_keys() -> list[Key]:
+    """The keys of conf/config.yaml that are not a group's or Hydra's."""
+    node, comments = _read(CONF / "config.yaml")
+    del node["defaults"], node["hydra"]
+    return [Key(path, value, comments.get(path, "")) for path, value in _leaves(node)]
 
 
 def maskers_page() -> str:
@@ -132,7 +146,46 @@ def maskers_page() -> str:
     )
 
 
-def _option(group: Group, path: Path) -> Iterator[str]:
+def keys_of(path: Path) -> list[Key]:
+    """The keys of an option, those of the maskers that it composes included."""
+    node, comments = _read(path)
+    _, maskers = _defaults(node)
+    target = node.pop("_target_", "")
+    keys = [Key(key, value, _meaning(path, comments, key, target)) for key, value in _leaves(node)]
+    for name, option in maskers.items():
+        keys += [
+            key._replace(path=("maskers", name, *key.path))
+            for key in keys_of(CONF / "masker" / f"{option}.yaml")
+        ]
+    return keys
+
+
+def _meaning(
+    path: Path, comments: Mapping[tuple[str, ...], str], key: tuple[str, ...], target: str
+) -> str:
+    """What a key of a yaml file means; empty if that is said nowhere."""
+    # A comment such as "for hydra/launcher=slurm" holds for all keys that follow it.
+    other = _launcher_of_unused(path, comments, key)
+    if other is not None:
+        _, explained = _read(path.with_stem(other))
+        return f"Only for `hydra/launcher={other}`. {explained.get(key, '')}"
+    return comments.get(key) or _field(target, key[0]) or (NAME if key == ("name",) else "")
+
+
+def _launcher_of_unused(
+    path: Path, comments: Mapping[tuple[str, ...], str], key: tuple[str, ...]
+) -> str | None:
+    """The launcher that a key of another launcher's file is for; None if it is used here."""
+    node, _ = _read(path)
+    names = list(node)
+    for name in names[: names.index(key[0]) + 1]:
+        for other in re.findall(r"hydra/launcher=(\w+)", comments.get((name,), "")):
+            if path.with_stem(other).exists():
+                return str(other)
+    return None
+
+
+def _option(path: Path) -> Iterator[str]:
     """Heading, description and table of one option."""
     node, comments = _read(path)
     yield f"## {path.stem}"
@@ -142,25 +195,15 @@ def _option(group: Group, path: Path) -> Iterator[str]:
     if others:
         yield f"Another name of [`{others[0]}`](#{others[0]})."
         return
-    target = node.pop("_target_")
+    target = node["_target_"]
     description = _docstring(target)
     # A preset is described by its maskers.
     if description and not maskers:
         yield f"{description} (`{target}`)"
-    keys = [
-        Key(key, value, comments.get(key) or _field(target, key[0])) for key, value in _leaves(node)
-    ]
-    for name, option in maskers.items():
-        values, notes = _read(CONF / "masker" / f"{option}.yaml")
-        masker = values.pop("_target_")
-        keys += [
-            Key(("maskers", name, *key), value, notes.get(key) or _field(masker, key[0]))
-            for key, value in _leaves(values)
-        ]
     if maskers:
         links = (f"[`{option}`](masker.md#{option})" for option in maskers.values())
         yield f"Maskers, in order: {', '.join(links)}."
-    if keys:
+    if keys := keys_of(path):
         yield _table(keys)
 
 
@@ -275,9 +318,10 @@ def _docstring(target: str) -> str:
 
 
 def _field(target: str, name: str) -> str:
-    """The docstring below a field of a class, inherited ones included."""
+    """The docstring below a field of a class, else of the same field of a base class."""
     found = _class(target)
-    member = None if found is None else found.all_members.get(name)
-    if member is None or member.docstring is None:
-        return ""
-    return member.docstring.value
+    for kind in [] if found is None else [found, *found.mro()]:
+        member = kind.members.get(name)
+        if member is not None and member.docstring is not None:
+            return member.docstring.value
+    return ""
