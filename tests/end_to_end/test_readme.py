@@ -117,3 +117,9 @@ def test_every_link_of_a_document_leads_to_a_file(document):
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
     for link in links:
         assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_the_breakpoint_of_the_architecture_page_is_at_the_line_it_shows():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    ((path, number, line),) = re.findall(r"-c 'b ([\w/.]+):(\d+)'.*\n.*\n +-> (.*)\n", text)
+    assert (ROOT / path).read_text(encoding="utf-8").splitlines()[int(number) - 1].strip() == line
