@@ -6,6 +6,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from sah.paths import config_folder
+
 
 def _directory(_root_: DictConfig) -> str:
     from sah.results.identity import directory
@@ -36,8 +38,6 @@ OmegaConf.register_new_resolver("sah.subdirectory", _subdirectory, replace=True)
 
 
 def _register_attention_alias() -> None:
-    from sah.paths import config_folder
-
     store = ConfigStore.instance()
     for option in sorted((config_folder() / "sparse_attention").glob("*.yaml")):
         node: dict[str, Any] = {"defaults": [{"override /sparse_attention": option.stem}]}

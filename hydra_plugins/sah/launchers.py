@@ -13,19 +13,18 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from omegaconf import open_dict
 
 if TYPE_CHECKING:
-    from sah.launching.bundle_job import BundleJob
-    from sah.launching.bundles import Bundle
+    from sah.launching.bundles import Bundle, BundleJob
     from sah.launching.plan import Cell
     from sah.launching.settings import LauncherSettings
 
 logger = logging.getLogger(__name__)
 
 
-class _CellLauncher(BaseSubmititLauncher):
-    """What both have in common: settings, and making a job of composed cells."""
+class CellLauncher(BaseSubmititLauncher):
+    """What both launchers share: their settings, and making a job of composed cells."""
 
     def settings(self) -> "LauncherSettings":
-        """The configuration of the launcher, checked."""
+        """The launcher's configuration, checked."""
         from sah.launching.settings import LauncherSettings
 
         try:
@@ -34,7 +33,7 @@ class _CellLauncher(BaseSubmititLauncher):
             raise CompactHydraException(f"hydra.launcher: {error}") from error
 
     def launch_cells(self, cells: "Sequence[Cell]", folder: Path, *, finished: int) -> bool:
-        """Run composed cells; return whether they go on without this process."""
+        """Run composed cells; return whether they are detached from this process."""
         from sah.errors import SahError
 
         settings = self.settings()
@@ -46,7 +45,7 @@ class _CellLauncher(BaseSubmititLauncher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Not used: SweepLauncher, which every sweep has, gives composed cells."""
+        """Refuse: every sweep has SweepLauncher in front, which passes composed cells instead."""
         raise CompactHydraException(
             f"{type(self).__name__} needs the callback hydra.callbacks.resume of conf/config.yaml"
         )
@@ -55,10 +54,10 @@ class _CellLauncher(BaseSubmititLauncher):
     def _run(
         self, cells: "Sequence[Cell]", folder: Path, settings: "LauncherSettings", finished: int
     ) -> bool:
-        """Run cells to their end, or return True if they go on without this process."""
+        """Run cells to their end, or return True if they are detached."""
 
     def _make_job(self, bundle: "Bundle") -> "BundleJob":
-        from sah.launching.bundle_job import BundleJob
+        from sah.launching.bundles import BundleJob
 
         configs = []
         for cell in bundle.cells:
@@ -81,8 +80,8 @@ def _log_jobs(bundles: "Sequence[Bundle]", folder: Path, *, verb: str = "", how:
     logger.info("%d jobs%s%s%s; logs in %s", len(bundles), verb, shared, how, folder)
 
 
-class LocalLauncher(_CellLauncher):
-    """One job per free GPU of this machine, or CPU workers where there is none."""
+class LocalLauncher(CellLauncher):
+    """One job per free GPU of this machine, or CPU workers without a GPU."""
 
     _EXECUTOR = "local"
 
@@ -93,15 +92,15 @@ class LocalLauncher(_CellLauncher):
         from sah.launching.monitor import SweepMonitor
         from sah.launching.pool import find_slots, run_pool
 
-        places, jobs = find_slots(settings), folder / "jobs"
-        bundles = bundle_cells(cells, len(places))
-        _log_jobs(bundles, jobs, how=f", {len(places)} at a time")
+        slots, jobs = find_slots(settings), folder / "jobs"
+        bundles = bundle_cells(cells, len(slots))
+        _log_jobs(bundles, jobs, how=f", {len(slots)} at a time")
         with SweepMonitor(cells, finished=finished) as monitor:
-            run_pool(bundles, self._make_job, places, jobs, settings, monitor.look)
+            run_pool(bundles, self._make_job, slots, jobs, settings, monitor.update)
         return False
 
 
-class SlurmLauncher(_CellLauncher):
+class SlurmLauncher(CellLauncher):
     """One SLURM job per bundle, one GPU each; requeued and resumed when preempted."""
 
     _EXECUTOR = "slurm"
@@ -115,13 +114,13 @@ class SlurmLauncher(_CellLauncher):
         from sah.launching.outcome import CellWatch
 
         name: Any = self.config.hydra.job.name
-        bundles, jobs = bundle_cells(cells, slurm.free_places(settings)), folder / "jobs"
+        bundles, jobs = bundle_cells(cells, slurm.free_slots(settings)), folder / "jobs"
         watch = CellWatch(cells)
         submitted = slurm.submit(bundles, self._make_job, jobs, str(name), settings)
         _log_jobs(bundles, jobs, verb=" submitted")
         if settings.detach:
-            logger.info("detached; `sah status` tells how they do")
+            logger.info("detached; use `sah status` to follow them")
             return True
         with SweepMonitor(cells, finished=finished) as monitor:
-            slurm.watch(submitted, watch, settings, monitor.look)
+            slurm.watch(submitted, watch, settings, monitor.update)
         return False

@@ -1,4 +1,4 @@
-"""hydra/sweeper=sah: Hydra's basic sweeper, which goes on after a failure and checks once."""
+"""hydra/sweeper=sah: the basic sweeper, but it goes on after a failure and checks cells once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
+
+from hydra_plugins.sah.sweep_launcher import SweepLauncher
 
 _ATTENTION = ("attention", "sparse_attention")
 
@@ -24,16 +26,16 @@ ConfigStore.instance().store(group="hydra/sweeper", name="sah", node=_SweeperCon
 class SahSweeper(BasicSweeper):
     """Runs the product of the overrides.
 
-    Unlike the basic sweeper it does not compose every job to validate it, since
-    SweepLauncher does; it goes on with the next batch after a failure; and ends with one
-    line for all failures, behind the summary that SweepLauncher shows.
+    Unlike the basic sweeper it leaves validation to SweepLauncher instead of composing every
+    job for it, continues with the next batch after a failure, and ends with one line for
+    all failures, after the summary of SweepLauncher.
     """
 
     @staticmethod
     def split_arguments(
         overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
-        """Expand the sweep; `attention=glob(*)` means the presets, which `custom` is none of."""
+        """Expand the sweep; `attention=glob(*)` means all presets, which excludes `custom`."""
         composes_maskers = any("maskers" in override.get_key_element() for override in overrides)
         for override in overrides:
             value = override.value()
@@ -44,29 +46,37 @@ class SahSweeper(BasicSweeper):
         return split
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Leave it to SweepLauncher, which looks at every job before anything runs."""
+        """Do nothing: SweepLauncher checks every job before anything runs."""
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run all batches.
 
         Raises:
-            CompactHydraException: if an experiment failed, when all have run; or if the
-                sweep itself cannot write.
+            CompactHydraException: when all have run, if an experiment failed; or if the sweep
+                itself cannot write.
         """
+        from sah.errors import SahError
+
         launcher, returns = self.launcher, []
-        expand = self._expand
+        if not isinstance(launcher, SweepLauncher):
+            raise CompactHydraException(
+                "hydra/sweeper=sah needs the callback hydra.callbacks.resume of conf/config.yaml"
+            )
 
         class KeepGoing:
             def launch(
                 self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
             ) -> list[JobReturn]:
-                returns.extend(launcher.launch(expand(job_overrides), initial_job_idx))
-                # With nothing to look at, the basic sweeper finds no failure to end at.
+                jobs = launcher.sweep.expand(job_overrides)
+                returns.extend(launcher.launch(jobs, initial_job_idx))
+                # The basic sweeper stops at a failure among the jobs that it is given.
                 return []
 
         self.launcher = KeepGoing()
         try:
             super().sweep(arguments)
+        except SahError as error:
+            raise CompactHydraException(str(error)) from error
         except OSError as error:
             raise CompactHydraException(
                 f"filesystem: {error}; a sweep writes below output_root={self.config.output_root}: "
@@ -78,15 +88,3 @@ class SahSweeper(BasicSweeper):
         if failed:
             raise CompactHydraException(f"{failed} of {len(returns)} experiments failed")
         return [returns]
-
-    def _expand(self, job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
-        """The jobs, with one for each subset where all of them are asked for."""
-        from sah.errors import SahError
-        from sah.launching.composer import Composer
-        from sah.launching.subsets import expand_subsets
-
-        try:
-            loader: Any = self.hydra_context.config_loader
-            return expand_subsets(job_overrides, Composer(loader, self.config))
-        except SahError as error:
-            raise CompactHydraException(str(error)) from error

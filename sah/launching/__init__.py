@@ -1,1 +1,1 @@
-"""Sweeps: what is to be run, where it runs, and what became of it. Used by the Hydra plugins."""
+"""Sweeps: planning cells, running their jobs, and their outcomes. Used by the Hydra plugins."""

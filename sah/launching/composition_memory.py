@@ -1,4 +1,4 @@
-"""Remembering which directory a set of overrides composed to, so as not to compose it again."""
+"""Remember which directory a set of overrides composes to, so that it is composed only once."""
 
 import hashlib
 import logging
@@ -17,16 +17,16 @@ from sah.results.store import is_complete
 
 logger = logging.getLogger(__name__)
 
-# A configuration that reads these depends on more than files and overrides.
+# Resolvers that make a configuration depend on more than files and overrides.
 _IMPURE = re.compile(r"\$\{(oc\.env|env|now|hydra|random)\b")
 
 
 class CompositionMemory:
-    """(configuration files, overrides) -> directory, in a file below the output root.
+    """Maps (configuration files, overrides) to a directory, in a file below the output root.
 
-    Only ever used to recognise a finished experiment, and only if its results.json is
-    there and carries the fingerprint that the directory is named by. Composing 10,000
-    finished cells takes minutes, remembering them a second.
+    Only used to recognise a finished experiment, and only if the directory holds a results.json
+    with the fingerprint that names it. Composing 10,000 finished cells takes minutes, looking
+    them up a second.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class CompositionMemory:
         """Read the memory.
 
         Args:
-            path: the file; need not exist.
+            path: the file; may be missing.
             sources: folders of configuration files.
             fixed: whatever else the composition depends on.
-            usable: false where finished experiments run again: nothing is recognised.
+            usable: False to recognise nothing, as with resume=false.
         """
         self.path = path
         self._key = _hash_of(sources, fixed) if usable else None
@@ -56,14 +56,14 @@ class CompositionMemory:
                 self._known.update(record.get("directories", {}))
 
     def finished_directory(self, overrides: tuple[str, ...]) -> Path | None:
-        """The directory of these overrides if their experiment is known and complete.
+        """Return the directory of these overrides if their experiment is known and complete.
 
         Raises:
-            DamagedResults: if its results.json is not one this version wrote, or another's.
+            DamagedResults: if its results.json is damaged or belongs to another experiment.
         """
         texts = "\n".join(overrides)
         directory = self._known.get(texts)
-        # Values may read the environment too.
+        # Values of overrides may read the environment too.
         if directory is None or _IMPURE.search(texts):
             return None
         if any(text.lstrip("+").startswith("resume=") for text in overrides):
@@ -72,12 +72,12 @@ class CompositionMemory:
         return folder if is_complete(folder, folder.name) else None
 
     def remember(self, overrides: tuple[str, ...], directory: Path) -> None:
-        """Keep what was composed, until `save`."""
+        """Remember a composed cell; written by `save`."""
         if self._known.get("\n".join(overrides)) != str(directory):
             self._new["\n".join(overrides)] = str(directory)
 
     def save(self) -> None:
-        """Write what is new; what other configuration files composed is forgotten."""
+        """Write new entries; those of other configuration files are dropped."""
         if self._key is None or not self._new:
             return
         self._known |= self._new
@@ -88,19 +88,19 @@ class CompositionMemory:
 
 
 def file_versions(folder: Path) -> list[str]:
-    """The files below a folder, each with what changes when it is written anew."""
+    """List the files below a folder, each with its time of change and size."""
     found = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
     return [f"{path} {stat.st_mtime_ns} {stat.st_size}" for path, stat in found]
 
 
 def _hash_of(sources: Iterable[Path], fixed: Iterable[str]) -> str | None:
-    """A hash of all files and texts; None if one of them asks for more than that."""
+    """Hash all files and texts; None if one of them reads anything beyond them."""
     digest = hashlib.sha256(f"{hydra.__version__}\n{sah.__version__}\n".encode())
     digest.update(Path(identity.__file__).read_bytes())
     for source in sources:
         for path in sorted(source.rglob("*.yaml")):
             content = path.read_text(encoding="utf-8")
-            # Where our own logging goes does not change what is computed.
+            # Hydra's own settings do not change what is computed.
             if "hydra" not in path.relative_to(source).parts and _IMPURE.search(content):
                 return None
             digest.update(f"{path}\n{content}\n".encode())

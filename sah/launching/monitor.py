@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live table on a terminal, plain lines elsewhere."""
+"""Progress of a sweep: a live table on a terminal, log lines elsewhere."""
 
 import logging
 import time
@@ -17,22 +17,22 @@ from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_SECONDS = 2.0
-_LINE_EVERY_SECONDS = 30.0
-_MOST_ROWS = 20
+_REFRESH_SECONDS = 2.0
+_LINE_SECONDS = 30.0
+_MAX_ROWS = 20
 
 
 class SweepMonitor:
-    """Follows the cells of a sweep by their files; costs nothing between two looks."""
+    """Follows the cells of a sweep by reading their files; costs nothing between two updates."""
 
     def __init__(self, cells: Sequence[Cell], *, finished: int) -> None:
         self._cells = {cell.number: cell for cell in cells}
-        # What all cells have in common tells nothing about one of them.
+        # Words that all labels share say nothing about one cell.
         self._common = set.intersection(*(set(cell.label.split()) for cell in cells))
         self._finished = finished
         self._ended: dict[int, str] = {}
         self._running: set[int] = set()
-        self._last_look = 0.0
+        self._last_refresh = 0.0
         self._last_line = time.monotonic()
         self._live: Live | None = None
         console = Console(stderr=True)
@@ -48,25 +48,25 @@ class SweepMonitor:
         if self._live is not None:
             self._live.stop()
 
-    def look(self, places: Mapping[int, str]) -> None:
-        """Take in which cells run, and where; those that ran and do not any more have ended."""
-        for number in sorted(self._running - places.keys()):
+    def update(self, slots: Mapping[int, str]) -> None:
+        """Take in the running cells with their slots; cells that ran before have ended."""
+        for number in sorted(self._running - slots.keys()):
             self._note_end(number)
-        started = places.keys() - self._running
+        started = slots.keys() - self._running
         if self._live is None:
             for number in sorted(started):
-                logger.info("#%d starts on %s: %s", number, places[number], self._label(number))
-        changed = self._running != set(places)
-        self._running = set(places)
+                logger.info("#%d starts on %s: %s", number, slots[number], self._label(number))
+        changed = self._running != set(slots)
+        self._running = set(slots)
         now = time.monotonic()
-        due = changed or now - self._last_look >= _LOOK_EVERY_SECONDS
+        due = changed or now - self._last_refresh >= _REFRESH_SECONDS
         if self._live is not None and due:
-            self._last_look = now
-            self._live.update(self._picture(places))
-        elif self._live is None and now - self._last_line >= _LINE_EVERY_SECONDS:
+            self._last_refresh = now
+            self._live.update(self._picture(slots))
+        elif self._live is None and now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
             logger.info("%s", self._counts())
-            for number in sorted(places):
+            for number in sorted(slots):
                 state = read_state(self._cells[number].directory)
                 logger.info("  #%d %s", number, _answered(state))
 
@@ -76,7 +76,7 @@ class SweepMonitor:
         what = "done" if state.state == "done" else state.first_error_line or state.state
         line = f"#{number} {what}: {self._label(number)}"
         if self._live is not None:
-            # Above the table; a log line would be drawn over.
+            # Printed above the live table, which would overwrite a log line.
             self._live.console.print(Text(plain(line)), soft_wrap=True)
         elif state.state == "done":
             logger.info("%s", line)
@@ -96,22 +96,22 @@ class SweepMonitor:
             f"{self._finished} finished before, {failed} failed"
         )
 
-    def _picture(self, places: Mapping[int, str]) -> Group:
+    def _picture(self, slots: Mapping[int, str]) -> Group:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for column in ("#", "where", "since", "examples", "experiment"):
             table.add_column(column, no_wrap=column != "experiment")
-        for number in sorted(places)[:_MOST_ROWS]:
+        for number in sorted(slots)[:_MAX_ROWS]:
             state = read_state(self._cells[number].directory)
             since = "" if state.owner is None else _ago(time.time() - state.owner.since)
             table.add_row(
                 str(number),
-                places[number],
+                slots[number],
                 since,
                 _answered(state),
                 Text(plain(self._label(number))),
             )
-        if len(places) > _MOST_ROWS:
-            table.add_row("", f"and {len(places) - _MOST_ROWS} more", "", "", "")
+        if len(slots) > _MAX_ROWS:
+            table.add_row("", f"and {len(slots) - _MAX_ROWS} more", "", "", "")
         return Group(table, Text(self._counts()))
 
 

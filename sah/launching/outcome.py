@@ -1,4 +1,4 @@
-"""What became of a cell, told by its files, and by its process where there are none."""
+"""The outcome of a cell, read from its files, or from its process where it left none."""
 
 import os
 from collections.abc import Iterable
@@ -21,49 +21,50 @@ class CellOutcome:
 
     cell: Cell
     outcome: Outcome
-    """`finished` before the sweep; `elsewhere`: another process is at it."""
+    """`finished`: complete before the sweep; `elsewhere`: another process computes it."""
     reason: str = ""
     """Category and first line of the error."""
 
 
 class CellWatch:
-    """What becomes of cells from now on, by their files alone: the date does not count.
+    """Detects by their files which cells have ended since the watch began.
 
-    An error.json that is there already is the word of an earlier process.
+    An error.json from before is an earlier process's; it is told apart by inode and time, not
+    by the date, since clocks differ between hosts.
     """
 
     def __init__(self, cells: Iterable[Cell]) -> None:
-        """Look at the cells before their jobs are started."""
+        """Note the present files; call before the jobs are started."""
         self._before = {cell.number: _stamp(cell.directory / ERROR) for cell in cells}
 
     def has_ended(self, cell: Cell) -> bool:
-        """Whether a cell ended by itself since; the other arms of its job may go on.
+        """Whether a cell ended by itself since then; other arms of its job may still run.
 
-        An interruption is no end: whoever interrupts the job says what it means.
+        An interruption does not count: whoever interrupts the job decides what it means.
         """
         if (cell.directory / RESULTS).exists():
             return True
-        # Claimed: the error is one that is tried again.
+        # Still claimed: the error is being retried.
         if not self._has_error(cell) or (cell.directory / CLAIM_NAME).exists():
             return False
         return read_state(cell.directory).state == "failed"
 
     def ensure_error(self, cell: Cell, category: str, message: str) -> None:
-        """Write error.json for a process that ended without a word of its own.
+        """Write error.json for a process that ended without writing one.
 
         Args:
-            cell: whose process it was.
+            cell: the cell that the process computed.
             category: one of sah.errors.CATEGORIES.
-            message: what is known, with the place of the log.
+            message: what is known, with the path of the log.
         """
-        _look_again(cell.directory)
+        _refresh_listing(cell.directory)
         if not self._has_error(cell):
             _write(cell, category, message)
 
     def end(self, cells: Iterable[Cell], category: str, message: str) -> None:
-        """Write error.json for cells whose job was ended from outside, unless they had ended."""
+        """Write error.json for cells whose job was ended from outside, unless they ended before."""
         for cell in cells:
-            _look_again(cell.directory)
+            _refresh_listing(cell.directory)
             if not self.has_ended(cell):
                 _write(cell, category, message)
 
@@ -72,14 +73,14 @@ class CellWatch:
         return stamp is not None and stamp != self._before[cell.number]
 
 
-def _look_again(directory: Path) -> None:
-    """Let NFS forget which files were not there: it believes that for up to a minute."""
+def _refresh_listing(directory: Path) -> None:
+    """Make NFS list a directory anew: it caches missing files for up to a minute."""
     with suppress(FileNotFoundError):
         os.listdir(directory)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Differs for every version of a file; None if there is none."""
+    """Identify a version of a file; None if it does not exist."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -93,7 +94,7 @@ def _write(cell: Cell, category: str, message: str) -> None:
 
 
 def outcome_of(cell: Cell) -> CellOutcome:
-    """What became of a cell that was to run, now that nobody of this sweep runs it."""
+    """Read the outcome of a cell that this sweep no longer runs."""
     state: ExperimentState = read_state(cell.directory)
     if state.state == "done":
         return CellOutcome(cell=cell, outcome="done")

@@ -1,4 +1,4 @@
-"""What a sweep has to do: every cell checked, the finished and the repeated ones left out."""
+"""The plan of a sweep: every cell checked, complete and duplicate ones set apart."""
 
 import pickle
 import zlib
@@ -20,23 +20,23 @@ from sah.results.identity import shared_key
 
 @dataclass(frozen=True, kw_only=True)
 class PackedConfig:
-    """A configuration in a few hundred bytes: what it has in common with another is left out."""
+    """A configuration in a few hundred bytes, compressed against a similar one."""
 
     content: bytes
-    alike: bytes
-    """The pickle of the other one, shared by all cells of a sweep."""
+    dictionary: bytes
+    """The pickle of the similar one, shared by all cells of a sweep."""
 
     @classmethod
-    def pack(cls, config: DictConfig, alike: "PackedConfig | None") -> "PackedConfig":
-        """Pack a configuration; `alike` is a packed one that has much in common with it."""
+    def pack(cls, config: DictConfig, similar: "PackedConfig | None") -> "PackedConfig":
+        """Pack a configuration; `similar` is a packed one that it has much in common with."""
         pickled = pickle.dumps(config)
-        dictionary = pickled if alike is None else alike.alike
+        dictionary = pickled if similar is None else similar.dictionary
         packing = zlib.compressobj(level=1, zdict=dictionary)
-        return cls(content=packing.compress(pickled) + packing.flush(), alike=dictionary)
+        return cls(content=packing.compress(pickled) + packing.flush(), dictionary=dictionary)
 
     def unpack(self) -> DictConfig:
-        """The configuration, made anew at each call."""
-        pickled = zlib.decompressobj(zdict=self.alike).decompress(self.content)
+        """Return a new copy of the configuration."""
+        pickled = zlib.decompressobj(zdict=self.dictionary).decompress(self.content)
         config: DictConfig = pickle.loads(pickled)  # noqa: S301 (our own)
         return config
 
@@ -50,15 +50,15 @@ class Cell:
     overrides: tuple[str, ...]
     directory: Path
     packed_config: PackedConfig | None
-    """None if it is not to run."""
+    """None unless it is pending."""
     shared_key: str | None = None
-    """Equal for cells that may be arms of one job; None for a job of its own."""
+    """Equal for cells that may be arms of one job; None for a job of a single cell."""
     bundle_max: int | None = None
 
     @property
     def config(self) -> DictConfig:
-        """The composed configuration of a cell that is to run, made anew at each call."""
-        assert self.packed_config is not None, "only a cell that is to run keeps it"
+        """A new copy of the composed configuration of a pending cell."""
+        assert self.packed_config is not None, "only a pending cell keeps it"
         return self.packed_config.unpack()
 
     @property
@@ -69,16 +69,16 @@ class Cell:
 
 @dataclass(kw_only=True)
 class SweepPlan:
-    """The cells of a sweep by what is to be done about them."""
+    """The cells of a sweep by what has to be done."""
 
     cells: list[Cell] = field(default_factory=list)
     """One for each set of overrides, in order."""
     finished: list[Cell] = field(default_factory=list)
     repeated: list[Cell] = field(default_factory=list)
-    """Other spellings of a cell that is to run."""
+    """Other spellings of a pending cell."""
     pending: list[Cell] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """Cells that cannot work, each with the reason."""
+    """Cells that cannot work, with the reason."""
 
 
 def plan_sweep(

@@ -1,4 +1,4 @@
-"""Running jobs on this machine: one job per slot, each under a supervisor."""
+"""Run jobs on this machine: one per slot, each under a supervisor."""
 
 import logging
 import os
@@ -15,9 +15,8 @@ from typing import Any
 from submitit.local.local import LocalExecutor, LocalJob
 
 from sah.execution.signals import SWEEP_SIGNALS, signals_interrupt
-from sah.launching.bundle_job import BundleJob
-from sah.launching.bundles import Bundle
-from sah.launching.gpus import chosen_gpus, slots
+from sah.launching.bundles import Bundle, BundleJob
+from sah.launching.gpus import chosen_gpus, divide_gpus
 from sah.launching.outcome import CellWatch
 from sah.launching.settings import LauncherSettings
 from sah.launching.supervisor import start
@@ -27,16 +26,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A place for one job at a time."""
+    """Room for one job at a time: some GPUs, or the CPU."""
 
     gpus: tuple[str, ...]
     """Empty on the CPU."""
     threads: int | None
-    """Threads for torch; None leaves it to torch."""
+    """Threads for torch; None for torch's default."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a job in this slot sees."""
+        """Environment variables of a job in this slot."""
         found = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
         if self.threads is not None:
             found |= {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
@@ -49,30 +48,32 @@ class _Running:
     process: "subprocess.Popen[bytes]"
     watch: CellWatch
     started: float
-    """By a clock that nobody sets."""
+    """On the monotonic clock."""
     log: Path
 
 
 def find_slots(settings: LauncherSettings) -> list[Slot]:
-    """The places for jobs on this machine; checks every GPU.
+    """Find the slots of this machine and check every GPU.
 
     Raises:
-        ConfigurationError: if a GPU that is asked for cannot be used.
+        ConfigurationError: if a requested GPU cannot be used.
     """
     gpus = chosen_gpus(settings.gpus) if settings.gpus_per_job else []
     if gpus:
-        found = [Slot(gpus=group, threads=None) for group in slots(gpus, settings.gpus_per_job)]
+        found = [
+            Slot(gpus=group, threads=None) for group in divide_gpus(gpus, settings.gpus_per_job)
+        ]
     else:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         share = max(1, (cores or 1) // settings.cpu_workers)
-        # One worker gets what torch would take.
+        # A single worker gets torch's default.
         threads = share if settings.cpu_workers > 1 else None
         found = [Slot(gpus=(), threads=threads)] * settings.cpu_workers
     return found[: settings.max_concurrent]
 
 
 class SupervisedExecutor(LocalExecutor):
-    """submitit's local executor: it pickles, this starts processes, in one slot's environment."""
+    """submitit's local executor, starting processes under a supervisor in a slot's environment."""
 
     def __init__(self, folder: Path, grace_seconds: float) -> None:
         super().__init__(folder)
@@ -102,42 +103,42 @@ class SupervisedExecutor(LocalExecutor):
 def run_pool(
     bundles: Sequence[Bundle],
     make_job: Callable[[Bundle], BundleJob],
-    places: Sequence[Slot],
+    slots: Sequence[Slot],
     folder: Path,
     settings: LauncherSettings,
-    look: Callable[[Mapping[int, str]], None],
+    update: Callable[[Mapping[int, str]], None],
 ) -> None:
-    """Run every bundle, never two in one slot; what becomes of a cell is in its directory.
+    """Run every bundle, at most one in a slot; each cell's outcome is in its directory.
 
     Args:
-        bundles: in the order they are to start.
+        bundles: in starting order.
         make_job: makes what a process runs.
-        places: at least one.
-        folder: for pickles and logs; must be fresh, since submitit names jobs by process id.
+        slots: at least one.
+        folder: for pickles and logs; must be new, since submitit names jobs by process id.
         settings: times and delays.
-        look: called again and again with the running cells and their places.
+        update: called repeatedly with the running cells and the names of their slots.
 
     Raises:
-        Interrupted: on SIGINT, SIGTERM or SIGHUP, when no process is left.
+        Interrupted: on SIGINT, SIGTERM or SIGHUP, once no process is left.
     """
     executor = SupervisedExecutor(folder / "%j", settings.grace_seconds)
     waiting = deque(bundles)
-    free = deque(range(len(places)))
+    free = deque(range(len(slots)))
     running: dict[int, _Running] = {}
     with signals_interrupt(SWEEP_SIGNALS):
         try:
             while waiting or running:
                 while waiting and free:
-                    place = free.popleft()
-                    running[place] = _start(executor, waiting.popleft(), make_job, places[place])
-                ended = [place for place, job in running.items() if _is_over(job, settings)]
-                for place in ended:
-                    _settle(running.pop(place))
-                    free.append(place)
-                look(
+                    slot = free.popleft()
+                    running[slot] = _start(executor, waiting.popleft(), make_job, slots[slot])
+                ended = [slot for slot, job in running.items() if _is_over(job, settings)]
+                for slot in ended:
+                    _settle(running.pop(slot))
+                    free.append(slot)
+                update(
                     {
-                        cell.number: _name(places[place])
-                        for place, job in running.items()
+                        cell.number: _name(slots[slot])
+                        for slot, job in running.items()
                         for cell in job.bundle.cells
                         if not job.watch.has_ended(cell)
                     }
@@ -186,11 +187,11 @@ def _limit_is_over(running: _Running, settings: LauncherSettings) -> bool:
 
 
 def _settle(running: _Running) -> None:
-    """Leave nothing of a job behind but its files."""
+    """Kill what is left of a job's session, and record how the job ended."""
     # Grandchildren (data loaders) would hold the GPU of the next job.
     _kill_session(running.process)
     code = running.process.returncode
-    # The supervisor says 128 + n for a job that signal n killed; -n if it was killed itself.
+    # 128 + n: signal n killed the job; -n: signal n killed the supervisor itself.
     number = -code if code < 0 else code - 128
     if number in list(signal.Signals):
         name = signal.Signals(number).name
@@ -206,7 +207,7 @@ def _settle(running: _Running) -> None:
 
 
 def _stop(jobs: Sequence[_Running], grace_seconds: float) -> None:
-    """End jobs: their supervisors interrupt them, wait, and kill."""
+    """Stop jobs: their supervisors interrupt them, wait, and kill."""
     for job in jobs:
         if job.process.poll() is None:
             job.process.terminate()

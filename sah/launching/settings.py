@@ -1,4 +1,4 @@
-"""Where jobs run: one schema for the local and the SLURM launcher."""
+"""Settings of the local and the SLURM launcher, in one schema."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from sah.validation import check_types
 
 @dataclass(frozen=True, kw_only=True)
 class LauncherSettings:
-    """What conf/hydra/launcher/local.yaml and slurm.yaml compose.
+    """What conf/hydra/launcher/local.yaml and slurm.yaml describe.
 
-    Keys that only the other launcher uses are accepted and not looked at, so that a study
-    changes between the two with one word.
+    Keys that only the other launcher uses are accepted and ignored, so that a study switches
+    between the two with one word.
     """
 
     gpus_per_job: int = 1

@@ -1,4 +1,4 @@
-"""Running jobs on SLURM: submitted as arrays, watched until nothing of them is left."""
+"""Run jobs on SLURM: submitted as arrays, watched until the last one has ended."""
 
 import logging
 import math
@@ -15,8 +15,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from sah.errors import ConfigurationError
 from sah.execution.signals import SWEEP_SIGNALS, signals_interrupt
-from sah.launching.bundle_job import BundleJob
-from sah.launching.bundles import Bundle
+from sah.launching.bundles import Bundle, BundleJob
 from sah.launching.outcome import CellWatch
 from sah.launching.settings import LauncherSettings
 
@@ -36,11 +35,11 @@ _ENDED = {
     # Where PreemptMode is CANCEL; a job that is requeued is PENDING again.
     "PREEMPTED": "interrupt",
     "TIMEOUT": "timeout",
-    # squeue and sacct know nothing of the job any more.
+    # Neither squeue nor sacct knows the job any more.
     "GONE": "unknown",
 }
 
-# A failed node's job shows as ended for seconds before it shows as requeued.
+# A job of a failed node shows as ended for some seconds before it shows as requeued.
 _SETTLED_SECONDS = 10.0
 
 _DOWN = re.compile(r"\b(DOWN|DRAINED|NodeDown|BadConstraints|ReqNodeNotAvail)\b")
@@ -58,7 +57,7 @@ def submit(
     """Submit one job a bundle, in arrays below the cluster's limit; return bundles by job id.
 
     Raises:
-        ConfigurationError: if SLURM is not there or refuses the jobs, with its words.
+        ConfigurationError: if there is no SLURM, or it refuses the jobs; with its own message.
     """
     if shutil.which("sbatch") is None:
         raise ConfigurationError(
@@ -90,18 +89,18 @@ def watch(
     submitted: Mapping[str, Bundle],
     cells: CellWatch,
     settings: LauncherSettings,
-    look: Callable[[Mapping[int, str]], None],
+    update: Callable[[Mapping[int, str]], None],
 ) -> None:
-    """Wait until every job is over; what becomes of a cell is in its directory.
+    """Wait until every job has ended; each cell's outcome is in its directory.
 
-    SLURM is asked about all jobs at once. It never says whether a cell is done: a job whose
-    task raised ends as COMPLETED too.
+    SLURM is asked about all jobs at once. Its states do not tell whether a cell is complete: a
+    job whose task raised ends as COMPLETED too.
 
     Args:
         submitted: bundles by job id.
-        cells: all of theirs, watched since before they were submitted.
+        cells: the watch over all their cells, begun before they were submitted.
         settings: times and delays.
-        look: called again and again with the running cells and their jobs.
+        update: called repeatedly with the running cells and their jobs.
 
     Raises:
         Interrupted: on SIGINT, SIGTERM or SIGHUP, after the jobs are cancelled.
@@ -126,7 +125,7 @@ def watch(
                     if settled or all(cells.has_ended(cell) for cell in bundle.cells):
                         _settle(job, bundle, state, cells)
                         del waiting[job]
-                look(
+                update(
                     {
                         cell.number: f"job {job}"
                         for job, (state, _) in states.items()
@@ -143,7 +142,7 @@ def watch(
 
 
 def job_states(jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """State and reason of each job: squeue's word, sacct's for those that it forgot."""
+    """Return state and reason of each job, from squeue, or from sacct where squeue forgot it."""
     arrays = sorted({job.split("_")[0] for job in jobs})
     listed = _ask("squeue", "--array", "-h", "-t", "all", "-o", "%i|%T|%r", "-j", ",".join(arrays))
     found: dict[str, tuple[str, str]] = {}
@@ -158,16 +157,15 @@ def job_states(jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
             # "CANCELLED by 1000"
             found[job] = (state.split()[0], "")
     if listed is None and not found:
-        # The controller does not answer at all: nothing is known, nothing is concluded.
+        # The controller does not answer at all: conclude nothing.
         return {job: ("UNKNOWN", "slurmctld does not answer") for job in jobs}
     return {job: found.get(job, ("GONE", "")) for job in jobs}
 
 
-def free_places(settings: LauncherSettings) -> int:
-    """Jobs that could start now, by the GPUs that are not in use; at least 1.
+def free_slots(settings: LauncherSettings) -> int:
+    """Estimate how many jobs could start now from the idle GPUs; at least 1.
 
-    Where GPUs are not asked for, or not known to SLURM, nothing says how many; then it is
-    `max_concurrent`, or 1.
+    Without GPUs in the request or in SLURM's records it is `max_concurrent`, or 1.
     """
     most = settings.max_concurrent
     if settings.gpus_per_job == 0:
@@ -178,25 +176,25 @@ def free_places(settings: LauncherSettings) -> int:
     # A node in several partitions is listed once for each.
     nodes = {line[:64]: line for line in (_ask(*command) or "").splitlines()}
     free = sum(_gpus(line[64:320]) - _gpus(line[320:]) for line in nodes.values())
-    places = max(1, free // settings.gpus_per_job)
-    return places if most is None else min(places, most)
+    slots = max(1, free // settings.gpus_per_job)
+    return slots if most is None else min(slots, most)
 
 
 def max_array_size() -> int:
-    """The cluster's MaxArraySize."""
+    """Return the cluster's MaxArraySize."""
     found = re.search(r"MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config") or "")
     return max(2, int(found.group(1))) if found else _DEFAULT_MAX_ARRAY_SIZE
 
 
 def cancel(jobs: Sequence[str]) -> None:
-    """Cancel jobs; those that are over already do not matter."""
+    """Cancel jobs; jobs that have ended are ignored."""
     if jobs:
         logger.warning("cancelling %d jobs", len(jobs))
         _ask("scancel", *jobs)
 
 
 def _gpus(gres: str) -> int:
-    """GPUs in what sinfo says, for example gpu:a100:4(S:0-1) or gpu:(null):2(IDX:0,3)."""
+    """Count the GPUs that sinfo lists, e.g. gpu:a100:4(S:0-1) or gpu:(null):2(IDX:0,3)."""
     return sum(int(count) for count in re.findall(r"\bgpu:(?:[^:,\s]+:)?(\d+)", gres))
 
 
@@ -214,7 +212,7 @@ def _parameters(name: str, settings: LauncherSettings, arrays: int) -> dict[str,
         "slurm_account": settings.account,
         "slurm_qos": settings.qos,
         "slurm_constraint": settings.constraint,
-        # A limit of each array, not of all together.
+        # The limit applies to each array, not to all together.
         "slurm_array_parallelism": at_once and max(1, at_once // arrays),
         "slurm_signal_delay_s": settings.signal_delay_s,
         "slurm_setup": list(settings.setup) or None,
@@ -239,7 +237,7 @@ def _is_down(
     down_since: dict[str, float],
     settings: LauncherSettings,
 ) -> bool:
-    """Whether a job has waited for `down_minutes` for nodes that are down."""
+    """Whether a job has waited `down_minutes` for nodes that are down."""
     if state != "PENDING" or not _DOWN.search(reason):
         down_since.pop(job, None)
         return False
@@ -256,7 +254,7 @@ def _give_up(
 
 
 def _ask(*command: str) -> str | None:
-    """The output of a SLURM command; None if it fails or does not answer."""
+    """Return the output of a SLURM command; None if it fails or does not answer."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False

@@ -1,24 +1,23 @@
 """`benchmark.subset='*'`: one cell of a sweep for each subset of the benchmark."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.core.override_parser.types import QuotedString
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from sah.benchmarks.checks import EVERY_SUBSET
 from sah.errors import ConfigurationError
+from sah.execution.building import build
 from sah.launching.composer import Composer
+from sah.types import Benchmark
 
 _KEY = "benchmark.subset"
 
 
 def expand_subsets(jobs: Sequence[Sequence[str]], composer: Composer) -> list[list[str]]:
-    """Put a job for each subset in the place of one that asks for all of them.
+    """Replace each job that asks for all subsets by one job for every subset.
 
     Raises:
-        ConfigurationError: if the benchmark does not say which subsets it has.
+        ConfigurationError: if the benchmark does not list its subsets.
         HydraException: if a job does not compose.
     """
     known: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -29,7 +28,7 @@ def expand_subsets(jobs: Sequence[Sequence[str]], composer: Composer) -> list[li
             expanded.append(list(job))
             continue
         others = [*job[:position], *job[position + 1 :]]
-        # Only what the benchmark is made of changes what its subsets are.
+        # The subsets depend only on the overrides of the benchmark.
         about = tuple(text for text in others if text.lstrip("+~").startswith("benchmark"))
         if about not in known:
             known[about] = _subsets(about, composer)
@@ -49,11 +48,10 @@ def _is_every(text: str, composer: Composer) -> bool:
 
 def _subsets(about: tuple[str, ...], composer: Composer) -> tuple[str, ...]:
     config = composer.compose([*about, f"{_KEY}=null"])
-    settings: Any = OmegaConf.to_container(config.benchmark, resolve=True)
-    subsets: tuple[str, ...] = instantiate(settings, _convert_="all").available_subsets()
+    benchmark: Benchmark = build(config, "benchmark")
+    subsets = benchmark.available_subsets()
     if not subsets:
         raise ConfigurationError(
-            f"benchmark.subset='{EVERY_SUBSET}': {config.benchmark.name} does not say which "
-            "subsets it has"
+            f"benchmark.subset='{EVERY_SUBSET}': {config.benchmark.name} does not list its subsets"
         )
     return subsets

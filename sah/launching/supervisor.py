@@ -1,9 +1,9 @@
 """The process between a local sweep and one of its jobs: `python -m sah.launching.supervisor`.
 
-A session of its own with one job in it. When the sweep dies, however it dies, or asks for the
-end, the job is interrupted, given time to write what it has, and then everything in the session
-is killed, grandchildren included: whoever holds a GPU when its slot is given to the next job
-spoils both.
+It runs one job in a session of its own. When the sweep dies in any way, or asks the supervisor to
+stop, the job is interrupted and given time to write what it has; then the whole session is
+killed, grandchildren included, because a process that still holds the GPU would disturb the
+next job in its slot.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ def start(
     output: IO[bytes],
     grace_seconds: float,
 ) -> "subprocess.Popen[bytes]":
-    """Start a command under a supervisor; its process id is the id of the session."""
+    """Start a command under a supervisor, whose process id is the id of the session."""
     return subprocess.Popen(
         [sys.executable, "-m", "sah.launching.supervisor", *command],
         env={**environment, _SWEEP: str(os.getpid()), _GRACE: str(grace_seconds)},
@@ -40,7 +40,7 @@ def start(
 
 
 def main() -> None:
-    """Run the command given as arguments until it ends or is to end."""
+    """Run the command given as arguments until it ends or is told to stop."""
     ending = False
 
     def end(signum: int, frame: FrameType | None) -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     sweep = int(os.environ[_SWEEP])
-    # Process ids are known to the job as SUBMITIT_LOCAL_JOB_ID: that of the session.
+    # submitit names a job by its process id; here that is the id of the session.
     environment = {**os.environ, "SUBMITIT_LOCAL_JOB_ID": str(os.getpid())}
     job = subprocess.Popen(sys.argv[1:], env=environment, preexec_fn=_default_signals)
     deadline: float | None = None
@@ -65,7 +65,7 @@ def main() -> None:
             break
         time.sleep(_POLL_SECONDS)
     code = job.poll()
-    # A sweep that lives reads the exit code, and kills the session itself.
+    # A living sweep reads the exit code and kills the session itself.
     if code is None or os.getppid() != sweep:
         os.killpg(0, signal.SIGKILL)
     assert code is not None, "the line above ends this process too"
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _default_signals() -> None:
-    # What this process handles, or its parent ignored (nohup), the job must feel.
+    # The job must receive what this process handles, or its parent ignored (nohup).
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 

@@ -24,8 +24,8 @@ def cells(*keys: str | None, bundle_max: int | None = None) -> list[Cell]:
     ]
 
 
-def numbers(made: list[Cell], places: int = 1) -> list[list[int]]:
-    return [[cell.number for cell in bundle.cells] for bundle in bundle_cells(made, places)]
+def numbers(made: list[Cell], slots: int = 1) -> list[list[int]]:
+    return [[cell.number for cell in bundle.cells] for bundle in bundle_cells(made, slots)]
 
 
 def test_equal_keys_are_arms_of_one_job_in_the_order_of_the_sweep():
@@ -46,11 +46,11 @@ def test_bundle_max_limits_arms_and_divides_them_evenly(most, sizes):
 
 
 @pytest.mark.parametrize(
-    ("places", "sizes"),
+    ("slots", "sizes"),
     [(1, [4, 2]), (2, [4, 2]), (3, [2, 2, 2]), (4, [1, 1, 2, 2]), (6, [1] * 6), (9, [1] * 6)],
 )
-def test_the_largest_bundle_is_halved_until_every_place_has_work(places, sizes):
-    found = numbers(cells(*"aaaabb"), places)
+def test_the_largest_bundle_is_halved_until_every_slot_has_work(slots, sizes):
+    found = numbers(cells(*"aaaabb"), slots)
     assert [len(bundle) for bundle in found] == sizes
     assert sorted(itertools.chain(*found)) == list(range(6))
 

@@ -1,20 +1,33 @@
 """Which GPUs a sweep uses, and how they are divided among its jobs."""
 
 import logging
+import sys
 
 import pytest
 
 from sah.errors import ConfigurationError
-from sah.launching.gpus import chosen_gpus, installed_gpus, slots
+from sah.launching.gpus import chosen_gpus, divide_gpus, installed_gpus
 from sah.launching.pool import find_slots
 from sah.launching.settings import LauncherSettings
 from sah.launching.slurm import _gpus
 
 
-@pytest.fixture(autouse=True)
-def machine(fake_gpus, monkeypatch):
-    monkeypatch.setenv("PATH", fake_gpus["PATH"])
+@pytest.fixture
+def machine(fake_nvml, monkeypatch):
+    """Install a machine's NVML: `machine(count=1)`."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def install(**facts):
+        monkeypatch.syspath_prepend(fake_nvml(**facts))
+        monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+
+    yield install
+    sys.modules.pop("pynvml", None)
+
+
+@pytest.fixture(autouse=True)
+def four_gpus(machine):
+    machine()
 
 
 def see(monkeypatch: pytest.MonkeyPatch, visible: str | None) -> None:
@@ -62,37 +75,31 @@ def test_device_that_cannot_be_used_is_named(monkeypatch, visible, requested, ex
         assert part in str(caught.value)
 
 
-def test_without_a_driver_there_is_no_gpu(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_without_a_driver_there_is_no_gpu(machine):
+    machine(init="raise NVMLError_LibraryNotFound")
     assert chosen_gpus(None) == []
     with pytest.raises(ConfigurationError, match="finds no GPU"):
         chosen_gpus([0])
 
 
-def test_driver_that_fails_is_told_in_its_words(monkeypatch, tmp_path):
-    script = tmp_path / "nvidia-smi"
-    script.write_text("#!/bin/sh\necho driver mismatch; exit 18\n")
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+def test_the_message_of_a_failing_driver_is_shown(machine):
+    machine(init="raise NVMLError('driver mismatch')")
     with pytest.raises(ConfigurationError, match="driver mismatch"):
         chosen_gpus(None)
 
 
-def test_gpu_with_little_free_memory_is_warned_about(monkeypatch, tmp_path, caplog):
-    script = tmp_path / "nvidia-smi"
-    script.write_text("#!/bin/sh\n[ $1 = -L ] || echo 0, GPU-x, Full GPU, 900\n")
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+def test_a_gpu_with_little_free_memory_gives_a_warning(machine, caplog):
+    machine(count=1, free_mib=900)
     with caplog.at_level(logging.WARNING):
         assert chosen_gpus(None) == ["0"]
-    assert "Full GPU" in caplog.text
+    assert "Fake GPU" in caplog.text
     assert "0.9 GiB free" in caplog.text
 
 
 def test_groups_are_whole_and_share_nothing():
-    assert slots(["0", "1", "2", "3", "4"], 2) == [("0", "1"), ("2", "3")]
+    assert divide_gpus(["0", "1", "2", "3", "4"], 2) == [("0", "1"), ("2", "3")]
     with pytest.raises(ConfigurationError, match=r"gpus_per_job=3.*only 2"):
-        slots(["0", "1"], 3)
+        divide_gpus(["0", "1"], 3)
 
 
 def test_every_gpu_is_a_slot_that_sees_itself_alone():

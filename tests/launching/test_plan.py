@@ -90,7 +90,7 @@ def test_a_cell_keeps_its_whole_configuration_in_a_kilobyte(plan, hydra_loader, 
     base = ["model=tiny", "benchmark=mock", f"output_root={tmp_path}"]
     for cell, job in zip(made.pending, jobs, strict=True):
         assert cell.config == Composer(*hydra_loader).compose((*base, *job))
-        assert cell.packed_config.alike is made.pending[0].packed_config.alike
+        assert cell.packed_config.dictionary is made.pending[0].packed_config.dictionary
         assert len(cell.packed_config.content) < 2000
 
 

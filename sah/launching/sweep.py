@@ -1,0 +1,132 @@
+"""A sweep: expand and plan its cells, launch the pending ones, sum up the outcomes."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from sah.errors import ConfigurationError, Interrupted
+from sah.launching.composer import Composer
+from sah.launching.composition_memory import CompositionMemory, file_versions
+from sah.launching.outcome import CellOutcome, outcome_of
+from sah.launching.plan import Cell, SweepPlan, plan_sweep
+from sah.launching.subsets import expand_subsets
+from sah.launching.sweep_summary import show_summary, write_summary
+from sah.paths import calibration_home
+from sah.results.sweep_folders import SWEEPS, new_sweep_folder, write_planned
+
+logger = logging.getLogger(__name__)
+
+Launch = Callable[[SweepPlan, Path], bool]
+"""Runs the pending cells of a plan, with a folder for logs; returns whether they are detached."""
+
+
+class Sweep:
+    """All batches of one sweep. Composes every cell once, with one composer."""
+
+    def __init__(self, hydra_context: HydraContext, config: DictConfig) -> None:
+        """Prepare a sweep; composes nothing yet.
+
+        Args:
+            hydra_context: whose loader composes the cells.
+            config: the sweep's own configuration, `hydra` included.
+        """
+        self._loader: Any = hydra_context.config_loader
+        self._config = config
+        self._output_root = Path(str(config.output_root))
+
+    def expand(self, jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Replace each job with benchmark.subset='*' by one for every subset.
+
+        Raises:
+            ConfigurationError: if the benchmark does not list its subsets.
+        """
+        return expand_subsets(jobs, self._composer)
+
+    def run(self, jobs: Sequence[Sequence[str]], launch: Launch) -> list[CellOutcome]:
+        """Run the jobs that are not complete; return the outcomes of all, in order.
+
+        Raises:
+            ConfigurationError: listing every cell that cannot work; then nothing is launched.
+            Interrupted: after the summary of what was done.
+        """
+        started = time.monotonic()
+        plan = self._plan(jobs)
+        logger.info(
+            "%d experiments: %d finished already, %d duplicates, %d to run",
+            *(len(plan.cells), len(plan.finished), len(plan.repeated), len(plan.pending)),
+        )
+        if not plan.pending:
+            return _outcomes(plan, detached=False)
+        folder = new_sweep_folder(self._output_root)
+        OmegaConf.save(self._config, folder / "multirun.yaml")
+        write_planned(folder, [cell.directory for cell in plan.pending], self._output_root)
+        detached = False
+        try:
+            detached = launch(plan, folder)
+        except Interrupted:
+            _sum_up(plan, folder, started, detached=False)
+            raise
+        return _sum_up(plan, folder, started, detached=detached)
+
+    @cached_property
+    def _composer(self) -> Composer:
+        return Composer(self._loader, self._config)
+
+    def _plan(self, jobs: Sequence[Sequence[str]]) -> SweepPlan:
+        memory = self._memory()
+        plan = plan_sweep(jobs, self._composer, memory)
+        if plan.problems:
+            raise ConfigurationError(
+                f"{len(plan.problems)} of {len(jobs)} experiments cannot work; "
+                "nothing was started:\n" + "\n".join(plan.problems)
+            )
+        memory.save()
+        return plan
+
+    def _memory(self) -> CompositionMemory:
+        hydra = self._config.hydra
+        sources = hydra.runtime.config_sources
+        folders = [Path(source.path) for source in sources if source.schema == "file"]
+        # The yaml files of a package (hydra.searchpath=[pkg://...]) cannot be hashed.
+        hidden = any(item.schema == "pkg" and item.provider != "hydra" for item in sources)
+        return CompositionMemory(
+            self._output_root / SWEEPS / "composed.json",
+            folders,
+            [
+                str(hydra.job.config_name),
+                *hydra.overrides.hydra,
+                # Digests of calibration files are part of a configuration too.
+                *file_versions(calibration_home()),
+            ],
+            usable=bool(self._config.resume) and not hidden,
+        )
+
+
+def _sum_up(plan: SweepPlan, folder: Path, started: float, *, detached: bool) -> list[CellOutcome]:
+    outcomes = _outcomes(plan, detached=detached)
+    write_summary(folder, outcomes, started)
+    show_summary(outcomes, folder)
+    return outcomes
+
+
+def _outcomes(plan: SweepPlan, *, detached: bool) -> list[CellOutcome]:
+    finished = {cell.number for cell in plan.finished}
+    repeated = {cell.number for cell in plan.repeated}
+
+    def outcome(cell: Cell) -> CellOutcome:
+        if cell.number in finished:
+            return CellOutcome(cell=cell, outcome="finished")
+        if detached:
+            return CellOutcome(cell=cell, outcome="detached")
+        found = outcome_of(cell)
+        if cell.number in repeated and found.outcome == "done":
+            return CellOutcome(cell=cell, outcome="repeated")
+        return found
+
+    return [outcome(cell) for cell in plan.cells]
