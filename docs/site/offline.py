@@ -15,7 +15,7 @@ LOADED_BY_CSS = re.compile(r"(?:url\(|@import\s+)[\"']?((?:https?:)?//[^\"')\s]+
 
 
 def foreign(folder: Path) -> list[str]:
-    """The addresses on other hosts that pages and style sheets of a folder load, with the file."""
+    """List what pages and style sheets of a folder load from other hosts, with the file."""
     found = []
     for path in sorted(folder.rglob("*")):
         pattern = {".html": LOADED_BY_HTML, ".css": LOADED_BY_CSS}.get(path.suffix)
@@ -28,7 +28,7 @@ def foreign(folder: Path) -> list[str]:
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Look at the whole site.
+    """Check the whole site.
 
     Raises:
         PluginError: naming each page and address.

@@ -18,7 +18,7 @@ CONF = ROOT / "conf"
 
 
 class Group(NamedTuple):
-    """A folder of conf/ and what its page says first."""
+    """A folder of conf/ and the beginning of its page."""
 
     folder: str
     title: str
@@ -58,12 +58,12 @@ GROUPS = {
     "metric_logging": Group(
         "metric_logging",
         "Metric logging",
-        "`metric_logging=OPTION` says which micro metrics are measured, and how many.",
+        "`metric_logging=OPTION` chooses which micro metrics are measured, and how many of them.",
     ),
     "tracker": Group(
         "tracker",
         "Trackers",
-        "`tracker=OPTION` copies finished results to an experiment tracker, too.",
+        "`tracker=OPTION` also copies finished results to an experiment tracker.",
     ),
     "launcher": Group(
         "hydra/launcher",
@@ -88,7 +88,7 @@ NAME = "Names the directory of results and the row in reports."
 
 
 def group_page(name: str) -> str:
-    """The page of a group, in Markdown."""
+    """Write the page of a group, in Markdown."""
     group = GROUPS[name]
     parts = [f"# {group.title}", group.intro]
     for path in options_of(name):
@@ -97,12 +97,12 @@ def group_page(name: str) -> str:
 
 
 def options_of(name: str) -> list[Path]:
-    """The yaml files of a group."""
+    """Find the yaml files of a group."""
     return sorted((CONF / GROUPS[name].folder).glob("*.yaml"))
 
 
 def experiment_page() -> str:
-    """The page of conf/config.yaml: what every experiment has besides its groups."""
+    """Write the page of conf/config.yaml: what every experiment has besides its groups."""
     node, _ = _read(CONF / "config.yaml")
     groups = [
         f"`{group}={option}`"
@@ -117,21 +117,21 @@ def experiment_page() -> str:
             "The keys of `conf/config.yaml`. An experiment is composed of one option of each "
             f"group, by default {', '.join(groups)}, and of these values:",
             _table(experiment_keys()),
-            "What Hydra itself knows (`hydra.…`, `--config-dir`, `--cfg job`, `-m`) is described "
-            "in its own documentation, <https://hydra.cc>.",
+            "Hydra's own options (`hydra.…`, `--config-dir`, `--cfg job`, `-m`) are described in its "
+            "documentation, <https://hydra.cc>.",
         ]
     )
 
 
 def experiment_keys() -> list[Key]:
-    """The keys of conf/config.yaml that are not a group's or Hydra's."""
+    """Read the keys of conf/config.yaml that do not belong to a group or to Hydra."""
     node, comments = _read(CONF / "config.yaml")
     del node["defaults"], node["hydra"]
     return [Key(path, value, comments.get(path, "")) for path, value in _leaves(node)]
 
 
 def maskers_page() -> str:
-    """The page of every masker's class, for mkdocstrings to fill."""
+    """Write the page of the maskers' modules, which mkdocstrings fills."""
     targets = sorted(
         yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"]
         for path in (CONF / "masker").glob("*.yaml")
@@ -147,7 +147,7 @@ def maskers_page() -> str:
 
 
 def keys_of(path: Path) -> list[Key]:
-    """The keys of an option, those of the maskers that it composes included."""
+    """Read the keys of an option, including those of the maskers that it composes."""
     node, comments = _read(path)
     _, maskers = _defaults(node)
     target = node.pop("_target_", "")
@@ -163,7 +163,7 @@ def keys_of(path: Path) -> list[Key]:
 def _meaning(
     path: Path, comments: Mapping[tuple[str, ...], str], key: tuple[str, ...], target: str
 ) -> str:
-    """What a key of a yaml file means; empty if that is said nowhere."""
+    """Explain a key of a yaml file; empty if neither the yaml nor the class does."""
     # A comment such as "for hydra/launcher=slurm" holds for all keys that follow it.
     other = _launcher_of_unused(path, comments, key)
     if other is not None:
@@ -175,7 +175,7 @@ def _meaning(
 def _launcher_of_unused(
     path: Path, comments: Mapping[tuple[str, ...], str], key: tuple[str, ...]
 ) -> str | None:
-    """The launcher that a key of another launcher's file is for; None if it is used here."""
+    """Name the launcher that uses a key, if it is not the one of this file."""
     node, _ = _read(path)
     names = list(node)
     for name in names[: names.index(key[0]) + 1]:
@@ -186,7 +186,7 @@ def _launcher_of_unused(
 
 
 def _option(path: Path) -> Iterator[str]:
-    """Heading, description and table of one option."""
+    """Write heading, description and table of one option."""
     node, comments = _read(path)
     yield f"## {path.stem}"
     if comments.get(()):
@@ -208,7 +208,7 @@ def _option(path: Path) -> Iterator[str]:
 
 
 def _defaults(node: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
-    """The options that a file stands for, and the maskers that it composes, by name.
+    """Split `defaults` into the options that a file stands for and the maskers that it composes.
 
     Raises:
         ValueError: for an entry of `defaults` that is neither.
@@ -230,7 +230,7 @@ def _defaults(node: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """A yaml file, and its comments by the key that they stand above; () is the file itself."""
+    """Read a yaml file, and its comments by the key below them; () is the file itself."""
     text = path.read_text(encoding="utf-8")
     comments: dict[tuple[str, ...], str] = {}
     waiting: list[str] = []
@@ -259,7 +259,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
 def _leaves(
     node: Mapping[str, Any], above: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every key that holds a value, with its path; an empty mapping is a value."""
+    """Yield every key that holds a value, with its path; an empty mapping is a value."""
     for name, value in node.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, (*above, name))
@@ -268,7 +268,7 @@ def _leaves(
 
 
 def _table(keys: list[Key]) -> str:
-    """A table of keys."""
+    """Write a table of keys."""
     rows = [
         f"| `{'.'.join(key.path)}` | `{_shown(key.value)}` | {_cell(key.meaning)} |" for key in keys
     ]
@@ -276,7 +276,7 @@ def _table(keys: list[Key]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as it is typed on the command line."""
+    """Write a value as it is typed on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
@@ -298,7 +298,7 @@ def _package() -> griffe.Module:
 
 
 def _class(target: str) -> griffe.Class | None:
-    """The class that a `_target_` names; None for one of another package."""
+    """Find the class that a `_target_` names; None for one of another package."""
     first, _, rest = target.partition(".")
     if first != "sah":
         return None
@@ -310,7 +310,7 @@ def _class(target: str) -> griffe.Class | None:
 
 
 def _docstring(target: str) -> str:
-    """The first paragraph of a class's docstring."""
+    """Return the first paragraph of a class's docstring."""
     found = _class(target)
     if found is None or found.docstring is None:
         return ""
@@ -318,7 +318,7 @@ def _docstring(target: str) -> str:
 
 
 def _field(target: str, name: str) -> str:
-    """The docstring below a field of a class, else of the same field of a base class."""
+    """Return the docstring below a field of a class, else of the same field of a base class."""
     found = _class(target)
     for kind in [] if found is None else [found, *found.mro()]:
         member = kind.members.get(name)

@@ -1,4 +1,4 @@
-"""MkDocs hook: pages that are made when the site is built, from conf/ and from files elsewhere."""
+"""MkDocs hook: add pages that are generated from conf/, and documents from outside docs/."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from options import GROUPS, experiment_page, group_page, maskers_page
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Documents that lie elsewhere in the repository, and their place in the site.
+# Documents outside docs/, and their place in the site.
 ELSEWHERE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
