@@ -117,8 +117,8 @@ def experiment_page() -> str:
             "The keys of `conf/config.yaml`. An experiment is composed of one option of each "
             f"group, by default {', '.join(groups)}, and of these values:",
             _table(experiment_keys()),
-            "Hydra's own options (`hydra.…`, `--config-dir`, `--cfg job`, `-m`) are described in its "
-            "documentation, <https://hydra.cc>.",
+            "Hydra's own options (`hydra.…`, `--config-dir`, `--cfg job`, `-m`) are described in "
+            "its documentation, <https://hydra.cc>.",
         ]
     )
 
@@ -318,7 +318,7 @@ def _docstring(target: str) -> str:
 
 
 def _field(target: str, name: str) -> str:
-    """Return the docstring below a field of a class, else of the same field of a base class."""
+    """Return the docstring below a field of a class or of one of its bases."""
     found = _class(target)
     for kind in [] if found is None else [found, *found.mro()]:
         member = kind.members.get(name)
