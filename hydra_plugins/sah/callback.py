@@ -1,4 +1,4 @@
-"""The Hydra callback that checks experiments before they run and skips what is finished."""
+"""The Hydra callback that checks an experiment before it runs and skips a complete one."""
 
 import logging
 import os
@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 class ResumeCallback(Callback):
-    """Before a single run: check, or skip. Before a sweep: put SweepLauncher in front.
+    """Before a single run: check or skip it. Before a sweep: put SweepLauncher in front.
 
-    Hydra turns exceptions of callbacks into warnings, so that a single run ends with
-    SystemExit, and a sweep's checks live in the launcher.
+    Hydra turns exceptions of callbacks into warnings. So a single run ends with SystemExit,
+    and a sweep is checked in its launcher.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """End here with status 0 if the experiment is complete, with 1 if it cannot work."""
+        """Exit with status 0 if the experiment is complete, with 1 if it cannot work."""
         from sah.results.show import show_results
 
         try:
@@ -43,7 +43,7 @@ class ResumeCallback(Callback):
         raise SystemExit(0)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Wrap the launcher that was chosen; SweepLauncher puts it back when it is set up."""
+        """Wrap the chosen launcher; SweepLauncher restores it in its setup."""
         with flag_override(config.hydra, ["struct", "readonly"], False):
             config.hydra.launcher = {
                 "_target_": "hydra_plugins.sah.sweep_launcher.SweepLauncher",
@@ -53,7 +53,7 @@ class ResumeCallback(Callback):
 
 
 def _refuse_launcher(config: DictConfig) -> None:
-    """Hydra would ignore a launcher that is given without -m."""
+    """Refuse a launcher without -m, which Hydra would ignore."""
     for override in config.hydra.overrides.hydra:
         if override.lstrip("+~").startswith(("hydra/launcher", "hydra.launcher")):
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""What configuration files hold, looked at before Hydra ends with a traceback."""
+"""Checks of configuration files that Hydra would end with a traceback for."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import yaml
 
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# omegaconf writes and reads paths with these.
+# omegaconf writes and reads paths with these tags.
 _PATHS = "tag:yaml.org,2002:python/object/apply:pathlib."
 _FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")
 
 
 def config_folders(arguments: Sequence[str], default: Path) -> list[Path]:
-    """The folders that a command line takes configuration files from, `default` included."""
+    """Return the folders of configuration files that a command line names, and the default one."""
     found = [default]
     for position, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
@@ -23,11 +23,11 @@ def config_folders(arguments: Sequence[str], default: Path) -> list[Path]:
 
 
 def unreadable(folders: Sequence[Path]) -> str | None:
-    """What is wrong with the first file that omegaconf could not read; None if nothing is.
+    """Describe what is wrong with the first file that omegaconf cannot read; None if all are fine.
 
     Args:
-        folders: each is looked at as Hydra does: its own files, and those of groups that the
-            first one has too.
+        folders: of each, the files that Hydra would read are checked: those at its top, and
+            those of groups that the first folder has too.
     """
     groups = [path.name for path in folders[0].iterdir() if path.is_dir()]
     for folder in folders:
@@ -43,7 +43,7 @@ def unreadable(folders: Sequence[Path]) -> str | None:
 
 
 def _mistakes(path: Path) -> Iterator[str]:
-    """Tags that make objects, and keys that are there twice, both with their lines."""
+    """Find tags that would make Python objects and duplicate keys, with their line numbers."""
     waiting = [yaml.compose(path.read_text(encoding="utf-8"), Loader=_LOADER)]
     while waiting:
         node = waiting.pop()
@@ -51,12 +51,12 @@ def _mistakes(path: Path) -> Iterator[str]:
             continue
         line = node.start_mark.line + 1
         if ":python/" in node.tag and not node.tag.startswith(_PATHS):
-            yield f"line {line}: the tag {node.tag} makes a Python object, which is not read"
+            yield f"line {line}: the tag {node.tag} would make a Python object, which is refused"
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:
                 if key.value in seen and isinstance(key, yaml.ScalarNode):
-                    yield f"line {key.start_mark.line + 1}: the key {key.value!r} is there twice"
+                    yield f"line {key.start_mark.line + 1}: the key {key.value!r} is given twice"
                 seen.add(str(key.value))
                 waiting += [key, value]
         elif isinstance(node, yaml.SequenceNode):
@@ -64,7 +64,7 @@ def _mistakes(path: Path) -> Iterator[str]:
 
 
 def keys_of(path: Path) -> set[str]:
-    """What a primary configuration holds at its top: the groups it composes, and its own keys."""
+    """Return the top-level keys of a primary configuration: its groups and its own keys."""
     content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     groups = {
         str(group).removeprefix("override ")

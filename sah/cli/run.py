@@ -76,11 +76,11 @@ def _refuse_value_of_alias(argument: str) -> None:
 
 
 def _refuse_option_without_name(argument: str) -> None:
-    """Say what Hydra ends with a traceback for: a group set to something that is no text."""
+    """Refuse a group set to something other than text, which Hydra answers with a traceback."""
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:
-        return  # No override, or one that Hydra explains itself.
+        return  # Not an override, or one that Hydra explains itself.
     group = "sparse_attention" if override.key_or_group == "attention" else override.key_or_group
     folder = config_folder() / group
     if not folder.is_dir() or isinstance(override.value(), Glob):
@@ -95,7 +95,7 @@ def _refuse_option_without_name(argument: str) -> None:
 
 
 def _refuse_deletion(argument: str) -> None:
-    """Say what a sweep would find out late: what every experiment has cannot be deleted."""
+    """Refuse the deletion of a mandatory key, which a sweep would only notice late."""
     deleted = re.fullmatch(r"~(\w+)(=.*)?", argument)
     if deleted and deleted[1] in keys_of(config_folder() / "config.yaml"):
         sys.exit(

@@ -1,4 +1,4 @@
-"""What an arm's work costs, apart from that of the arms beside it: time and peak memory."""
+"""Time and peak memory of one arm's work, apart from the other arms of its job."""
 
 import resource
 import sys
@@ -15,10 +15,10 @@ _PROCESS = Path("/proc/self")
 
 
 class Clock:
-    """Runs while its arm is at work, and while something is done that all arms need.
+    """Counts an arm's own work and the work it shares with other arms.
 
-    The time that other arms take does not count, so that `timeout_minutes` ends an arm
-    where it would end without the others.
+    The other arms' own time does not count, so `timeout_minutes` ends an arm where it would
+    end if it ran alone.
     """
 
     def __init__(self, timeout_minutes: float | None) -> None:
@@ -28,7 +28,7 @@ class Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the time inside the with block; blocks of one clock are not nested."""
+        """Count the time inside the block; blocks of one clock must not be nested."""
         self._started = time.monotonic()
         try:
             yield
@@ -38,12 +38,12 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Time counted so far."""
+        """The seconds counted so far."""
         now = 0.0 if self._started is None else time.monotonic() - self._started
         return self._seconds + now
 
     def check(self) -> None:
-        """Look at the time; cheap enough to be called between two tokens.
+        """Check the limit; cheap enough to call between two tokens.
 
         Raises:
             ExperimentTimeout: if `timeout_minutes` is over.
@@ -56,10 +56,10 @@ class Clock:
 
 
 class PeakMemory:
-    """The most memory this process held during an arm's own work, and the work it shares.
+    """The peak memory of the process during an arm's own and shared work.
 
-    On the GPU if one is in use, else in main memory. Where the system cannot forget a peak (any
-    but Linux), it is the peak of the whole process.
+    GPU memory if a GPU is in use, else main memory. Outside of Linux, where a peak cannot be
+    reset, it is the peak of the whole process.
     """
 
     def __init__(self) -> None:
@@ -67,20 +67,20 @@ class PeakMemory:
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        """Count what happens in the with block."""
-        _forget_peak()
+        """Measure inside the block."""
+        _reset_peak()
         try:
             yield
         finally:
             self.bytes = max(self.bytes, _peak())
 
 
-def _forget_peak() -> None:
+def _reset_peak() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
         return
     try:
-        # 5 resets VmHWM to what is held now.
+        # 5 resets VmHWM to the memory held now.
         (_PROCESS / "clear_refs").write_text("5")
     except OSError:
         return

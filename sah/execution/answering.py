@@ -1,4 +1,4 @@
-"""Answers under one attention: from a question and a prefilled context to a prediction."""
+"""Answering under one attention: from a prefilled context and a question to a prediction."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,23 +21,23 @@ from sah.types import Example, Prediction
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """An example, ready to be asked."""
+    """An example with its encoded prompt."""
 
     example: Example
     prompt: EncodedPrompt
     dense_answer: DenseAnswer | None = None
-    """The dense answer that arms are to follow; None leaves them free."""
+    """The answer to follow under teacher forcing; None for free decoding."""
 
 
 class Answering:
-    """Asks a model under an experiment's attention, protocol and metric logging. Stores nothing."""
+    """Answers under an experiment's attention, protocol and metric logging. Stores nothing."""
 
     def __init__(self, experiment: Experiment, metrics: MicroMetricLogger, clock: Clock) -> None:
-        """Make what answers an experiment's questions.
+        """Set up the attention session and its observers.
 
         Args:
-            experiment: whose attention, protocol, generation and seed count.
-            metrics: takes the micro metrics; opened and closed by its owner.
+            experiment: gives attention, protocol, generation and seed.
+            metrics: takes the micro metrics; opened and closed by the caller.
             clock: checked between two tokens.
         """
         self.experiment = experiment
@@ -58,29 +58,29 @@ class Answering:
     def about(
         self, context: PrefilledContext, dense_outputs: DenseOutputs | None
     ) -> Iterator[None]:
-        """Answer questions of one context inside; its index is dropped on exit.
+        """Answer questions of one context inside the block; its index is dropped on exit.
 
         Args:
-            context: shared with other arms, one after the other.
-            dense_outputs: of this context, shared with other arms; None if there are none.
+            context: shared with other arms, which use it in turn.
+            dense_outputs: of this context, shared with other arms; None for a single arm.
         """
         self.session.begin_context(context.length)
         self._attention_metrics.dense_outputs = dense_outputs
         try:
             yield
         finally:
-            # One index at a time: the next arm builds its own.
+            # Only one index in memory at a time: the next arm builds its own.
             self.session.end_context()
             self._attention_metrics.dense_outputs = None
 
     def answers(
         self, model: LanguageModel, context: PrefilledContext, asked: Sequence[Question]
     ) -> Iterator[tuple[Question, Prediction]]:
-        """Answer questions of a context, one after the other, and leave it as it was found.
+        """Answer questions of a context in order; its cache is rewound after each.
 
         Args:
             model: the model that prefilled the context.
-            context: the one that `about` was told of.
+            context: the one given to `about`.
             asked: at least one.
         """
         size = self.experiment.generation.batch_questions or 1
@@ -127,7 +127,7 @@ class Answering:
     def _continue(
         self, model: LanguageModel, context: PrefilledContext, question: Question
     ) -> Prediction:
-        """Measure the loss of a continuation that is given, not generated."""
+        """Measure the loss of a continuation, which is given, not generated."""
         protocol = self.experiment.protocol
         if protocol.question == "dense":
             raise ConfigurationError(
@@ -148,7 +148,7 @@ class Answering:
     def _answer_together(
         self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
     ) -> list[Prediction]:
-        """Decode in one batch; each question has a session and micro metrics of its own."""
+        """Decode in one batch; each question has its own session and micro metrics."""
         records = [self.metrics.begin_example(question.example.id) for question in batch]
         decoding = [
             BatchedQuestion(

@@ -1,11 +1,11 @@
 """From parts of a composed configuration to the objects they describe, checked field by field."""
 
 import functools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import hydra
-import orjson
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -38,13 +38,13 @@ def build(config: DictConfig, name: str) -> Any:
         ConfigurationError: naming the key, the value and what it must be.
     """
     part = section(config, name)
-    check(name, part)
     try:
-        content = orjson.dumps(part)
-    except orjson.JSONEncodeError:
-        # Keys that are not text cannot be cached.
+        content = json.dumps(part)
+    except TypeError:
+        # A value that is not JSON, such as a path: nothing to cache it by.
+        check(name, part)
         return _instantiate(name, part)
-    return _cached(name, content)
+    return _build(name, content)
 
 
 def build_section(config: DictConfig, name: str, kind: type) -> Any:
@@ -121,8 +121,10 @@ def _targets(path: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _cached(name: str, content: bytes) -> Any:
-    return _instantiate(name, orjson.loads(content))
+def _build(name: str, content: str) -> Any:
+    part = json.loads(content)
+    check(name, part)
+    return _instantiate(name, part)
 
 
 def _instantiate(name: str, part: Any) -> Any:

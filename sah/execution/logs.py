@@ -1,4 +1,4 @@
-"""The log of one arm, in a process that works on several."""
+"""run.log: the log of one arm, in a process that may work on several."""
 
 import logging
 import sys
@@ -15,22 +15,22 @@ _current: ContextVar[Path | None] = ContextVar("arm", default=None)
 
 
 class _RunLog(logging.FileHandler):
-    """A log that a full disk leaves incomplete, and the terminal as it is."""
+    """A log file that a full disk leaves incomplete without disturbing the terminal."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Pass over a line that cannot be written; the terminal has it. Bugs are told."""
+        """Ignore a line that the disk does not take; the terminal has it. Other errors show."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
     def close(self) -> None:
-        """Close; what the disk does not take stays unwritten."""
+        """Close, ignoring what the disk does not take."""
         with suppress(OSError):
             super().close()
 
 
 @contextmanager
 def log_file(directory: Path) -> Iterator[None]:
-    """Write run.log into an arm's directory: its own lines, and those that are of no arm."""
+    """Write run.log into an arm's directory: its own records, and those that belong to no arm."""
     handler = _RunLog(directory / RUN_LOG, encoding="utf-8")
     handler.setFormatter(PlainFormatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     handler.addFilter(lambda record: _current.get() in (None, directory))
@@ -45,7 +45,7 @@ def log_file(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def lines_of(directory: Path) -> Iterator[None]:
-    """What is logged inside the with block is of this arm alone."""
+    """Route log records of this block to this arm's run.log only."""
     token = _current.set(directory)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a person sees while an experiment runs: a bar on a terminal, plain lines elsewhere."""
+"""Progress of an experiment: a bar on a terminal, log lines elsewhere."""
 
 import logging
 import time
@@ -10,11 +10,11 @@ from rich.console import Console
 
 logger = logging.getLogger(__name__)
 
-_LINE_EVERY_SECONDS = 30.0
+_LINE_SECONDS = 30.0
 
 
 def quiet_libraries() -> None:
-    """Keep the progress bars of transformers out of log files."""
+    """Keep progress bars of transformers out of log files."""
     if not Console(stderr=True).is_terminal:
         from transformers.utils.logging import disable_progress_bar
 
@@ -22,18 +22,18 @@ def quiet_libraries() -> None:
 
 
 class Progress:
-    """Counts examples; shows how many are done, the score so far, and the time left."""
+    """Shows how many examples are done, the score so far, and the time left."""
 
     def __init__(
         self, total: int, *, scores: Sequence[float | None], arm: str = "", bar: bool = True
     ) -> None:
-        """Begin.
+        """Start counting.
 
         Args:
-            total: how many examples there are.
-            scores: of the examples that are answered already.
-            arm: says whose progress the lines tell, where there are several.
-            bar: whether a terminal gets a bar; there can be one at a time.
+            total: number of examples.
+            scores: of the examples already answered.
+            arm: names the arm in log lines, where there are several.
+            bar: whether to show a bar on a terminal; there can be only one at a time.
         """
         self._prefix = f"{arm}: " if arm else ""
         self.total = total
@@ -65,7 +65,7 @@ class Progress:
             self._bar.stop()
 
     def advance(self, score: float | None) -> None:
-        """One more example is done."""
+        """Count one more example."""
         self._scores.append(score)
         done = len(self._scores)
         known = [value for value in self._scores if value is not None]
@@ -74,7 +74,7 @@ class Progress:
             self._bar.update(self._task, advance=1, score=mean)
             return
         now = time.monotonic()
-        if now - self._last_line >= _LINE_EVERY_SECONDS and done < self.total:
+        if now - self._last_line >= _LINE_SECONDS and done < self.total:
             self._last_line = now
             left = (now - self._started) / (done - self.done_before) * (self.total - done)
             logger.info(

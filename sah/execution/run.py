@@ -1,4 +1,4 @@
-"""The story of an experiment: examples, prefill, answer under each arm, score, finish."""
+"""How an experiment runs: load, prefill each context, answer under each arm, score, complete."""
 
 import logging
 import time
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 def run(arms: Sequence[Arm]) -> None:
-    """Answer what is not answered yet, score everything, and complete the results of each arm.
+    """Answer the pending examples of each arm, score all answers, and complete its results.
 
-    One arm, or several that differ in nothing but sparse attention and metric logging:
-    they share the model and, context by context, one prefill. Each ends with its
-    `results` or its `error`, whatever becomes of the others.
+    Several arms, which differ only in sparse attention and metric logging, share the model and
+    one prefill per context. Each attempt ends with `finish` or `fail`, independently of the
+    others.
     """
-    # Asked for now: what is committed while this runs is not the code that runs.
+    # Asked at the start: a commit made while this runs is not the code that runs.
     started, code = datetime.now(UTC), provenance()
     try:
         with _together(arms):
@@ -69,7 +69,7 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
     """Prefill one context for the arms that need it, and let each answer its questions.
 
     Returns:
-        The seconds of prefill that separate runs would have taken more.
+        The seconds of prefill that sharing saved over separate runs.
     """
     _check_answered(arms, model, examples)
     for arm in _with_questions(arms, examples):
@@ -96,7 +96,7 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
 
 
 def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> None:
-    """End the arms that answered other prompts under these ids before they were interrupted."""
+    """Fail the resumed arms whose stored answers are to other prompts under the same ids."""
     resumed = [arm for arm in _at_work(arms) if len(arm.pending(examples)) < len(examples)]
     if not resumed:
         return
@@ -115,10 +115,10 @@ def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
 def _prompts(
     arm: Arm, model: LanguageModel, examples: Sequence[Example]
 ) -> tuple[list[EncodedPrompt], list[int]]:
-    """The prompts of one context's examples, and how long each answer may get."""
+    """Encode the prompts of one context's examples; return them and the answer limits."""
     generation = arm.experiment.generation
     limits = [generation.token_limit(example.max_new_tokens) for example in examples]
-    # All questions, asked or not: what is cut must not depend on an interruption.
+    # All questions, pending or not: where the context is cut must not depend on a resume.
     encoded = [model.prompts.encode(example) for example in examples]
     return model.prompts.fit(examples, encoded, limits), limits
 
@@ -126,19 +126,19 @@ def _prompts(
 def _prefill(
     arm: Arm, model: LanguageModel, examples: Sequence[Example], asked: Collection[str]
 ) -> tuple[PrefilledContext, dict[str, Question]]:
-    """Prefill the context that the examples have in common; return those asked, by id, too."""
+    """Prefill the context that the examples share; return it and the asked questions by id."""
     prompts, limits = _prompts(arm, model, examples)
     longest = max(
         len(prompt.question_ids) + limit for prompt, limit in zip(prompts, limits, strict=True)
     )
     context = model.prefill(prompts[0].context_ids, reserve_tokens=longest)
-    follow = arm.experiment.protocol.answer == "forced"
+    teacher_forcing = arm.experiment.protocol.answer == "forced"
     return context, {
         example.id: Question(
             example=example,
             prompt=prompt,
             dense_answer=_dense_answer(arm, model, context, example, prompt)
-            if follow and not example.is_continuation
+            if teacher_forcing and not example.is_continuation
             else None,
         )
         for example, prompt in zip(examples, prompts, strict=True)
@@ -153,7 +153,7 @@ def _dense_answer(
     example: Example,
     prompt: EncodedPrompt,
 ) -> DenseAnswer:
-    """The answer under dense attention, computed once for all arms, the dense one included."""
+    """Decode the dense answer, once for all arms, the dense one included."""
     generation, seed = arm.experiment.generation, arm.experiment.seed
     dense_answer = DenseAnswer(generation.sampler(seed, example.id, model.device))
     with naming_example(example.id):
@@ -203,7 +203,7 @@ def _complete(
 
 
 def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:
-    """What answers are made by; where it differs between two starts, their answers may, too."""
+    """Code, libraries and device; where they differ between two starts, answers may differ too."""
     return {
         "git_commit": code["git_commit"],
         "git_dirty": code["git_dirty"],
@@ -215,7 +215,7 @@ def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _starts(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How often an experiment was started, and by what it was answered if not by the same."""
+    """Count the starts; list their code and devices where they were not all the same."""
     different = [made_by for n, made_by in enumerate(starts) if made_by not in starts[:n]]
     return {"starts": len(starts), "answered_by": different if len(different) > 1 else None}
 
@@ -239,7 +239,7 @@ def _examples(arm: Arm, model: LanguageModel) -> list[Example]:
 
 @contextmanager
 def _together(arms: Sequence[Arm]) -> Iterator[None]:
-    """Work that several arms need: its time and memory are those of each, its failure too."""
+    """Do work that several arms share: time, memory and failure count for each of them."""
     with ExitStack() as measured:
         for arm in arms:
             measured.enter_context(arm.clock.running())

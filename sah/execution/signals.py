@@ -1,4 +1,4 @@
-"""Ending in order: signals become an exception that unwinds."""
+"""Orderly shutdown: signals become an exception that unwinds the stack."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from types import FrameType
 
 from sah.errors import Interrupted
 
-# A sweep's terminal may hang up too.
+# The terminal of a sweep may also hang up.
 SWEEP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -18,16 +18,16 @@ def signals_interrupt(
 ) -> Iterator[None]:
     """Raise Interrupted on these signals, so that files are closed and claims released.
 
-    A signal that is ignored (nohup) stays so. Where somebody handles SIGTERM already, as
-    submitit does in its jobs, nothing is changed: it knows when to requeue.
+    An ignored signal (nohup) stays ignored. Where SIGTERM is handled already, as by submitit in
+    its jobs, nothing changes: submitit knows when to requeue.
     """
-    theirs = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    if theirs or threading.current_thread() is not threading.main_thread():
+    is_handled = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    if is_handled or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        # A second signal must not interrupt the tidying up.
+        # A second signal must not interrupt the clean-up.
         for number in before:
             signal.signal(number, signal.SIG_IGN)
         raise Interrupted(signum)

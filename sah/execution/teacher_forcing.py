@@ -1,7 +1,7 @@
-"""Teacher forcing: every arm follows the dense answer, and is compared with it token by token.
+"""Teacher forcing: every arm follows the dense answer and is compared with it token by token.
 
-Free answers differ by what is sampled and by what one other token leads to. Under the same
-tokens all that differs is the approximation, so that few examples tell two methods apart.
+In free decoding one different token changes everything after it. Under the same tokens only the
+approximation differs, so a few examples are enough to tell two methods apart.
 """
 
 # B batch, H query heads, Q queries, V value dimension
@@ -19,17 +19,17 @@ from sah.models.generation import TokenChooser, best_token
 
 
 class DenseAnswer:
-    """Chooses the tokens of the dense answer, and keeps them and their logits."""
+    """Records the dense answer while it is decoded: its tokens and their logits."""
 
     def __init__(self, sampler: TokenChooser) -> None:
         self.sampler = sampler
         self.tokens: list[int] = []
-        """The end-of-sequence token included."""
+        """Includes the end-of-sequence token."""
         self.logits: list[Tensor] = []
-        """Of each token, [1, vocabulary]; in main memory, since a vocabulary is large."""
+        """[1, vocabulary] for each token; in main memory, since vocabularies are large."""
 
     def choose(self, logits: Float[Tensor, "1 vocabulary"]) -> int:
-        """Let the sampler choose."""
+        """Choose a token with the sampler, and record it."""
         token = self.sampler.choose(logits)
         self.tokens.append(token)
         self.logits.append(logits.cpu())
@@ -37,7 +37,7 @@ class DenseAnswer:
 
 
 class TeacherForcing:
-    """Chooses what the dense answer chose, and compares the distributions."""
+    """Chooses the tokens of the dense answer and compares the distributions."""
 
     def __init__(self, dense_answer: DenseAnswer) -> None:
         self.dense_answer = dense_answer
@@ -45,7 +45,7 @@ class TeacherForcing:
         self._top_agrees: list[bool] = []
 
     def choose(self, logits: Float[Tensor, "1 vocabulary"]) -> int:
-        """The reference's next token.
+        """Return the next token of the dense answer, and compare its logits with these.
 
         Raises:
             NonFiniteLogits: if the arm's logits are not finite.
@@ -57,28 +57,28 @@ class TeacherForcing:
         return self.dense_answer.tokens[step]
 
     def measured(self) -> dict[str, Any]:
-        """`kl` to dense in nats and whether the top token agrees (`top_agrees`), by token."""
+        """Return, token by token, `kl` to dense in nats and whether the top token agrees."""
         return {"kl": torch.stack(self._kl).tolist(), "top_agrees": self._top_agrees}
 
 
 class LayerErrors:
-    """Observes a session: the mean output error of each layer, over the answer's tokens.
+    """Observes a session: each layer's mean output error over the tokens of the answer.
 
-    Of a forward pass only the last query counts, the one whose token is compared.
+    Only the last query of a forward pass counts, the one whose token is compared.
     """
 
     def __init__(self) -> None:
         self._errors: dict[int, list[Tensor]] = {}
 
     def begin_example(self) -> None:
-        """Start on another answer."""
+        """Forget the errors of the last answer."""
         self._errors = {}
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
-        """Take in one call of a layer; output is [B, H, Q, V]."""
+        """Measure one call of a layer; output is [B, H, Q, V]."""
         queries = inputs.query.shape[2]
         if inputs.first_position + queries < inputs.key.shape[2]:
-            # A chunk of a pass that goes on.
+            # A chunk that does not hold the last query.
             return
         if queries > 1:
             inputs = replace(
@@ -91,7 +91,7 @@ class LayerErrors:
         self._errors.setdefault(inputs.layer_idx, []).append(error)
 
     def measured(self) -> dict[str, Any]:
-        """`output_error` by layer; layers that stayed dense are not in it."""
+        """Return `output_error` by layer, without the layers that stayed dense."""
         means = {
             str(layer): float(torch.stack(errors).mean()) for layer, errors in self._errors.items()
         }
@@ -101,11 +101,11 @@ class LayerErrors:
 def kl_divergence(
     dense: Float[Tensor, "1 vocabulary"], other: Float[Tensor, "1 vocabulary"]
 ) -> Float[Tensor, ""]:
-    """KL(dense ‖ other) of the distributions at temperature 1, in nats."""
+    """Compute KL(dense ‖ other) of the distributions at temperature 1, in nats."""
     log_dense = torch.log_softmax(dense.float(), dim=-1)
     log_other = torch.log_softmax(other.float(), dim=-1)
     share = log_dense.exp()
-    # A token that dense attention rules out adds nothing: 0 · (-inf + inf) would be NaN.
+    # A token with dense probability 0 adds nothing: 0 · (-inf + inf) would be NaN.
     terms = torch.where(share > 0, share * (log_dense - log_other), 0.0)
-    # Rounding alone makes it negative.
+    # Only rounding makes it negative.
     return terms.sum().clamp(min=0)

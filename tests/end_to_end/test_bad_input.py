@@ -83,7 +83,7 @@ def test_an_option_that_is_no_name_is_told_with_the_names_there_are(run, overrid
     ("content", "expected"),
     [
         ("name: [mine\n", "line 2"),
-        ("name: mine\nname: yours\n", "line 2: the key 'name' is there twice"),
+        ("name: mine\nname: yours\n", "line 2: the key 'name' is given twice"),
         ("name: !!python/name:os.system\n", "makes a Python object"),
         (b"name: \xff\n", "invalid start byte"),
     ],

@@ -186,6 +186,13 @@ def test_the_message_names_key_and_value(configure, override, expected):
     assert expected in str(refused(configure(*overrides)))
 
 
+def test_a_layer_may_be_named_by_a_number(configure):
+    config = configure(*MOCK, "attention=sparse")
+    config.sparse_attention.layers = {0: "dense"}
+    assert refused(config) is None
+    assert Experiment.from_config(config).sparse_attention.maskers_at(0) is None
+
+
 def test_socket_and_quest_take_no_value_of_another_type(configure):
     for preset, key, value in (("socket", "weigh_by_value", "no"), ("quest", "page_size", 2.5)):
         name = f"sparse_attention.maskers.{preset}.{key}"

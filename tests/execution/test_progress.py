@@ -6,14 +6,14 @@ from sah.execution import progress
 
 
 def test_line_counts_what_was_answered_before_and_its_scores(monkeypatch, caplog):
-    monkeypatch.setattr(progress, "_LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
     with caplog.at_level(logging.INFO), progress.Progress(5, scores=[1.0, 1.0, 0.0]) as shown:
         shown.advance(0.0)
     assert "4 of 5 examples, score so far 0.500, about 0 s left" in caplog.text
 
 
 def test_the_last_example_needs_no_line(monkeypatch, caplog):
-    monkeypatch.setattr(progress, "_LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
     with caplog.at_level(logging.INFO), progress.Progress(1, scores=[]) as shown:
         shown.advance(1.0)
     assert not caplog.records
