@@ -62,10 +62,10 @@ def test_products_and_sums_are_those_of_the_selected_keys(
     expected = (query.float() @ head_key.transpose(2, 3))[selected]
     products = keys.products(query, layout(key))
     assert products.dtype == torch.float32
-    assert_close(products[keys.real], expected)
+    assert_close(products[keys.valid], expected)
 
     weight = torch.rand(selected.shape, generator=generator) * selected
-    given = weight.gather(-1, keys.position).where(keys.real, 0.0)
+    given = weight.gather(-1, keys.position).where(keys.valid, 0.0)
     assert_close(keys.weighted_sum(given, layout(value)), weight @ head_value)
 
 
@@ -74,7 +74,7 @@ def test_positions_are_in_order_and_short_rows_end_with_slots_that_are_not_real(
     selected[0, 0, 0, [1, 4, 5]] = selected[0, 2, 0, 2] = True
     keys = SelectedKeys.of(selected, selected.sum(-1))
     assert keys.position[0, :, 0].tolist() == [[1, 4, 5], [0, 0, 0], [2, 0, 0]]
-    assert keys.real[0, :, 0].tolist() == [[True] * 3, [False] * 3, [True, False, False]]
+    assert keys.valid[0, :, 0].tolist() == [[True] * 3, [False] * 3, [True, False, False]]
 
 
 @pytest.mark.parametrize(("share", "reads_all"), [(0.02, False), (0.9, True)])
@@ -93,4 +93,4 @@ def test_products_that_are_known_already_are_not_computed_again(make_inputs: Mak
     known = inputs.dot_products
     inputs.key.fill_(torch.nan)
     mask = AttentionMask.empty(inputs).add((torch.arange(50) % 7 == 0).view(1, 1, 1, 50))
-    assert torch.equal(inputs.dot_products_at(mask.keys), known[..., ::7])
+    assert torch.equal(inputs.dot_products_at(mask.selected_keys), known[..., ::7])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sah.attention import EncodedKeys, KeyBuffer, KeyIndex
-from sah.attention.index import in_chunks
+from sah.attention.index import encode_in_chunks
 
 
 def draw(count: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -115,7 +115,7 @@ def test_chunks_give_what_all_keys_at_once_give(dim: int, chunk_keys: int) -> No
 
     key, value = draw(12, 0), draw(12, 1)
     whole = [codes.transpose(2, dim) for codes in encode(key, value)]
-    chunked = in_chunks(noted, key, value, chunk_keys=chunk_keys, dim=dim)
+    chunked = encode_in_chunks(noted, key, value, chunk_keys=chunk_keys, dim=dim)
     assert len(chunked) == len(whole)
     for one, other in zip(chunked, whole, strict=True):
         assert torch.equal(one, other)

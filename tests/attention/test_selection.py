@@ -78,19 +78,19 @@ def test_a_fraction_of_the_visible_keys_is_rounded_up(
     fraction: float, visible: int, keys: int, make_inputs: Make
 ) -> None:
     inputs = make_inputs(keys=visible + 5, padding=(5, 0))
-    wanted, bound = Budget(fraction=fraction).keys(inputs)
+    wanted, bound = Budget(fraction=fraction).per_query(inputs)
     assert wanted[0].item() == keys
     assert bound >= wanted.max()
 
 
 def test_every_query_has_a_budget_of_its_own_visible_keys(make_inputs: Make) -> None:
     inputs = make_inputs(queries=4, keys=4, padding=(0, 2))
-    wanted, _ = Budget(fraction=0.5).keys(inputs)
+    wanted, _ = Budget(fraction=0.5).per_query(inputs)
     assert wanted.flatten().tolist() == [1, 1, 2, 2, 0, 0, 1, 1]
-    wanted, bound = Budget(tokens=3).keys(inputs)
+    wanted, bound = Budget(tokens=3).per_query(inputs)
     assert wanted.flatten().tolist() == [3] * 8
     assert bound == 3
-    assert Budget(tokens=300).keys(inputs)[1] == 4
+    assert Budget(tokens=300).per_query(inputs)[1] == 4
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

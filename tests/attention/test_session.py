@@ -174,7 +174,7 @@ def test_a_span_of_layers_holds_both_its_ends(span: str) -> None:
         ({"layers": {"1": "dense"}, "dense_layers": [1]}, "layer 1 is named twice"),
         ({"layers": {"1": "sparse"}}, "must be `dense` or name its maskers, got 'sparse'"),
         ({"layers": {"1": {}}}, "must be `dense` or name its maskers"),
-        ({"layers": {"1": {"quest": 3}}}, "layers.1.quest is no masker: 3"),
+        ({"layers": {"1": {"quest": 3}}}, "layers.1.quest is not a masker: 3"),
     ],
 )
 def test_layers_that_make_no_sense_are_refused(options: Any, said: str) -> None:
@@ -264,7 +264,7 @@ def test_dense_layers_count_as_density_1(tiny: LanguageModel) -> None:
 class FirstKey:
     """Reads key 0 and notes in which layer it was asked."""
 
-    positions_alone = True
+    positions_only = True
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -274,7 +274,7 @@ class FirstKey:
         return mask.add(inputs.visible_rank == 1)
 
 
-def test_a_masker_of_positions_alone_is_asked_once_a_step(tiny: LanguageModel) -> None:
+def test_a_masker_of_positions_only_is_asked_once_a_step(tiny: LanguageModel) -> None:
     first = FirstKey()
     session = AttentionSession(sparse(first, RandomSampling(tokens=2)), seed=0)
     with session.attached(tiny.model):

@@ -168,11 +168,11 @@ def test_same_inputs_give_the_same_mask(
 
 
 @pytest.mark.parametrize("name", ["sink", "local", "causal"])
-def test_who_says_to_look_at_positions_alone_selects_the_same_among_other_keys(
+def test_who_says_to_look_at_positions_only_selects_the_same_among_other_keys(
     name: str, problem: dict[str, Any], make_inputs: Make, configured_masker: Make
 ) -> None:
     masker = configured_masker(name)
-    assert masker.positions_alone
+    assert masker.positions_only
     first = make_inputs(**problem)
     nothing = torch.zeros_like
     second = dataclasses.replace(
@@ -188,7 +188,7 @@ def test_who_says_to_look_at_positions_alone_selects_the_same_among_other_keys(
 
 
 def test_no_other_masker_says_so(configured_masker: Make) -> None:
-    alone = {n for n in MASKERS if getattr(configured_masker(n), "positions_alone", False)}
+    alone = {n for n in MASKERS if getattr(configured_masker(n), "positions_only", False)}
     assert alone == {"sink", "local", "causal"}
 
 
@@ -330,7 +330,7 @@ def test_custom_takes_any_masker(name: str, composed: Make, configured_masker: M
     ("arguments", "said"),
     [
         ({"maskers": {}}, "would read nothing"),
-        ({"maskers": {"quest": 3}}, "maskers.quest is no masker: 3"),
+        ({"maskers": {"quest": 3}}, "maskers.quest is not a masker: 3"),
         ({"dense_layers": [-1]}, "layer numbers from 0 on"),
         ({"dense_layers": ["0"]}, "layer numbers from 0 on"),
         ({"workspace_bytes": 1000}, r"at least 2\*\*20, got 1000"),

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from sah.attention import AttentionMask
 from sah.maskers import hash_attention
-from sah.maskers.hash_attention import HashAttention, HashNetworks, Signatures, bit_count, packed
+from sah.maskers.hash_attention import HashAttention, HashNetworks, Signatures
 
 Make = Callable[..., Any]
 
@@ -134,31 +133,6 @@ def test_signatures_do_not_depend_on_how_keys_are_chunked(
     assert torch.equal(index.codes[0], whole)
     # 4 heads and two words.
     assert index.nbytes == 30 * 4 * 2 * 4
-
-
-EXTREME = [0, 1, -1, -2, 2**31 - 1, -(2**31), -(2**31) + 1, 0x55555555, -0x55555556, 2**30, 255]
-
-
-def test_bit_count_is_python_s() -> None:
-    generator = random.Random(0)
-    words = EXTREME + [1 << bit for bit in range(31)]
-    words += [generator.randrange(-(2**31), 2**31) for _ in range(5000)]
-    counted = bit_count(torch.tensor(words, dtype=torch.int32))
-    assert counted.dtype == torch.int32
-    assert counted.tolist() == [(word % 2**32).bit_count() for word in words]
-
-
-@pytest.mark.parametrize("bits", [1, 31, 32, 33, 64, 100])
-def test_bits_are_packed_32_to_a_word_and_the_rest_is_zero(bits: int) -> None:
-    generator = random.Random(bits)
-    rows = [[generator.random() < 0.5 for _ in range(bits)] for _ in range(50)]
-    rows += [[True] * bits, [False] * bits]
-    words = packed(torch.tensor(rows))
-    assert words.dtype == torch.int32
-    assert words.shape == (52, -(-bits // 32))
-    for row, packed_row in zip(rows, words.tolist(), strict=True):
-        number = sum(word % 2**32 << 32 * place for place, word in enumerate(packed_row))
-        assert number == sum(1 << place for place, bit in enumerate(row) if bit)
 
 
 def test_a_file_of_another_model_is_refused_with_both_shapes(
