@@ -1,4 +1,4 @@
-"""HashAttention against its definition: networks head by head, bits one by one."""
+"""HashAttention against its definition in loops over heads and bits."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ Make = Callable[..., Any]
 
 
 def networks(bits: int, *, heads: int = 4, dim: int = 16, layers: int = 2) -> dict[str, Tensor]:
-    """Random weights: three linear maps for queries, two for keys."""
+    """Return random weights: three linear maps for queries, two for keys."""
     generator = torch.Generator().manual_seed(bits)
     tensors = {}
     for layer in range(layers):
@@ -33,7 +33,7 @@ def networks(bits: int, *, heads: int = 4, dim: int = 16, layers: int = 2) -> di
 
 
 def signature(tensors: dict[str, Tensor], layer: int, kind: str, head: int, x: Tensor) -> list[int]:
-    """The signs of one head's network for one vector, in float64."""
+    """Return the signs of one head's network for one vector, in float64."""
     hidden = x.double().tolist()
     number = 0
     while (name := f"layers.{layer}.{kind}.{number}") + ".weight" in tensors:
@@ -107,7 +107,7 @@ def test_adds_the_candidates_that_share_most_bits(
             for k in before.candidates[0, h, q].nonzero().flatten().tolist()
         }
         chosen = added[0, h, q].nonzero().flatten().tolist()
-        # Of keys with equal counts the later ones, which their scores already say.
+        # Of keys with equal counts the later ones score higher.
         assert chosen == sorted(sorted(shared, key=lambda k: (shared[k], k))[-7:])
 
 
@@ -145,7 +145,9 @@ def test_a_file_of_another_model_is_refused_with_both_shapes(
             masker(inputs, AttentionMask.empty(inputs))
 
 
-def test_a_file_without_the_layer_is_refused(file: Callable[..., str], make_inputs: Make) -> None:
+def test_a_file_that_lacks_the_layer_is_refused(
+    file: Callable[..., str], make_inputs: Make
+) -> None:
     masker = HashAttention(tokens=4, weights=file(networks(8)))
     inputs = replace(make_inputs(keys=9), layer_idx=2)
     with pytest.raises(ValueError, match="has no layer 2; it was made for a model of fewer"):
