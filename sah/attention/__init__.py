@@ -1,7 +1,7 @@
-"""Sparse attention as a weighted mask: what is read, with which weight, and the output.
+"""Sparse attention as weighted masks: maskers select keys and weights, attention reads them.
 
-A masker is any callable `(AttentionInputs, AttentionMask) -> AttentionMask`; see `Masker`. What
-runs it inside a transformers model is in `sah.attention.session`.
+A masker is any callable `(AttentionInputs, AttentionMask) -> AttentionMask`; see `Masker`.
+`sah.attention.session` runs maskers inside a transformers model.
 """
 
 from sah.attention.compute import dense_attention, gathered_attention, weighted_attention

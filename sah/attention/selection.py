@@ -1,4 +1,4 @@
-"""How many keys a masker adds, and picking that many."""
+"""Budgets of maskers, and selection of the highest-scoring keys within them."""
 
 # B batch, H query heads, Q queries, K keys
 
@@ -15,10 +15,10 @@ from sah.attention.inputs import AttentionInputs
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Exactly one of `tokens` and `fraction`: the keys a masker adds to each query's own.
+    """Number of keys that a masker adds per query; set exactly one of `tokens` and `fraction`.
 
-    Keys an earlier masker selected do not count; a budget larger than what is left
-    adds what is left.
+    Keys that an earlier masker selected do not count towards it. A budget larger than the number
+    of candidates adds all of them.
     """
 
     tokens: int | None = None
@@ -38,10 +38,10 @@ class Budget:
         if self.fraction is not None:
             require_fraction(name, "fraction", self.fraction)
 
-    def keys(self, inputs: AttentionInputs) -> tuple[Int[Tensor, "B 1 Q 1"], int]:
-        """The budget of each query, and an upper bound of them all.
+    def per_query(self, inputs: AttentionInputs) -> tuple[Int[Tensor, "B 1 Q 1"], int]:
+        """Return the budget of each query, and an upper bound on all of them.
 
-        The bound is known on the host, so that asking does not wait for the device.
+        The bound is computed on the host, without waiting for the device.
         """
         total = inputs.key.shape[2]
         if self.tokens is not None:
@@ -55,7 +55,7 @@ def require_tokens(name: str, tokens: object) -> None:
     """Check a number of tokens.
 
     Raises:
-        ValueError: if it is not a positive whole number.
+        ValueError: if it is not an integer of at least 1.
     """
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
         raise ValueError(
@@ -65,7 +65,7 @@ def require_tokens(name: str, tokens: object) -> None:
 
 
 def require_fraction(name: str, field: str, value: object) -> None:
-    """Check a share.
+    """Check a fraction.
 
     Raises:
         ValueError: if it is not a number in (0, 1].

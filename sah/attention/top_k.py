@@ -27,7 +27,7 @@ class TopKMasker(Budget, ABC):
 
     def select(self, inputs: AttentionInputs, mask: AttentionMask) -> Bool[Tensor, "B H Q K"]:
         """Select the best candidates; override only with a faster way to the same keys."""
-        budget, bound = self.keys(inputs)
+        budget, bound = self.per_query(inputs)
         return select_top(self.scores(inputs), mask.candidates, budget, bound)
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:

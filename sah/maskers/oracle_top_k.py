@@ -12,10 +12,10 @@ from sah.attention import AttentionInputs, TopKMasker
 
 @dataclass(frozen=True, kw_only=True)
 class OracleTopK(TopKMasker):
-    """Add each query's highest-scoring candidates, by exact attention score.
+    """Add each query's candidates with the highest exact attention scores.
 
-    The upper bound for approximate selectors such as Quest (arXiv:2406.10774) at the same
-    number of keys. Keys an earlier masker selected do not count towards the budget.
+    An upper bound on the recall of approximate selectors such as Quest (arXiv:2406.10774) at the
+    same number of keys.
     """
 
     def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:

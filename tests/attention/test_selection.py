@@ -1,4 +1,4 @@
-"""Budgets and selection: what is asked for, and that exactly that many keys are selected."""
+"""Budgets, and selection of exactly that many keys."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,12 +35,12 @@ Make = Callable[..., Any]
         ({"fraction": float("nan")}, "got nan"),
     ],
 )
-def test_a_budget_that_makes_no_sense_is_refused(arguments: dict[str, Any], said: str) -> None:
+def test_an_invalid_budget_is_refused(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Budget(**arguments)
 
 
-def test_the_refusal_names_the_masker_and_the_field() -> None:
+def test_the_error_names_the_masker_and_the_field() -> None:
     with pytest.raises(ValueError, match=r"^Quest: p must be in \(0, 1\], got 2"):
         require_fraction("Quest", "p", 2)
     with pytest.raises(ValueError, match=r"^Quest: tokens must be a whole number"):
@@ -48,13 +48,13 @@ def test_the_refusal_names_the_masker_and_the_field() -> None:
 
 
 @pytest.mark.parametrize("tokens", [1.0, "3", True, None])
-def test_a_number_of_tokens_is_a_whole_number_and_nothing_else(tokens: object) -> None:
+def test_a_number_of_tokens_must_be_an_integer(tokens: object) -> None:
     with pytest.raises(ValueError, match="for a share of the visible keys use fraction"):
         require_tokens("Quest", tokens)
 
 
 @pytest.mark.parametrize("share", ["0.5", True, None])
-def test_a_share_is_a_number_and_nothing_else(share: object) -> None:
+def test_a_fraction_must_be_a_number(share: object) -> None:
     with pytest.raises(ValueError, match=f"got {share!r}"):
         require_fraction("Quest", "p", share)
 
@@ -78,19 +78,19 @@ def test_a_fraction_of_the_visible_keys_is_rounded_up(
     fraction: float, visible: int, keys: int, make_inputs: Make
 ) -> None:
     inputs = make_inputs(keys=visible + 5, padding=(5, 0))
-    wanted, bound = Budget(fraction=fraction).keys(inputs)
+    wanted, bound = Budget(fraction=fraction).per_query(inputs)
     assert wanted[0].item() == keys
     assert bound >= wanted.max()
 
 
-def test_every_query_has_a_budget_of_its_own_visible_keys(make_inputs: Make) -> None:
+def test_a_budget_is_a_fraction_of_each_query_s_visible_keys(make_inputs: Make) -> None:
     inputs = make_inputs(queries=4, keys=4, padding=(0, 2))
-    wanted, _ = Budget(fraction=0.5).keys(inputs)
+    wanted, _ = Budget(fraction=0.5).per_query(inputs)
     assert wanted.flatten().tolist() == [1, 1, 2, 2, 0, 0, 1, 1]
-    wanted, bound = Budget(tokens=3).keys(inputs)
+    wanted, bound = Budget(tokens=3).per_query(inputs)
     assert wanted.flatten().tolist() == [3] * 8
     assert bound == 3
-    assert Budget(tokens=300).keys(inputs)[1] == 4
+    assert Budget(tokens=300).per_query(inputs)[1] == 4
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -115,7 +115,7 @@ def test_the_best_candidates_are_selected_and_all_if_there_are_fewer(
 
 
 def first_of_stable_sort(scores: Tensor, candidates: Tensor, budget: Tensor) -> Tensor:
-    """The definition that every path of `select_top` must equal."""
+    """Select by the definition that every path of `select_top` must equal."""
     scores = scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     scores = scores.masked_fill(~candidates, -torch.inf)
     order = scores.argsort(dim=-1, descending=True, stable=True)
@@ -124,7 +124,7 @@ def first_of_stable_sort(scores: Tensor, candidates: Tensor, budget: Tensor) -> 
 
 
 def by_topk(scores: Tensor, candidates: Tensor, budget: Tensor, bound: int) -> Tensor:
-    """What a GPU runs, here on the CPU."""
+    """Select by the path of GPUs, on the CPU."""
     scores = scores.masked_fill(~candidates, -torch.inf)
     return select_from_threshold(scores, threshold_by_topk(scores, budget, bound), budget)
 

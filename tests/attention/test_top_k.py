@@ -1,4 +1,4 @@
-"""TopKMasker: a new selector needs nothing but its scores."""
+"""TopKMasker: a selector needs only `scores`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Make = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True)
 class LargestFirstChannel(TopKMasker):
-    """Prefers keys with a large first channel, whatever the query."""
+    """Prefers keys with a large first channel, for every query."""
 
     def scores(self, inputs: AttentionInputs) -> Tensor:
         first = inputs.key[..., :1].expand(-1, -1, -1, inputs.query.shape[-1])
@@ -46,6 +46,6 @@ def test_of_keys_with_equal_scores_the_first_are_added(make_inputs: Make) -> Non
     assert torch.equal(mask.selected[0, 0, 0], torch.arange(20) < 7)
 
 
-def test_a_masker_without_scores_cannot_be_made() -> None:
+def test_a_masker_without_scores_cannot_be_instantiated() -> None:
     with pytest.raises(TypeError, match="scores"):
         TopKMasker(tokens=3)  # type: ignore[abstract]

@@ -36,6 +36,6 @@ def test_quest_selects_what_its_scores_say(make_inputs: Make, some_mask: Make) -
     inputs = make_inputs(queries=3, padding=(0, 31))
     quest = Quest(fraction=0.2, page_size=5)
     for mask in (AttentionMask.empty(inputs), some_mask(inputs)):
-        budget, bound = quest.keys(inputs)
+        budget, bound = quest.per_query(inputs)
         expected = select_top(quest.scores(inputs), mask.candidates, budget, bound)
         assert torch.equal(quest.select(inputs, mask), expected)
