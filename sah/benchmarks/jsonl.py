@@ -19,7 +19,7 @@ _KNOWN = (*_REQUIRED, "id", "task", "answer_prefix", "max_new_tokens", "extras")
 
 @dataclass(frozen=True, kw_only=True)
 class JsonLines(BaseBenchmark):
-    """Rows with `context`, `question` and `references` (a text or a list of texts).
+    """Rows with `context`, `question` and `references` (a string or a list of strings).
 
     Optional are `id`, `task`, `answer_prefix`, `max_new_tokens`, and `extras`: keyword arguments
     of the metric. `subset` chooses values of `task`.
@@ -92,7 +92,7 @@ class JsonLines(BaseBenchmark):
     def _rows(self) -> list[Mapping[str, Any]]:
         file = Path(self.path).expanduser()
         try:
-            # null says that there is none.
+            # A null means that the field is absent.
             rows: list[Mapping[str, Any]] = [
                 {name: value for name, value in row.items() if value is not None}
                 for row in read_json_lines(file)
@@ -107,7 +107,7 @@ class JsonLines(BaseBenchmark):
             missing = [name for name in _REQUIRED if name not in row]
             unknown = sorted(row.keys() - set(_KNOWN))
             if missing or unknown:
-                what = f"lacks {missing}" if missing else f"has {unknown}, which nothing reads"
+                what = f"lacks {missing}" if missing else f"has unknown fields {unknown}"
                 raise DatasetError(
                     f"{self.path} row {number} {what}; the fields are {', '.join(_KNOWN)}"
                 )
@@ -116,15 +116,15 @@ class JsonLines(BaseBenchmark):
     def _example(self, row: Mapping[str, Any], number: int) -> Example:
         for name in ("context", "question", "answer_prefix"):
             if not isinstance(row.get(name, ""), str):
-                raise self._wrong(number, name, "a text", row[name])
+                raise self._wrong(number, name, "a string", row[name])
         references = row["references"]
         if isinstance(references, str):
             references = [references]
         if not isinstance(references, list) or not all(_is_plain(item) for item in references):
-            raise self._wrong(number, "references", "a text or a list of texts", references)
+            raise self._wrong(number, "references", "a string or a list of strings", references)
         for name in ("id", "task"):
             if not _is_plain(row.get(name, "")):
-                raise self._wrong(number, name, "a text or a number", row[name])
+                raise self._wrong(number, name, "a string or a number", row[name])
         if not isinstance(row.get("extras") or {}, dict):
             raise self._wrong(number, "extras", "an object", row["extras"])
         limit = row.get("max_new_tokens", self.max_new_tokens)
@@ -150,7 +150,7 @@ class JsonLines(BaseBenchmark):
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is a text or a number, and says the same as a text."""
+    """Whether a value is a string or a number, but not a boolean."""
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 

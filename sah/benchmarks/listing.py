@@ -1,4 +1,4 @@
-"""`sah benchmarks`: what there is to measure on, and docs/benchmarks.md from the same facts."""
+"""The list of benchmarks, for `sah benchmarks` and for the table in docs/benchmarks.md."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from sah.types import Benchmark
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """One option of the benchmark group, as it is described."""
+    """The description of one option of the benchmark group."""
 
     name: str
     aliases: tuple[str, ...]
@@ -25,24 +25,24 @@ class Listed:
     licence: str
     source: str
     offline: bool
-    """Whether its data come with the packages, or are generated."""
+    """Whether its data are generated or installed with packages."""
     is_here: bool
     revision: str
-    """Whether its data are pinned to a commit; empty for what does not come from the Hub."""
+    """Whether its data are pinned to a commit; empty if they are not from the Hub."""
     subsets: tuple[str, ...]
     answer_limits: Mapping[str, int]
-    """Limits of the answers by subset, where they are fixed."""
+    """Default answer limit by subset, where there is one."""
     scores: Mapping[str, str]
-    """Names of the scorers by subset, where they are fixed."""
+    """Name of the score by subset; "" stands for all others."""
 
 
 def listed_benchmarks(folder: Path) -> Iterator[Listed]:
-    """Describe each benchmark of a config folder."""
+    """Describe each benchmark of a folder of the group."""
     nodes: dict[str, Any] = {
         path.stem: OmegaConf.to_container(OmegaConf.load(path))
         for path in sorted(folder.glob("*.yaml"))
     }
-    # A file that names another one and nothing else is a name of it.
+    # A file with nothing but a default is an alias.
     named = {name: node["defaults"] for name, node in nodes.items() if set(node) == {"defaults"}}
     for name, node in nodes.items():
         if name not in named:
@@ -50,7 +50,7 @@ def listed_benchmarks(folder: Path) -> Iterator[Listed]:
 
 
 def show_benchmarks(folder: Path) -> None:
-    """Show all benchmarks, each with where its data come from and with its subsets."""
+    """Print all benchmarks with their data, licences and subsets."""
     console = Console(highlight=False)
     for item in listed_benchmarks(folder):
         name = Text(" or ".join((item.name, *item.aliases)), style="bold")
@@ -66,7 +66,7 @@ def show_benchmarks(folder: Path) -> None:
 
 
 def markdown_table(folder: Path) -> str:
-    """The table of docs/benchmarks.md."""
+    """Return the table of docs/benchmarks.md."""
     lines = [
         "| `benchmark=` | what | tasks | score | data | licence | without a network |",
         "|---|---|---|---|---|---|---|",
@@ -87,7 +87,7 @@ def _listed(name: str, node: Any, aliases: tuple[str, ...]) -> Listed:
     kind: type[Benchmark] = get_class(node["_target_"])
     datasets: tuple[str, ...] = ()
     is_here, revision = True, ""
-    # A benchmark with a mandatory value, such as a path, cannot be made without it.
+    # With a mandatory value missing, such as a path, only the class can be described.
     if "???" not in node.values():
         every = {key: None if key == "subset" else value for key, value in node.items()}
         benchmark: Benchmark = instantiate(every, _convert_="all")
@@ -109,7 +109,7 @@ def _listed(name: str, node: Any, aliases: tuple[str, ...]) -> Listed:
 
 
 def _grouped(item: Listed) -> Iterator[tuple[str, str, str]]:
-    """Subsets that are answered and scored alike, in one row."""
+    """Yield one row for all subsets with the same answer limit and scorer."""
     groups: dict[tuple[str, str], list[str]] = {}
     for subset in item.subsets:
         tokens = item.answer_limits.get(subset)

@@ -1,4 +1,4 @@
-"""`sah fetch`: what a node without a network will need, brought here beforehand."""
+"""`sah fetch`: download the model and the data set for nodes without a network."""
 
 import logging
 import time
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
 
 
 def fetch(config: DictConfig, arguments: Sequence[str]) -> None:
-    """Fetch what an experiment reads; only the model or the benchmark if only it was chosen."""
+    """Download what the experiment reads; only one of model and benchmark if only one is given."""
     experiment = Experiment.from_config(config)
     chosen = {argument.partition("=")[0].partition(".")[0] for argument in arguments}
     parts: dict[str, ModelSource | Benchmark] = {

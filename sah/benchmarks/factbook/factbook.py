@@ -76,7 +76,7 @@ class Factbook(BaseBenchmark):
     def _fitted(
         self, document: Document, tokenizer: PromptTokenizer, counts: TokenCounts, seed: int
     ) -> Example:
-        """An example with the longest question, and as much of the document as fits."""
+        """Return an example with the longest question and as much of the document as fits."""
         longest = max(document.questions, key=lambda item: counts.of([item.question]))
         asked_for = {question.field for question in document.questions}
         others = [field for field in document.fields if field not in asked_for]

@@ -13,15 +13,15 @@ from sah.types import Example, PromptTokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class Aime(Suite):
-    """Answered at length; with `samples` above 1 the score is avg@k.
+    """Problems answered at length; with `samples=k` the score is avg@k.
 
-    The k answers to a problem are examples of their own, which differ with
-    generation.temperature above 0. `limit` counts answers: some problems may have fewer.
+    Each of the k answers to a problem is an example; they differ if generation.temperature is
+    above 0. `limit` counts answers, so that some problems may have fewer than k.
     """
 
     year: int
     samples: int = 1
-    """Answers to each problem."""
+    """Answers per problem."""
 
     title: ClassVar[str] = "AIME, 30 problems a year, integers from 0 to 999"
     licence: ClassVar[str] = "problems: MAA; see the data set's card"
@@ -29,7 +29,7 @@ class Aime(Suite):
     tasks: ClassVar = {"aime": Task(max_new_tokens=32_000, scorer=competition_integer)}
 
     def source(self, subset: str) -> Source:
-        """One data set a year, with one configuration."""
+        """Return the data set of the year."""
         return Source(dataset=f"xAlg-AI/att-hub-aime{self.year}", config=f"aime{self.year}")
 
     def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:

@@ -1,4 +1,4 @@
-"""RULER as others generated and published it, with fixed samples and lengths."""
+"""RULER as generated and published by others, with fixed samples and lengths."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ _BY_TASK = {"16k": "xAlg-AI/att-hub-ruler-16k", "32k": "xAlg-AI/att-hub-ruler-32
 
 @dataclass(frozen=True, kw_only=True)
 class RulerHub(Suite):
-    """Thirteen tasks at one length; contexts are never cut, since the answer could be lost."""
+    """Thirteen tasks at one length; contexts are never cut, since that could remove the answer."""
 
     name: str = "ruler_hub"
     length: str | int = "4096"
@@ -35,16 +35,16 @@ class RulerHub(Suite):
             )
 
     def source(self, subset: str) -> Source:
-        """A configuration for each length, or for each task of a length."""
+        """Return the configuration of the length or, in the other collection, of the task."""
         length = str(self.length)
         if length in _BY_TASK:
             return Source(dataset=_BY_TASK[length], config=subset, split=subset)
         return Source(dataset=_BY_LENGTH[length], config=length)
 
     def all_datasets(self) -> tuple[str, ...]:
-        """Those of all lengths."""
+        """Return the data sets of all lengths."""
         return tuple(dict.fromkeys((*_BY_LENGTH.values(), *_BY_TASK.values())))
 
     def belongs(self, row: Row, subset: str) -> bool:
-        """A length's configuration holds all tasks."""
+        """Select the rows of the task: the configuration of a length has all tasks."""
         return bool(column(row, "task", self.source(subset)) == subset)

@@ -1,4 +1,4 @@
-"""What the suites of published data sets share."""
+"""The base class of suites: published data sets of several tasks."""
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -23,17 +23,17 @@ from sah.types import Example, PromptTokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class Suite(BaseBenchmark):
-    """A published data set of long-context tasks; its rows carry their own prompts.
+    """A published data set of long-context tasks whose rows contain the prompts.
 
-    Construction reads nothing; the first call of `examples` does.
+    Construction reads nothing; `examples` does.
     """
 
     context_tokens: int | None = None
-    """Longest prompt plus answer: longer contexts lose their middle. None: the model's limit."""
+    """Longest prompt plus answer; longer contexts lose their middle. None: the model's limit."""
     path: str | None = None
-    """A folder with the data set's files; None reads from the Hub or its cache."""
+    """A folder with the files of the data set; None reads from the Hub or its cache."""
     revision: str | Mapping[str, str] | None = None
-    """Commit, tag or branch on the Hub, or one for each data set by its name; None is main."""
+    """Commit, tag or branch on the Hub, or a mapping from data sets to them; None means main."""
 
     data: ClassVar[str] = "Hugging Face Hub"
     may_cut: ClassVar[bool] = True
@@ -51,7 +51,7 @@ class Suite(BaseBenchmark):
                 )
 
     def sources(self) -> tuple[Source, ...]:
-        """Where the chosen subsets come from."""
+        """Return the sources of the chosen subsets."""
         return tuple(dict.fromkeys(self.source(subset) for subset in self.chosen()))
 
     def hub_datasets(self) -> tuple[str, ...]:
@@ -59,16 +59,16 @@ class Suite(BaseBenchmark):
         return _sets(self.sources())
 
     def all_datasets(self) -> tuple[str, ...]:
-        """The data sets of all subsets."""
+        """Return the data sets that `revision` may name: those of all subsets."""
         return _sets([self.source(subset) for subset in self.subsets()])
 
     def revision_of(self, dataset: str) -> str:
-        """The commit, tag or branch of a data set."""
+        """Return the commit, tag or branch to read a data set at."""
         revision = self.revision
         return (revision.get(dataset) if isinstance(revision, Mapping) else revision) or "main"
 
     def is_here(self) -> bool:
-        """Whether the chosen subsets can be read without a network, as far as files tell."""
+        """Whether the chosen subsets can be read without a network: from `path` or the cache."""
         if self.path is not None:
             return True
         for source in self.sources():
@@ -78,14 +78,14 @@ class Suite(BaseBenchmark):
         return True
 
     def revision_note(self) -> str:
-        """Whether the data are pinned to a commit, and how to pin those on this machine."""
+        """Say whether the data are pinned to a commit, and how to pin those on this machine."""
         if self.path is not None:
             return "files of benchmark.path"
         cached = [(source.dataset, cached_commits(source)[-1:]) for source in self.sources()]
         return self._note([(dataset, commit) for dataset, commits in cached for commit in commits])
 
     def fetch(self) -> str:
-        """Bring the chosen subsets into the Hub's cache; return what was read."""
+        """Download the chosen subsets into the Hub's cache; return a note on what was read."""
         loaded = {source: self._load(source) for source in self.sources()}
         rows = sum(len(item.rows) for item in loaded.values())
         commits = [(source.dataset, item.commit) for source, item in loaded.items() if item.commit]
@@ -93,10 +93,11 @@ class Suite(BaseBenchmark):
         return f"{rows} rows of {len(loaded)} configurations; {note}"
 
     def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
-        """The examples of the chosen subsets, in the order of the data set.
+        """Return the examples of the chosen subsets, in the order of the data set.
 
         Raises:
-            DatasetError: if the data are missing, or not as published.
+            DatasetError: if data are missing or not as published, even of one subset: an average
+                over fewer tasks would be a wrong number.
         """
         load = cache(self._load)
         examples: list[Example] = []
@@ -115,18 +116,18 @@ class Suite(BaseBenchmark):
 
     @abstractmethod
     def source(self, subset: str) -> Source:
-        """Where the rows of a subset are."""
+        """Return where the rows of a subset are."""
 
     def belongs(self, row: Row, subset: str) -> bool:
-        """Whether a row of a subset's source is one of the subset."""
+        """Whether a row of the subset's source belongs to the subset."""
         return True
 
     def extras(self, row: Row, subset: str, source: Source) -> dict[str, Any]:
-        """What the scorer of a subset needs besides the references."""
+        """Return the scorer's arguments besides the references."""
         return {}
 
     def references(self, row: Row, source: Source) -> tuple[str, ...]:
-        """The right answers, from `answers` or `answer`, whichever there is."""
+        """Return the right answers, from the column `answers` or else `answer`."""
         value = row["answers"] if "answers" in row else column(row, "answer", source)
         if isinstance(value, str):
             return (value,)
@@ -136,12 +137,12 @@ class Suite(BaseBenchmark):
             isinstance(item, str | int | float) for item in value
         ):
             raise DatasetError(
-                f"{source}: the answers of a row must be a text or a list of texts, got {value!r}"
+                f"{source}: answers must be a string or a list of strings, got {value!r}"
             )
         return tuple(str(item) for item in value)
 
     def example(self, row: Row, subset: str, identifier: str, source: Source) -> Example:
-        """One row as an example."""
+        """Convert one row to an example."""
         limit = row.get("max_new_tokens")
         if limit is not None and (not isinstance(limit, int) or limit < 1):
             raise DatasetError(
@@ -164,7 +165,7 @@ class Suite(BaseBenchmark):
         return load_rows(source, path=self.path, revision=self.revision_of(source.dataset))
 
     def _note(self, found: Collection[tuple[str, str]]) -> str:
-        """Say which data sets are not pinned; the commits found are what would pin them."""
+        """Say which data sets are not pinned, and which override pins them to the commits found."""
         moving = [name for name in self.hub_datasets() if not is_commit(self.revision_of(name))]
         if not moving:
             return "pinned to a commit"
@@ -172,7 +173,7 @@ class Suite(BaseBenchmark):
         note = f"revision {names} is not pinned to a commit"
         commits = {name: {commit for set_, commit in found if set_ == name} for name in moving}
         if any(len(several) != 1 for several in commits.values()):
-            # None is here, or configurations are at different ones: no commit pins them all.
+            # Not cached, or configurations at different commits: no single commit pins them.
             return note
         pins = {name: commit for name, (commit,) in commits.items()}
         if len(self.all_datasets()) == 1:

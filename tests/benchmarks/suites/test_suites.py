@@ -212,19 +212,19 @@ def test_files_are_found_in_any_of_the_usual_layouts(files, tmp_path):
 def test_missing_files_are_an_error_that_says_what_is_there(tmp_path):
     (tmp_path / "hotpotqa.jsonl").write_text("{}\n")
     source = Source(dataset="x/y", config="qasper")
-    with pytest.raises(DatasetError, match=r"x/y \(qasper, test\); it has hotpotqa\.jsonl"):
+    with pytest.raises(DatasetError, match=r"x/y \(qasper, test\); it contains hotpotqa\.jsonl"):
         load_rows(source, path=str(tmp_path), revision="main")
-    with pytest.raises(DatasetError, match="is no folder"):
+    with pytest.raises(DatasetError, match="is not a folder"):
         load_rows(source, path=str(tmp_path / "none"), revision="main")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("qasper.jsonl", b"{}\n{", "line 2 is no JSON"),
-        ("qasper.jsonl", b"[1]\n", "line 1 is no JSON object"),
+        ("qasper.jsonl", b"{}\n{", "line 2 is not JSON"),
+        ("qasper.jsonl", b"[1]\n", "line 1 is not a JSON object"),
         ("qasper.jsonl", b"", "has no rows"),
-        ("qasper.parquet", b"PAR1 or not", "no readable parquet"),
+        ("qasper.parquet", b"PAR1 or not", "not a readable parquet"),
     ],
 )
 def test_damaged_files_are_errors_that_name_them(name, content, match, tmp_path):
