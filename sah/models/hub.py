@@ -42,6 +42,7 @@ class HubModel:
     name_or_path: str
     """Hub id, or a folder written by `hf download` or `save_pretrained`."""
     revision: str | None = None
+    """Commit, tag or branch on the Hub; None means main."""
     dtype: str = "auto"
     """auto (bfloat16 on a GPU, float32 on a CPU), or a torch name such as float16."""
     device: str = "auto"

@@ -38,13 +38,21 @@ class TinyModel:
 
     name: str = "tiny"
     layers: int = 2
+    """Number of layers."""
     heads: int = 4
+    """Query heads."""
     key_value_heads: int = 2
+    """Key-value heads; a divisor of `heads`."""
     head_dim: int = 16
+    """Dimension of a head; even."""
     max_tokens: int = 8192
+    """Longest sequence."""
     weight_seed: int = 0
+    """Seed of the random weights."""
     dtype: str = "auto"
+    """auto (bfloat16 on a GPU, float32 on a CPU), or a torch name such as float16."""
     device: str = "auto"
+    """auto (the first GPU, else the CPU), or a torch name such as cuda:1."""
 
     def __post_init__(self) -> None:
         check_types(self)
