@@ -367,8 +367,7 @@ def run(
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Call run.py, with results under tmp_path / "outputs".
 
-    `environment` adds to the environment. Where an import reads it (HF_HOME), run.py is a
-    process of its own.
+    `environment` adds to the environment. Where imports read it, run.py is not forked but started.
     """
     log, errors = (tmp_path_factory.mktemp("run") / name for name in ("stdout", "stderr"))
 
@@ -376,7 +375,7 @@ def run(
         *arguments: str, environment: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         environment = environment or {}
-        if "HF_HOME" in environment:
+        if environment.keys() & {"HF_HOME", "PYTHONPATH"}:
             return subprocess.run(
                 [sys.executable, str(ROOT / "run.py"), *arguments],
                 cwd=tmp_path,
