@@ -189,17 +189,14 @@ def _option(path: Path) -> Iterator[str]:
     """Write heading, description and table of one option."""
     node, comments = _read(path)
     yield f"## {path.stem}"
-    if comments.get(()):
-        yield comments[()]
     others, maskers = _defaults(node)
     if others:
         yield f"Another name of [`{others[0]}`](#{others[0]})."
         return
     target = node["_target_"]
-    description = _docstring(target)
-    # A preset is described by its maskers.
-    if description and not maskers:
-        yield f"{description} (`{target}`)"
+    description = comments.get(()) or ("" if maskers else _docstring(target))
+    # A preset is described by its maskers: they all are of one class.
+    yield description if maskers else f"{description} (`{target}`)".lstrip()
     if maskers:
         links = (f"[`{option}`](masker.md#{option})" for option in maskers.values())
         yield f"Maskers, in order: {', '.join(links)}."
