@@ -32,12 +32,18 @@ ROOT = Path(__file__).resolve().parent.parent
 install_import_hook(
     [
         "sah.attention.gather",
-        "sah.maskers.shared.hyperplanes",
         "sah.attention.index",
         "sah.attention.inputs",
         "sah.attention.mask",
         "sah.attention.selection",
+        "sah.attention.selection_cpu",
+        "sah.attention.gather_fused",
+        "sah.attention.top_k",
         "sah.attention.compute",
+        *(
+            f"sah.maskers.shared.{name}"
+            for name in ("hyperplanes", "lookup", "packed_bits", "pages")
+        ),
         # Those that annotate shapes; types of plain parameters are the maskers' own to check.
         *(
             f"sah.maskers.{path.stem}"

@@ -1,4 +1,4 @@
-"""Attention problems for maskers: large enough for the methods as configured, small to run."""
+"""Attention problems for maskers, large enough for their configured parameters."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 @pytest.fixture(scope="session")
 def make_inputs() -> Callable[..., AttentionInputs]:
-    """Random queries, keys and values; causal, with `padding[b]` invisible keys on the left.
+    """Return random queries, keys and values; causal, with `padding[b]` invisible keys on the left.
 
-    `other_rows` draws every row but the first anew.
+    `other_rows` changes every row but the first.
     """
 
     def make(
@@ -47,7 +47,7 @@ def make_inputs() -> Callable[..., AttentionInputs]:
         causal = position <= torch.arange(keys - queries, keys)[:, None]
         real = position >= torch.tensor(padding)[:, None, None, None]
         return AttentionInputs(
-            # Peaked enough that some keys matter and most do not.
+            # Peaked, so that a few keys matter and most do not.
             query=3 * normal(heads, queries, dim, kind=0),
             key=normal(groups, keys, dim, kind=1),
             value=normal(groups, keys, dim, kind=2),
@@ -63,7 +63,7 @@ def make_inputs() -> Callable[..., AttentionInputs]:
 
 @pytest.fixture(scope="session")
 def some_mask() -> Callable[[AttentionInputs], AttentionMask]:
-    """What earlier maskers may have left: some keys of weight 1, some sampled ones."""
+    """Return a mask as earlier maskers may leave it: some keys of weight 1, some sampled."""
 
     def make(inputs: AttentionInputs) -> AttentionMask:
         generator = torch.Generator().manual_seed(7)
@@ -77,12 +77,12 @@ def some_mask() -> Callable[[AttentionInputs], AttentionMask]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _calibrated(calibrated: None) -> None:
-    """All tests here: the problems have the tiny model's shapes."""
+    """Provide the tiny model's calibration files; the problems have its shapes."""
 
 
 @pytest.fixture(scope="session")
 def configured_masker() -> Callable[..., Masker]:
-    """The masker of a yaml in conf/masker, with other values for some of its parameters."""
+    """Return the masker of a yaml in conf/masker with some parameters changed."""
 
     def make(name: str, **changes: object) -> Masker:
         config = OmegaConf.load(CONF / "masker" / f"{name}.yaml")

@@ -1,4 +1,4 @@
-"""What every masker in conf/masker and every preset in conf/sparse_attention must keep.
+"""Contract of every masker in conf/masker and every preset in conf/sparse_attention.
 
 A new yaml is tested on arrival.
 """
@@ -99,7 +99,7 @@ def _assert_same(first: AttentionMask, second: AttentionMask) -> None:
     assert torch.equal(first.weights, second.weights)
 
 
-def test_there_is_something_to_test() -> None:
+def test_maskers_and_presets_are_found() -> None:
     assert {"sink", "local", "causal", "oracle_top_k", "oracle_top_p"} <= set(MASKERS)
     assert {"sparse", "streaming_llm", "oracle_top_k"} <= set(FOLDS)
 
@@ -137,7 +137,7 @@ def test_leaves_the_given_mask_and_inputs_unchanged(
         assert torch.equal(tensor, after[name]), name
 
 
-def test_what_was_selected_stays_selected_with_its_weight(
+def test_selected_keys_stay_selected_with_their_weight(
     select: Select, problem: dict[str, Any], make_inputs: Make, some_mask: Make
 ) -> None:
     inputs = make_inputs(**problem)
@@ -168,11 +168,11 @@ def test_same_inputs_give_the_same_mask(
 
 
 @pytest.mark.parametrize("name", ["sink", "local", "causal"])
-def test_who_says_to_look_at_positions_alone_selects_the_same_among_other_keys(
+def test_maskers_of_positions_only_ignore_queries_keys_and_seeds(
     name: str, problem: dict[str, Any], make_inputs: Make, configured_masker: Make
 ) -> None:
     masker = configured_masker(name)
-    assert masker.positions_alone
+    assert masker.positions_only
     first = make_inputs(**problem)
     nothing = torch.zeros_like
     second = dataclasses.replace(
@@ -187,8 +187,8 @@ def test_who_says_to_look_at_positions_alone_selects_the_same_among_other_keys(
     _assert_same(*(masker(inputs, AttentionMask.empty(inputs)) for inputs in (first, second)))
 
 
-def test_no_other_masker_says_so(configured_masker: Make) -> None:
-    alone = {n for n in MASKERS if getattr(configured_masker(n), "positions_alone", False)}
+def test_no_other_masker_claims_positions_only(configured_masker: Make) -> None:
+    alone = {n for n in MASKERS if getattr(configured_masker(n), "positions_only", False)}
     assert alone == {"sink", "local", "causal"}
 
 
@@ -330,13 +330,13 @@ def test_custom_takes_any_masker(name: str, composed: Make, configured_masker: M
     ("arguments", "said"),
     [
         ({"maskers": {}}, "would read nothing"),
-        ({"maskers": {"quest": 3}}, "maskers.quest is no masker: 3"),
+        ({"maskers": {"quest": 3}}, "maskers.quest is not a masker: 3"),
         ({"dense_layers": [-1]}, "layer numbers from 0 on"),
         ({"dense_layers": ["0"]}, "layer numbers from 0 on"),
         ({"workspace_bytes": 1000}, r"at least 2\*\*20, got 1000"),
     ],
 )
-def test_an_attention_that_cannot_work_is_refused(
+def test_an_invalid_attention_is_refused(
     arguments: dict[str, Any], said: str, configured_masker: Make
 ) -> None:
     valid = {"name": "mine", "maskers": {"causal": configured_masker("causal")}}
