@@ -1,4 +1,4 @@
-"""The nouns that travel between benchmark, model and results. Standard library only."""
+"""The types shared by benchmarks, models and results. Standard library only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,36 +13,36 @@ class Example:
     """Unique within the experiment; the same for every model and attention."""
     task: str
     context: str
-    """Prefilled once and shared by every example that has the same one."""
+    """Prefilled once and shared by all examples with the same context."""
     question: str
-    """Follows the context directly; brings its own separator."""
+    """Appended to the context directly, so it starts with its own separator."""
     references: tuple[str, ...]
     max_new_tokens: int
-    """The example's own limit; `generation.max_new_tokens` may lower it for this example."""
+    """Limit of this example's answer; `generation.max_new_tokens` can lower it."""
     answer_prefix: str = ""
-    """The beginning of the answer, given to the model after its turn has begun."""
+    """Beginning of the answer, placed after the chat template's assistant turn."""
     extras: Mapping[str, Any] = field(default_factory=dict)
-    """Keywords of the scorer; `groups` names what else the score is averaged over."""
+    """Keyword arguments of the scorer; `groups` lists subsets that get a mean score too."""
     may_cut: bool = False
-    """Whether a context too long loses its middle; if not, it is an error."""
+    """Whether an overlong context may be cut in the middle; otherwise it is an error."""
     max_tokens: int | None = None
-    """Longest prompt plus answer; the model's own limit counts too."""
+    """Limit of prompt plus answer; the model's own limit applies too."""
     is_continuation: bool = False
-    """The question is a continuation of the context: the model's loss on it is measured,
-    nothing is generated, and there is no chat template."""
+    """Whether the question is a continuation of the context: the model's loss on it is measured,
+    nothing is generated, and no chat template is applied."""
     origin: str = ""
-    """Data set and commit, or folder, that it was read from; empty for what is made here."""
+    """Data set and commit, or folder, of the example; empty if it is generated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What one attention method answered to one example."""
+    """The answer of one attention method to one example."""
 
     example_id: str
     task: str
     text: str
     input_hash: str
-    """Hash of all input token ids: two arms are comparable where it is equal."""
+    """Hash of all input token ids; answers of two arms are compared only if it is equal."""
     finish_reason: str
     """`eos`, `length`, or `given` for a continuation."""
     context_tokens: int
@@ -50,11 +50,11 @@ class Prediction:
     new_tokens: int
     """Generated tokens, the end-of-sequence token included."""
     prefill_seconds: float | None
-    """None where an earlier example of the same context paid for the prefill."""
+    """None if the prefill was done for an earlier example of the same context."""
     decode_seconds: float
     density: float | None
     """Mean over layers, heads and queries of selected / visible keys; None if no query of this
-    example ran under the attention."""
+    example was computed by the attention."""
     truncated: bool = False
     """Whether the context was cut to fit into the model."""
     output_error: float | None = None
@@ -62,13 +62,13 @@ class Prediction:
     recall: float | None = None
     """Mean of the logged research_attention_recall; None if none was logged."""
     context_hash: str | None = None
-    """Hash of the context's token ids: answers about one context are not independent."""
+    """Hash of the context's token ids; answers to the same context are not independent."""
     index_bytes: Mapping[str, float] = field(default_factory=dict)
-    """Memory of each masker's key index, in bytes per key and layer."""
+    """Memory of each masker's index of keys, in bytes per key and layer."""
     dense_agreement: Mapping[str, Any] | None = None
-    """What teacher forcing measured, token by token; None if the answer was free."""
+    """Agreement with the dense answer, token by token; None unless `protocol=forced`."""
     prefill_seconds_saved: float | None = None
-    """What this arm would have paid for the prefill, had not another arm of its job."""
+    """Prefill time that this arm was spared because another arm of its bundle prefilled."""
     loss: float | None = None
     """Mean next-token loss of a continuation, in nats; None for answers."""
 
@@ -80,24 +80,24 @@ class Score:
     example_id: str
     task: str
     score: float | None
-    """In [0, 1]; None where the references are not public."""
+    """In [0, 1]; None if the references are not public."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Other numbers of the same answer; results.json has their means."""
+    """Further metrics of the same answer; results.json reports their means."""
     groups: tuple[str, ...] = ()
-    """Parts of the task that this example belongs to, such as `length 8k+`."""
+    """Subsets of the task that the example belongs to, such as `length 8k+`."""
 
 
 class PromptTokenizer(Protocol):
-    """What a benchmark may ask of the run's tokenizer."""
+    """The part of the model's tokenizer that benchmarks use."""
 
     max_tokens: int | None
-    """The longest sequence that the model takes; None if it does not say."""
+    """Longest sequence that the model accepts; None if unknown."""
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text on its own, without special tokens."""
+        """Count the tokens of each text, without special tokens."""
 
     def prompt_length(self, example: Example) -> int:
-        """Tokens of the whole prompt as the model sees it, chat template included."""
+        """Count the tokens of the whole prompt, chat template included."""
 
 
 class Benchmark(Protocol):
