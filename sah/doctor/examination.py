@@ -1,8 +1,6 @@
 """All checks of one experiment, in the order in which they depend on each other."""
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -39,8 +37,10 @@ def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
     except SahError as problem:
         return [*findings, error("weights", str(problem), "fix this before the sweep starts")]
     findings.append(ok("weights", f"found on this machine, loaded on {model.device}"))
+    # Generating samples takes time.
+    benchmark = experiment.benchmark.with_one_sample()
     try:
-        examples = _few(_small(experiment.benchmark).examples(model.prompts, experiment.seed))
+        examples = _few(benchmark.examples(model.prompts, experiment.seed))
         encoded = [(example, model.prompts.encode(example)) for example in examples]
         for example, prompt in encoded:
             limit = experiment.generation.token_limit(example.max_new_tokens)
@@ -72,13 +72,6 @@ def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
 def _described(experiment: Experiment) -> str:
     names = (experiment.model, experiment.sparse_attention, experiment.benchmark)
     return "  ".join(one.name for one in names)
-
-
-def _small(benchmark: Any) -> Any:
-    """Reduce a generated benchmark to one sample per task, as generating takes time."""
-    if getattr(benchmark, "samples", None) is not None and dataclasses.is_dataclass(benchmark):
-        return dataclasses.replace(benchmark, samples=1)  # type: ignore[type-var]
-    return benchmark
 
 
 def _few(examples: Sequence[Example]) -> list[Example]:
