@@ -1,4 +1,4 @@
-"""A model that leaves a line for each time it is loaded."""
+"""A model that counts how often it is loaded."""
 
 import os
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class CountedModel(TinyModel):
-    """Appends to the file that SAH_TEST_LOADS names."""
+    """Appends a line to the file $SAH_TEST_LOADS for each load."""
 
     def load(self) -> "LanguageModel":
         with open(os.environ["SAH_TEST_LOADS"], "a") as file:

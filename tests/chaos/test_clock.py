@@ -1,4 +1,4 @@
-"""A clock that is set while experiments run."""
+"""The system clock is changed while experiments run."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ DAY = 86400.0
 
 @pytest.fixture
 def jump(monkeypatch):
-    """Let the clock that tells the date go back a day at every look, or forward."""
+    """Move the system clock by a number of days at every look."""
 
     def install(days):
         real, looks = time.time, count(1)
@@ -32,7 +32,7 @@ def jump(monkeypatch):
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_an_interrupted_run_goes_on_whatever_the_date_does(
+def test_an_interrupted_run_goes_on_although_the_system_clock_jumps(
     days, jump, here, outcome, monkeypatch, tmp_path
 ):
     overrides = ("metric_logging=full", "timeout_minutes=60")
@@ -56,7 +56,7 @@ def test_an_interrupted_run_goes_on_whatever_the_date_does(
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_the_date_does_not_count_for_a_timeout(days, jump):
+def test_a_timeout_ignores_the_system_clock(days, jump):
     clock = Clock(timeout_minutes=1)
     with clock.running():
         jump(days)
@@ -68,7 +68,7 @@ def test_the_date_does_not_count_for_a_timeout(days, jump):
 
 
 @pytest.mark.parametrize(("days", "minutes", "over"), [(1, 60, False), (-1, 1e-9, True)])
-def test_the_date_does_not_count_for_the_time_limit_of_a_job(days, minutes, over, jump, tmp_path):
+def test_the_time_limit_of_a_job_ignores_the_system_clock(days, minutes, over, jump, tmp_path):
     cell = Cell(number=0, overrides=(), directory=tmp_path / "cell", packed_config=None)
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:

@@ -1,4 +1,4 @@
-"""Sweeps of one matrix at the same time share the work."""
+"""Sweeps of one matrix that run at the same time share the work."""
 
 import pytest
 

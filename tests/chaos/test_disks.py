@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, and directories that vanish."""
+"""Full disks, read-only disks, and directories that vanish."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def undisturbed(runs, outcome, tmp_path_factory):
 
 @pytest.fixture
 def mount():
-    """Mount, as root, and unmount at the end; elsewhere the test is skipped."""
+    """Mount, and unmount after the test; skip the test where we may not mount."""
     mounted = []
 
     def call(target: Path, *arguments: str) -> None:
@@ -42,7 +42,7 @@ def mount():
 def make_read_only(mount):
     def make(folder: Path) -> None:
         mount(folder, "--bind", str(folder))
-        # Root may write to what is merely forbidden.
+        # Root ignores the permissions of a folder.
         subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
 
     return make
@@ -99,7 +99,7 @@ def test_a_read_only_output_root_is_refused_by_name(make_read_only, runs, tmp_pa
     assert "Traceback" not in log.read_text()
 
 
-def test_finished_experiments_are_shown_from_a_read_only_disk(
+def test_a_finished_experiment_on_a_read_only_disk_is_shown(
     make_read_only, runs, undisturbed, outcome, tmp_path
 ):
     log = tmp_path / "log"
@@ -125,7 +125,7 @@ def test_one_directory_that_cannot_be_written_fails_alone(
 
 
 @pytest.mark.parametrize("logging", ["full", "off"])
-def test_a_directory_that_vanishes_ends_the_run_and_is_not_made_again(
+def test_a_directory_that_vanishes_ends_the_run_and_is_not_recreated(
     logging, here, configure, monkeypatch, tmp_path
 ):
     overrides = (f"metric_logging={logging}", "generation.temperature=0.8")
@@ -142,7 +142,7 @@ def test_a_directory_that_vanishes_ends_the_run_and_is_not_made_again(
         with pytest.raises(Busy, match="is gone: it was removed or renamed"):
             here(*overrides)
     assert not folder.exists()
-    # Brought back, it goes on. The claim is that of this process, which lives.
+    # Moved back, it goes on. Its claim names this process, which is alive.
     away.rename(folder)
     (folder / ".claim").unlink()
     before = (folder / "predictions.jsonl").read_bytes()

@@ -1,4 +1,4 @@
-"""Stopped at any moment, by any signal, as often as one likes: the results are the same."""
+"""Runs stopped at any moment, by any signal and repeatedly, resume to the same results."""
 
 import os
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pytest
 
 from sah.results.claim import read_claim
 
-# Sampled answers and all metrics: whatever depends on the past shows.
+# Sampled answers and all metrics, so that any dependence on earlier state shows.
 COMMON = ("model=tiny", "benchmark=mock", "metric_logging=full", "generation.temperature=0.8")
 ATTENTIONS = ("dense", "random_sampling")
 MATRIX = ("-m", *COMMON, "attention=sparse,random_sampling", "seed=1,2")
@@ -18,7 +18,7 @@ ANSWERS_OF_SWEEP = 20
 START = {
     "single run": {"arguments": (*COMMON, "attention=random_sampling")},
     "bundle": {"arms": tuple((*COMMON, f"attention={name}") for name in ATTENTIONS)},
-    # In one process: where a cell runs does not change what it answers.
+    # In one process; where a cell runs does not change its answers.
     "sweep": {"arguments": (*MATRIX, "hydra/launcher=basic")},
 }
 
@@ -36,14 +36,14 @@ def starting(runs, folder, kind, **options):
 
 @pytest.fixture(scope="module")
 def undisturbed(runs, outcome, how_far, tmp_path_factory):
-    """What a kind of run leaves, and how far it goes, if nobody stops it."""
+    """The outcome and the CPU time of each kind of run without interruption."""
     known = {}
 
     def look(kind):
         if kind not in known:
             folder = tmp_path_factory.mktemp("undisturbed")
             process = starting(runs, folder, kind, log=folder / "log")
-            # Never stopped: only watched to its end.
+            # Only waits: CPU time must be read before the exit status.
             runs.stop(process, 0, when=lambda: False)
             seconds = how_far(process)
             assert runs.wait(process) == 0, (folder / "log").read_text()
@@ -68,7 +68,7 @@ def test_a_stopped_run_goes_on_to_the_results_of_an_undisturbed_one(
     assert runs.wait(starting(runs, tmp_path, kind, log=log)) == 0, log.read_text()
     assert outcome(tmp_path) == expected.outcome
     for path, lines in before.items():
-        # With their times: what was answered is not answered again.
+        # Times included: no example is answered twice.
         assert path.read_bytes().startswith(lines)
 
 
@@ -87,12 +87,12 @@ def test_a_stopped_sweep_goes_on_to_the_results_of_an_undisturbed_one(
         )
 
     if runs.stop(process, 0, when=enough, look_every_seconds=0.01):
-        # Between the look and the signal the job may have ended: then it is the sweep's turn.
+        # If the job has ended since the look, the signal goes to the sweep.
         target = jobs(tmp_path)[0] if victim == "job" and jobs(tmp_path) else process
         os.kill(target, number)
     runs.wait(process)
     before = answered(tmp_path)
-    # A job that outlives its sweep for a moment is left alone by the next sweep.
+    # The next sweep leaves a job alone that outlives its sweep for a moment.
     for attempt in range(4):
         log = tmp_path / f"log{attempt}"
         assert runs.run(tmp_path, *SWEEP, log=log) == 0, log.read_text()
@@ -104,6 +104,6 @@ def test_a_stopped_sweep_goes_on_to_the_results_of_an_undisturbed_one(
 
 
 def jobs(root: Path) -> list[int]:
-    """The living processes that compute something."""
+    """Return the processes that hold a claim and are alive."""
     claims = [read_claim(path.parent) for path in root.glob("outputs/*/*/*/*/.claim")]
     return [claim.pid for claim in claims if claim is not None and claim.alive]

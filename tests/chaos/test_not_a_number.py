@@ -1,4 +1,4 @@
-"""A model whose output is no number: the example is named, and nothing is averaged with it."""
+"""A model whose output is NaN: the error names the example, and no score includes it."""
 
 import orjson
 import pytest
@@ -16,7 +16,7 @@ from sah.types import Score
 
 @pytest.fixture
 def break_model(monkeypatch):
-    """Let every logit be NaN once so many answers are stored."""
+    """Make every logit NaN after the given number of stored answers."""
 
     def install(after):
         real_forward, real_append, stored = LanguageModel._forward, ResultStore.append, []
@@ -54,7 +54,7 @@ def test_the_error_names_the_example_and_the_run_has_no_score(
     error = orjson.loads((folder / "error.json").read_bytes())
     assert (error["category"], example in error["message"]) == ("non_finite", True)
     assert not (folder / "results.json").exists()
-    # With a model that works again, it goes on.
+    # Once the model works again, the experiment goes on.
     here(override)
     results = orjson.loads((folder / "results.json").read_bytes())
     assert (results["n"], results["score"] is None) == (5, False)
@@ -72,13 +72,13 @@ def test_the_loss_of_a_continuation_is_never_nan(tiny, break_model):
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_is_refused_and_not_averaged(score, prediction):
+def test_a_score_that_is_not_finite_is_refused_and_not_averaged(score, prediction):
     scores = [Score(example_id="a", task="task", score=score)]
     with pytest.raises(ValueError, match=f"example 'a' is {score}"):
         summarise([prediction("a")], scores, load_seconds=0.0)
 
 
-def test_a_metric_that_is_no_number_was_not_measured(tmp_path):
+def test_a_metric_that_is_nan_counts_as_not_measured(tmp_path):
     recall = "research_attention_recall"
     logging = MetricLogging(name="recall", enabled_metrics=[recall])
     metrics = logging.logger(tmp_path / "metrics.jsonl", seed=0, records_logged=0)

@@ -1,4 +1,4 @@
-"""What data sets, models, names and configuration files of others can do: nothing but be wrong."""
+"""Foreign data sets, models, names and configuration files cannot do harm."""
 
 import json
 import re
@@ -18,13 +18,13 @@ HOSTILE = f"[/red]{COMMANDS}<script>alert(1)</script>"
 
 
 def commands(text: str) -> list[str]:
-    """What a terminal would obey."""
+    """Return the control characters of a text that a terminal would obey."""
     return re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
 
 
 @pytest.fixture
 def benchmark(tmp_path):
-    """A jsonl benchmark of rows with hostile texts everywhere; returns its overrides."""
+    """Write a jsonl benchmark with hostile texts in every column; returns its overrides."""
 
     def write(**fields):
         path = tmp_path / "rows.jsonl"
@@ -37,7 +37,7 @@ def benchmark(tmp_path):
     return write
 
 
-def test_hostile_task_names_and_texts_neither_command_the_terminal_nor_fail(
+def test_hostile_task_names_and_texts_reach_the_terminal_escaped(
     benchmark, runs, outcome, tmp_path
 ):
     log = tmp_path / "log"
@@ -45,13 +45,13 @@ def test_hostile_task_names_and_texts_neither_command_the_terminal_nor_fail(
     assert commands(log.read_text()) == []
     assert "[/red]\\x1b[2J" in log.read_text()
     (found,) = outcome(tmp_path).values()
-    # Files keep what was there, as JSON.
+    # Files keep the original text, as JSON.
     assert list(found["results.json"]["tasks"]) == [HOSTILE]
     (run_log,) = tmp_path.glob("outputs/*/*/*/*/run.log")
     assert commands(run_log.read_text()) == []
 
 
-def test_hostile_error_messages_do_not_command_the_terminal(benchmark, runs, tmp_path, capsys):
+def test_hostile_error_messages_reach_the_terminal_escaped(benchmark, runs, tmp_path, capsys):
     log = tmp_path / "log"
     arguments = benchmark(max_new_tokens=HOSTILE)
     assert runs.run(tmp_path, *arguments, log=log) == 1
@@ -65,7 +65,7 @@ def test_hostile_error_messages_do_not_command_the_terminal(benchmark, runs, tmp
     assert commands(shown) == []
 
 
-def test_what_a_terminal_obeys_is_spelled_out_and_nothing_else():
+def test_only_control_characters_are_escaped():
     assert plain(f"é\t漢\n{COMMANDS}") == ("é\t漢\n\\x1b[2J\\x1b]0;title\\x07\\r\\x9b31m\\u202e")
 
 
@@ -79,18 +79,18 @@ def test_a_subset_with_path_characters_stays_below_the_output_root(benchmark, ru
     assert len(list(inside.glob("outputs/*/*/*/*/results.json"))) == 1
 
 
-def test_names_with_path_characters_stay_below_the_folder_of_a_tracker():
+def test_names_with_path_characters_stay_in_the_folder_of_a_tracker():
     results = {"model": "../../x", "attention": "a/b", "benchmark": "..", "fingerprint": "0"}
     name = Record.from_results(results, Path("directory")).name
     assert len(name.split("/")) == 4
     assert ".." not in name.split("/")
 
 
-@pytest.mark.parametrize("place", ["file", "override"])
-def test_python_tags_in_yaml_run_nothing(place, runs, tmp_path):
+@pytest.mark.parametrize("source", ["file", "override"])
+def test_python_tags_in_yaml_run_nothing(source, runs, tmp_path):
     trace, log = tmp_path / "code was run", tmp_path / "log"
     tag = f"!!python/object/apply:os.mkdir ['{trace}']"
-    if place == "file":
+    if source == "file":
         own = tmp_path / "own" / "benchmark"
         own.mkdir(parents=True)
         (own / "evil.yaml").write_text(f"_target_: sah.benchmarks.mock.Mock\nname: {tag}\n")
@@ -105,7 +105,7 @@ def test_python_tags_in_yaml_run_nothing(place, runs, tmp_path):
 
 
 @pytest.mark.parametrize("value", [None, 5, ["text"], {"text": "text"}, b"text"])
-def test_a_published_column_that_is_no_text_is_an_error_that_names_it(value):
+def test_a_published_column_that_is_not_text_is_refused_by_name(value):
     source = Source(dataset="somebody/something")
     with pytest.raises(DatasetError, match=r"somebody/something.*'context' holds"):
         text_column({"context": value}, "context", source)

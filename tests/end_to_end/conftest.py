@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def hub_cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Environment that points to a Hub cache with llama and mistral in it."""
+    """Environment of a Hub cache that holds llama and mistral."""
     from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
     from sah.models.tiny import randomize, tiny_tokenizer
@@ -55,7 +55,7 @@ def result_folders(tmp_path: Path) -> Callable[[], list[Path]]:
 
 @pytest.fixture
 def answers() -> Callable[[Path], list[dict[str, Any]]]:
-    """What an experiment answered, without what a clock measured."""
+    """Read the answers of an experiment without their times."""
 
     def read(folder: Path) -> list[dict[str, Any]]:
         lines = (folder / "predictions.jsonl").read_text().splitlines()

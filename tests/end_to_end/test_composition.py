@@ -1,4 +1,4 @@
-"""Every way to compose an attention that the documentation promises, from the command line."""
+"""Every documented way to compose an attention from the command line."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_masker_spellings_compose(compose, overrides, expected):
         for name, one in maskers.items()
     }
     assert found == expected
-    assert list(found) == list(expected), "the order of maskers means something"
+    assert list(found) == list(expected), "maskers are applied in order"
 
 
 def test_attention_is_another_name_of_sparse_attention(run, result_folders):
@@ -61,7 +61,7 @@ def test_attention_is_another_name_of_sparse_attention(run, result_folders):
 
 
 @pytest.mark.parametrize("flag", [["--cfg", "job"], ["--cfg", "all"], ["--info", "defaults"]])
-def test_attention_works_with_hydras_own_flags(run, flag):
+def test_attention_works_with_the_flags_of_hydra(run, flag):
     done = run(*TINY, "attention=dense", *flag)
     assert done.returncode == 0, done.stderr
     assert "dense" in done.stdout

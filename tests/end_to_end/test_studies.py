@@ -1,4 +1,4 @@
-"""The studies in experiments/ compose, and the one that searches does."""
+"""The studies in experiments/ compose, and the search finds the best objective."""
 
 from pathlib import Path
 

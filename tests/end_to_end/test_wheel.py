@@ -1,4 +1,4 @@
-"""What a user installs: the wheel holds the configuration and works from any folder."""
+"""The wheel contains the configuration and works from any folder."""
 
 import os
 import subprocess
@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clean environment with the wheel in it; dependencies are those of this one."""
+    """A clean environment with the wheel; its dependencies are those of this environment."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
-    subprocess.run([*build, str(ROOT)], check=True, capture_output=True, timeout=120)
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
     (wheel,) = folder.glob("sah-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "sah/conf/config.yaml" in names
@@ -28,8 +28,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (site,) = environment.glob("lib/python*/site-packages")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
-    subprocess.run([*pip, str(wheel)], check=True, timeout=120)
-    # Dependencies come from this environment, without its editable install of the checkout.
+    subprocess.run([*pip, str(wheel)], check=True)
+    # The dependencies of this environment, without its editable install of the checkout.
     dependencies = sysconfig.get_paths()["purelib"]
     (site / "dependencies.pth").write_text(f"import sys; sys.path.append({dependencies!r})\n")
     return environment
@@ -43,7 +43,6 @@ def call(environment: Path, folder: Path, *arguments: str) -> subprocess.Complet
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
     )
 
 

@@ -1,4 +1,4 @@
-"""An arm's peak memory is its own."""
+"""The peak memory of an arm excludes that of the other arms."""
 
 import sys
 from typing import Any
@@ -16,7 +16,7 @@ def work(size: int) -> torch.Tensor:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak")
-def test_what_another_arm_held_and_gave_back_does_not_count() -> None:
+def test_memory_that_another_arm_has_released_does_not_count() -> None:
     large, small = PeakMemory(), PeakMemory()
     with large.measured():
         work(LARGE)
@@ -25,7 +25,7 @@ def test_what_another_arm_held_and_gave_back_does_not_count() -> None:
     assert large.bytes - small.bytes > 0.9 * LARGE
 
 
-def test_the_highest_of_several_pieces_of_work_counts() -> None:
+def test_the_highest_peak_of_several_blocks_counts() -> None:
     arm = PeakMemory()
     with arm.measured():
         work(LARGE)
@@ -35,7 +35,7 @@ def test_the_highest_of_several_pieces_of_work_counts() -> None:
     assert arm.bytes == after_large > LARGE
 
 
-def test_work_that_fails_counts() -> None:
+def test_a_block_that_fails_counts() -> None:
     arm = PeakMemory()
 
     def failing() -> None:
@@ -47,7 +47,7 @@ def test_work_that_fails_counts() -> None:
     assert arm.bytes > 0
 
 
-def test_where_nothing_forgets_a_peak_it_is_that_of_the_process(
+def test_where_the_peak_cannot_be_reset_it_is_that_of_the_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     monkeypatch.setattr("sah.execution.accounting._PROCESS", tmp_path / "not_there")

@@ -1,4 +1,4 @@
-"""Several arms in one job: the same results as separate runs, and nobody's end but one's own."""
+"""Arms that share a job have the results of separate runs, and fail separately."""
 
 import itertools
 import logging
@@ -31,6 +31,8 @@ PRESETS = sorted(
     if path.stem != "custom"
 )
 THREE = ("dense", "sparse", "streaming_llm")
+# One of each kind: dense, positions alone, sampling, an index, an index with random planes.
+KINDS = ("dense", "streaming_llm", "random_sampling", "quest", "magic_pig")
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def configure(configure):
 
 @pytest.fixture
 def bundle(configure):
-    """Compute attentions in one job; returns what became of each, and the directories."""
+    """Compute attentions in one job; returns the arms and their directories."""
 
     def run(attentions, *overrides, root="outputs"):
         configs = [configure(f"attention={name}", *overrides, root=root) for name in attentions]
@@ -76,40 +78,44 @@ def error_of(folder):
 
 
 @pytest.mark.parametrize(
-    "overrides",
+    ("presets", "overrides"),
     [
-        ("metric_logging=full",),
-        ("generation.temperature=0.8",),
-        ("metric_logging=full", "protocol=question_dense"),
-        ("metric_logging=off", "generation.temperature=1.5", "generation.top_k=20"),
-        ("metric_logging=full", "generation.batch_questions=2", "generation.temperature=0.8"),
-        ("protocol=forced", "generation.temperature=0.8"),
+        (PRESETS, ("metric_logging=full", "generation.temperature=0.8")),
+        (KINDS, ("metric_logging=full", "protocol=question_dense")),
+        (KINDS, ("metric_logging=off", "generation.temperature=1.5", "generation.top_k=20")),
+        (
+            KINDS,
+            ("metric_logging=full", "generation.batch_questions=2", "generation.temperature=0.8"),
+        ),
+        (KINDS, ("protocol=forced", "generation.temperature=0.8")),
     ],
-    ids=" ".join,
+    ids=lambda value: f"{len(value)} arms" if "dense" in value else " ".join(value),
 )
-def test_every_preset_has_the_results_of_a_run_of_its_own(bundle, separately, outcome, overrides):
-    ended, folders = bundle(PRESETS, *overrides)
-    assert [arm.error for arm in ended] == [None] * len(PRESETS)
-    for folder, alone in zip(folders, separately(PRESETS, *overrides), strict=True):
+def test_every_arm_has_the_results_of_a_separate_run(
+    bundle, separately, outcome, presets, overrides
+):
+    ended, folders = bundle(presets, *overrides)
+    assert [arm.error for arm in ended] == [None] * len(presets)
+    for folder, alone in zip(folders, separately(presets, *overrides), strict=True):
         assert folder.relative_to(folder.parents[3]) == alone.relative_to(alone.parents[3])
         assert outcome(folder) == outcome(alone)
 
 
 def test_the_order_of_the_arms_changes_nothing(bundle, outcome):
-    _, one = bundle(PRESETS, "metric_logging=full", root="one")
-    _, other = bundle(PRESETS[::-1], "metric_logging=full", root="other")
+    _, one = bundle(KINDS, "metric_logging=full", root="one")
+    _, other = bundle(KINDS[::-1], "metric_logging=full", root="other")
     assert [outcome(folder) for folder in one] == [outcome(folder) for folder in other[::-1]]
 
 
 def test_one_model_and_one_prefill_per_context_serve_all_arms(bundle, calls):
     loads, prefills = calls(TinyModel, "load"), calls(LanguageModel, "prefill")
-    ended, _ = bundle(PRESETS)
+    ended, _ = bundle(KINDS)
     assert (len(loads), len(prefills)) == (1, 2)
     timings = [arm.results["timing"] for arm in ended]
     assert [timing["prefill_seconds_saved"] > 0 for timing in timings] == [
-        *(False, *[True] * (len(PRESETS) - 1)),
+        *(False, *[True] * (len(KINDS) - 1)),
     ]
-    # As if alone: two arms' speed can be compared whatever job they were in.
+    # As in a separate run, so that the speed of arms of different jobs can be compared.
     assert len({timing["prefill_seconds"] for timing in timings}) == 1
     assert all(timing["context_tokens"] > 0 for timing in timings)
 
@@ -130,9 +136,9 @@ def test_one_cache_and_one_index_at_a_time(bundle, calls):
             assert other is session or not other._indexes
 
     seen = calls(AttentionSession, "density", before=look)
-    bundle(PRESETS)
-    assert len(made) == len(PRESETS)
-    assert len(seen) == 5 * len(PRESETS)
+    bundle(KINDS)
+    assert len(made) == len(KINDS)
+    assert len(seen) == 5 * len(KINDS)
     assert len(caches) == 2, "one for each context"
     assert all(not session._indexes for session, *_ in made)
 
@@ -141,7 +147,7 @@ def test_one_cache_and_one_index_at_a_time(bundle, calls):
 
 
 def fail_in(name, error, *, times=1):
-    """A wrapper of `answer` that raises in the arm with this attention, so often."""
+    """Make a wrapper of `answer` that raises in the arm with this attention, `times` times."""
     raised = itertools.count()
 
     def answer(real):
@@ -163,7 +169,9 @@ def fail_in(name, error, *, times=1):
         (RuntimeError("bug"), "unknown"),
     ],
 )
-def test_an_arm_that_fails_ends_alone(bundle, separately, outcome, monkeypatch, error, kind):
+def test_a_failed_arm_does_not_end_the_others(
+    bundle, separately, outcome, monkeypatch, error, kind
+):
     answer = fail_in("sparse", error, times=99)
     monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
     ended, folders = bundle(THREE, "retries=0")
@@ -176,7 +184,7 @@ def test_an_arm_that_fails_ends_alone(bundle, separately, outcome, monkeypatch, 
         assert outcome(folders[number]) == outcome(alone)
 
 
-def test_an_error_that_can_heal_is_tried_again_without_the_others(
+def test_a_retryable_error_is_retried_without_the_other_arms(
     bundle, separately, outcome, calls, monkeypatch
 ):
     error = torch.OutOfMemoryError("CUDA out of memory")
@@ -191,7 +199,7 @@ def test_an_error_that_can_heal_is_tried_again_without_the_others(
     assert not (folders[1] / "error.json").exists()
 
 
-def test_what_fails_for_all_is_the_error_of_each(bundle, calls):
+def test_an_error_of_the_shared_prefill_is_the_error_of_every_arm(bundle, calls):
     error = RuntimeError("CUDA error: device-side assert triggered")
     calls(LanguageModel, "prefill", raise_at=1, error=error)
     ended, folders = bundle(THREE)
@@ -199,7 +207,7 @@ def test_what_fails_for_all_is_the_error_of_each(bundle, calls):
     assert [error_of(folder)["category"] for folder in folders] == ["gpu"] * 3
 
 
-def test_a_failed_arm_gives_its_directory_back_while_the_others_work(bundle, calls, monkeypatch):
+def test_a_failed_arm_releases_its_claim_while_the_others_run(bundle, calls, monkeypatch):
     answer = fail_in("dense", RuntimeError("bug"))
     monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
     held = []
@@ -213,7 +221,7 @@ def test_a_failed_arm_gives_its_directory_back_while_the_others_work(bundle, cal
     assert set.union(*held) == {"sparse", "streaming_llm"}
 
 
-def test_time_of_other_arms_does_not_count(bundle, monkeypatch):
+def test_the_time_of_other_arms_does_not_count_for_a_timeout(bundle, monkeypatch):
     clock = SimpleNamespace(now=0.0)
     real_append = ResultStore.append
 
@@ -233,7 +241,7 @@ def test_time_of_other_arms_does_not_count(bundle, monkeypatch):
     assert ended[2].results is not None
 
 
-def test_an_arm_that_somebody_else_computes_is_left_to_them(bundle, configure):
+def test_an_arm_that_another_process_computes_is_left_alone(bundle, configure):
     theirs = directory(configure("attention=sparse"))
     theirs.mkdir(parents=True)
     with Claim(theirs):
@@ -243,7 +251,7 @@ def test_an_arm_that_somebody_else_computes_is_left_to_them(bundle, configure):
         assert not (theirs / "predictions.jsonl").exists()
 
 
-def test_each_arm_has_a_log_of_its_own(bundle, monkeypatch):
+def test_each_arm_has_its_own_log(bundle, monkeypatch):
     answer = fail_in("sparse", OSError(5, "flaky"))
     monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
     logging.getLogger("sah").setLevel(logging.INFO)
@@ -315,7 +323,7 @@ def test_dense_output_of_equal_queries_is_computed_once(bundle, calls):
 
 
 @pytest.mark.parametrize("metrics", ["off", "[research_attention_density]"])
-def test_dense_output_is_not_computed_when_nobody_asked(bundle, calls, metrics):
+def test_dense_output_is_not_computed_without_a_metric_that_needs_it(bundle, calls, metrics):
     option = (
         "metric_logging=off" if metrics == "off" else f"metric_logging.enabled_metrics={metrics}"
     )

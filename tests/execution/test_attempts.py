@@ -1,4 +1,4 @@
-"""Errors that can heal are tried again, others are not; both leave error.json."""
+"""Retryable errors are retried, others are not; both leave error.json."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ def config(compose, tmp_path):
 
 @pytest.fixture
 def fail(monkeypatch):
-    """Let the experiment raise these errors, one an attempt, and count the attempts."""
+    """Let each attempt raise the next of these errors, and count the attempts."""
 
     def install(*errors: BaseException) -> list[int]:
         attempts: list[int] = []
@@ -37,14 +37,14 @@ def fail(monkeypatch):
     return install
 
 
-def test_file_system_error_is_tried_again(config, fail):
+def test_an_error_of_the_file_system_is_retried(config, fail):
     attempts = fail(OSError(errno.EIO, "flaky"), OSError(errno.EIO, "flaky"))
     assert compute(config, [])["score"] == 1.0
     assert len(attempts) == 3
     assert not (directory(config) / "error.json").exists()
 
 
-def test_after_its_retries_the_error_is_told_with_the_attempts(config, fail):
+def test_after_the_last_retry_the_error_has_the_number_of_attempts(config, fail):
     attempts = fail(*[OSError(errno.EIO, "broken")] * 5)
     with pytest.raises(OSError, match="broken"):
         compute(config, [])
@@ -54,23 +54,21 @@ def test_after_its_retries_the_error_is_told_with_the_attempts(config, fail):
 
 
 @pytest.mark.parametrize("error", [ConfigurationError("no"), RuntimeError("bug"), MemoryError()])
-def test_what_cannot_heal_is_not_tried_again(config, fail, error):
+def test_other_errors_are_not_retried(config, fail, error):
     attempts = fail(error)
     with pytest.raises(type(error)):
         compute(config, [])
     assert len(attempts) == 1
 
 
-def test_directory_that_was_taken_over_is_left_alone(config, fail):
+def test_no_error_is_written_to_a_directory_that_was_taken_over(config, fail):
     fail(Busy("somebody else has it"))
     with pytest.raises(Busy):
         compute(config, [])
     assert not (directory(config) / "error.json").exists()
 
 
-def test_requeued_job_keeps_what_it_answered_although_it_started_afresh(
-    compose, tmp_path, monkeypatch
-):
+def test_a_requeued_job_keeps_its_answers_despite_resume_false(compose, tmp_path, monkeypatch):
     afresh = compose("model=tiny", "benchmark=mock", f"output_root={tmp_path}", "resume=false")
     compute(afresh, [])
     predictions = directory(afresh) / "predictions.jsonl"

@@ -1,4 +1,4 @@
-"""What is wrong with an experiment is found before anything runs, and named."""
+"""Mistakes in an experiment are found before anything runs, and named."""
 
 import copy
 import functools
@@ -25,7 +25,7 @@ MOCK = ("model=tiny", "benchmark=mock")
         ("sparse_attention.maskers.sink.token=3", ["sparse_attention.maskers.sink.token"]),
     ],
 )
-def test_what_is_not_there_is_hydras_error(configure, override, expected):
+def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expected):
     with pytest.raises(HydraException) as caught:
         configure(*MOCK, override)
     message = f"{caught.value} {caught.value.__cause__}"
@@ -82,7 +82,7 @@ def test_mistake_is_named(configure, overrides, expected):
         assert part in str(caught.value)
 
 
-def test_default_experiment_is_sound(configure):
+def test_the_default_experiment_is_valid(configure):
     check(configure(), [])
 
 
@@ -101,7 +101,7 @@ CANDIDATES = ("text", True, 2.5, 7, None, ["text"], {"key": "text"}, math.nan, 2
 
 
 def options():
-    """Every option of every group that has a _target_."""
+    """Return every option of every group that has a _target_."""
     for path in sorted(CONF.rglob("*.yaml")):
         group = path.parent.relative_to(CONF).as_posix()
         if not group.startswith("hydra") and "_target_" in yaml.safe_load(path.read_text()):
@@ -118,7 +118,7 @@ def leaves(node, path):
 
 
 def refused(config):
-    """The message that refuses a configuration; None if it is accepted."""
+    """Return the message that refuses a configuration, or None if it is accepted."""
     try:
         check(config, [])
     except ConfigurationError as error:

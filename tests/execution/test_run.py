@@ -1,4 +1,4 @@
-"""Whole experiments on the tiny model, in this process."""
+"""Complete experiments on the tiny model in this process."""
 
 import dataclasses
 import signal
@@ -85,7 +85,7 @@ def test_metrics_of_an_example_average_to_what_its_prediction_says(start):
                 if record["metric"] == f"research_attention_{name}"
                 and record["metadata"]["example_id"] == prediction["example_id"]
             ]
-            # Two layers; the question, and every token that is fed back.
+            # Three layers; the question, and every decode step.
             assert len(values) == 3 * prediction["new_tokens"]
             assert prediction[name] == pytest.approx(sum(values) / len(values), rel=1e-5)
 
@@ -100,7 +100,7 @@ def test_a_complete_experiment_is_not_computed_again(start, calls):
     assert after == before
 
 
-def test_with_resume_false_it_is_computed_again_to_the_same_result(start, outcome, calls):
+def test_resume_false_computes_the_same_result_again(start, outcome, calls):
     _, folder = start(*MOCK, "generation.temperature=0.8")
     before = outcome(folder)
     loads = calls(TinyModel, "load")
@@ -124,14 +124,14 @@ def test_each_context_is_prefilled_once(start, calls, overrides, contexts):
 
 
 @pytest.mark.parametrize(("overrides", "contexts"), [(MOCK, 2), (RULER, 2)])
-def test_answers_say_which_context_they_are_about(start, overrides, contexts):
+def test_answers_name_their_context_by_a_hash(start, overrides, contexts):
     results, folder = start(*overrides)
     records = lines(folder / "predictions.jsonl")
     assert len({record["context_hash"] for record in records}) == contexts
     assert sum(task["contexts"] for task in results["tasks"].values()) == contexts
 
 
-def test_what_was_asked_is_kept_beside_the_answers(start):
+def test_the_questions_are_kept_beside_the_answers(start):
     _, folder = start(*MOCK)
     asked = lines(folder / "examples.jsonl")
     assert [one["example_id"] for one in asked] == [
@@ -141,7 +141,7 @@ def test_what_was_asked_is_kept_beside_the_answers(start):
     assert asked[0]["references"] == ["Otto"]
 
 
-def test_results_hold_the_configuration_they_are_named_by(start):
+def test_results_hold_the_configuration_behind_their_fingerprint(start):
     results, _ = start(*MOCK, "seed=5")
     assert results["config"]["seed"] == 5
     assert results["config"]["model"]["name"] == "tiny"
@@ -200,9 +200,7 @@ def test_interrupted_run_resumes_to_identical_results(
 
 
 @pytest.mark.parametrize("changed", [True, False])
-def test_answers_of_another_code_or_device_than_the_rest_are_told(
-    changed, start, calls, monkeypatch
-):
+def test_answers_of_another_commit_or_device_are_reported(changed, start, calls, monkeypatch):
     with monkeypatch.context() as patch:
         calls(ResultStore, "append", raise_at=3, error=KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
@@ -219,9 +217,7 @@ def test_answers_of_another_code_or_device_than_the_rest_are_told(
     assert answered_by == (lines(folder / "starts.jsonl") if changed else None)
 
 
-def test_a_run_that_lost_its_claim_writes_no_metric_into_another_s_file(
-    start, configure, monkeypatch
-):
+def test_a_run_that_lost_its_claim_writes_no_more_metrics(start, configure, monkeypatch):
     overrides = (*MOCK, "metric_logging=full")
     folder = directory(configure(*overrides))
     real = ResultStore.append
@@ -269,7 +265,7 @@ def test_an_answer_to_another_benchmark_stops_the_experiment(start, calls, confi
     assert b"old-0" in path.read_bytes()
 
 
-def test_an_error_is_written_down_with_its_attempts(start, calls, configure, monkeypatch):
+def test_error_json_counts_the_attempts(start, calls, configure, monkeypatch):
     error = RuntimeError("CUDA error: device-side assert triggered")
     for attempt in (1, 2):
         calls(LanguageModel, "prefill", raise_at=1, error=error)
@@ -283,7 +279,7 @@ def test_an_error_is_written_down_with_its_attempts(start, calls, configure, mon
     assert not (folder / ".claim").exists()
 
 
-def test_an_error_that_can_heal_is_tried_again_to_the_same_result(start, outcome, calls):
+def test_a_retryable_error_is_retried_to_the_same_result(start, outcome, calls):
     _, undisturbed = start(*MOCK, "metric_logging=full", root="undisturbed")
     error = torch.OutOfMemoryError("CUDA out of memory")
     forwards = calls(LanguageModel, "_forward", raise_at=13, error=error)
@@ -296,7 +292,7 @@ def test_an_error_that_can_heal_is_tried_again_to_the_same_result(start, outcome
 # -- limits ----------------------------------------------------------------------------
 
 
-def test_a_timeout_keeps_what_was_answered(start, outcome, configure, monkeypatch):
+def test_a_timeout_keeps_the_answers(start, outcome, configure, monkeypatch):
     _, undisturbed = start(*MOCK, root="undisturbed")
     clock = SimpleNamespace(now=0.0)
     real_append = ResultStore.append
@@ -337,7 +333,7 @@ def test_max_new_tokens_caps_and_never_raises_an_examples_limit(start, cap, expe
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Changed(Mock):
-    """The mock benchmark with examples as a test wants them."""
+    """The mock benchmark with fewer or changed examples."""
 
     changes: tuple = ()
     kept: int = 5
@@ -421,7 +417,7 @@ def states():
 
 overrides = sys.argv[2:]
 with hydra.initialize_config_dir(sys.argv[1], version_base="1.3"):
-    # The first run imports libraries, which is not ours to answer for.
+    # The first run imports libraries, which may draw random numbers.
     compute(hydra.compose("config", [*overrides, "seed=1"]), [])
     config = hydra.compose("config", overrides)
 before = states()
@@ -431,7 +427,7 @@ for name, one, other in zip(("random", "numpy", "torch"), before, states()):
 """
 
 
-def test_global_generators_stay_as_they_are(tmp_path):
+def test_global_random_generators_are_not_used(tmp_path):
     options = ("generation.temperature=0.8", "attention=random_sampling", "benchmark.limit=3")
     arguments = (*MOCK, *options, f"output_root={tmp_path}")
     done = subprocess.run(
@@ -443,7 +439,7 @@ def test_global_generators_stay_as_they_are(tmp_path):
     assert len(list(tmp_path.rglob("results.json"))) == 2
 
 
-def test_signal_handlers_and_settings_of_torch_stay_as_they_are(start):
+def test_signal_handlers_and_settings_of_torch_are_restored(start):
     def now():
         return (
             signal.getsignal(signal.SIGINT),
@@ -458,7 +454,7 @@ def test_signal_handlers_and_settings_of_torch_stay_as_they_are(start):
     assert now() == before
 
 
-def test_results_do_not_depend_on_the_global_generators(start, outcome):
+def test_results_do_not_depend_on_the_global_random_generators(start, outcome):
     found = []
     for root, seed in (("one", 1), ("other", 2)):
         with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""protocol=forced: every arm follows the dense answer, and is compared with it by token."""
+"""protocol=forced: every arm follows the dense answer and is compared with it token by token."""
 
 import orjson
 import pytest
@@ -43,7 +43,7 @@ def arms(compose, tmp_path):
 
 
 @pytest.mark.parametrize("sampling", ["generation.temperature=0", "generation.temperature=0.8"])
-def test_every_arm_has_the_answer_that_dense_attention_gives_when_free(arms, sampling):
+def test_every_arm_has_the_free_answer_of_dense_attention(arms, sampling):
     _, (free,) = arms(["dense"], sampling)
     _, forced = arms(["dense", "sparse", "streaming_llm"], sampling, "protocol=forced")
     for predictions in forced:
@@ -53,14 +53,14 @@ def test_every_arm_has_the_answer_that_dense_attention_gives_when_free(arms, sam
         ]
 
 
-def test_the_dense_arm_is_at_no_distance_from_itself(arms):
+def test_the_dense_arm_has_no_divergence_from_itself(arms):
     (results,), _ = arms(["dense"], "protocol=forced")
     forced = results["dense_agreement"]
     assert (forced["kl"], forced["top_agreement"]) == (0.0, 1.0)
     assert forced["output_error_by_layer"] == {}
 
 
-def test_a_full_budget_is_at_no_distance_from_dense(arms):
+def test_a_full_budget_has_no_divergence_from_dense(arms):
     full = ("sparse_attention.maskers.oracle_top_k.fraction=1.0",)
     (results,), _ = arms(["oracle_top_k"], *full, "protocol=forced")
     assert results["dense_agreement"]["kl"] < 1e-6
@@ -83,14 +83,14 @@ def test_results_average_over_examples(arms):
     assert objective("1 - dense_agreement_kl", results) == pytest.approx(1 - forced["kl"])
 
 
-def test_a_free_answer_measures_nothing(arms):
+def test_a_free_answer_has_no_dense_agreement(arms):
     (results,), (predictions,) = arms(["sparse"])
     assert results["dense_agreement"] is None
     assert {item["dense_agreement"] for item in predictions} == {None}
 
 
-def test_layer_errors_are_those_that_the_micro_metrics_log(arms, tmp_path):
-    # With a dense question the arm's attention runs in the decode steps alone.
+def test_layer_errors_equal_those_of_the_micro_metrics(arms, tmp_path):
+    # With a dense question only the decode steps are sparse.
     options = ("metric_logging=full", "protocol=forced", "protocol.question=dense")
     _, (predictions,) = arms(["streaming_llm"], *options)
     (path,) = tmp_path.rglob("micro_metrics.jsonl")
@@ -109,8 +109,8 @@ def test_layer_errors_are_those_that_the_micro_metrics_log(arms, tmp_path):
             assert measured == pytest.approx(sum(logged) / len(logged), rel=1e-5)
 
 
-def test_divergence_is_that_of_the_models_own_logits(tiny, compose):
-    """Against distributions computed without any of our decoding code."""
+def test_divergence_equals_that_of_the_logits_of_the_model(tiny, compose):
+    """Compare with distributions computed without our decoding code."""
     attention = instantiate(compose("attention=streaming_llm").sparse_attention, _convert_="all")
     reference = DenseAnswer(Generation().sampler(0, "x", tiny.device))
     forced = TeacherForcing(reference)
@@ -153,7 +153,7 @@ def test_divergence_of_known_distributions():
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5])
-def test_only_the_last_query_of_a_pass_counts_however_it_is_chunked(chunk):
+def test_only_the_last_query_of_a_pass_counts_in_any_chunking(chunk):
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
@@ -179,7 +179,7 @@ def test_only_the_last_query_of_a_pass_counts_however_it_is_chunked(chunk):
     assert errors.measured() == {"output_error": {"0": pytest.approx(expected.item(), rel=1e-5)}}
 
 
-def test_layers_that_stay_dense_have_no_error(tiny, compose):
+def test_dense_layers_have_no_error(tiny, compose):
     sparse = instantiate(compose("attention=sparse").sparse_attention, _convert_="all")
     attention = SparseAttention(name="upper", maskers=sparse.maskers, dense_layers=(0,))
     errors = LayerErrors()

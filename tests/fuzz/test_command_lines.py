@@ -1,13 +1,12 @@
-"""Whatever is typed ends in a result or in a message: never a traceback, never elsewhere.
+"""Any command line ends in a result or in a message, never in a traceback.
 
-SAH_FUZZ_EXAMPLES says how many command lines; `make fuzz` runs a thousand.
+SAH_FUZZ_EXAMPLES is the number of command lines; `make fuzz` runs a thousand.
 """
 
 import json
 import os
 import re
-import subprocess
-import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,16 @@ ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 EXAMPLES = int(os.environ.get("SAH_FUZZ_EXAMPLES", "40"))
 GROUPS = ("sparse_attention", "attention", "metric_logging", "protocol", "generation", "tracker")
-# Where results go and what is run is given, so that a case takes a second and can be judged.
+# Keeps a case to a second, and its result where the test looks for it. The timeout counts CPU time.
 GIVEN = ("model=tiny", "benchmark=mock", "benchmark.limit=2", "timeout_minutes=0.2")
 NEVER = ("output_root", "hydra", "tracker", "study")
+CPU_SECONDS = 60
 
 Report = dict[str, Any]
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted names of everything that has a value, and the value."""
+    """Yield the dotted name and the value of every leaf."""
     if isinstance(node, DictConfig):
         for key in node:
             yield from leaves(node._get_node(key), f"{path}.{key}" if path else str(key))
@@ -80,7 +80,7 @@ values = st.one_of(
 
 
 def likely_values(key: str) -> st.SearchStrategy[str]:
-    """Values that may well be right."""
+    """Values of the right type."""
     default = DEFAULTS[key]
     if isinstance(default, bool):
         return st.sampled_from(["true", "false"])
@@ -116,33 +116,36 @@ command_lines = st.tuples(
 
 
 @pytest.fixture(scope="module")
-def run_line() -> Iterator[Callable[[list[str]], Report]]:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(ROOT)
-    server = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("command_line_server.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    stdin, stdout = server.stdin, server.stdout
+def run_line(runs: Any) -> Callable[[list[str]], Report]:
+    """Run a command line; report its exit status, its output, and every file it left."""
 
     def run(arguments: list[str]) -> Report:
-        stdin.write(json.dumps(arguments) + "\n")
-        stdin.flush()
-        report: Report = json.loads(stdout.readline())
-        return report
+        with tempfile.TemporaryDirectory() as folder:
+            home, log = Path(folder, "home"), Path(folder, "said")
+            home.mkdir()
+            status = runs.run(home, *arguments, log=log, cpu_seconds=CPU_SECONDS)
+            return {
+                "status": status,
+                "said": log.read_text(encoding="utf-8", errors="replace"),
+                "files": contents(Path(folder)),
+            }
 
-    yield run
-    stdin.close()
-    server.wait(timeout=60)
+    return run
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below the folder; the text of configurations and results."""
+    return {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
+        if path.name in ("config.yaml", "results.json", "error.json")
+        else ""
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def configuration(report: Report) -> DictConfig | None:
-    """What was run, if there is a result."""
+    """The configuration of the experiment that left a result, if any did."""
     (found,) = [name for name in report["files"] if name.endswith("results.json")] or [None]
     if found is None:
         return None
@@ -170,7 +173,7 @@ def judge(arguments: list[str], report: Report) -> None:
 
 
 def asked_for(arguments: list[str]) -> dict[str, Any]:
-    """Plain values of plain keys that nothing after them changed."""
+    """Return the plain values of keys that no later argument changed."""
     plain = {}
     for argument in arguments:
         key, _, text = argument.partition("=")
@@ -194,7 +197,7 @@ def asked_for(arguments: list[str]) -> dict[str, Any]:
 def test_a_command_line_ends_in_a_result_or_in_a_message(
     arguments: list[str], run_line: Callable[[list[str]], Report]
 ) -> None:
-    # What a shell would never hand over.
+    # Characters that no shell can pass.
     arguments = [
         argument.replace("\x00", "").encode(errors="ignore").decode() for argument in arguments
     ]
@@ -204,7 +207,7 @@ def test_a_command_line_ends_in_a_result_or_in_a_message(
 @pytest.mark.parametrize(
     ("arguments", "status"), [([], 0), (["seed=1"], 0), (["seed=one"], 1), (["nope=1"], 1)]
 )
-def test_what_is_judged_is_what_ran(
+def test_the_judge_sees_the_run_itself(
     arguments: list[str], status: int, run_line: Callable[[list[str]], Report]
 ) -> None:
     report = run_line([*GIVEN, *arguments])
@@ -220,6 +223,6 @@ def test_what_is_judged_is_what_ran(
         ({"status": 1, "said": "no", "files": {"x/predictions.jsonl": ""}}, "x/predictions"),
     ],
 )
-def test_a_case_that_is_wrong_is_seen(report: Report, wrong: str) -> None:
+def test_the_judge_rejects_a_bad_report(report: Report, wrong: str) -> None:
     with pytest.raises(AssertionError, match=re.escape(wrong)):
         judge([], report)

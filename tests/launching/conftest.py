@@ -1,4 +1,4 @@
-"""The configuration of a sweep, as Hydra has loaded it before the first job is composed."""
+"""Hydra's configuration of a sweep before the first cell is composed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 @pytest.fixture
 def hydra_loader() -> Iterator[tuple[Any, Any]]:
-    """Hydra's own loader and the configuration of a sweep without overrides."""
+    """Hydra's loader and the configuration of a sweep without overrides."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader: Any = GlobalHydra.instance().config_loader()
         yield loader, loader.load_configuration("config", [], RunMode.MULTIRUN, from_shell=False)

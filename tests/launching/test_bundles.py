@@ -1,4 +1,4 @@
-"""Which cells become the arms of one job, and how many jobs there are."""
+"""Which cells are bundled into one job, and into how many jobs."""
 
 import itertools
 from pathlib import Path
@@ -28,18 +28,18 @@ def numbers(made: list[Cell], slots: int = 1) -> list[list[int]]:
     return [[cell.number for cell in bundle.cells] for bundle in bundle_cells(made, slots)]
 
 
-def test_equal_keys_are_arms_of_one_job_in_the_order_of_the_sweep():
+def test_cells_of_one_key_share_a_job_in_the_order_of_the_sweep():
     assert numbers(cells("a", "b", "a", "b", "a")) == [[0, 2, 4], [1, 3]]
 
 
-def test_cells_without_a_key_have_jobs_of_their_own():
+def test_every_cell_without_a_key_has_its_own_job():
     assert numbers(cells(None, "a", None, "a")) == [[0], [1, 3], [2]]
 
 
 @pytest.mark.parametrize(
     ("most", "sizes"), [(None, [7]), (7, [7]), (4, [4, 3]), (3, [3, 2, 2]), (1, [1] * 7)]
 )
-def test_bundle_max_limits_arms_and_divides_them_evenly(most, sizes):
+def test_bundle_max_limits_the_arms_of_a_job_and_divides_them_evenly(most, sizes):
     found = numbers(cells(*"aaaaaaa", bundle_max=most))
     assert [len(bundle) for bundle in found] == sizes
     assert list(itertools.chain(*found)) == list(range(7))
@@ -55,7 +55,7 @@ def test_the_largest_bundle_is_halved_until_every_slot_has_work(slots, sizes):
     assert sorted(itertools.chain(*found)) == list(range(6))
 
 
-def test_nothing_to_run_makes_no_job():
+def test_without_cells_there_are_no_jobs():
     assert bundle_cells([], 4) == []
 
 
@@ -74,7 +74,7 @@ def test_nothing_to_run_makes_no_job():
         ("resume=false", False),
     ],
 )
-def test_arms_differ_in_attention_and_metric_logging_alone(compose, override, together):
+def test_the_arms_of_a_job_differ_only_in_attention_and_metric_logging(compose, override, together):
     base = ("model=tiny", "benchmark=mock")
     same = shared_key(compose(*base)) == shared_key(compose(*base, override))
     assert same == together

@@ -1,4 +1,4 @@
-"""Which GPUs a sweep uses, and how they are divided among its jobs."""
+"""Which GPUs a sweep uses, and how its jobs share them."""
 
 import logging
 import sys
@@ -53,7 +53,9 @@ def test_gpus_and_mig_devices_are_found():
         (None, [], []),
     ],
 )
-def test_requested_then_visible_then_all(monkeypatch, visible, requested, expected):
+def test_requested_gpus_come_before_visible_ones_and_those_before_all(
+    monkeypatch, visible, requested, expected
+):
     see(monkeypatch, visible)
     assert chosen_gpus(requested) == expected
 
@@ -67,7 +69,7 @@ def test_requested_then_visible_then_all(monkeypatch, visible, requested, expect
         ("9", None, ["no GPU '9'"]),
     ],
 )
-def test_device_that_cannot_be_used_is_named(monkeypatch, visible, requested, expected):
+def test_an_unusable_gpu_is_named(monkeypatch, visible, requested, expected):
     see(monkeypatch, visible)
     with pytest.raises(ConfigurationError) as caught:
         chosen_gpus(requested)
@@ -82,7 +84,7 @@ def test_without_a_driver_there_is_no_gpu(machine):
         chosen_gpus([0])
 
 
-def test_the_message_of_a_failing_driver_is_shown(machine):
+def test_an_error_of_the_driver_is_quoted(machine):
     machine(init="raise NVMLError('driver mismatch')")
     with pytest.raises(ConfigurationError, match="driver mismatch"):
         chosen_gpus(None)
@@ -96,13 +98,13 @@ def test_a_gpu_with_little_free_memory_gives_a_warning(machine, caplog):
     assert "0.9 GiB free" in caplog.text
 
 
-def test_groups_are_whole_and_share_nothing():
+def test_slots_have_the_full_number_of_gpus_and_share_none():
     assert divide_gpus(["0", "1", "2", "3", "4"], 2) == [("0", "1"), ("2", "3")]
     with pytest.raises(ConfigurationError, match=r"gpus_per_job=3.*only 2"):
         divide_gpus(["0", "1"], 3)
 
 
-def test_every_gpu_is_a_slot_that_sees_itself_alone():
+def test_every_slot_sees_only_its_own_gpu():
     found = find_slots(LauncherSettings())
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in found] == ["0", "1", "2", "3"]
 
@@ -117,7 +119,7 @@ def test_every_gpu_is_a_slot_that_sees_itself_alone():
         ("(null)", 0),
     ],
 )
-def test_gpus_are_counted_as_sinfo_writes_them(gres, count):
+def test_gpus_are_counted_in_the_gres_of_sinfo(gres, count):
     assert _gpus(gres) == count
 
 
@@ -146,6 +148,6 @@ def test_cpu_workers_divide_the_threads_and_see_no_gpu(monkeypatch):
         ("gpus", "0,1"),
     ],
 )
-def test_setting_that_makes_no_sense_is_named(setting, value):
+def test_an_invalid_setting_is_named(setting, value):
     with pytest.raises(ValueError, match=setting):
         LauncherSettings(**{setting: value})

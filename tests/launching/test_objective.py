@@ -1,3 +1,5 @@
+"""objective=EXPRESSION: arithmetic over the results."""
+
 import pytest
 
 from sah.errors import ConfigurationError
@@ -21,7 +23,7 @@ RESULTS = {
         ("-density", -0.2),
     ],
 )
-def test_expression_is_arithmetic_over_the_results(expression, expected):
+def test_an_expression_is_arithmetic_over_the_results(expression, expected):
     assert objective(expression, RESULTS) == pytest.approx(expected)
 
 

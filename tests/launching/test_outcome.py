@@ -1,4 +1,4 @@
-"""Whose word an error.json is: told by the file, not by its date."""
+"""Which attempt an error.json belongs to: decided by its content, not by its date."""
 
 import os
 
@@ -29,37 +29,37 @@ def fail(cell, category, days=0.0):
     os.utime(path, (date, date))
 
 
-def told(cell):
+def category(cell):
     return read_state(cell.directory).error["category"]
 
 
-def test_a_process_without_a_word_of_its_own_is_not_told_by_an_earlier_error(cell):
+def test_a_process_that_wrote_no_error_is_not_judged_by_an_earlier_one(cell):
     watch = CellWatch([cell])
     assert not watch.has_ended(cell)
     watch.ensure_error(cell, "memory", "killed")
-    assert told(cell) == "memory"
+    assert category(cell) == "memory"
     assert read_state(cell.directory).error["attempt"] == 2
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_the_word_of_a_process_stays_whatever_the_date(days, cell):
+def test_the_error_of_a_process_is_kept_whatever_its_date(days, cell):
     watch = CellWatch([cell])
     fail(cell, "network", days)
     assert watch.has_ended(cell)
     watch.ensure_error(cell, "memory", "killed")
     watch.end([cell], "timeout", "over")
-    assert told(cell) == "network"
+    assert category(cell) == "network"
 
 
-def test_who_ends_a_job_says_why_instead_of_its_interruption(cell):
+def test_the_reason_for_ending_a_job_replaces_its_interruption(cell):
     watch = CellWatch([cell])
     fail(cell, "interrupt")
     assert not watch.has_ended(cell)
     watch.end([cell], "timeout", "over")
-    assert told(cell) == "timeout"
+    assert category(cell) == "timeout"
 
 
-def test_what_has_results_has_ended_and_gets_no_error(cell):
+def test_a_cell_with_results_has_ended_and_gets_no_error(cell):
     (cell.directory / "error.json").unlink()
     watch = CellWatch([cell])
     (cell.directory / "results.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Composing and planning a sweep: what Hydra would compose, and nothing done twice."""
+"""Composing and planning a sweep: the same as Hydra composes, and nothing twice."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ from sah.launching.plan import SweepPlan, plan_sweep
 
 @pytest.fixture
 def composed(monkeypatch):
-    """The overrides that were composed, in order."""
+    """The overrides of every composition, in order."""
     calls: list[tuple[str, ...]] = []
     original = Composer.compose
 
@@ -44,7 +44,7 @@ def plan(hydra_loader, tmp_path):
     return call
 
 
-def test_composes_what_hydra_composes(hydra_loader):
+def test_composes_the_same_as_hydra(hydra_loader):
     loader, master = hydra_loader
     composer = Composer(loader, master)
     choices = [
@@ -66,14 +66,14 @@ def test_composes_what_hydra_composes(hydra_loader):
         ), overrides
 
 
-def test_cells_do_not_share_what_they_composed(hydra_loader):
+def test_composed_cells_are_independent(hydra_loader):
     composer = Composer(*hydra_loader)
     first = composer.compose(["model=tiny", "seed=1"])
     second = composer.compose(["model=tiny", "seed=2"])
     assert (first.seed, second.seed) == (1, 2)
 
 
-def test_unknown_key_is_hydras_error(hydra_loader):
+def test_an_unknown_key_is_an_error_of_hydra(hydra_loader):
     with pytest.raises(HydraException, match="sead"):
         Composer(*hydra_loader).compose(["sead=1"])
 
@@ -94,13 +94,13 @@ def test_a_cell_keeps_its_whole_configuration_in_a_kilobyte(plan, hydra_loader, 
         assert len(cell.packed_config.content) < 2000
 
 
-def test_all_that_cannot_work_is_listed(plan):
+def test_every_invalid_cell_is_listed(plan):
     made = plan(["benchmark.limit=0"], ["seed=1"], ["seed=x"], ["nope=1"])
     assert len(made.problems) == 3
     assert "benchmark.limit=0" in made.problems[0]
 
 
-def test_finished_cell_is_known_without_composing_it(plan, composed):
+def test_a_finished_cell_is_not_composed_again(plan, composed):
     complete(plan(["seed=1"]).pending[0].directory)
     composed.clear()
     made = plan(["seed=1"], ["seed=2"])
@@ -109,7 +109,7 @@ def test_finished_cell_is_known_without_composing_it(plan, composed):
     assert [cell.number for cell in made.pending] == [1]
 
 
-def test_result_that_is_gone_is_computed_again(plan):
+def test_a_deleted_result_is_computed_again(plan):
     directory = plan(["seed=1"]).pending[0].directory
     complete(directory)
     assert plan(["seed=1"]).finished
@@ -117,7 +117,7 @@ def test_result_that_is_gone_is_computed_again(plan):
     assert plan(["seed=1"]).pending
 
 
-def test_changed_configuration_file_is_composed_again(plan, composed, tmp_path):
+def test_a_changed_configuration_file_is_composed_again(plan, composed, tmp_path):
     source = tmp_path / "conf"
     source.mkdir()
     (source / "a.yaml").write_text("a: 1\n")
@@ -129,7 +129,7 @@ def test_changed_configuration_file_is_composed_again(plan, composed, tmp_path):
     assert len(composed) == 2
 
 
-def test_configuration_that_reads_the_environment_is_always_composed(plan, composed, tmp_path):
+def test_a_configuration_that_reads_the_environment_is_always_composed(plan, composed, tmp_path):
     source = tmp_path / "conf"
     source.mkdir()
     (source / "a.yaml").write_text("a: ${oc.env:HOME}\n")
@@ -138,13 +138,13 @@ def test_configuration_that_reads_the_environment_is_always_composed(plan, compo
     assert len(composed) == 2
 
 
-def test_resume_false_runs_what_is_finished(plan):
+def test_resume_false_runs_finished_cells_again(plan):
     complete(plan(["seed=1"]).pending[0].directory)
     assert plan(["seed=1", "resume=false"]).pending
     assert plan(["seed=1", "resume=false"]).pending
 
 
-def test_memory_that_is_not_usable_recognises_nothing(tmp_path):
+def test_an_unusable_memory_recognises_nothing(tmp_path):
     directory = tmp_path / "0123456789ab"
     complete(directory)
     for usable in (True, False):

@@ -1,4 +1,4 @@
-"""What the end of a job's process says about its cells."""
+"""The error of a cell whose process ended without one."""
 
 import subprocess
 import sys
@@ -18,13 +18,13 @@ from sah.results.state import read_state
     ("status", "category", "message"),
     [
         (1, "unknown", "ended with status 1;"),
-        # No signal has the number 127.
+        # There is no signal 127.
         (255, "unknown", "ended with status 255;"),
         (128 + 15, "unknown", "killed by SIGTERM;"),
         (128 + 9, "memory", "killed by SIGKILL;"),
     ],
 )
-def test_a_job_that_says_nothing_is_told_by_its_status(status, category, message, tmp_path):
+def test_the_exit_status_explains_a_job_that_wrote_no_error(status, category, message, tmp_path):
     cell = Cell(number=0, overrides=(), directory=tmp_path / "cell", packed_config=None)
     command = [sys.executable, "-c", f"import os; os._exit({status})"]
     process = subprocess.Popen(command, start_new_session=True)

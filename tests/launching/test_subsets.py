@@ -1,4 +1,4 @@
-"""benchmark.subset='*' in a sweep."""
+"""benchmark.subset='*' makes a cell of every subset."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def composer(hydra_loader):
 
 
 @pytest.mark.parametrize("star", ["*", "'*'", '"*"'])
-def test_every_benchmark_has_a_cell_for_each_of_its_own_subsets(composer, star):
+def test_every_benchmark_gets_a_cell_for_each_of_its_subsets(composer, star):
     jobs = [
         [f"benchmark={name}", f"benchmark.subset={star}", "seed=1"]
         for name in ("factbook", "ruler")
@@ -31,25 +31,25 @@ def test_every_benchmark_has_a_cell_for_each_of_its_own_subsets(composer, star):
     assert expand_subsets(jobs, composer) == expected
 
 
-def test_what_the_benchmark_is_made_of_decides_which_subsets_there_are(composer):
+def test_the_sources_of_a_benchmark_decide_which_subsets_it_has(composer):
     job = ["benchmark=ruler", "benchmark.subset=*", "benchmark.squad=a", "benchmark.hotpotqa=b"]
     subsets = [made[1] for made in expand_subsets([job], composer)]
     assert "benchmark.subset=qa_1" in subsets
     assert "benchmark.subset=qa_factbook" not in subsets
 
 
-def test_jobs_that_do_not_ask_stay_as_they_are(composer):
+def test_other_jobs_are_unchanged(composer):
     jobs = [["benchmark=mock", "seed=1"], ["benchmark.subset=vt"], ["benchmark.subset=null"]]
     assert expand_subsets(jobs, composer) == jobs
 
 
-def test_names_that_are_no_yaml_words_compose(composer):
+def test_subset_names_that_yaml_would_misread_compose(composer):
     jobs = expand_subsets([["benchmark=longbench", "benchmark.subset=*"]], composer)
     names = [composer.compose(job).benchmark.subset for job in jobs]
     assert {"2wikimqa", "repobench-p", "qasper_e"} <= set(names)
     assert len(names) == 34
 
 
-def test_in_a_single_run_the_error_says_what_to_do():
+def test_in_a_single_run_the_error_asks_for_a_sweep():
     with pytest.raises(ConfigurationError, match=r"subset='\*' makes one cell of a sweep.*-m"):
         Ruler(subset="*")

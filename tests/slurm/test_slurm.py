@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = ("-m", "hydra/launcher=slurm", "hydra.launcher.poll_seconds=1")
 TINY = ("model=tiny", "benchmark=mock")
-# Long enough to be disturbed in the middle.
+# Long enough to be interrupted in the middle.
 LONG = (
     "model=tiny",
     "benchmark=ruler",
@@ -52,10 +52,10 @@ def undisturbed(tmp_path_factory) -> list[dict[str, Any]]:
     return answers(results.parent)
 
 
-def test_one_job_per_gpu_and_a_rerun_submits_nothing(sweep, cluster, tmp_path):
+def test_every_gpu_has_one_job_at_a_time_and_a_rerun_submits_nothing(sweep, cluster, tmp_path):
     matrix = (*TINY, "attention=dense,sparse,streaming_llm", "seed=1,2", "bundle=none")
     process = sweep(*matrix)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "6 done" in output
     runs = [
@@ -72,16 +72,16 @@ def test_one_job_per_gpu_and_a_rerun_submits_nothing(sweep, cluster, tmp_path):
         assert len({other["cuda_visible_devices"] for other in beside}) == len(beside), run
     before = cluster.jobs()
     again = sweep(*matrix)
-    output, _ = again.communicate(timeout=60)
+    output, _ = again.communicate()
     assert again.returncode == 0, output
     assert "6 finished already" in output
     assert cluster.jobs() == before
 
 
-def test_arms_share_a_job_as_long_as_every_gpu_has_one(sweep, cluster, tmp_path):
+def test_arms_share_jobs_once_every_gpu_has_one(sweep, cluster, tmp_path):
     matrix = (*TINY, "attention=dense,sparse,streaming_llm,oracle_top_k", "seed=1,2")
     process = sweep(*matrix)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "8 done" in output
     assert "4 jobs submitted for 8 experiments" in output, (
@@ -102,11 +102,11 @@ def test_arms_share_a_job_as_long_as_every_gpu_has_one(sweep, cluster, tmp_path)
 
 def test_requeued_bundle_goes_on_with_every_arm(sweep, cluster, tmp_path, undisturbed):
     process = sweep(*LONG, "attention=sparse,streaming_llm", "hydra.launcher.max_concurrent=1")
-    job, _ = wait_for_work(cluster, tmp_path, answered=3)
+    job, _ = wait_for_work(process, cluster, tmp_path, answered=3)
     rows = status(tmp_path)
     assert [row["state"] for row in rows] == ["running", "running"]
     cluster.ask("scontrol", "requeue", job)
-    output, _ = process.communicate(timeout=350)
+    output, _ = process.communicate()
     assert process.returncode == 0, output
     (folder,) = tmp_path.glob("outputs/*/sparse/*/*")
     assert answers(folder) == undisturbed
@@ -116,9 +116,9 @@ def test_requeued_bundle_goes_on_with_every_arm(sweep, cluster, tmp_path, undist
 
 def test_cancelled_job_is_a_failed_row_and_the_others_finish(sweep, cluster, tmp_path):
     process = sweep(*LONG, "seed=1,2,3", "hydra.launcher.max_concurrent=3")
-    job, folder = wait_for_work(cluster, tmp_path)
+    job, folder = wait_for_work(process, cluster, tmp_path)
     cluster.ask("scancel", job)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate()
     assert process.returncode == 1, output
     assert "1 of 3 experiments failed" in output
     assert len(list(tmp_path.glob("outputs/*/*/*/*/results.json"))) == 2
@@ -130,7 +130,7 @@ def test_cancelled_job_is_a_failed_row_and_the_others_finish(sweep, cluster, tmp
 @pytest.mark.parametrize("how", ["requeue", "preemption"])
 def test_requeued_job_goes_on_at_the_next_example(sweep, cluster, tmp_path, undisturbed, how):
     process = sweep(*LONG, "hydra.launcher.signal_delay_s=10", "hydra.launcher.timeout_min=60")
-    job, folder = wait_for_work(cluster, tmp_path, answered=3)
+    job, folder = wait_for_work(process, cluster, tmp_path, answered=3)
     if how == "requeue":
         cluster.ask("scontrol", "requeue", job)
     else:
@@ -147,7 +147,7 @@ def test_requeued_job_goes_on_at_the_next_example(sweep, cluster, tmp_path, undi
             "sleep 3",
         ]
         assert cluster.ask(*urgent)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate()
     assert process.returncode == 0, output
     assert answers(folder) == undisturbed
     log = (folder / "run.log").read_text()
@@ -161,13 +161,12 @@ def test_time_limit_requeues_and_goes_on(sweep, cluster, tmp_path):
         "hydra.launcher.timeout_min=1",
         "hydra.launcher.signal_delay_s=10",
     )
-    _, folder = wait_for_work(cluster, tmp_path)
-    end = time.monotonic() + 150
+    _, folder = wait_for_work(process, cluster, tmp_path)
     while "already answered" not in (folder / "run.log").read_text():
-        assert time.monotonic() < end, process.poll()
+        assert process.poll() is None
         time.sleep(1)
     process.terminate()
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     assert process.returncode == 143, output
     ids = [answer["example_id"] for answer in answers(folder)]
     assert len(ids) == len(set(ids)) > 3
@@ -175,19 +174,18 @@ def test_time_limit_requeues_and_goes_on(sweep, cluster, tmp_path):
 
 def test_detached_sweep_is_followed_by_status(sweep, cluster, tmp_path):
     process = sweep(*TINY, "seed=7,8", "hydra.launcher.detach=true")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "sah status" in output
     assert {row["state"] for row in status(tmp_path)} <= {"waiting", "running", "stopped", "done"}
-    end = time.monotonic() + 100
-    while [row["state"] for row in status(tmp_path)] != ["done", "done"]:
-        assert time.monotonic() < end, status(tmp_path)
+    while (states := [row["state"] for row in status(tmp_path)]) != ["done", "done"]:
+        assert "failed" not in states
         time.sleep(1)
 
 
-def test_jobs_that_slurm_refuses_are_told_in_its_words(sweep):
+def test_a_refusal_of_slurm_is_quoted(sweep):
     process = sweep(*TINY, "seed=9", "hydra.launcher.partition=nowhere")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     assert process.returncode == 1
     assert "SLURM refuses the jobs" in output
     assert "partition" in output
@@ -196,11 +194,11 @@ def test_jobs_that_slurm_refuses_are_told_in_its_words(sweep):
 
 def test_dead_node_is_reported_and_not_waited_for(sweep, cluster, tmp_path):
     process = sweep(*LONG, "seed=4", "hydra.launcher.down_minutes=0.1")
-    _, folder = wait_for_work(cluster, tmp_path)
+    _, folder = wait_for_work(process, cluster, tmp_path)
     cluster.kill_node()
     try:
-        output, _ = process.communicate(timeout=200)
-        # The node's orphan may finish the experiment all the same; then that is the truth.
+        output, _ = process.communicate()
+        # The orphan of the node may still finish the experiment; then it counts as done.
         if process.returncode != 0:
             assert "1 of 1 experiments failed" in output
             assert (folder / "error.json").exists()
@@ -218,10 +216,11 @@ def answers(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def wait_for_work(cluster: Any, root: Path, answered: int = 1) -> tuple[str, Path]:
-    """A running job and the directory where it has answered something."""
-    end = time.monotonic() + 100
-    while time.monotonic() < end:
+def wait_for_work(
+    process: "subprocess.Popen[str]", cluster: Any, root: Path, answered: int = 1
+) -> tuple[str, Path]:
+    """Wait for answers; return the id of a job that gave some and its directory."""
+    while process.poll() is None:
         for path in root.glob("outputs/*/*/*/*/predictions.jsonl"):
             claim = path.parent / ".claim"
             if path.read_text().count("\n") >= answered and claim.exists():
@@ -231,7 +230,7 @@ def wait_for_work(cluster: Any, root: Path, answered: int = 1) -> tuple[str, Pat
                 if raw in ids:
                     return ids[raw], path.parent
         time.sleep(0.1)
-    raise TimeoutError("no job began")
+    raise AssertionError(f"the sweep ended with {process.returncode} before a job answered")
 
 
 def status(root: Path) -> list[dict[str, Any]]:

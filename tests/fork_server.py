@@ -1,15 +1,19 @@
-"""Runs sah in forks of a process that has imported everything: a run is a third of a second.
+"""Runs `run.py` in forks of a process that has imported everything, which saves 3 s a run.
 
-A program of its own, since a process with threads, as that of the tests may be, must not fork.
-One JSON object a line: {"arguments", "arms", "folder", "log", "environment"} starts a run and is
-answered with its process id, {"wait": id} with its exit status.
+A program of its own, because a process with threads, as that of the tests may be, must not fork.
+Requests are JSON objects, one a line: {"arguments", "arms", "folder", "output", "errors",
+"environment", "cpu_seconds"} starts a run and is answered with its process id, {"wait": id} with
+its exit status.
 """
 
 import json
 import os
+import resource
 import signal
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hydra
@@ -21,13 +25,14 @@ from transformers import LlamaForCausalLM, LogitsProcessorList, PreTrainedTokeni
 
 import sah.benchmarks.jsonl
 import sah.benchmarks.mock
+import sah.cli.run
 import sah.execution.arm
-import sah.execution.attempts
 import sah.execution.run
 import sah.models.tiny
 import sah.results.show
 from sah.cli.main import main as sah_main
 from sah.errors import Interrupted
+from sah.execution import accounting
 from sah.execution.attempts import compute_arms
 from sah.paths import config_folder
 
@@ -37,11 +42,13 @@ IMPORTED = (
 )
 """What a run would import when it needs it."""
 
+LIMITED_MEMORY_BYTES = 8 * 2**30
+
 
 def serve() -> None:
-    # Imports all plugins there are.
+    # Imports all installed plugins.
     Plugins.instance()
-    # Whoever starts tests in the background may have it ignored.
+    # It may be ignored where the tests run in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
@@ -60,15 +67,29 @@ def serve() -> None:
 def run(request: dict[str, Any]) -> None:
     os.chdir(request["folder"])
     os.environ.update(request["environment"])
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for descriptor in (1, 2):
-        os.dup2(log, descriptor)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    redirect(request["output"], request["errors"])
+    if request["cpu_seconds"] is not None:
+        limit(request["cpu_seconds"])
     if request["arms"]:
         run_arms(request["arms"])
     else:
-        sys.argv = [str(Path(__file__).parents[2] / "run.py"), *request["arguments"]]
+        sys.argv = [str(Path(__file__).parents[1] / "run.py"), *request["arguments"]]
         sah_main()
+
+
+def redirect(output: str, errors: str) -> None:
+    """Read from /dev/null and write to two files, or to one if they are the same."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for descriptor, path in ((1, output), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
+
+
+def limit(cpu_seconds: int) -> None:
+    """Limit CPU time and memory; `timeout_minutes` counts CPU time, the same on a busy machine."""
+    resource.setrlimit(resource.RLIMIT_AS, (LIMITED_MEMORY_BYTES, LIMITED_MEMORY_BYTES))
+    # A limit counts from the fork on.
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    accounting.time = SimpleNamespace(monotonic=time.process_time)
 
 
 def run_arms(arms: list[list[str]]) -> None:
