@@ -1,13 +1,12 @@
-"""What grows with a study: a sweep from composing to report, and the file of micro metrics.
+"""Measure how a sweep scales with its cells, and the file of micro metrics with its records.
 
     python perf/scale.py [--cells 1000,10000] [--examples 1000] [--layers 32]
 
-Sweeps the mock benchmark on the tiny model, a hundred attentions at most times as many seeds as
-it takes, and prints for each number of cells the wall time of the sweep, of the same command
-again, of `sah status` and of `sah report`; the peak memory of the sweep's own process (its jobs
-are processes of their own), and the bytes on the disk. Then answers examples with all
-micro metrics of every layer and step, with a tenth of them and with none, and prints wall time,
-records, and the size of micro_metrics.jsonl.
+Sweeps the mock benchmark on the tiny model over at most 100 attentions and as many seeds as
+needed. Prints for each number of cells the wall time of the sweep, of the same command again, of
+`sah status` and of `sah report`, the peak memory of the sweep's process without its jobs, and the
+disk space. Then answers examples with metric_logging off, default (a tenth of the micro metrics)
+and full, and prints wall time, records and the size of micro_metrics.jsonl.
 """
 
 import argparse
@@ -27,11 +26,11 @@ BASE = ("model=tiny", "benchmark=mock", "benchmark.max_new_tokens=2")
 
 
 class Run(NamedTuple):
-    """What a command took."""
+    """Time and memory of a command."""
 
     seconds: float
     peak_mib: float
-    """Of its own process."""
+    """Without child processes."""
 
 
 def main() -> None:
@@ -57,7 +56,7 @@ def main() -> None:
 
 
 def print_sweep(cells: int, folder: Path, workers: int) -> None:
-    """Sweep a matrix of so many cells and print a row."""
+    """Sweep a matrix of this many cells and print a row."""
     attentions = min(ATTENTIONS, cells)
     budgets = ",".join(str(budget) for budget in range(16, 16 + attentions))
     sweep = (
@@ -83,7 +82,7 @@ def print_sweep(cells: int, folder: Path, workers: int) -> None:
 
 
 def print_metrics(logging: str, examples: int, layers: int, folder: Path) -> None:
-    """Answer examples, log as the configuration says, and print a row."""
+    """Answer examples with a metric_logging option and print a row."""
     path = folder / "examples.jsonl"
     text = "The grass is green and the sky is blue. " * 4
     with open(path, "wb") as file:
@@ -109,7 +108,7 @@ def print_metrics(logging: str, examples: int, layers: int, folder: Path) -> Non
 
 
 def run(arguments: tuple[str, ...], log: Path) -> Run:
-    """Run a command to its end and watch its memory."""
+    """Run a command and watch its memory."""
     started, peak = time.perf_counter(), 0.0
     with open(log, "wb") as output:
         process = subprocess.Popen(
@@ -123,15 +122,15 @@ def run(arguments: tuple[str, ...], log: Path) -> Run:
 
 
 def peak_mib(process: int) -> float:
-    """The most memory that a process had so far, as the kernel remembers it."""
+    """Read the peak memory of a process from the kernel; 0 if it has ended."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
-    return 0.0  # It has just ended.
+    return 0.0
 
 
 def disk_mib(folder: Path) -> float:
-    """What the files take, in whole blocks."""
+    """Return the disk space of all files, in whole blocks."""
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*")) / 2**20
 
 

@@ -1,20 +1,20 @@
-"""What arms of a sweep cost: one prefill for all, one for each arm, one for each question.
+"""Measure what arms cost with one prefill for all, for each arm, and for each question.
 
     python perf/sweep_cost.py [--arms 1,4,8,16] [--tokens 1024,2048,4096]
         [--attentions dense] [--model smollm2] [--answer-tokens 16] [--clock wall]
 
-For every number of arms and context length, one context with four questions is answered three
-times, in this process: bundled (the arms of one job), unbundled (a run for each arm),
-and with a prefill for each question of each arm. Prints wall seconds after the model is loaded,
-ratios, the efficiency of the bundle
+For every number of arms and context length, answers four questions about one context in three
+ways, in this process: bundled (the arms of one job), unbundled (a job for each arm), and with a
+prefill for each question of each arm. Prints wall seconds without loading the model, ratios, the
+efficiency of the bundle
 
     (one prefill + all question and decode passes, the model alone) / (wall time of the bundle)
 
-and the context tokens that were prefilled in each of the three ways.
+and the context tokens prefilled in each of the three ways.
 
-`--clock cpu` counts the processor seconds of this process instead, for a machine that others
-use too. Attentions are repeated until there are enough arms. Efficiency is for dense arms:
-sparse ones compute something else than the bare model.
+`--clock cpu` measures CPU seconds of this process instead, for a shared machine. Attentions are
+repeated until there are enough arms. The efficiency is meaningful for dense arms only, because
+sparse arms compute something else than the bare model.
 """
 
 import argparse
@@ -47,7 +47,7 @@ _SENTENCE = "The grass is green and the sky is blue. "
 
 @dataclass(frozen=True, kw_only=True)
 class Questions(BaseBenchmark):
-    """Four questions about one context, or about a context each, of equal length."""
+    """Four questions about one context, or each about its own context of equal length."""
 
     context_tokens: int
     answer_tokens: int
@@ -61,7 +61,7 @@ class Questions(BaseBenchmark):
             Example(
                 id=str(number),
                 task="task",
-                # A context counts as another one from its first character on.
+                # Contexts differ from their first character on.
                 context=f"{number if self.own_contexts else 0} {text}",
                 question=f"Write number {number} and go on counting, without an end.",
                 references=(),
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def load_once(name: str) -> None:
-    """Load the model now and give it to whoever loads it later: loading is not measured."""
+    """Load the model now and return it from later loads, so that loading is not measured."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = hydra.compose("config", [f"model={name}"])
     source: Any = type(Experiment.from_config(config).model)
@@ -154,7 +154,7 @@ def configuration(
 
 
 def seconds(jobs: Sequence[Sequence[DictConfig]], now: Callable[[], float]) -> float:
-    """Seconds of jobs, one after the other."""
+    """Run jobs one after the other and return their seconds."""
     total = 0.0
     for job in jobs:
         started = now()
@@ -167,7 +167,7 @@ def seconds(jobs: Sequence[Sequence[DictConfig]], now: Callable[[], float]) -> f
 
 
 def prefilled_tokens(arms: Sequence[DictConfig]) -> int:
-    """Context tokens that these arms prefilled themselves, and not another arm of their job."""
+    """Count the context tokens that these arms prefilled themselves."""
     records = [read_json_lines(directory(arm) / "predictions.jsonl")[0] for arm in arms]
     return sum(
         record["context_tokens"]
@@ -179,7 +179,7 @@ def prefilled_tokens(arms: Sequence[DictConfig]) -> int:
 
 @torch.inference_mode()
 def bare_seconds(arms: Sequence[DictConfig], now: Callable[[], float]) -> float:
-    """Seconds of one prefill, and of the passes that these arms' answers took, without SAH."""
+    """Return the seconds of one prefill and of all decode passes of these arms, without SAH."""
     experiment = Experiment.from_config(arms[0])
     model = experiment.model.load()
     examples = experiment.benchmark.examples(model.prompts, 0)

@@ -1,10 +1,10 @@
-"""What a sweep costs before any work: planning it, against stock Hydra, in one run.
+"""Measure what planning a sweep costs, compared with stock Hydra.
 
     python perf/sweep_overhead.py [--new 1000] [--finished 10000] [--stock 50]
 
-Prints milliseconds per new cell of this project's planning (composing, identity, checks) and
-of stock Hydra's sweeper and launcher around an empty task, their ratio, and the wall time of
-`python run.py -m ...` over a matrix that is finished, the first time and again.
+Prints milliseconds per new cell for planning (composing, identity, checks) and for stock Hydra's
+sweeper and launcher around an empty task, their ratio, and the wall time of `python run.py -m ...`
+over a finished matrix, the first time and again.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def seeds(count: int) -> str:
 
 
 def planning_seconds(count: int, folder: Path) -> float:
-    """Time of planning cells that nobody composed before."""
+    """Measure planning of new cells."""
     jobs = [[*BASE, f"output_root={folder}/new", f"seed={seed}"] for seed in range(count)]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
@@ -78,7 +78,7 @@ def planning_seconds(count: int, folder: Path) -> float:
 
 
 def stock_seconds(count: int, folder: Path) -> float:
-    """Time of stock Hydra per cell: the slope, without the start of the program."""
+    """Measure stock Hydra, without the start of the program."""
     script = folder / "stock.py"
     script.write_text(STOCK.format(conf=str(ROOT / "conf")))
     options = ["hydra/sweeper=basic", "hydra/launcher=basic", "~hydra.callbacks.resume"]
@@ -93,7 +93,7 @@ def stock_seconds(count: int, folder: Path) -> float:
 
 
 def finished_seconds(count: int, folder: Path) -> tuple[float, float]:
-    """Wall time of a whole sweep over finished cells: composed, and remembered."""
+    """Measure a sweep over finished cells: composed the first time, remembered the second."""
     jobs = [[*BASE, f"output_root={folder}/done", f"seed={seed}"] for seed in range(count)]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()

@@ -33,8 +33,8 @@ class AttentionSession:
     """Runs one attention configuration in a model, example by example, and restores the model.
 
     Holds the state of an arm: the key indexes of each layer, the measured density, and the
-    example that seeds derive from. Sessions share no state, so that several arms can take turns
-    on one model.
+    example that seeds derive from. Apart from forks, sessions share no state, so that several
+    arms can take turns on one model.
     """
 
     def __init__(

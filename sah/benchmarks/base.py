@@ -106,7 +106,7 @@ class BaseBenchmark(ABC):
 
     def fetch(self) -> str:
         """Return a note that there is nothing to download."""
-        return f"{self.name} needs nothing"
+        return f"{self.name} needs no download"
 
     def with_one_sample(self) -> Self:
         """Return a copy with `samples=1`, or itself if it has no samples."""

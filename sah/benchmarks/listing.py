@@ -122,7 +122,7 @@ def _grouped(item: Listed) -> Iterator[tuple[str, str, str]]:
 
 def _where(item: Listed) -> str:
     if item.offline:
-        return "always here"
+        return "no download needed"
     return "on this machine" if item.is_here else f"sah fetch benchmark={item.name}"
 
 

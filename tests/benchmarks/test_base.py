@@ -1,4 +1,4 @@
-"""A benchmark that implements only what it must."""
+"""A benchmark that implements only what BaseBenchmark requires."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from sah.types import Benchmark, Example
 
 @dataclass(frozen=True, kw_only=True)
 class Smallest(BaseBenchmark):
-    """Nothing but a name, tasks and examples."""
+    """Only a name, tasks and examples."""
 
     name: str = "smallest"
 
@@ -58,7 +58,7 @@ def test_describes_itself_by_its_tasks():
     assert Smallest().is_here()
     assert Smallest().hub_datasets() == ()
     assert Smallest().revision_note() == ""
-    assert Smallest().fetch() == "smallest needs nothing"
+    assert Smallest().fetch() == "smallest needs no download"
 
 
 def test_subset_and_limit_choose_examples(tiny):

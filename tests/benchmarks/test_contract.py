@@ -1,4 +1,4 @@
-"""What every benchmark of the group promises; a new yaml is tested on arrival."""
+"""The contract of every benchmark in conf/benchmark; a new yaml is tested as soon as it exists."""
 
 from collections import Counter
 from dataclasses import fields
@@ -13,7 +13,7 @@ from sah.results import directory
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "benchmark"
 YAMLS = {path.stem: OmegaConf.load(path) for path in CONF.glob("*.yaml")}
-# What must be given a file promises nothing without one.
+# Without those that need a file.
 BENCHMARKS = sorted(
     name
     for name, config in YAMLS.items()
@@ -22,7 +22,7 @@ BENCHMARKS = sorted(
 ALIASES = sorted(name for name, config in YAMLS.items() if "_target_" not in config)
 
 
-# What has a path is a data set that others published; its answers are told in its own tests.
+# Published data sets have a path; their own tests cover their answers.
 PUBLISHED = {name for name in BENCHMARKS if "path" in OmegaConf.load(CONF / f"{name}.yaml")}
 OWN = [name for name in BENCHMARKS if name not in PUBLISHED]
 
@@ -33,7 +33,7 @@ def config_of(name):
 
 @pytest.fixture(params=BENCHMARKS)
 def build(request, published):
-    """Make the benchmark of one yaml, small where it can be; overrides without the group."""
+    """Make the benchmark of one yaml, as small as it can be; overrides have no `benchmark.`."""
 
     def make(*overrides):
         config = config_of(request.param)
@@ -61,20 +61,20 @@ def test_examples_are_well_formed(build, tiny):
         assert example.max_new_tokens >= 1
         length = tiny.prompts.prompt_length(example)
         if benchmark.name in PUBLISHED:
-            # Thousands of tokens may be asked for; generation.max_new_tokens lowers that.
+            # An answer may be thousands of tokens long; generation.max_new_tokens limits it.
             assert length < tiny.prompts.max_tokens
         else:
             assert length + example.max_new_tokens <= tiny.prompts.max_tokens
 
 
-def test_the_yaml_spells_out_every_option(build):
+def test_the_yaml_names_every_option(build):
     benchmark = build()
     names = {field.name for field in fields(benchmark) if field.init}
     assert set(config_of(benchmark.name)) - {"_target_"} == names
 
 
 @pytest.mark.parametrize("alias", ALIASES)
-def test_an_alias_is_the_same_experiment_under_the_same_name(alias, compose):
+def test_an_alias_is_the_same_experiment(alias, compose):
     (name,) = YAMLS[alias].defaults
     one, other = (
         compose("model=tiny", f"benchmark={option}", "benchmark.limit=2")
@@ -89,30 +89,30 @@ def test_the_same_seed_makes_the_same_examples(build, tiny):
     assert build().examples(tiny.prompts, seed=3) == build().examples(tiny.prompts, seed=3)
 
 
-def test_another_seed_generates_other_examples_under_the_same_ids(build, tiny):
+def test_another_seed_generates_other_examples_with_the_same_ids(build, tiny):
     benchmark = build()
     one, other = (benchmark.examples(tiny.prompts, seed=seed) for seed in (0, 1))
     assert [example.id for example in one] == [example.id for example in other]
-    if benchmark.samples is not None and benchmark.name not in PUBLISHED:
+    if hasattr(benchmark, "samples") and benchmark.name not in PUBLISHED:
         assert all(mine.context != theirs.context for mine, theirs in zip(one, other, strict=True))
     else:
         assert one == other
 
 
-def test_a_limit_takes_every_task_in_proportion(build, tiny):
+def test_a_limit_keeps_the_proportions_of_the_tasks(build, tiny):
     everything = build("subset=null").examples(tiny.prompts, seed=0)
     sizes = Counter(example.task for example in everything)
     for limit in (1, len(everything) // 2, len(everything), len(everything) + 5):
         limited = build("subset=null", f"limit={limit}").examples(tiny.prompts, seed=0)
         assert len(limited) == min(limit, len(everything))
-        # Some of the same examples, in the same order.
+        # A subsequence of all examples.
         remaining = iter(everything)
         assert all(example in remaining for example in limited)
         for task, count in Counter(example.task for example in limited).items():
             assert abs(count - len(limited) * sizes[task] / len(everything)) < 1
 
 
-def test_every_subset_works_alone_and_gives_its_part_of_all(build, tiny):
+def test_the_subsets_are_a_partition_of_the_examples(build, tiny):
     everything = build("subset=null").examples(tiny.prompts, seed=0)
     alone = []
     for subset in build("subset=null").available_subsets():
@@ -124,14 +124,14 @@ def test_every_subset_works_alone_and_gives_its_part_of_all(build, tiny):
     assert by_id == {example.id: example for example in everything}
 
 
-def test_available_subsets_are_some_of_those_there_are(build):
+def test_available_subsets_are_known_subsets_in_the_same_order(build):
     benchmark = build("subset=null")
     available = benchmark.available_subsets()
     assert available
     assert [name for name in benchmark.subsets() if name in available] == list(available)
 
 
-def test_an_unknown_subset_is_an_error_that_lists_the_known_ones(build):
+def test_an_unknown_subset_is_refused_with_the_list_of_subsets(build):
     benchmark = build()
     config = config_of(benchmark.name)
     settings = {key: value for key, value in config.items() if key not in ("_target_", "subset")}
@@ -141,13 +141,13 @@ def test_an_unknown_subset_is_an_error_that_lists_the_known_ones(build):
         assert subset in str(caught.value)
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_is_an_error(build, limit):
-    with pytest.raises(Exception, match=rf"benchmark\.limit must be at least 1, got {limit}"):
-        build(f"limit={limit}")
+def test_a_limit_below_one_is_refused(build):
+    for limit in (0, -1):
+        with pytest.raises(Exception, match=rf"benchmark\.limit must be at least 1, got {limit}"):
+            build(f"limit={limit}")
 
 
-def test_scores_are_aligned_and_between_zero_and_one(build, tiny, predict):
+def test_scores_are_in_the_order_of_the_examples_and_between_0_and_1(build, tiny, predict):
     benchmark = build("subset=null")
     examples = benchmark.examples(tiny.prompts, seed=0)
     texts = {example.id: "Otto 123" if n % 2 else "" for n, example in enumerate(examples)}
@@ -159,7 +159,7 @@ def test_scores_are_aligned_and_between_zero_and_one(build, tiny, predict):
 
 
 @pytest.mark.parametrize("build", OWN, indirect=True)
-def test_the_references_as_answers_score_one(build, tiny, predict):
+def test_answers_equal_to_the_references_score_1(build, tiny, predict):
     benchmark = build("subset=null")
     examples = benchmark.examples(tiny.prompts, seed=0)
     answers = predict(examples, lambda example: ", ".join(example.references))
@@ -167,14 +167,14 @@ def test_the_references_as_answers_score_one(build, tiny, predict):
 
 
 @pytest.mark.parametrize("build", OWN, indirect=True)
-def test_empty_answers_score_zero(build, tiny, predict):
+def test_empty_answers_score_0(build, tiny, predict):
     benchmark = build("subset=null")
     examples = benchmark.examples(tiny.prompts, seed=0)
     answers = predict(examples, lambda example: "")
     assert [score.score for score in benchmark.score(examples, answers)] == [0.0] * len(examples)
 
 
-def test_an_answer_too_few_is_an_error(build, tiny, predict):
+def test_a_missing_answer_is_an_error(build, tiny, predict):
     benchmark = build()
     examples = benchmark.examples(tiny.prompts, seed=0)
     with pytest.raises(ValueError, match="shorter"):

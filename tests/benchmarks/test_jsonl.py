@@ -39,7 +39,7 @@ def test_rows_become_examples(write, tiny):
     assert first.may_cut
 
 
-def test_tasks_in_the_file_are_subsets(write, tiny):
+def test_the_tasks_in_the_file_are_the_subsets(write, tiny):
     path = write(*ROWS)
     assert JsonLines(path=path).available_subsets() == ("jsonl", "other")
     (example,) = JsonLines(path=path, subset="other").examples(tiny.prompts, seed=0)
@@ -48,14 +48,14 @@ def test_tasks_in_the_file_are_subsets(write, tiny):
         JsonLines(path=path, subset="x").examples(tiny.prompts, seed=0)
 
 
-def test_the_metric_scores_with_the_rows_extras(write, tiny, predict):
+def test_the_extras_of_a_row_are_passed_to_the_metric(write, tiny, predict):
     benchmark = JsonLines(path=write(ROWS[2]), metric="classification")
     examples = benchmark.examples(tiny.prompts, seed=0)
     (score,) = benchmark.score(examples, predict(examples, lambda example: "Animal or Plant"))
     assert score.score == 0.5
 
 
-def test_an_unknown_metric_is_an_error_that_lists_them():
+def test_an_unknown_metric_is_an_error_that_lists_the_known_ones():
     with pytest.raises(ConfigurationError, match=r"metric='f1' is not a scorer.*token_f1"):
         JsonLines(path="x", metric="f1")
 
@@ -83,19 +83,19 @@ def test_an_unknown_metric_is_an_error_that_lists_them():
         ([], "has no rows"),
     ],
 )
-def test_rows_that_do_not_work_are_errors_that_name_them(rows, match, write, tiny):
+def test_an_invalid_row_is_an_error_that_names_it(rows, match, write, tiny):
     with pytest.raises(DatasetError, match=match):
         JsonLines(path=write(*rows)).examples(tiny.prompts, seed=0)
 
 
-def test_null_says_that_there_is_none(write, tiny):
+def test_a_null_field_counts_as_absent(write, tiny):
     row = {**ROWS[0], "id": None, "task": None, "answer_prefix": None, "max_new_tokens": None}
     (example,) = JsonLines(path=write(row)).examples(tiny.prompts, seed=0)
     assert (example.id, example.task, example.answer_prefix) == ("1", "jsonl", "")
     assert example.max_new_tokens == 64
 
 
-def test_a_line_longer_than_any_context_is_an_error_and_not_read_whole(tiny, tmp_path):
+def test_a_line_longer_than_any_context_is_refused_before_it_is_read_whole(tiny, tmp_path):
     path = tmp_path / "my.jsonl"
     with open(path, "wb") as file:
         file.write(orjson.dumps(ROWS[0]) + b'\n{"context": "')

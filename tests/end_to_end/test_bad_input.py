@@ -85,7 +85,7 @@ def test_an_option_that_is_not_a_name_is_refused_with_the_list_of_names(run, ove
     [
         ("name: [mine\n", "line 2"),
         ("name: mine\nname: yours\n", "line 2: the key 'name' is given twice"),
-        ("name: !!python/name:os.system\n", "makes a Python object"),
+        ("name: !!python/name:os.system\n", "would make a Python object"),
         (b"name: \xff\n", "invalid start byte"),
     ],
     ids=["syntax", "duplicate", "tag", "encoding"],

@@ -124,7 +124,7 @@ def test_a_failed_arm_is_one_row_and_the_others_finish(run, tmp_path, result_fol
     assert len(result_folders()) == 2
 
     again = run(*matrix)
-    assert "2 finished already, 0 the same as another, 2 to run" in again.stderr
+    assert "2 finished already, 0 duplicates, 2 to run" in again.stderr
 
 
 def test_a_killed_bundle_is_one_row_for_each_arm_and_goes_on(start, run, tmp_path, result_folders):

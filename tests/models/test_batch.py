@@ -94,8 +94,8 @@ def test_the_context_is_neither_copied_nor_changed(tiny, preset):
     before = [(layer.keys.data_ptr(), layer.keys.clone()) for layer in layers]
     turns = []
     together(tiny, context, session, Generation(), turns)
-    for layer, (place, keys) in zip(context.cache.layers, before, strict=True):
-        assert layer.keys.data_ptr() == place
+    for layer, (address, keys) in zip(context.cache.layers, before, strict=True):
+        assert layer.keys.data_ptr() == address
         assert torch.equal(layer.keys, keys)
     # Questions are read one by one, then take turns in every layer until their answers end.
     assert turns[:4] == ["A", "B", "C", "D"]

@@ -84,11 +84,11 @@ def test_appending_within_the_capacity_moves_nothing() -> None:
 
 def test_beyond_its_capacity_a_layer_is_not_reallocated_for_every_token() -> None:
     layer = BufferedLayer(100)
-    places = set()
+    sizes = set()
     for _ in range(200):
         layer.update(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))
-        places.add(layer.keys.untyped_storage().nbytes())
-    assert len(places) <= 5
+        sizes.add(layer.keys.untyped_storage().nbytes())
+    assert len(sizes) <= 5
 
 
 @pytest.mark.parametrize("length", [3, 30], ids=["within_the_window", "beyond_the_window"])

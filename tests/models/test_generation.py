@@ -19,7 +19,7 @@ def drawn(generation: Generation, logits: Tensor, count: int, example: str = "on
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1 or null, got 0"),
         ({"max_new_tokens": -3}, "got -3"),
@@ -37,8 +37,8 @@ def drawn(generation: Generation, logits: Tensor, count: int, example: str = "on
         ({"seed": 0.5}, "seed must be .*, got 0.5"),
     ],
 )
-def test_invalid_settings_are_refused(arguments: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_settings_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Generation(**arguments)
 
 

@@ -216,7 +216,7 @@ def test_code_that_comes_with_a_model_is_not_run(checkpoint: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"name_or_path": ""}, "name_or_path is empty"),
         ({"device": "gpu"}, "model.device='gpu' is not a torch device"),
@@ -228,6 +228,8 @@ def test_code_that_comes_with_a_model_is_not_run(checkpoint: Path, tmp_path: Pat
         ({"revision": 3}, "revision must be .*, got 3"),
     ],
 )
-def test_invalid_settings_are_refused_before_loading(arguments: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_settings_are_refused_before_loading(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
         HubModel(**{"name": "mine", "name_or_path": "somebody/something", **arguments})

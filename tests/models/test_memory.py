@@ -36,7 +36,7 @@ def peak_bytes(action):
     return max(held, default=0), kept
 
 
-def places(cache):
+def addresses(cache):
     return [(layer.keys.data_ptr(), layer.values.data_ptr()) for layer in cache.layers]
 
 
@@ -69,7 +69,7 @@ def test_answering_copies_nothing_of_the_cache(model, context, compose, name):
     fewer = ["sparse_attention.maskers.socket.tables=8"] if name == "socket" else []
     config = compose("model=tiny", f"attention={name}", *fewer).sparse_attention
     attention = instantiate(config, _convert_="all")
-    before = places(context.cache)
+    before = addresses(context.cache)
     session = AttentionSession(attention, seed=0)
     session.begin_context(context.length)
 
@@ -88,7 +88,7 @@ def test_answering_copies_nothing_of_the_cache(model, context, compose, name):
     peak, _ = peak_bytes(lambda: answer("B"))
     # The working memory of one layer.
     assert peak < 0.5 * CACHE_BYTES
-    assert places(context.cache) == before
+    assert addresses(context.cache) == before
     assert context.cache.get_seq_length() == CONTEXT
 
 

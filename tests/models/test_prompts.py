@@ -196,10 +196,10 @@ def test_a_prompt_that_does_not_fit_is_an_error_with_both_numbers(
     length = len(prompt.context_ids) + len(prompt.question_ids)
     encoder = PromptEncoder(make_tokenizer(WITH_BOS), length + 5)
     assert encoder.fit([example], [prompt], [5]) == [prompt]
-    said = (
+    message = (
         f"number 7: {length} prompt tokens and 6 new ones are more than the limit of {length + 5}"
     )
-    with pytest.raises(ConfigurationError, match=said):
+    with pytest.raises(ConfigurationError, match=message):
         encoder.fit([example], [prompt], [6])
     unlimited = PromptEncoder(make_tokenizer(WITH_BOS), None)
     assert unlimited.fit([example], [prompt], [10**9]) == [prompt]
