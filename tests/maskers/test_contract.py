@@ -293,7 +293,7 @@ def test_a_preset_is_named_after_its_file(name: str, composed: Make) -> None:
 def test_a_preset_selects_fewer_keys_than_dense_attention(
     name: str, preset: Make, make_inputs: Make
 ) -> None:
-    # AdaptiveSampling needs so many of a few hundred keys that it reads nearly all.
+    # Of a few hundred keys AdaptiveSampling needs nearly all.
     inputs = make_inputs(keys=4000)
     assert preset(name).select(inputs).density().mean() < 0.99
 
