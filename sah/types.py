@@ -68,7 +68,7 @@ class Prediction:
     dense_agreement: Mapping[str, Any] | None = None
     """Agreement with the dense answer, token by token; None unless `protocol=forced`."""
     prefill_seconds_saved: float | None = None
-    """Prefill time that this arm was spared because another arm of its bundle prefilled."""
+    """Prefill time saved because another arm of the bundle had prefilled the context."""
     loss: float | None = None
     """Mean next-token loss of a continuation, in nats; None for answers."""
 
