@@ -1,8 +1,8 @@
-"""The types shared by benchmarks, models and results. Standard library only."""
+"""The types exchanged by benchmarks, models and results. Standard library only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,25 +13,25 @@ class Example:
     """Unique within the experiment; the same for every model and attention."""
     task: str
     context: str
-    """Prefilled once and shared by all examples with the same context."""
+    """Prefilled once for all examples with the same context."""
     question: str
-    """Appended to the context directly, so it starts with its own separator."""
+    """Follows the context directly, so it includes the separator."""
     references: tuple[str, ...]
     max_new_tokens: int
-    """Limit of this example's answer; `generation.max_new_tokens` can lower it."""
+    """Answer limit of this example; `generation.max_new_tokens` may lower it."""
     answer_prefix: str = ""
-    """Beginning of the answer, placed after the chat template's assistant turn."""
+    """Beginning of the answer, placed at the start of the model's turn."""
     extras: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the scorer; `groups` lists subsets that get a mean score too."""
+    """Keyword arguments of the scorer; `groups` names further groups to average the score over."""
     may_cut: bool = False
-    """Whether an overlong context may be cut in the middle; otherwise it is an error."""
+    """Whether a context that is too long loses its middle; otherwise it is an error."""
     max_tokens: int | None = None
-    """Limit of prompt plus answer; the model's own limit applies too."""
+    """Longest prompt plus answer, in tokens; the limit of the model applies too."""
     is_continuation: bool = False
-    """Whether the question is a continuation of the context: the model's loss on it is measured,
-    nothing is generated, and no chat template is applied."""
+    """Whether the question is a continuation of the context: its loss is measured, nothing is
+    generated, and no chat template is applied."""
     origin: str = ""
-    """Data set and commit, or folder, of the example; empty if it is generated."""
+    """Data set and commit, or folder, that it was read from; empty if it was generated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Prediction:
     task: str
     text: str
     input_hash: str
-    """Hash of all input token ids; answers of two arms are compared only if it is equal."""
+    """Hash of all input token ids; two arms are comparable where it is equal."""
     finish_reason: str
     """`eos`, `length`, or `given` for a continuation."""
     context_tokens: int
@@ -50,25 +50,25 @@ class Prediction:
     new_tokens: int
     """Generated tokens, the end-of-sequence token included."""
     prefill_seconds: float | None
-    """None if the prefill was done for an earlier example of the same context."""
+    """None if an earlier example with the same context was charged for the prefill."""
     decode_seconds: float
     density: float | None
-    """Mean over layers, heads and queries of selected / visible keys; None if no query of this
-    example was computed by the attention."""
+    """Mean of selected / visible keys over layers, heads and queries; None if no query of this
+    example ran under the attention."""
     truncated: bool = False
-    """Whether the context was cut to fit into the model."""
+    """Whether the context lost its middle to fit."""
     output_error: float | None = None
     """Mean of the logged research_attention_output_error; None if none was logged."""
     recall: float | None = None
     """Mean of the logged research_attention_recall; None if none was logged."""
     context_hash: str | None = None
-    """Hash of the context's token ids; answers to the same context are not independent."""
+    """Hash of the context's token ids; answers about the same context are not independent."""
     index_bytes: Mapping[str, float] = field(default_factory=dict)
-    """Memory of each masker's index of keys, in bytes per key and layer."""
+    """Size of each masker's key index, in bytes per key and layer."""
     dense_agreement: Mapping[str, Any] | None = None
-    """Agreement with the dense answer, token by token; None unless `protocol=forced`."""
+    """What teacher forcing measured, token by token; None for free decoding."""
     prefill_seconds_saved: float | None = None
-    """Prefill time saved because another arm of the bundle had prefilled the context."""
+    """Prefill time this arm saved because another arm of its job was charged for it."""
     loss: float | None = None
     """Mean next-token loss of a continuation, in nats; None for answers."""
 
@@ -82,40 +82,82 @@ class Score:
     score: float | None
     """In [0, 1]; None if the references are not public."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Further metrics of the same answer; results.json reports their means."""
+    """Further numbers on the same answer; results.json has their means."""
     groups: tuple[str, ...] = ()
-    """Subsets of the task that the example belongs to, such as `length 8k+`."""
+    """Groups within the task that this example belongs to, such as `length 8k+`."""
 
 
 class PromptTokenizer(Protocol):
-    """The part of the model's tokenizer that benchmarks use."""
+    """What a benchmark may use of the experiment's tokenizer."""
 
     max_tokens: int | None
-    """Longest sequence that the model accepts; None if unknown."""
+    """Longest sequence that the model takes; None if unknown."""
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each text, without special tokens."""
+        """Count the tokens of each text on its own, without special tokens."""
 
     def prompt_length(self, example: Example) -> int:
-        """Count the tokens of the whole prompt, chat template included."""
+        """Count the tokens of the whole prompt as the model sees it, chat template included."""
 
 
 class Benchmark(Protocol):
-    """A source of examples and the rule that scores their answers."""
+    """A source of examples and the rule that scores their answers; see `BaseBenchmark`."""
 
-    name: str
-    subset: str | None
-    limit: int | None
+    title: ClassVar[str]
+    """What it is, for lists; if empty, the first line of the class's docstring."""
+    licence: ClassVar[str]
+    """Licence of the data."""
+    data: ClassVar[str]
+    """Origin of the data, if they are not from `hub_datasets`."""
+
+    @property
+    def name(self) -> str:
+        """The name used in output directories, tables and messages."""
+
+    @property
+    def subset(self) -> str | Sequence[str] | None:
+        """The subset or subsets asked for; None means all available ones."""
+
+    @property
+    def limit(self) -> int | None:
+        """Maximum number of examples; None means all."""
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Longest prompt plus answer that the configuration asks for; None if it sets none."""
 
     @classmethod
     def subsets(cls) -> tuple[str, ...]:
-        """The names that `subset` may take."""
+        """Return all subsets, in order; empty if only the data tell."""
+
+    @classmethod
+    def answer_limits(cls) -> Mapping[str, int]:
+        """Return the default answer limit by subset, where there is one."""
+
+    @classmethod
+    def score_names(cls) -> Mapping[str, str]:
+        """Return the name of the score by subset; the key "" stands for all others."""
 
     def available_subsets(self) -> tuple[str, ...]:
-        """Those that work as configured; what `subset: null` and `subset='*'` stand for."""
+        """Return the subsets that `subset: null` and `subset='*'` run, as configured."""
+
+    def hub_datasets(self) -> tuple[str, ...]:
+        """Return the Hugging Face data sets that the chosen subsets are read from."""
+
+    def is_here(self) -> bool:
+        """Whether the chosen subsets can be read without a network."""
+
+    def revision_note(self) -> str:
+        """Say whether the data are pinned to a commit; empty if they are not from the Hub."""
+
+    def fetch(self) -> str:
+        """Download the data of the chosen subsets; return a note on what was fetched."""
+
+    def with_one_sample(self) -> "Benchmark":
+        """Return a copy that generates one sample per subset, if it generates samples."""
 
     def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
-        """The examples of this experiment, the same for the same tokenizer and seed."""
+        """Return the examples of this experiment, the same for the same tokenizer and seed."""
 
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
-        """One score for each example, in order; `predictions` is aligned with `examples`."""
+        """Return one score per example, in order; `predictions` is aligned with `examples`."""
