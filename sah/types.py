@@ -106,8 +106,9 @@ class Benchmark(Protocol):
     title: ClassVar[str]
     """What it is, for lists; if empty, the first line of the class's docstring."""
     licence: ClassVar[str]
+    """Licence of the data."""
     data: ClassVar[str]
-    """Where the examples come from, unless they come from `hub_datasets`."""
+    """Origin of the data, if they are not from `hub_datasets`."""
 
     @property
     def name(self) -> str:

@@ -80,7 +80,9 @@ class BaseBenchmark(ABC):
         """Return the subsets asked for, in the benchmark's order."""
         if self.subset is None:
             return self.available_subsets()
-        return chosen_subsets(self.name, self.subset, self.subsets())
+        # Without the data, subsets may be unknown.
+        known = self.subsets() or self.available_subsets()
+        return chosen_subsets(self.name, self.subset, known)
 
     @classmethod
     def answer_limits(cls) -> Mapping[str, int]:

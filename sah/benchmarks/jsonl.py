@@ -40,7 +40,7 @@ class JsonLines(BaseBenchmark):
     data: ClassVar[str] = "a .jsonl file"
 
     def __post_init__(self) -> None:
-        """Check the metric and the answer limit too."""
+        """Also check the metric and the answer limit."""
         super().__post_init__()
         require_positive(self.name, "max_new_tokens", self.max_new_tokens)
         if self.metric not in scorers.__all__:

@@ -41,7 +41,7 @@ class Mock(BaseBenchmark):
     tasks: ClassVar = {"mock": Task(max_new_tokens=8, scorer=exact_match)}
 
     def __post_init__(self) -> None:
-        """Check the answer limit too."""
+        """Also check the answer limit."""
         super().__post_init__()
         require_positive(self.name, "max_new_tokens", self.max_new_tokens)
 

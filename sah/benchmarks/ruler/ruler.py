@@ -49,7 +49,7 @@ class Ruler(BaseBenchmark):
     tasks: ClassVar = TASKS
 
     def __post_init__(self) -> None:
-        """Check too that each question-answering task has its file."""
+        """Also check that each question-answering task has its file."""
         super().__post_init__()
         for task in self.chosen():
             option, file = self._files().get(task, ("", ""))
@@ -95,7 +95,7 @@ class Ruler(BaseBenchmark):
         return examples
 
     def _files(self) -> dict[str, tuple[str, str | None]]:
-        """Option and value of the file that each published question-answering task needs."""
+        """Return option and value of the file that each published question-answering task needs."""
         return {"qa_1": ("squad", self.squad), "qa_2": ("hotpotqa", self.hotpotqa)}
 
     def _generator(self, task: str, seed: int) -> Callable[[int, Budget, int], Example]:

@@ -21,7 +21,7 @@ PUBLISHED_TASKS: Mapping[str, Task] = {
 }
 
 FACTBOOK_TASK = "qa_factbook"
-"""Question answering over the World Factbook; replaces qa_1 and qa_2 if their files are missing."""
+"""Question answering over the World Factbook; replaces qa_1 and qa_2 if both lack their files."""
 
 TASKS: Mapping[str, Task] = {
     **PUBLISHED_TASKS,

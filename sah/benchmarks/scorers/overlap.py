@@ -99,7 +99,7 @@ def _rouge(prediction: str, reference: str) -> dict[str, dict[str, float]]:
     try:
         scores: dict[str, dict[str, float]] = Rouge().get_scores([prediction], [reference])[0]
     except RecursionError:
-        # Sentences of about a thousand words; the official scripts score exceptions as 0.
+        # A sentence of about a thousand words; the official scripts score exceptions as 0.
         return _ZERO
     return scores
 

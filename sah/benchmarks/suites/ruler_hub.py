@@ -18,7 +18,7 @@ class RulerHub(Suite):
 
     name: str = "ruler_hub"
     length: str | int = "4096"
-    """4096, 8192 or 16384 (Llama 3.1's tokens), 16k or 32k (another collection)."""
+    """4096, 8192 or 16384 (tokens of Llama 3.1), or 16k or 32k (another collection)."""
 
     title: ClassVar[str] = "RULER as published, 4k to 32k tokens"
     licence: ClassVar[str] = "Apache-2.0; essays, SQuAD and HotpotQA have their own"
@@ -26,7 +26,7 @@ class RulerHub(Suite):
     tasks: ClassVar = PUBLISHED_TASKS
 
     def __post_init__(self) -> None:
-        """Check the length too."""
+        """Also check the length."""
         super().__post_init__()
         if str(self.length) not in (*_BY_LENGTH, *_BY_TASK):
             raise ConfigurationError(

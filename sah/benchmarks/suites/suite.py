@@ -40,7 +40,7 @@ class Suite(BaseBenchmark):
     """Whether contexts that are too long lose their middle; if not, they are refused."""
 
     def __post_init__(self) -> None:
-        """Check too that `revision` names only data sets of this suite."""
+        """Also check that `revision` names only data sets of this suite."""
         super().__post_init__()
         if isinstance(self.revision, Mapping):
             unknown = sorted(self.revision.keys() - set(self.all_datasets()))
@@ -116,7 +116,7 @@ class Suite(BaseBenchmark):
 
     @abstractmethod
     def source(self, subset: str) -> Source:
-        """Return where the rows of a subset are."""
+        """Return the source of a subset's rows."""
 
     def belongs(self, row: Row, subset: str) -> bool:
         """Whether a row of the subset's source belongs to the subset."""
