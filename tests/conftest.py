@@ -31,6 +31,9 @@ from sah.types import Prediction
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 
+# A shell ignores it for what runs in the background, and run.py would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Wrong shapes in annotations, or tensors that do not fit them, fail the test.
 install_import_hook(
     [

@@ -9,7 +9,6 @@ its exit status.
 import json
 import os
 import resource
-import signal
 import sys
 import time
 from pathlib import Path
@@ -48,8 +47,6 @@ LIMITED_MEMORY_BYTES = 8 * 2**30
 def serve() -> None:
     # Imports all installed plugins.
     Plugins.instance()
-    # It may be ignored where the tests run in the background.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
         if "wait" in request:

@@ -179,7 +179,10 @@ def test_a_killed_cell_is_one_row_of_status_and_summary_and_the_others_finish(
     os.kill(read_claim(folder).pid, signal.SIGKILL)
     _, errors = process.communicate()
     assert process.returncode == 1, errors
-    assert [row["state"] for row in _status(tmp_path)] == ["failed", "done"]
+    killed, other = [row["state"] for row in _status(tmp_path)]
+    # Its claim may outlive it.
+    assert killed in ("dead", "failed")
+    assert other == "done"
     assert len(result_folders()) == 1
     error = json.loads((folder / "error.json").read_text())
     assert error["category"] == "memory"

@@ -112,7 +112,7 @@ def test_a_living_process_keeps_its_claim_whatever_its_heartbeat(tmp_path, start
     os.utime(tmp_path / ".claim", (0, 0))
     with pytest.raises(Busy, match=f"process {process.pid} "), Claim(tmp_path):
         pass
-    assert process.communicate("\n", timeout=60)[0] == "held\n"
+    assert process.communicate("\n")[0] == "held\n"
 
 
 def test_a_second_claim_of_the_same_process_is_busy_too(tmp_path):
@@ -126,7 +126,7 @@ def test_a_killed_owner_is_followed(tmp_path, start):
     process = start(tmp_path)
     assert process.stdout.readline() == "claimed\n"
     process.kill()
-    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     assert is_alive(tmp_path) is False
     with Claim(tmp_path) as claim:
         claim.check()
@@ -139,7 +139,7 @@ def test_a_zombie_is_dead(tmp_path, start):
     assert process.stdout.readline() == "claimed\n"
     process.kill()
     # Its end of the pipe closes when the process is gone; `wait` would bury it.
-    assert select.select([process.stdout], [], [], 60)[0]
+    assert select.select([process.stdout], [], [])[0]
     assert process.stdout.read() == ""
     while is_alive(tmp_path):
         time.sleep(0.01)
@@ -256,10 +256,8 @@ def test_the_heartbeat_keeps_a_claim_fresh(tmp_path, monkeypatch):
     monkeypatch.setattr(claim_module, "HEARTBEAT_SECONDS", 0.01)
     with Claim(tmp_path) as claim:
         os.utime(claim.path, (0, 0))
-        give_up = time.monotonic() + 60
-        while claim.path.stat().st_mtime == 0 and time.monotonic() < give_up:
+        while claim.path.stat().st_mtime == 0:
             time.sleep(0.01)
-        assert claim.path.stat().st_mtime > 0
 
 
 def test_a_file_system_that_fails_once_does_not_end_the_heartbeat(tmp_path, monkeypatch):
@@ -274,13 +272,11 @@ def test_a_file_system_that_fails_once_does_not_end_the_heartbeat(tmp_path, monk
 
     monkeypatch.setattr(claim_module, "_read", read)
     with Claim(tmp_path) as claim:
-        give_up = time.monotonic() + 60
-        while not failures and time.monotonic() < give_up:
+        while not failures:
             time.sleep(0.01)
         os.utime(claim.path, (0, 0))
-        while claim.path.stat().st_mtime == 0 and time.monotonic() < give_up:
+        while claim.path.stat().st_mtime == 0:
             time.sleep(0.01)
-        assert claim.path.stat().st_mtime > 0
 
 
 def test_an_owner_that_lost_its_claim_is_told_and_leaves_the_new_one(tmp_path, put_claim):
@@ -322,7 +318,7 @@ def test_of_several_processes_one_takes_over(tmp_path, start, put_claim):
     (tmp_path / "go").touch()
     said = [process.stdout.readline() for process in racing]
     # All have claimed or given up by now; who claimed checks again, as before each write.
-    ends = [said[n] + process.communicate("\n", timeout=60)[0] for n, process in enumerate(racing)]
+    ends = [said[n] + process.communicate("\n")[0] for n, process in enumerate(racing)]
     assert sum("held" in end for end in ends) == 1
     assert sum("busy" in end for end in ends) == 5
     assert list(tmp_path.iterdir()) == [tmp_path / "go"]
