@@ -8,10 +8,7 @@ from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, dense_attention
 from sah.metric_logging.logger import MicroMetricLogger
-
-DENSITY = "research_attention_density"
-OUTPUT_ERROR = "research_attention_output_error"
-RECALL = "research_attention_recall"
+from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL
 
 for _name in (DENSITY, OUTPUT_ERROR, RECALL):
     MicroMetricLogger.register_metric(_name, float)

@@ -69,7 +69,7 @@ def test_arms_share_a_job_as_long_as_every_gpu_has_one(run, tmp_path, fake_gpus)
     done = run(*matrix, environment=fake_gpus)
     assert done.returncode == 0, done.stderr
     assert "2 jobs for 3 experiments, which share prefills" in done.stderr
-    assert "separate runs would have taken" in done.stderr
+    assert "separately it would have taken" in done.stderr
     assert summary(tmp_path)["counts"] == {"done": 3}
     devices = [item["cuda_visible_devices"] for item in provenance(tmp_path)]
     assert sorted(devices) == ["1", "1", "3"]
@@ -102,7 +102,7 @@ def test_without_bundles_every_cell_has_a_job(run):
     done = run("-m", *TINY, "attention=dense,sparse", "bundle=none")
     assert done.returncode == 0, done.stderr
     assert "2 jobs, 1 at a time" in done.stderr
-    assert "separate runs" not in done.stderr
+    assert "separately" not in done.stderr
 
 
 def _answered(folder):
@@ -166,7 +166,7 @@ def test_killed_cell_becomes_a_row_and_the_others_finish(run, tmp_path, result_f
     assert error["category"] == "memory"
     assert "SIGKILL" in error["message"]
     assert "1 of 2 experiments failed" in errors
-    assert "run just those again" in errors
+    assert "rerun only those" in errors
     assert summary(tmp_path)["counts"] == {"failed": 1, "done": 1}
 
     again = run("-m", *LONG, "seed=1,2")

@@ -67,5 +67,5 @@ def test_answers_that_are_missing_are_an_error_and_the_exit_status(finished):
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
     with pytest.raises(DamagedResults, match="no answer to 'mock-3' and 1 others"):
         rescoring.rescore(finished)
-    with pytest.raises(SystemExit, match="1 of 1 experiments could not be scored again"):
+    with pytest.raises(SystemExit, match="1 of 1 experiments could not be rescored"):
         rescore_command.main([str(finished)])

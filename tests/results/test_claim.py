@@ -164,7 +164,7 @@ def test_the_same_process_id_and_start_is_the_owner(tmp_path, put_claim):
 def test_a_fresh_heartbeat_on_another_host_is_alive(tmp_path, put_claim):
     path = put_claim(seconds_ago=100, host="another-host", process_start="1")
     assert is_alive(tmp_path) is True
-    with pytest.raises(Busy, match=r"another-host \(last sign of life 100 s ago\)"):
+    with pytest.raises(Busy, match=r"another-host \(last heartbeat 100 s ago\)"):
         Claim(tmp_path).__enter__()
     assert json.loads(path.read_text())["token"] == "another"
     assert list(tmp_path.iterdir()) == [path]
