@@ -54,7 +54,7 @@ def rescore(folder: Path) -> tuple[float | None, float | None]:
                 f"{folder / PREDICTIONS} has no answer to {missing[0]!r} and {len(missing) - 1} "
                 "others: the benchmark's code or data changed since; run it again with resume=false"
             )
-        answered, read = list(result.provenance.data), origins(examples)
+        answered, read = result.provenance.data, origins(examples)
         if answered and answered != read:
             raise DamagedResults(
                 f"{folder} answered {', '.join(answered)}, but this machine reads "

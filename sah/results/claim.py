@@ -97,7 +97,7 @@ class Claim:
         os.replace(self._write_aside(), self.path)
 
     def _create(self) -> bool:
-        # Written to another file and linked, so that nobody reads a partial claim.
+        # Written to another file and linked, so that a partial claim is never read.
         unlinked = self._write_aside()
         try:
             os.link(unlinked, self.path)

@@ -36,7 +36,7 @@ def reader(hint: Any) -> Reader:
         return _sequence_reader(reader(arguments[0]))
     if hint is Any:
         return lambda value: value
-    # orjson makes int of 1, also where a float was written.
+    # A JSON number without a fraction is a float too.
     accepted = (float, int) if hint is float else hint
 
     def read(value: Any) -> Any:
@@ -114,6 +114,6 @@ def _sequence_reader(convert: Reader) -> Reader:
     def read(value: Any) -> Any:
         if not isinstance(value, list):
             raise WrongField(f"must be a list, got {value!r:.60}")
-        return tuple(convert(item) for item in value)
+        return [convert(item) for item in value]
 
     return read

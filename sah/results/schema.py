@@ -80,7 +80,7 @@ class Provenance:
     model_commit: str | None = None
     device: str | None = None
     dtype: str | None = None
-    data: Sequence[str] = ()
+    data: Sequence[str] = field(default_factory=list)
     """Data sets that were read, each with its commit or folder."""
     starts: int | None = None
     """Number of processes that answered examples."""

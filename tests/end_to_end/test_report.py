@@ -1,4 +1,4 @@
-"""From a sweep to tables, figures and a page, as a user types it."""
+"""From a sweep to tables, figures and a page, on the command line."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ def call(folder, *arguments, status=0):
     return done.stdout if status == 0 else done.stderr
 
 
-def test_report_shows_a_matrix_in_80_columns(outputs):
+def test_report_fits_80_columns(outputs):
     text = call(outputs, "report")
     assert max(map(len, text.splitlines())) <= 80
     assert "streaming_llm" in text

@@ -1,4 +1,4 @@
-"""Scoring answers again, without the model."""
+"""Rescoring answers without the model."""
 
 import orjson
 import pytest
@@ -23,7 +23,7 @@ def results(folder):
     return orjson.loads((folder / "results.json").read_bytes())
 
 
-def test_a_changed_scorer_changes_the_scores_and_nothing_else(finished, monkeypatch):
+def test_a_changed_scorer_changes_only_the_scores(finished, monkeypatch):
     before = results(finished)
     answers = (finished / "predictions.jsonl").read_bytes()
     original = Mock.score
@@ -62,7 +62,7 @@ def test_an_unfinished_experiment_is_refused(finished):
         rescore_command.main([str(finished)])
 
 
-def test_answers_that_are_missing_are_an_error_and_the_exit_status(finished):
+def test_missing_answers_are_an_error_and_a_nonzero_exit_status(finished):
     path = finished / "predictions.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
     with pytest.raises(DamagedResults, match="no answer to 'mock-3' and 1 others"):

@@ -21,7 +21,7 @@ def result(make_result):
         ("-density", -0.2),
     ],
 )
-def test_expression_is_arithmetic_over_the_results(result, expression, expected):
+def test_an_objective_is_arithmetic_over_the_numbers_of_a_result(result, expression, expected):
     assert objective(expression, result) == pytest.approx(expected)
 
 

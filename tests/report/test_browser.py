@@ -123,7 +123,7 @@ def test_filters_filter_and_can_be_combined(page):
     assert len(rows(page)) == 1
 
 
-def test_sorting_sorts_both_ways_and_says_so(page):
+def test_sorting_works_in_both_directions_and_sets_aria_sort(page):
     button = page.find_element(By.CSS_SELECTOR, '[data-sort="density"]')
     button.click()
     assert column(page, "density") == ["1.000", "1.000", "0.200", "0.200", "0.050", "0.050"]

@@ -98,7 +98,7 @@ def test_no_other_point_dominates_the_pareto_front():
     assert pareto_front([]) == []
 
 
-def test_methods_are_told_apart_without_colour():
+def test_methods_are_distinguishable_without_colour():
     found = looks([f"method {number}" for number in range(11)])
     markers = [look.marker for name, look in found.items() if name != "dense"]
     assert len(set(markers)) == 11
@@ -117,14 +117,14 @@ def test_several_tasks_of_one_result_have_a_panel_each(write_result, results):
     ]
 
 
-def test_beside_another_benchmark_the_task_takes_the_place_of_the_subset(write_result, results):
+def test_beside_another_benchmark_the_task_replaces_the_subset(write_result, results):
     write_result("dense", [1.0, 0.0], tasks=["one", "two"], subset=["one", "two"])
     write_result("dense", [1.0], tasks=["kind"], benchmark="book")
     panels = [point.panel for point in task_points(points(results()))]
     assert panels == ["book kind", "ruler one", "ruler two"]
 
 
-def test_methods_of_equal_density_stand_side_by_side_and_near_where_they_are():
+def test_points_of_equal_density_are_shifted_by_at_most_six_percent():
     factors = side_by_side([f"method {number}" for number in range(13)])
     assert len(set(factors.values())) == 13
     assert max(factors.values()) == pytest.approx(1.06)

@@ -21,7 +21,7 @@ def headers(table):
     return [column.header for column in table.columns]
 
 
-def test_settings_that_differ_become_columns_and_others_do_not(write_result, results, budget):
+def test_only_settings_that_differ_become_columns(write_result, results, budget):
     for share in (0.05, 0.1):
         for seed in (1, 2):
             write_result("sparse", maskers=budget(share), settings={"seed": seed})

@@ -69,7 +69,7 @@ def blob(page, name):
     return orjson.loads(gzip.decompress(base64.b64decode(script(page, name))))
 
 
-def test_hostile_texts_open_no_element(page):
+def test_hostile_texts_do_not_become_elements(page):
     assert "img" not in page.tags
     assert page.tags.count("script") == len(page.scripts)
     # Data, details of two results, their examples, and the program.

@@ -37,7 +37,7 @@ def result(make_result, folder):
 
 @pytest.fixture
 def reopen(folder, claimed):
-    """What another process finds answered."""
+    """Read what another process would find."""
 
     def read():
         found = ResultStore(folder, "fingerprint")
@@ -78,7 +78,7 @@ def test_answers_are_read_back_as_they_were(store, claimed, prediction, reopen):
     assert list(reopen().predictions.values()) == given
 
 
-def test_torn_last_line_is_dropped_and_answered_again(
+def test_a_torn_last_line_is_discarded_and_answered_again(
     store, claimed, prediction, folder, reopen, caplog
 ):
     with claimed(store):
@@ -99,7 +99,7 @@ def test_torn_last_line_is_dropped_and_answered_again(
     assert path.read_bytes() == whole
 
 
-def test_whole_files_are_left_as_they_are_without_a_message(
+def test_intact_files_are_left_unchanged_without_a_message(
     store, claimed, prediction, folder, reopen, caplog
 ):
     with claimed(store):
@@ -140,7 +140,7 @@ def test_two_answers_to_one_example_are_refused(store, claimed, prediction, fold
 
 @pytest.mark.parametrize("change", [{"temperature": 1}, {"text": None}])
 def test_lines_of_another_version_are_refused(prediction, folder, reopen, change):
-    """A field too many, or one too few."""
+    """With one field too many, or one too few."""
     record = dataclasses.asdict(prediction("a")) | change
     record = {name: value for name, value in record.items() if value is not None or name != "text"}
     folder.mkdir(parents=True)
@@ -159,7 +159,7 @@ def test_an_answer_to_no_example_is_refused(store, claimed, prediction, folder):
             store.check_examples(["b"])
 
 
-def test_a_full_disk_is_an_error_that_leaves_no_part_of_a_line(
+def test_a_full_disk_is_an_error_without_a_partial_line(
     store, claimed, prediction, monkeypatch, reopen
 ):
     with claimed(store):
@@ -194,7 +194,7 @@ def test_nothing_is_written_once_the_claim_is_lost(store, claimed, prediction, f
     assert (folder / ".claim").read_text() == '{"token": "of another process"}'
 
 
-def test_what_was_composed_and_typed_is_written_down(store, claimed, folder):
+def test_the_configuration_and_the_overrides_are_written(store, claimed, folder):
     with claimed(store):
         assert (folder / "config.yaml").read_text() == "seed: 0\n"
         assert (folder / "overrides.yaml").read_text() == "- seed=0\n"
@@ -255,7 +255,7 @@ def test_more_metrics_than_fit_into_memory_are_read_one_at_a_time(
     assert path.stat().st_size < 0.6 * size
 
 
-def test_a_metric_torn_at_any_byte_is_dropped(store, claimed, prediction, folder, reopen, lines):
+def test_a_metric_torn_at_any_byte_is_discarded(store, claimed, prediction, folder, reopen, lines):
     with claimed(store):
         store.append(prediction("a"))
     path = folder / "micro_metrics.jsonl"
@@ -449,7 +449,7 @@ def completed(folder, claimed, prediction, scores, result):
 
 @pytest.fixture
 def interrupted(folder, claimed, prediction):
-    """Begin again from scratch, and be killed after one answer."""
+    """Start over and be killed after one answer."""
 
     def begin(mark):
         store = ResultStore(folder, "fingerprint")
@@ -482,7 +482,7 @@ def test_old_result_is_kept_aside_until_the_new_one_is_complete(
     assert not (folder / ".previous").exists()
 
 
-def test_original_survives_any_number_of_interrupted_repetitions(folder, completed, interrupted):
+def test_the_original_result_survives_interrupted_repetitions(folder, completed, interrupted):
     completed("old")
     for attempt in range(3):
         interrupted(f"attempt {attempt}")
@@ -501,7 +501,7 @@ def test_an_interrupted_repetition_may_be_resumed(folder, completed, interrupted
     assert not (folder / ".previous").exists()
 
 
-def test_the_newest_complete_result_is_the_one_kept(folder, completed, interrupted, monkeypatch):
+def test_the_newest_complete_result_is_kept(folder, completed, interrupted, monkeypatch):
     """`complete` was killed after results.json and before it removed what was kept aside."""
     completed("old")
     with monkeypatch.context() as patch:
@@ -539,7 +539,7 @@ def test_results_are_moved_first(folder, completed, claimed, monkeypatch):
 # -- the output root -------------------------------------------------------------------
 
 
-def test_output_root_is_made_and_left_empty(tmp_path):
+def test_the_output_root_is_created_and_left_empty(tmp_path):
     require_writable(tmp_path / "new" / "root")
     assert list((tmp_path / "new" / "root").iterdir()) == []
 
