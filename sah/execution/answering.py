@@ -16,7 +16,7 @@ from sah.models.batch import BatchedQuestion, answer_batch
 from sah.models.generation import Sampler, naming_example
 from sah.models.language_model import Answer, LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
-from sah.results.metric_names import OUTPUT_ERROR, RECALL
+from sah.results.schema import OUTPUT_ERROR, RECALL
 from sah.types import Example, Prediction
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, dense_attention
 from sah.metric_logging.logger import MicroMetricLogger
-from sah.results.metric_names import DENSITY, OUTPUT_ERROR, RECALL
+from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL
 
 for _name in (DENSITY, OUTPUT_ERROR, RECALL):
     MicroMetricLogger.register_metric(_name, float)

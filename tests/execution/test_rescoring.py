@@ -1,4 +1,4 @@
-"""Scoring the answers again without the model."""
+"""Rescoring answers without the model."""
 
 import orjson
 import pytest
@@ -62,10 +62,10 @@ def test_an_unfinished_experiment_is_refused(finished):
         rescore_command.main([str(finished)])
 
 
-def test_missing_answers_are_an_error_and_set_the_exit_status(finished):
+def test_missing_answers_are_an_error_and_a_nonzero_exit_status(finished):
     path = finished / "predictions.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
     with pytest.raises(DamagedResults, match="no answer to 'mock-3' and 1 others"):
         rescoring.rescore(finished)
-    with pytest.raises(SystemExit, match="1 of 1 experiments could not be scored again"):
+    with pytest.raises(SystemExit, match="1 of 1 experiments could not be rescored"):
         rescore_command.main([str(finished)])

@@ -7,7 +7,7 @@ import torch
 
 from sah.attention import AttentionInputs, AttentionMask, Visibility
 from sah.metric_logging import AttentionMetrics, metrics
-from sah.results.metric_names import DENSITY, OUTPUT_ERROR, RECALL
+from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL
 
 B, H, G, Q, K, D, V = 2, 4, 2, 3, 5, 4, 3
 

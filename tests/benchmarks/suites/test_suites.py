@@ -373,9 +373,9 @@ def test_results_name_the_commit_and_cannot_be_rescored_with_another(
 ):
     options = ("model=tiny", "benchmark=longbench", "benchmark.subset=qasper", "attention=dense")
     config = compose(*options, "benchmark.revision=main", f"output_root={tmp_path}/outputs")
-    results = compute(config, [])
-    assert results["provenance"]["data"] == [f"Xnhyacinth/LongBench@{NEW}"]
-    assert rescore(directory(config)) == (results["score"], results["score"])
+    result = compute(config, [])
+    assert result.provenance.data == [f"Xnhyacinth/LongBench@{NEW}"]
+    assert rescore(directory(config)) == (result.score, result.score)
     newest = next((tmp_path / "datasets").glob(f"*/qasper/*/{NEW}"))
     newest.rename(newest.with_name(OTHER))
     with pytest.raises(DamagedResults, match=rf"LongBench@{NEW}, but .*LongBench@{OTHER}"):
@@ -392,14 +392,14 @@ def test_every_subset_runs_on_the_tiny_model(name, published, compose, tmp_path)
         *("benchmark.subset=null", "attention=streaming_llm", "generation.max_new_tokens=3"),
         *("metric_logging=off", f"output_root={tmp_path}"),
     )
-    results = compute(config, [])
-    assert set(results["tasks"]) == set(instantiate(config.benchmark).subsets())
-    assert results["truncated"] == 0
+    result = compute(config, [])
+    assert set(result.tasks) == set(instantiate(config.benchmark).subsets())
+    assert result.truncated == 0
     if name == "zero_scrolls":
-        assert results["score"] is None
-        assert all(task["metrics"]["words"] > 0 for task in results["tasks"].values())
+        assert result.score is None
+        assert all(task.metrics["words"] > 0 for task in result.tasks.values())
     else:
-        assert 0 <= results["score"] <= 1
+        assert 0 <= result.score <= 1
     assert (directory(config) / "results.json").exists()
 
 
@@ -409,8 +409,8 @@ def test_a_context_that_is_too_long_is_cut_and_counted_as_truncated(published, c
         *("benchmark.subset=qasper", "benchmark.context_tokens=150", "attention=dense"),
         *("generation.max_new_tokens=3", f"output_root={tmp_path}"),
     )
-    results = compute(config, [])
-    assert results["truncated"] == results["n"] == 3
+    result = compute(config, [])
+    assert result.truncated == result.n == 3
     lines = (directory(config) / "predictions.jsonl").read_bytes().splitlines()
     for line in map(orjson.loads, lines):
         assert line["truncated"]
