@@ -16,8 +16,8 @@ from sah.validation import check_types
 class BaseBenchmark(ABC):
     """Implements `sah.types.Benchmark` on top of `tasks` and `make_examples`.
 
-    A subclass is a frozen dataclass: its fields are the options of its yaml. It adds `samples` or
-    `context_tokens` as a field if these are options of its own.
+    A subclass is a frozen dataclass whose fields are the options of its yaml. To offer `samples` or
+    `context_tokens` as options, it declares them as fields.
 
     Raises:
         ValueError: at construction, if a field has the wrong type.

@@ -108,13 +108,13 @@ def _haystack(
 
 
 def _hide(
-    task: NeedleTask, needles: Sequence[str], haystack: Sequence[str], place: random.Random
+    task: NeedleTask, needles: Sequence[str], haystack: Sequence[str], draw: random.Random
 ) -> str:
     units = list(haystack)
     if task.haystack == "prose":
-        positions = [len(units) * depth // 100 for depth in place.sample(_DEPTHS, len(needles))]
+        positions = [len(units) * depth // 100 for depth in draw.sample(_DEPTHS, len(needles))]
     else:
-        positions = place.sample(range(len(units)), len(needles))
+        positions = draw.sample(range(len(units)), len(needles))
     for position, needle in zip(sorted(positions, reverse=True), needles, strict=True):
         units.insert(position, needle)
     return (" " if task.haystack == "prose" else "\n").join(units)

@@ -75,11 +75,11 @@ def _chains(
     return values[0], chains
 
 
-def _hide(chains: list[dict[str, str]], lines: int, place: random.Random) -> str:
+def _hide(chains: list[dict[str, str]], lines: int, draw: random.Random) -> str:
     """Insert each chain's statements, in order, between lines of noise."""
     text = [NOISE] * lines
     for chain in chains:
-        positions = sorted(place.sample(range(len(text)), len(chain)))
+        positions = sorted(draw.sample(range(len(text)), len(chain)))
         for shift, (position, statement) in enumerate(zip(positions, chain.values(), strict=True)):
             text.insert(position + shift, statement)
     return "\n".join(text)

@@ -24,7 +24,7 @@ class Loft(Suite):
     name: str = "loft"
 
     title: ClassVar[str] = "LOFT, retrieval-augmented generation, 32k to 1M tokens"
-    licence: ClassVar[str] = "Apache-2.0; parts have licences of their own"
+    licence: ClassVar[str] = "Apache-2.0; parts have other licences"
     tasks: ClassVar = {
         f"{name}_{length}": _SEVERAL_ANSWERS if name in _SEVERAL else _ONE_ANSWER
         for name in ("nq", "hotpotqa", "musique", *_SEVERAL)

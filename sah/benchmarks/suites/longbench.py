@@ -54,7 +54,7 @@ class LongBench(Suite):
     name: str = "longbench"
 
     title: ClassVar[str] = "LongBench, 21 tasks and 13 with even lengths"
-    licence: ClassVar[str] = "MIT; parts have licences of their own"
+    licence: ClassVar[str] = "MIT; parts have other licences"
     tasks: ClassVar = _TASKS | {f"{name}_e": replace(_TASKS[name]) for name in _EVEN}
 
     def source(self, subset: str) -> Source:

@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The place of a subset's rows on the Hub."""
+    """Data set, configuration and split that a subset's rows are read from."""
 
     dataset: str
     config: str | None = None

@@ -1,7 +1,7 @@
 """ZeroSCROLLS (arXiv:2305.14196): ten tasks whose test references are not public.
 
-The rows on the Hub have no answers, so that there is no score, only the length of each prediction
-in words. To get a score, submit the predictions to the benchmark's site, or set benchmark.path to
+The rows on the Hub have no answers, so predictions get no score; only their length in words is
+recorded. To get a score, submit the predictions to the benchmark's site, or set benchmark.path to
 rows with references.
 """
 
@@ -41,7 +41,7 @@ class ZeroScrolls(Suite):
     name: str = "zero_scrolls"
 
     title: ClassVar[str] = "ZeroSCROLLS; test references are not public"
-    licence: ClassVar[str] = "MIT; parts have licences of their own"
+    licence: ClassVar[str] = "MIT; parts have other licences"
     tasks: ClassVar = {
         "gov_report": _task(1024, rouge_geometric_mean),
         "summ_screen_fd": _task(512, rouge_geometric_mean),
