@@ -164,7 +164,7 @@ class HubModel:
         )
 
     def _given_max_tokens(self) -> int | None:
-        """Return the value in model_kwargs: whoever extends the context sets it there with rope."""
+        """Return the value in model_kwargs, which set it with the rope of an extended context."""
         found: int | None = self.model_kwargs.get("max_position_embeddings")
         return found
 
@@ -258,7 +258,7 @@ def resolve_device_and_dtype(device: str, dtype: str) -> tuple[torch.device, tor
 
 
 def _reachable(endpoint: str) -> bool:
-    """Whether the Hub's host accepts connections; with a proxy it is assumed to."""
+    """Whether the Hub's host accepts connections; assumed to be so if there is a proxy."""
     if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
         return True
     url = urlsplit(endpoint)

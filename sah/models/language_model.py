@@ -196,7 +196,7 @@ class LanguageModel:
         return self._forward(ids, cache, logits=1)[:, -1]
 
     def _forward(self, ids: list[int], cache: RewindableCache, *, logits: int) -> Tensor:
-        """Append tokens to the cache; return the last `logits` logits, [1, logits, vocabulary]."""
+        """Append tokens to the cache; return the last tokens' logits, [1, logits, vocabulary]."""
         output: Tensor = self.model(
             input_ids=torch.tensor([ids], device=self.device),
             past_key_values=cache,

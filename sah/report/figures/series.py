@@ -18,11 +18,11 @@ from sah.report.statistics.estimates import (
     run_estimate,
     task_interval,
 )
+from sah.results import metric_names
 
 AnyPoint = TypeVar("AnyPoint", bound="Point")
 
-OUTPUT_ERROR = "research_attention_output_error"
-RECALL = "research_attention_recall"
+OUTPUT_ERROR, RECALL = metric_names.OUTPUT_ERROR, metric_names.RECALL
 
 _POSITIONS = 32
 """Bins of the answer, so that a line has as many points for every length."""
