@@ -38,6 +38,7 @@ def test_a_changed_scorer_changes_only_the_scores(finished, monkeypatch):
     rescore_command.main([str(finished.parents[3])])
     after = results(finished)
     assert (before["score"], after["score"]) == (0.0, 1.0)
+    assert before["provenance"].pop("rescored") is None
     assert after["provenance"].pop("rescored")["finished"] > before["provenance"]["finished"]
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"score", "tasks"}
@@ -50,7 +51,8 @@ def test_an_unchanged_scorer_changes_nothing(finished):
     before = results(finished)
     assert rescoring.rescore(finished) == (before["score"], before["score"])
     after = results(finished)
-    del after["provenance"]["rescored"]
+    assert after["provenance"].pop("rescored")["finished"]
+    del before["provenance"]["rescored"]
     assert after == before
 
 
