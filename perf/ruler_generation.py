@@ -1,8 +1,8 @@
-"""How long RULER's samples take to generate, and how often their whole text is tokenised.
+"""Measure how long RULER's samples take to generate, and how often whole prompts are tokenised.
 
     python perf/ruler_generation.py [TOKENS ...]
 
-With the bundled model's tokenizer; the second sample of a task reuses what the first counted.
+Uses the bundled model's tokenizer. The second sample of a task reuses the first one's token counts.
 """
 
 import sys
@@ -16,7 +16,7 @@ from sah.models.smollm2 import converted
 
 
 class Counting(PromptEncoder):
-    """Counts the prompts that are tokenised whole."""
+    """A prompt encoder that counts the prompts tokenised as a whole."""
 
     measured = 0
 

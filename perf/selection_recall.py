@@ -1,9 +1,9 @@
-"""Why a method finds what it finds: recall and output error of its settings on one prompt.
+"""Recall and output error of the methods and their settings on one prompt.
 
     python perf/selection_recall.py
 
-The last query of a RULER prompt on SmolLM2, all layers, 10 % of the keys; nothing else is
-selected but where it says so.
+Measured at the last query of a RULER prompt on SmolLM2, in all layers, at 10 % of the keys.
+Sink and window are selected only where the row says so.
 """
 
 import dataclasses
@@ -72,12 +72,12 @@ def settings() -> dict[str, Masker]:
     for share in (0.0625, 0.125, 0.25, 0.5):
         loki = Loki(fraction=SHARE, components_fraction=share)
         found[f"loki, {64 * share:.0f} components"] = loki
-        found[f"loki, {64 * share:.0f}, sink and window"] = behind_sink_and_window(loki)
+        found[f"loki, {64 * share:.0f}, sink and window"] = after_sink_and_window(loki)
     found["hash_attention"] = HashAttention(fraction=SHARE, weights=weights)
     return found
 
 
-def behind_sink_and_window(masker: Masker) -> Masker:
+def after_sink_and_window(masker: Masker) -> Masker:
     def fold(inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         return masker(inputs, Local(tokens=8)(inputs, Sink(tokens=4)(inputs, mask)))
 
@@ -86,7 +86,7 @@ def behind_sink_and_window(masker: Masker) -> Masker:
 
 @torch.inference_mode()
 def last_queries() -> list[AttentionInputs]:
-    """What each layer is asked at the end of the question."""
+    """Return the inputs of each layer at the last query of the question."""
     model = SmolLM2().load()
     (example,) = Ruler(subset="niah_multikey_1", samples=1).examples(model.prompts, 0)
     prompt = model.prompts.encode(example)

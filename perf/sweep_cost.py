@@ -32,6 +32,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, open_dict
 from transformers.cache_utils import DynamicCache
 
+from sah.benchmarks.base import BaseBenchmark
 from sah.execution.attempts import compute_arms
 from sah.execution.experiment import Experiment
 from sah.results import directory
@@ -45,17 +46,15 @@ _SENTENCE = "The grass is green and the sky is blue. "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Questions:
+class Questions(BaseBenchmark):
     """Four questions about one context, or each about its own context of equal length."""
 
     context_tokens: int
     answer_tokens: int
     own_contexts: bool
     name: str = "sweep_cost"
-    subset: str | None = None
-    limit: int | None = None
 
-    def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
+    def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
         (tokens,) = tokenizer.token_counts([_SENTENCE * 100])
         text = _SENTENCE * (100 * self.context_tokens // tokens)
         return [
@@ -71,8 +70,8 @@ class Questions:
             for number in range(QUESTIONS)
         ]
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
-        return [Score(example_id=item.id, task=item.task, score=0.0) for item in examples]
+    def score_one(self, example: Example, prediction: Prediction) -> Score:
+        return Score(example_id=example.id, task=example.task, score=0.0)
 
 
 def main() -> None:

@@ -23,6 +23,9 @@ from hydra.types import RunMode
 from sah.launching.composer import Composer
 from sah.launching.composition_memory import CompositionMemory
 from sah.launching.plan import plan_sweep
+from sah.results.aggregate import summarise
+from sah.results.schema import Provenance, Result, to_document
+from sah.types import Prediction, Score
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ["model=tiny", "benchmark=mock"]
@@ -92,6 +95,36 @@ def stock_seconds(count: int, folder: Path) -> float:
     return run(count + 1) - run(1)
 
 
+def synthetic_result(directory: Path) -> Result:
+    prediction = Prediction(
+        example_id="0",
+        task="mock",
+        text="",
+        input_hash="",
+        finish_reason="eos",
+        context_tokens=100,
+        question_tokens=10,
+        new_tokens=1,
+        prefill_seconds=1.0,
+        decode_seconds=1.0,
+        density=1.0,
+    )
+    score = Score(example_id="0", task="mock", score=0.0)
+    return Result(
+        directory=directory,
+        fingerprint=directory.name,
+        model="tiny",
+        attention="sparse",
+        benchmark="mock",
+        subset=None,
+        protocol="default",
+        cache_bytes_per_token=None,
+        **vars(summarise([prediction], [score], load_seconds=0.0)),
+        provenance=Provenance(),
+        config={},
+    )
+
+
 def finished_seconds(count: int, folder: Path) -> tuple[float, float]:
     """Measure a sweep over finished cells: composed the first time, remembered the second."""
     jobs = [[*BASE, f"output_root={folder}/done", f"seed={seed}"] for seed in range(count)]
@@ -103,8 +136,8 @@ def finished_seconds(count: int, folder: Path) -> tuple[float, float]:
         )
     for cell in plan.pending:
         cell.directory.mkdir(parents=True)
-        results = {"schema": 1, "fingerprint": cell.directory.name, "score": 0.0}
-        (cell.directory / "results.json").write_bytes(orjson.dumps(results))
+        result = synthetic_result(cell.directory)
+        (cell.directory / "results.json").write_bytes(orjson.dumps(to_document(result)))
 
     def run() -> float:
         started = time.perf_counter()

@@ -1,6 +1,6 @@
-"""Errors that a researcher can act on, and the categories that error.json files them under.
+"""Errors that a user can act on, and the error categories that error.json records.
 
-Standard library only, so that every layer may raise them.
+Standard library only, so that every layer can raise them.
 """
 
 import errno
@@ -9,47 +9,47 @@ from collections.abc import Iterator
 
 
 class SahError(Exception):
-    """Something a user can put right: reported as one message, without a traceback."""
+    """An error that the user can fix; reported as one message, without a traceback."""
 
 
 class ConfigurationError(SahError, ValueError):
-    """The experiment as configured cannot work."""
+    """The experiment cannot run as configured."""
 
 
 class DamagedResults(SahError):
-    """Files of an output directory are not what this version wrote; never overwritten."""
+    """An output directory holds files that this version did not write; never overwritten."""
 
 
 class Busy(SahError):
-    """The directory is not this process's: another one works in it, or it is gone."""
+    """The output directory is claimed by another process, or no longer exists."""
 
 
 class ModelNotFound(SahError):
-    """The model is neither in the local cache nor reachable."""
+    """The model is neither in the local cache nor downloadable."""
 
 
 class TokenizerError(SahError):
-    """The tokenizer cannot be loaded or cannot encode the prompt as it should."""
+    """The tokenizer cannot be loaded, or cannot encode the prompt correctly."""
 
 
 class ModelLoadingError(SahError):
-    """The model's files are there, but do not make a model."""
+    """The model's files exist but cannot be loaded."""
 
 
 class DatasetError(SahError):
-    """A benchmark's data are missing or not as published."""
+    """A benchmark's data are missing or differ from the published version."""
 
 
 class ExperimentTimeout(SahError, TimeoutError):
-    """`timeout_minutes` is over; what was answered is kept."""
+    """`timeout_minutes` has passed; the answers so far are kept."""
 
 
 class NonFiniteLogits(SahError, ArithmeticError):
-    """The model's output is NaN or infinite: no answer can be trusted."""
+    """The model's logits are NaN or infinite, so that no answer can be trusted."""
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived. Like KeyboardInterrupt, no `except Exception` swallows it."""
+    """SIGINT or SIGTERM arrived. Like KeyboardInterrupt, it passes through `except Exception`."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"interrupted by signal {signum}")
@@ -74,12 +74,12 @@ CATEGORIES = (
 )
 
 RETRYABLE = frozenset({"gpu_out_of_memory", "network", "filesystem"})
-"""What may go well the next time without anybody doing anything."""
+"""Transient failures that are worth retrying."""
 
 _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
     (Interrupted, "interrupt"),
     (KeyboardInterrupt, "interrupt"),
-    # submitit leaves a job that is to be requeued this way.
+    # submitit exits this way from a job that it requeues.
     (SystemExit, "interrupt"),
     (ExperimentTimeout, "timeout"),
     (ModelNotFound, "model_not_found"),
@@ -95,7 +95,7 @@ _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "network"),
 )
 
-# Types of libraries that this module must not import, by module and name.
+# Exception types by qualified name, from libraries that this module must not import.
 _BY_TYPE_NAME = {
     "submitit.core.utils.UncompletedJobError": "timeout",
     "torch.OutOfMemoryError": "gpu_out_of_memory",
@@ -112,7 +112,7 @@ _BY_TYPE_NAME = {
 
 _NETWORK_ERRNO = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.ETIMEDOUT}
 
-# Only for exceptions whose type says nothing (RuntimeError and the like).
+# Only for plain RuntimeErrors, whose type tells nothing.
 _BY_MESSAGE = (
     ("out of memory", "gpu_out_of_memory"),
     ("can't allocate memory", "memory"),
@@ -122,20 +122,20 @@ _BY_MESSAGE = (
 
 
 def ends_process(error: BaseException) -> bool:
-    """Whether an exception is about the process, and not about what it was doing.
+    """Whether an exception ends the whole process, not just the arm that raised it.
 
-    submitit raises one in the middle of the work when SLURM wants a job back and does not
-    take it into the queue again; the others are no `Exception`.
+    These are submitit's UncompletedJobError, raised in the middle of the work when SLURM reclaims
+    a job without requeueing it, and everything that does not derive from `Exception`.
     """
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
     return not isinstance(error, Exception) or "submitit.core.utils.UncompletedJobError" in names
 
 
 def category(error: BaseException) -> str:
-    """File an exception under one of CATEGORIES, by its type first.
+    """Return the category of an exception, one of CATEGORIES, judging by its type first.
 
-    The cause counts where the exception itself says nothing, and before a wrapper's word:
-    neither hides an out-of-memory error.
+    An exception that matches nothing is filed under its cause, and so is Hydra's
+    InstantiationException, so that neither hides an out-of-memory error.
     """
     wrapped = False
     for link in _chain(error):

@@ -1,8 +1,8 @@
-"""The nouns that travel between benchmark, model and results. Standard library only."""
+"""The types exchanged by benchmarks, models and results. Standard library only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,36 +13,36 @@ class Example:
     """Unique within the experiment; the same for every model and attention."""
     task: str
     context: str
-    """Prefilled once and shared by every example that has the same one."""
+    """Prefilled once for all examples with the same context."""
     question: str
-    """Follows the context directly; brings its own separator."""
+    """Follows the context directly, so it includes the separator."""
     references: tuple[str, ...]
     max_new_tokens: int
-    """The example's own limit; `generation.max_new_tokens` may lower it for this example."""
+    """Answer limit of this example; `generation.max_new_tokens` may lower it."""
     answer_prefix: str = ""
-    """The beginning of the answer, given to the model after its turn has begun."""
+    """Beginning of the answer, placed at the start of the model's turn."""
     extras: Mapping[str, Any] = field(default_factory=dict)
-    """Keywords of the scorer; `groups` names what else the score is averaged over."""
+    """Keyword arguments of the scorer; `groups` names further groups to average the score over."""
     may_cut: bool = False
-    """Whether a context too long loses its middle; if not, it is an error."""
+    """Whether a context that is too long loses its middle; otherwise it is an error."""
     max_tokens: int | None = None
-    """Longest prompt plus answer; the model's own limit counts too."""
+    """Longest prompt plus answer, in tokens; the limit of the model applies too."""
     is_continuation: bool = False
-    """The question is a continuation of the context: the model's loss on it is measured,
-    nothing is generated, and there is no chat template."""
+    """Whether the question is a continuation of the context: its loss is measured, nothing is
+    generated, and no chat template is applied."""
     origin: str = ""
-    """Data set and commit, or folder, that it was read from; empty for what is made here."""
+    """Data set and commit, or folder, that it was read from; empty if it was generated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What one attention method answered to one example."""
+    """The answer of one attention method to one example."""
 
     example_id: str
     task: str
     text: str
     input_hash: str
-    """Hash of all input token ids: two arms are comparable where it is equal."""
+    """Hash of all input token ids; two arms are comparable where it is equal."""
     finish_reason: str
     """`eos`, `length`, or `given` for a continuation."""
     context_tokens: int
@@ -50,25 +50,25 @@ class Prediction:
     new_tokens: int
     """Generated tokens, the end-of-sequence token included."""
     prefill_seconds: float | None
-    """None where an earlier example of the same context paid for the prefill."""
+    """None if an earlier example with the same context was charged for the prefill."""
     decode_seconds: float
     density: float | None
-    """Mean over layers, heads and queries of selected / visible keys; None if no query of this
+    """Mean of selected / visible keys over layers, heads and queries; None if no query of this
     example ran under the attention."""
     truncated: bool = False
-    """Whether the context was cut to fit into the model."""
+    """Whether the context lost its middle to fit."""
     output_error: float | None = None
     """Mean of the logged research_attention_output_error; None if none was logged."""
     recall: float | None = None
     """Mean of the logged research_attention_recall; None if none was logged."""
     context_hash: str | None = None
-    """Hash of the context's token ids: answers about one context are not independent."""
+    """Hash of the context's token ids; answers about the same context are not independent."""
     index_bytes: Mapping[str, float] = field(default_factory=dict)
-    """Memory of each masker's key index, in bytes per key and layer."""
+    """Size of each masker's key index, in bytes per key and layer."""
     dense_agreement: Mapping[str, Any] | None = None
-    """What teacher forcing measured, token by token; None if the answer was free."""
+    """What teacher forcing measured, token by token; None for free decoding."""
     prefill_seconds_saved: float | None = None
-    """What this arm would have paid for the prefill, had not another arm of its job."""
+    """Prefill time this arm saved because another arm of its job was charged for it."""
     loss: float | None = None
     """Mean next-token loss of a continuation, in nats; None for answers."""
 
@@ -80,42 +80,84 @@ class Score:
     example_id: str
     task: str
     score: float | None
-    """In [0, 1]; None where the references are not public."""
+    """In [0, 1]; None if the references are not public."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Other numbers of the same answer; results.json has their means."""
+    """Further numbers on the same answer; results.json has their means."""
     groups: tuple[str, ...] = ()
-    """Parts of the task that this example belongs to, such as `length 8k+`."""
+    """Groups within the task that this example belongs to, such as `length 8k+`."""
 
 
 class PromptTokenizer(Protocol):
-    """What a benchmark may ask of the run's tokenizer."""
+    """What a benchmark may use of the experiment's tokenizer."""
 
     max_tokens: int | None
-    """The longest sequence that the model takes; None if it does not say."""
+    """Longest sequence that the model takes; None if unknown."""
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text on its own, without special tokens."""
+        """Count the tokens of each text on its own, without special tokens."""
 
     def prompt_length(self, example: Example) -> int:
-        """Tokens of the whole prompt as the model sees it, chat template included."""
+        """Count the tokens of the whole prompt as the model sees it, chat template included."""
 
 
 class Benchmark(Protocol):
-    """A source of examples and the rule that scores their answers."""
+    """A source of examples and the rule that scores their answers; see `BaseBenchmark`."""
 
-    name: str
-    subset: str | None
-    limit: int | None
+    title: ClassVar[str]
+    """What it is, for lists; if empty, the first line of the class's docstring."""
+    licence: ClassVar[str]
+    """Licence of the data."""
+    data: ClassVar[str]
+    """Origin of the data, if they are not from `hub_datasets`."""
+
+    @property
+    def name(self) -> str:
+        """The name used in output directories, tables and messages."""
+
+    @property
+    def subset(self) -> str | Sequence[str] | None:
+        """The subset or subsets asked for; None means all available ones."""
+
+    @property
+    def limit(self) -> int | None:
+        """Maximum number of examples; None means all."""
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Longest prompt plus answer that the configuration asks for; None if it sets none."""
 
     @classmethod
     def subsets(cls) -> tuple[str, ...]:
-        """The names that `subset` may take."""
+        """Return all subsets, in order; empty if only the data tell."""
+
+    @classmethod
+    def answer_limits(cls) -> Mapping[str, int]:
+        """Return the default answer limit by subset, where there is one."""
+
+    @classmethod
+    def score_names(cls) -> Mapping[str, str]:
+        """Return the name of the score by subset; the key "" stands for all others."""
 
     def available_subsets(self) -> tuple[str, ...]:
-        """Those that work as configured; what `subset: null` and `subset='*'` stand for."""
+        """Return the subsets that `subset: null` and `subset='*'` run, as configured."""
+
+    def hub_datasets(self) -> tuple[str, ...]:
+        """Return the Hugging Face data sets that the chosen subsets are read from."""
+
+    def is_here(self) -> bool:
+        """Whether the chosen subsets can be read without a network."""
+
+    def revision_note(self) -> str:
+        """Say whether the data are pinned to a commit; empty if they are not from the Hub."""
+
+    def fetch(self) -> str:
+        """Download the data of the chosen subsets; return a note on what was fetched."""
+
+    def with_one_sample(self) -> "Benchmark":
+        """Return a copy that generates one sample per subset, if it generates samples."""
 
     def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
-        """The examples of this experiment, the same for the same tokenizer and seed."""
+        """Return the examples of this experiment, the same for the same tokenizer and seed."""
 
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
-        """One score for each example, in order; `predictions` is aligned with `examples`."""
+        """Return one score per example, in order; `predictions` is aligned with `examples`."""

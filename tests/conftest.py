@@ -26,6 +26,7 @@ from hydra.utils import instantiate
 from jaxtyping import install_import_hook
 from omegaconf import DictConfig
 
+from sah.results.schema import Provenance, Result, Timing
 from sah.types import Prediction
 
 TESTS = Path(__file__).resolve().parent
@@ -38,12 +39,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 install_import_hook(
     [
         "sah.attention.gather",
-        "sah.maskers.shared.hyperplanes",
         "sah.attention.index",
         "sah.attention.inputs",
         "sah.attention.mask",
         "sah.attention.selection",
+        "sah.attention.selection_cpu",
+        "sah.attention.gather_fused",
+        "sah.attention.top_k",
         "sah.attention.compute",
+        *(
+            f"sah.maskers.shared.{name}"
+            for name in ("hyperplanes", "lookup", "packed_bits", "pages")
+        ),
         # Those that annotate shapes; types of plain parameters are the maskers' own to check.
         *(
             f"sah.maskers.{path.stem}"
@@ -253,6 +260,47 @@ def prediction() -> Callable[..., Prediction]:
             "density": 0.25,
         }
         return Prediction(example_id=example_id, **{**values, **fields})
+
+    return make
+
+
+@pytest.fixture
+def make_result() -> Callable[..., Result]:
+    """Make a result from the fields that matter to the test."""
+
+    def make(**fields: Any) -> Result:
+        values: dict[str, Any] = {
+            "directory": Path("outputs/tiny/sparse/ruler_all/0123abcd"),
+            "fingerprint": "0123abcd",
+            "model": "tiny",
+            "attention": "sparse",
+            "benchmark": "ruler",
+            "subset": None,
+            "protocol": "default",
+            "cache_bytes_per_token": None,
+            "score": 0.5,
+            "stderr": None,
+            "n": 2,
+            "tasks": {},
+            "density": None,
+            "output_error": None,
+            "recall": None,
+            "prompt_tokens": None,
+            "index_bytes": {},
+            "dense_agreement": None,
+            "truncated": 0,
+            "timing": Timing(
+                load_seconds=1.0,
+                prefill_seconds=0.0,
+                prefill_seconds_saved=0.0,
+                decode_seconds=0.0,
+                context_tokens=0,
+                new_tokens=0,
+            ),
+            "provenance": Provenance(),
+            "config": {"seed": 0},
+        }
+        return Result(**{**values, **fields})
 
     return make
 

@@ -17,12 +17,12 @@ from submitit.core.utils import UncompletedJobError
 from sah import errors
 from sah.errors import CATEGORIES, Interrupted, SahError, category, ends_process
 
-# The HTTP library of huggingface_hub, whatever it is called by now.
+# The HTTP library of huggingface_hub; its name differs between versions.
 http = sys.modules[huggingface_hub.errors.HfHubHTTPError.__mro__[1].__module__]
 
 
 def raised(function, *arguments, **keywords):
-    """The exception that a call raises."""
+    """Return the exception that a call raises."""
     try:
         function(*arguments, **keywords)
     except BaseException as error:  # noqa: BLE001
@@ -31,7 +31,7 @@ def raised(function, *arguments, **keywords):
 
 
 def caused_by(error, cause):
-    """An exception raised from another."""
+    """Return an exception raised from another."""
     error.__cause__ = cause
     return error
 
@@ -94,11 +94,11 @@ REAL = [
 @pytest.mark.parametrize(
     ("error", "expected"), REAL, ids=[f"{type(e).__name__}-{c}" for e, c in REAL]
 )
-def test_an_error_is_filed_under(error, expected):
+def test_category_of_an_error(error, expected):
     assert category(error) == expected
 
 
-def test_every_category_is_listed_and_reached():
+def test_every_category_is_tested():
     assert {expected for _, expected in REAL} == set(CATEGORIES)
 
 
@@ -108,24 +108,24 @@ def test_every_category_is_listed_and_reached():
         (caused_by(RuntimeError("failed"), torch.OutOfMemoryError("x")), "gpu_out_of_memory"),
         (caused_by(ValueError("failed"), MemoryError()), "memory"),
         (caused_by(SahError("x"), caused_by(KeyError("y"), ConnectionError("z"))), "network"),
-        # What the wrapper says itself comes first.
+        # A wrapper whose own type is known comes first.
         (caused_by(errors.ModelLoadingError("x"), OSError(errno.EIO, "x")), "model_loading"),
         (caused_by(errors.ExperimentTimeout("x"), KeyboardInterrupt()), "timeout"),
         (caused_by(InstantiationException("x"), ValueError("y")), "configuration"),
     ],
 )
-def test_the_cause_counts_where_the_error_itself_says_nothing(error, expected):
+def test_an_error_that_matches_nothing_is_filed_under_its_cause(error, expected):
     assert category(error) == expected
 
 
-def test_what_an_error_was_handled_with_is_no_cause():
-    """An error while another is handled has a context, and no cause."""
+def test_the_context_of_an_error_is_not_its_cause():
+    """An error raised while another is handled has a context but not a cause."""
     error = KeyError("unrelated")
     error.__context__ = MemoryError()
     assert category(error) == "unknown"
 
 
-def test_a_circle_of_causes_ends():
+def test_circular_causes_terminate():
     one, other = ValueError(), ValueError()
     one.__cause__, other.__cause__ = other, one
     assert category(one) == "unknown"
@@ -134,22 +134,22 @@ def test_a_circle_of_causes_ends():
 @pytest.mark.parametrize(
     "message", ["the file cuda.txt is missing", "CUDA error", "out of memory", "nccl"]
 )
-def test_messages_count_only_where_the_type_says_nothing(message):
+def test_messages_are_read_only_of_plain_runtime_errors(message):
     assert category(ValueError(message)) == "unknown"
 
 
-def test_a_class_of_the_same_name_elsewhere_is_another():
+def test_a_class_of_the_same_name_in_another_module_does_not_match():
     error = type("OutOfMemoryError", (Exception,), {})("x")
     assert category(error) == "unknown"
 
 
-def test_no_except_exception_swallows_an_interruption():
+def test_except_exception_does_not_swallow_interrupted():
     with pytest.raises(Interrupted, match="15") as caught, contextlib.suppress(Exception):
         raise Interrupted(15)
     assert caught.value.signum == 15
 
 
-def test_errors_are_what_python_calls_them_too():
+def test_errors_derive_from_the_matching_builtin_exceptions():
     assert issubclass(errors.ConfigurationError, ValueError)
     assert issubclass(errors.ExperimentTimeout, TimeoutError)
     assert issubclass(errors.NonFiniteLogits, ArithmeticError)
@@ -166,5 +166,5 @@ def test_errors_are_what_python_calls_them_too():
         (MemoryError(), False),
     ],
 )
-def test_what_ends_the_process_is_no_failure_of_an_arm(error, ends):
+def test_errors_that_end_the_process(error, ends):
     assert ends_process(error) == ends

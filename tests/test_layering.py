@@ -54,8 +54,8 @@ def is_standard(name):
 # A package imports, and names, nothing of its own layer or of those above it.
 LAYERS = (
     ("errors", "types", "seeding", "validation", "paths", "terminal"),
-    ("attention", "benchmarks", "results", "tracking"),
-    ("maskers", "metric_logging", "models", "report"),
+    ("attention", "benchmarks", "results"),
+    ("maskers", "metric_logging", "models", "report", "tracking"),
     ("execution",),
     ("calibration", "doctor", "launching"),
     ("cli",),

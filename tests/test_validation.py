@@ -40,7 +40,7 @@ class Checked:
         {"options": {"a": True}},
     ],
 )
-def test_fitting_values_pass(values):
+def test_values_of_the_annotated_type_pass(values):
     Checked(**values)
 
 
@@ -74,7 +74,7 @@ def test_fitting_values_pass(values):
         ("options", {"a": math.nan}, "finite"),
     ],
 )
-def test_others_are_refused_naming_class_field_type_and_value(field, value, expected):
+def test_a_wrong_type_is_refused_naming_class_field_type_and_value(field, value, expected):
     with pytest.raises(ValueError, match=rf"^Checked: {field} must be .*{expected}") as caught:
         Checked(**{field: value})
     shown = value["a"] if expected == "finite" and isinstance(value, dict) else value
@@ -82,7 +82,7 @@ def test_others_are_refused_naming_class_field_type_and_value(field, value, expe
 
 
 def test_checking_leaves_the_global_generator_alone():
-    """beartype draws the item it looks at."""
+    """beartype draws at random which item it checks."""
     state = random.getstate()
     Checked(names=["x"] * 10, counts=[1, 2, 3], options={"a": [1, 2]})
     assert random.getstate() == state

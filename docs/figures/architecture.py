@@ -1,7 +1,7 @@
-"""Draws docs/figures/architecture.svg from the imports between the packages of sah/.
+"""Draw docs/figures/architecture.svg from the imports between the packages of sah/.
 
-`python docs/figures/architecture.py` writes the file. Places are given here; boxes and arrows come
-from the code, and a package without a place is an error.
+`python docs/figures/architecture.py` writes the file. Boxes and arrows come from the code,
+positions from PLACES; a package without a position is an error.
 """
 
 import ast
@@ -13,61 +13,62 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 FIGURE = Path(__file__).with_suffix(".svg")
 
-# Modules that are not packages are drawn together.
+# What is drawn as one box: the entry points, and the loose modules of sah.
+ENTRY, FLOOR = "cli, hydra_plugins", "foundations"
 TOGETHER = {
-    "run.py, sah, Hydra": ("cli", "hydra_plugins"),
-    "foundations": ("errors", "types", "seeding", "validation", "paths", "terminal"),
+    ENTRY: ("cli", "hydra_plugins"),
+    # Every box may import them: arrows to them would hide the others.
+    FLOOR: ("errors", "types", "seeding", "validation", "paths", "terminal"),
 }
-
-# What every box may import; its arrows would hide the others.
-FLOOR = "foundations"
 
 
 class Place(NamedTuple):
-    """Where a box is, in pixels, and what is said below its name."""
+    """Where a box is, in pixels, and the text below its name."""
 
     x: int
     """Centre."""
     row: int
     text: tuple[str, ...]
     width: int = 140
+    kind: str = "part"
+    """Its colour."""
 
 
 PLACES = {
-    "run.py, sah, Hydra": Place(430, 0, ("command line and plugins",), 240),
-    "calibration": Place(100, 1, ("fits methods to a model",), 160),
-    "doctor": Place(280, 1, ("looks before a sweep",)),
-    "launching": Place(560, 1, ("plans a sweep, runs its jobs",), 190),
-    "maskers": Place(100, 2, ("the methods, a file each",), 160),
-    "execution": Place(430, 2, ("an experiment at work:", "prefill, answer, score, resume"), 230),
-    "report": Place(770, 2, ("tables, comparisons,", "figures, page")),
-    "models": Place(275, 3, ("load, prefill,", "decode, rewind"), 120),
-    "metric_logging": Place(410, 3, ("micro metrics",), 130),
-    "benchmarks": Place(550, 3, ("examples and scores",), 130),
-    "tracking": Place(670, 3, ("copies results",), 94),
-    "results": Place(600, 4, ("identity, claim,", "store, state"), 120),
-    "attention": Place(220, 4, ("inputs, mask, indexes, fold,", "session in transformers"), 210),
-    FLOOR: Place(430, 5, (", ".join(TOGETHER[FLOOR]) + ": for all of them",), 820),
+    ENTRY: Place(450, 0, ("argv in, tables out; what Hydra loads",), 270, "entry"),
+    "calibration": Place(95, 1, ("fits methods to a model",), 166, "tool"),
+    "doctor": Place(275, 1, ("checks before a sweep",), 150, "tool"),
+    "launching": Place(500, 1, ("plans a sweep, runs its jobs",), 196, "tool"),
+    "report": Place(770, 1, ("statistics, tables,", "figures, HTML"), 150, "tool"),
+    "execution": Place(430, 2, ("an experiment at work:", "prefill, answer, score"), 230, "work"),
+    "maskers": Place(95, 3, ("the methods,", "one file each"), 150),
+    "models": Place(265, 3, ("load, prefill,", "decode, rewind"), 126),
+    "metric_logging": Place(407, 3, ("micro metrics",), 132),
+    "benchmarks": Place(550, 3, ("examples and scores",), 132),
+    "tracking": Place(674, 3, ("copies results",), 96),
+    "attention": Place(220, 4, ("inputs, mask, indexes, fold,", "session in transformers"), 220),
+    "results": Place(770, 4, ("identity, claim,", "files of an experiment"), 160),
+    FLOOR: Place(445, 5, (", ".join(TOGETHER[FLOOR]) + ": imported by all",), 850, "floor"),
 }
 
-WIDTH, ROW, TOP = 860, 112, 8
+WIDTH, ROW, TOP = 890, 112, 8
 HEIGHTS = {1: 46, 2: 60}
 
 
 def module_name(path: Path) -> str:
-    """The name under which a file is imported."""
+    """Return the name under which a file is imported."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the project by name."""
+    """Find every module of the project, by name."""
     files = [path for folder in ("sah", "hydra_plugins") for path in (ROOT / folder).rglob("*.py")]
     return {module_name(path): path for path in sorted(files)}
 
 
 def box_of(module: str) -> str:
-    """The box that a module is drawn in: its package, or what it is drawn together with."""
+    """Return the box of a module: its package, or the key of TOGETHER that contains it."""
     parts = module.split(".")
     name = parts[1] if parts[0] == "sah" else parts[0]
     for together, members in TOGETHER.items():
@@ -77,7 +78,7 @@ def box_of(module: str) -> str:
 
 
 def imports(path: Path, known: Mapping[str, Path]) -> Iterable[str]:
-    """The modules of this project that a file imports, anywhere in it."""
+    """Find the modules of this project that a file imports, at any level."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
@@ -88,11 +89,11 @@ def imports(path: Path, known: Mapping[str, Path]) -> Iterable[str]:
 
 
 def graph() -> dict[str, set[str]]:
-    """Which box imports which others."""
+    """Map each box to the boxes that it imports."""
     known = modules()
     boxes: dict[str, set[str]] = {}
     for module, path in known.items():
-        # sah/__init__.py holds the version and nothing else.
+        # sah/__init__.py only holds the version.
         if module == "sah":
             continue
         imported = {box_of(name) for name in imports(path, known) if name in known.keys() - {"sah"}}
@@ -101,7 +102,7 @@ def graph() -> dict[str, set[str]]:
 
 
 def reachable(box: str, arrows: Mapping[str, set[str]]) -> set[str]:
-    """All that a box imports, directly or through others."""
+    """Return everything that a box imports, directly or through others."""
     found = set(arrows[box])
     for other in arrows[box]:
         found |= reachable(other, arrows)
@@ -109,7 +110,7 @@ def reachable(box: str, arrows: Mapping[str, set[str]]) -> set[str]:
 
 
 def shown_arrows() -> list[tuple[str, str]]:
-    """The arrows without those that follow from two others, and without those to the floor."""
+    """Return the arrows that do not follow from two others, without those to the foundations."""
     arrows = {box: others - {FLOOR} for box, others in graph().items()}
     return [
         (box, other)
@@ -120,17 +121,17 @@ def shown_arrows() -> list[tuple[str, str]]:
 
 
 def height(place: Place) -> int:
-    """Pixels of a box."""
+    """Return the height of a box in pixels."""
     return HEIGHTS[len(place.text)]
 
 
 def top(place: Place) -> int:
-    """The upper edge of a box; those of a row are centred."""
+    """Return the upper edge of a box; boxes of a row are centred on one line."""
     return TOP + place.row * ROW + (60 - height(place)) // 2
 
 
 def port(box: str, other: str, neighbours: list[str]) -> float:
-    """Where on its edge a box's arrow to or from another one is: as the others lie."""
+    """Return the x of a box's arrow to or from another one; arrows keep the order of their ends."""
     place = PLACES[box]
     in_order = sorted(neighbours, key=lambda name: PLACES[name].x)
     share = (in_order.index(other) + 1) / (len(in_order) + 1)
@@ -138,7 +139,7 @@ def port(box: str, other: str, neighbours: list[str]) -> float:
 
 
 def arrow(source: str, target: str, arrows: list[tuple[str, str]]) -> str:
-    """A curve from the lower edge of one box to the upper edge of another."""
+    """Draw a curve from the lower edge of one box to the upper edge of another."""
     start = port(source, target, [other for box, other in arrows if box == source])
     end = port(target, source, [box for box, other in arrows if other == target])
     begin = top(PLACES[source]) + height(PLACES[source])
@@ -151,7 +152,7 @@ def arrow(source: str, target: str, arrows: list[tuple[str, str]]) -> str:
 
 
 def box(name: str) -> str:
-    """A box with its name and what it is for."""
+    """Draw a box with its name and its purpose."""
     place = PLACES[name]
     y = top(place)
     lines = [
@@ -161,8 +162,8 @@ def box(name: str) -> str:
     return "\n".join(
         [
             f'<g id="{escape(name)}">',
-            f'<rect x="{place.x - place.width / 2:g}" y="{y}" width="{place.width}" '
-            f'height="{height(place)}" rx="6"/>',
+            f'<rect class="{place.kind}" x="{place.x - place.width / 2:g}" y="{y}" '
+            f'width="{place.width}" height="{height(place)}" rx="6"/>',
             f'<text x="{place.x}" y="{y + 19}" class="name">{escape(name)}</text>',
             *lines,
             "</g>",
@@ -171,10 +172,10 @@ def box(name: str) -> str:
 
 
 def draw() -> str:
-    """The figure.
+    """Draw the figure.
 
     Raises:
-        ValueError: if the code has another list of packages than PLACES, or imports upwards.
+        ValueError: if the packages of the code differ from PLACES, or one imports upwards.
     """
     found = graph().keys()
     if found != PLACES.keys():
@@ -195,6 +196,10 @@ def draw() -> str:
             ".name { font-size: 14px; font-weight: bold; fill: #1a1a1a }",
             ".what { font-size: 11px; fill: #444 }",
             "rect { fill: #eef3f9; stroke: #6b8bb0 }",
+            "rect.entry { fill: #e3e8ee; stroke: #5d6b7c }",
+            "rect.tool { fill: #f6f1e7; stroke: #b59a5e }",
+            "rect.work { fill: #d5e4f5; stroke: #3f6ea5; stroke-width: 1.6 }",
+            "rect.floor { fill: #f2f2f2; stroke: #999 }",
             "path { fill: none; stroke: #56708f; stroke-width: 1.4; marker-end: url(#head) }",
             "</style>",
             '<defs><marker id="head" viewBox="0 0 8 8" refX="3" refY="4" markerWidth="6" '

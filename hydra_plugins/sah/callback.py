@@ -25,13 +25,13 @@ class ResumeCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Exit with status 0 if the experiment is complete, with 1 if it cannot work."""
-        from sah.results.show import show_results
+        from sah.results.show import show_result
 
         try:
             overrides = list(config.hydra.overrides.task)
             _refuse_launcher(config)
-            folder, results = find_complete(config)
-            if results is None:
+            _, result = find_complete(config)
+            if result is None:
                 check(config, overrides)
                 return
         except (SahError, OmegaConfBaseException) as error:
@@ -39,7 +39,7 @@ class ResumeCallback(Callback):
                 logger.exception("%s", error)
             sys.stderr.write(plain(f"{error}\n"))
             raise SystemExit(1) from error
-        show_results(results, folder)
+        show_result(result)
         raise SystemExit(0)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

@@ -70,14 +70,14 @@ class SweepLauncher(Launcher):
 def _job_return(outcome: "CellOutcome", expression: str) -> JobReturn:
     """The objective of a cell for a sweeper that searches, or why there is none."""
     from sah.launching.objective import objective
-    from sah.results.store import read_results
+    from sah.results.store import read_result
 
     cell = outcome.cell
     job = JobReturn(overrides=list(cell.overrides), working_dir=str(cell.directory))
     if outcome.outcome in ("done", "finished", "repeated"):
         job.status = JobStatus.COMPLETED
-        results = read_results(cell.directory)
-        job.return_value = None if results is None else objective(expression, results)
+        result = read_result(cell.directory)
+        job.return_value = None if result is None else objective(expression, result)
     elif outcome.outcome in ("detached", "elsewhere"):
         job.status = JobStatus.COMPLETED
         job.return_value = None

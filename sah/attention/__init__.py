@@ -1,7 +1,7 @@
-"""Sparse attention as a weighted mask: what is read, with which weight, and the output.
+"""Sparse attention as weighted masks: maskers select keys and weights, attention reads them.
 
-A masker is any callable `(AttentionInputs, AttentionMask) -> AttentionMask`; see `Masker`. What
-runs it inside a transformers model is in `sah.attention.session`.
+A masker is any callable `(AttentionInputs, AttentionMask) -> AttentionMask`; see `Masker`.
+`sah.attention.session` runs maskers inside a transformers model.
 """
 
 from sah.attention.compute import dense_attention, gathered_attention, weighted_attention
@@ -10,7 +10,8 @@ from sah.attention.index import EncodedKeys, KeyBuffer, KeyIndex
 from sah.attention.inputs import AttentionInputs, Visibility
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, Masker, SparseAttention
-from sah.attention.selection import Budget, order_descending, select_top
+from sah.attention.selection import Budget, select_top
+from sah.attention.top_k import TopKMasker
 
 __all__ = [
     "AttentionInputs",
@@ -23,10 +24,10 @@ __all__ = [
     "Masker",
     "SelectedKeys",
     "SparseAttention",
+    "TopKMasker",
     "Visibility",
     "dense_attention",
     "gathered_attention",
-    "order_descending",
     "select_top",
     "weighted_attention",
 ]

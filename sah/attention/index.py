@@ -1,4 +1,4 @@
-"""What maskers keep about keys: built from the context, appended while decoding, rewound after."""
+"""Key indexes: built from the context, appended while decoding, rewound after each answer."""
 
 # B batch, G key-value heads, N new keys, D head dimension, V value dimension
 
@@ -12,35 +12,41 @@ from torch import Tensor
 
 @runtime_checkable
 class KeyIndex(Protocol):
-    """What a masker keeps about the keys of one layer, so as not to read them all again."""
+    """A masker's summary of one layer's keys, so that it need not read them all for each query."""
 
     length: int
-    """Keys indexed so far. May be less after a rewind than was asked for; the rest of the
-    context is then appended again."""
+    """Keys indexed so far. A rewind may leave fewer than it was asked to keep; the missing
+    context keys are then appended again."""
 
     @property
     def nbytes(self) -> int:
-        """Memory of what is indexed, in bytes; room kept for later keys does not count."""
+        """Memory of the indexed keys, in bytes, without room reserved for later keys."""
 
     def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
         """Index the next N keys."""
 
     def rewind(self, length: int) -> None:
-        """Forget every key from position `length` on; never asked to go behind the context."""
+        """Drop every key from position `length` on; `length` is never inside the context."""
 
 
 Index = TypeVar("Index", bound=KeyIndex)
 
 
 class KeyBuffer:
-    """A tensor that grows along its key dimension in place.
+    """A tensor that grows in place along its key dimension.
 
-    Where it outgrows its room, it gets a quarter more than it needs, so that appending a key
-    seldom copies what is there.
+    When it outgrows its room it reserves a quarter more than it needs, so that appending a key
+    rarely copies the others.
     """
 
     def __init__(self, first: Tensor, *, dim: int, room: int = 0) -> None:
-        """Start with `first`; `dim` is its key dimension, `room` the keys there will be."""
+        """Start with a copy of `first`.
+
+        Args:
+            first: the first keys.
+            dim: the key dimension.
+            room: number of keys to reserve memory for.
+        """
         self._dim = dim % first.ndim
         self._buffer = self._room_like(first, max(room, first.shape[dim]))
         self.length = 0
@@ -48,12 +54,12 @@ class KeyBuffer:
 
     @property
     def filled(self) -> Tensor:
-        """What was appended; a view."""
+        """View of the keys appended so far."""
         return self._buffer.narrow(self._dim, 0, self.length)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what was appended."""
+        """Bytes of the keys appended so far."""
         return self.filled.numel() * self._buffer.element_size()
 
     def append(self, new: Tensor) -> None:
@@ -67,7 +73,7 @@ class KeyBuffer:
         self.length += count
 
     def rewind(self, length: int) -> None:
-        """Forget everything from position `length` on."""
+        """Drop everything from position `length` on."""
         self.length = min(self.length, length)
 
     def _room_like(self, tensor: Tensor, capacity: int) -> Tensor:
@@ -77,10 +83,9 @@ class KeyBuffer:
 
 
 class EncodedKeys:
-    """An index whose every key is encoded by itself, into one or more tensors.
+    """An index that encodes each key independently, into one or more tensors.
 
-    Codes of context keys and of keys that came later are made by the same function, so
-    that they cannot drift apart.
+    The same function encodes context keys and later keys, so that their codes always match.
     """
 
     def __init__(
@@ -94,7 +99,7 @@ class EncodedKeys:
         """Index the first N keys.
 
         Args:
-            encode: from N keys and values to tensors whose dimension `dim` has length N.
+            encode: maps N keys and values to tensors whose dimension `dim` has length N.
             key: of the context.
             value: of the context.
             dim: the key dimension of all encoded tensors.
@@ -105,7 +110,7 @@ class EncodedKeys:
 
     @property
     def codes(self) -> tuple[Tensor, ...]:
-        """What `encode` returned, for all keys so far."""
+        """The tensors that `encode` returns, for all keys so far."""
         return tuple(buffer.filled for buffer in self._buffers)
 
     @property
@@ -120,13 +125,13 @@ class EncodedKeys:
         self.length += key.shape[2]
 
     def rewind(self, length: int) -> None:
-        """Forget every key from position `length` on."""
+        """Drop every key from position `length` on."""
         for buffer in self._buffers:
             buffer.rewind(length)
         self.length = min(self.length, length)
 
 
-def in_chunks(
+def encode_in_chunks(
     encode: Callable[[Tensor, Tensor], Sequence[Tensor]],
     key: Float[Tensor, "B G N D"],
     value: Float[Tensor, "B G N V"],
@@ -134,7 +139,7 @@ def in_chunks(
     chunk_keys: int,
     dim: int = -1,
 ) -> list[Tensor]:
-    """Encode `chunk_keys` keys at a time, which bounds the memory of what `encode` computes."""
+    """Encode `chunk_keys` keys at a time, which bounds the memory of intermediate results."""
     count = key.shape[2]
     if count <= chunk_keys:
         return list(encode(key, value))

@@ -1,6 +1,7 @@
-"""What one attention layer is asked to compute, and what maskers may know about it."""
+"""Inputs of one attention call, as maskers see them."""
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension, V value dimension
+# S rows of queries per key-value head: H / G · Q
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from sah.attention.gather import SelectedKeys
 from sah.attention.index import Index, KeyIndex
 from sah.seeding import derive
 
-# Half-precision keys and values are converted to float32 this many at a time.
+# Number of half-precision keys or values that are converted to float32 at a time.
 BLOCK_KEYS = 4096
 
 Made = TypeVar("Made")
@@ -23,17 +24,17 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Visibility:
-    """The keys that each query may read, and what follows from them.
+    """Keys that each query may read, with their counts and ranks.
 
-    The same in all layers of a step, so that the session makes it once.
+    All layers of a step share one instance.
     """
 
     keys: Bool[Tensor, "B 1 Q K"]
-    """Causal, and not padding."""
+    """Causal and not padding."""
 
     @cached_property
     def count(self) -> Int[Tensor, "B 1 Q 1"]:
-        """Keys that each query may read."""
+        """Number of keys that each query may read."""
         return self.keys.sum(-1, keepdim=True)
 
     @cached_property
@@ -42,17 +43,17 @@ class Visibility:
         return self.keys.cumsum(-1)
 
     def share(self, fraction: float) -> Int[Tensor, "B 1 Q 1"]:
-        """A fraction of `count`, rounded up."""
-        # 0.1 * 30 is a little more than 3 in floating point, and must not become 4.
-        return self.once(
+        """Return a fraction of `count`, rounded up."""
+        # In floating point 0.1 * 30 is slightly more than 3, which must not become 4.
+        return self.cached(
             ("share", fraction),
             lambda: (self.count.double() * fraction - 1e-9).ceil().long(),
         )
 
-    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` returns, made by the first who asks and kept for the layers that follow.
+    def cached(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return the result of `make`, computed once and shared by all layers of the step.
 
-        For what depends on positions alone.
+        Only for results that depend on nothing but visibility.
         """
         if key not in self._made:
             self._made[key] = make()
@@ -68,7 +69,7 @@ class AttentionInputs:
     """Queries, keys and values of one layer after the rotary embedding.
 
     Keys and values are per key-value head; query head h reads key-value head
-    h // (H / G), as everywhere in transformers.
+    h // (H / G), as in transformers.
     """
 
     query: Float[Tensor, "B H Q D"]
@@ -79,46 +80,46 @@ class AttentionInputs:
     softcap: float | None = None
     """Scores s become softcap * tanh(s / softcap) (Gemma 2)."""
     sinks: Float[Tensor, " H"] | None = None
-    """Logits of the model's own attention sinks (gpt-oss): in the denominator only."""
+    """Logits of the model's own attention sinks (gpt-oss); in the denominator only."""
     layer_idx: int = 0
     first_position: int = 0
     """Position of query 0 in the sequence."""
     context_length: int = 0
-    """Keys that belong to the context; later ones are rewound after the answer."""
+    """Keys of the context; later keys are dropped after the answer."""
     seed: int = 0
-    """Derived from the run's seed, the example and the layer."""
+    """Derived from the experiment's seed, the example and the layer."""
     index_seed: int = 0
-    """Derived from the run's seed and the layer: for indexes, which outlive the example."""
+    """Derived from the experiment's seed and the layer; for indexes, which outlive an example."""
     indexes: dict[Hashable, KeyIndex] = field(default_factory=dict)
-    """The layer's key indexes by masker; kept by the session between calls."""
+    """The layer's key indexes by masker; the session keeps them between calls."""
 
     @property
     def group_size(self) -> int:
-        """Query heads on one key-value head, H / G."""
+        """Query heads per key-value head, H / G."""
         return self.query.shape[1] // self.key.shape[1]
 
     @cached_property
     def dot_products(self) -> Float[Tensor, "B H Q K"]:
-        """q·k in float32, computed once; of invisible keys too."""
+        """q·k in float32 for all keys, invisible ones too; computed once."""
         return self.dot(self.query, self.key)
 
     @cached_property
     def scores(self) -> Float[Tensor, "B H Q K"]:
         """Exact attention logits in float32: q·k·scaling, soft-capped; computed once.
 
-        Invisible keys have a score too; whoever reads this applies `visible`.
+        Invisible keys have scores too; callers apply `visible`.
         """
         return self._scores_of(self.dot_products)
 
     def dot_products_at(self, keys: SelectedKeys) -> Float[Tensor, "B H Q N"]:
-        """q·k in float32 of the selected keys; with one query, no other key is read."""
-        # More queries read most of the keys anyway, which is one large product.
+        """Return q·k in float32 of the selected keys; a single query reads no other key."""
+        # Several queries read most keys between them: one large matrix product is faster.
         if self.query.shape[2] > 1 or "dot_products" in vars(self):
             return self.dot_products.gather(-1, keys.position)
         return keys.products(self.query, self.key)
 
     def scores_at(self, keys: SelectedKeys) -> Float[Tensor, "B H Q N"]:
-        """`scores` of the selected keys."""
+        """Return `scores` of the selected keys."""
         return self._scores_of(self.dot_products_at(keys))
 
     def _scores_of(self, products: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -130,14 +131,14 @@ class AttentionInputs:
     def dot(
         self, query: Float[Tensor, "B H Q E"], key: Float[Tensor, "B G N E"]
     ) -> Float[Tensor, "B H Q N"]:
-        """Dot products in float32 of each query with the keys, or stand-ins, of its group.
+        """Return float32 dot products of each query with N vectors of its key-value head.
 
-        The queries of a group are stacked, so that keys are not copied per query head;
-        keys of another type are converted a block at a time, never all at once.
+        The queries of a key-value head are stacked, so that keys are not copied per query head.
+        Keys of another dtype are converted one block at a time.
         """
         batch, heads, queries, dim = query.shape
         groups, count = key.shape[1:3]
-        stacked = query.float().reshape(batch, groups, heads // groups * queries, dim)
+        stacked = query.float().reshape(batch, groups, heads // groups * queries, dim)  # B G S E
         if key.dtype == torch.float32:
             products = stacked @ key.transpose(-1, -2)
         else:
@@ -148,7 +149,7 @@ class AttentionInputs:
         return products.view(batch, heads, queries, count)
 
     def grouped(self, per_head: Shaped[Tensor, "B H Q *rest"]) -> Shaped[Tensor, "B G S *rest"]:
-        """Put the query heads of a group side by side: S = H / G · Q rows per key-value head."""
+        """Stack the query heads of each key-value head: S = H / G · Q rows per group."""
         batch, groups = self.key.shape[:2]
         return per_head.reshape(batch, groups, -1, *per_head.shape[3:])
 
@@ -159,12 +160,12 @@ class AttentionInputs:
 
     @property
     def visible(self) -> Bool[Tensor, "B 1 Q K"]:
-        """Keys that each query may read: causal, and not padding."""
+        """Keys that each query may read: causal and not padding."""
         return self.visibility.keys
 
     @property
     def visible_count(self) -> Int[Tensor, "B 1 Q 1"]:
-        """Keys that each query may read."""
+        """Number of keys that each query may read."""
         return self.visibility.count
 
     @property
@@ -173,10 +174,10 @@ class AttentionInputs:
         return self.visibility.rank
 
     def uniform(self) -> Float[Tensor, "B H Q K"]:
-        """Draw one number in [0, 1) per cell, the same however the queries are chunked.
+        """Draw one number in [0, 1) per query, head and key, regardless of query chunking.
 
-        Every query has a generator of its own, derived from (seed, example, layer,
-        position); a second call goes on where the first ended.
+        Each query has its own generator, seeded by (seed, example, layer, position); a second
+        call continues its sequence.
         """
         heads, keys = self.query.shape[1], self.key.shape[2]
         noise = [
@@ -205,10 +206,10 @@ class AttentionInputs:
     def index(self, owner: Hashable, build: Callable[[Tensor, Tensor], Index]) -> Index:
         """Return the owner's index over all K keys.
 
-        Built from the keys and values of the context when first asked for, appended to
-        as the sequence grows; the session rewinds it to the context after an answer.
-        Without a context the first keys there are take its place, so that `build` never
-        gets nothing. Equal owners share one index.
+        Built from the keys and values of the context on first use and appended to as the
+        sequence grows; the session rewinds it to the context after each answer. Without a
+        context it is built from all keys of the first call, so that `build` never gets an empty
+        tensor. Equal owners share one index.
         """
         if owner not in self.indexes:
             length = self.context_length or self.key.shape[2]

@@ -1,4 +1,4 @@
-"""The weighted mask: which keys a query reads, and how much each one counts."""
+"""Weighted attention masks: the keys that each query reads, and their weights."""
 
 # B batch, H query heads, Q queries, K keys
 
@@ -15,10 +15,10 @@ from sah.attention.inputs import AttentionInputs
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionMask:
-    """Selected keys per query and head. Never changed in place: `add` returns a new mask.
+    """Selected keys per query and head; immutable, `add` returns a new mask.
 
-    A key has weight 0 (not read), 1 (read), or 1/p (read because it was sampled with
-    inclusion probability p); the output is Σ w·e^s·v / Σ w·e^s.
+    A key has weight 0 (not read), 1 (read) or 1/p (sampled with inclusion probability p). The
+    output of attention is Σ w·e^s·v / Σ w·e^s.
     """
 
     visible: Bool[Tensor, "B 1 Q K"]
@@ -28,29 +28,29 @@ class AttentionMask:
 
     @classmethod
     def empty(cls, inputs: AttentionInputs) -> "AttentionMask":
-        """Start a fold: nothing is selected yet."""
+        """Return a mask that selects nothing."""
         shape = (*inputs.query.shape[:3], inputs.key.shape[2])
         nothing = torch.zeros(shape, dtype=torch.bool, device=inputs.query.device)
         return cls(visible=inputs.visible, selected=nothing)
 
     @cached_property
     def candidates(self) -> Bool[Tensor, "B H Q K"]:
-        """Keys a masker may add: visible, and not selected yet."""
+        """Keys that a masker may add: visible and not selected yet."""
         return self.visible & ~self.selected
 
     @cached_property
     def selected_count(self) -> Int[Tensor, "B H Q"]:
-        """Selected keys of each query and head."""
+        """Number of selected keys of each query and head."""
         return self.selected.sum(-1)
 
     @cached_property
-    def keys(self) -> SelectedKeys:
-        """Where the selected keys are."""
+    def selected_keys(self) -> SelectedKeys:
+        """Positions of the selected keys."""
         return SelectedKeys.of(self.selected, self.selected_count)
 
     @property
     def weights(self) -> Float[Tensor, "B H Q K"]:
-        """The weight of every key, 0 where it is not read."""
+        """Weight of every key; 0 for keys that are not read."""
         if self.sampled_weight is None:
             return self.selected.float()
         return torch.where(self.selected, self.sampled_weight, 0.0)
@@ -60,10 +60,10 @@ class AttentionMask:
         keys: Bool[Tensor, "#B #H #Q K"],
         weight: Float[Tensor, "#B #H #Q #K"] | None = None,
     ) -> "AttentionMask":
-        """Select more keys, with weight 1 or the weight given.
+        """Select more keys, with weight 1 or the given weight.
 
-        What is invisible is left out, and a key that is selected already keeps the
-        weight it has: neither a mistake nor a later sampler can change it.
+        Invisible keys are ignored, and keys that are already selected keep their weight, so that
+        no later masker can change it.
         """
         added = keys & self.candidates
         sampled_weight = self.sampled_weight
@@ -77,5 +77,5 @@ class AttentionMask:
         )
 
     def density(self) -> Float[Tensor, "B H Q"]:
-        """Selected over visible keys; NaN for a query that sees none (padding)."""
+        """Return the share of visible keys selected; NaN for a query that sees none (padding)."""
         return self.selected_count / self.visible.sum(-1)

@@ -1,4 +1,4 @@
-"""What an attention configuration is: dense, or a fold of maskers. Configuration only, no state."""
+"""Attention configurations: dense, or a sequence of maskers. Immutable and stateless."""
 
 import itertools
 import re
@@ -12,42 +12,42 @@ from sah.attention.mask import AttentionMask
 
 
 class Masker(Protocol):
-    """Adds keys to what each query reads, out of the mask's candidates.
+    """Selects keys for each query to read, out of the mask's candidates.
 
-    Never selects an invisible key, never changes the mask it was given, and spends its
-    budget only on keys that are not selected yet. Hashable, so that its key index can
-    be found again; a frozen dataclass is. One that looks at `inputs.visibility` alone may say
-    `positions_alone: ClassVar = True`: if no other comes before it, it is asked once a step and
-    not once a layer.
+    A masker never selects an invisible key, never changes the mask it was given, and spends its
+    budget only on keys that are not selected yet. It is hashable, as frozen dataclasses are,
+    because key indexes are looked up by masker. A masker that depends on `inputs.visibility`
+    alone may set `positions_only: ClassVar = True`: if only such maskers precede it, it runs once
+    per step instead of once per layer.
     """
 
     def __hash__(self) -> int:
-        """Equal maskers hash alike."""
+        """Return the same hash for equal maskers."""
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
-        """Return a mask that selects what the given one selects, and more."""
+        """Return a mask that adds keys to the given one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseAttention:
-    """The model's own attention, untouched."""
+    """The model's own attention, unchanged."""
 
     name: str = "dense"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SparseAttention:
-    """Maskers, applied in order, each seeing what the ones before selected."""
+    """Maskers applied in order; each sees the keys that the earlier ones selected."""
 
     name: str
-    """Names the output directory and the row in reports."""
+    """Name of the output directory and of the row in reports."""
     maskers: Mapping[str, Masker]
     dense_layers: Sequence[int] = ()
-    """Layers that keep the model's own attention (Quest and MagicPIG keep 0 and 1)."""
+    """Layers that keep the model's own attention (Quest keeps 0 and 1)."""
     layers: Mapping[str, Mapping[str, Masker] | Literal["dense"]] | None = None
-    """Other maskers for some layers, by layer or range of layers: `{0-1: dense, 2-5: {...}}`."""
+    """Maskers of single layers or ranges, in place of `maskers`: `{0-1: dense, 2-5: {...}}`."""
     workspace_bytes: int = 2**28
-    """Queries are computed in chunks whose scores and masks take at most about this much."""
+    """Approximate memory limit of scores and masks, in bytes; queries are chunked to fit it."""
 
     def __post_init__(self) -> None:
         if not self.maskers:
@@ -62,32 +62,32 @@ class SparseAttention:
             )
         if self.workspace_bytes < 2**20:
             raise ValueError(f"workspace_bytes must be at least 2**20, got {self.workspace_bytes}")
-        self._of_layers  # noqa: B018 - checks them
+        self._layer_maskers  # noqa: B018 - checks them
 
     def maskers_at(self, layer: int) -> Mapping[str, Masker] | None:
-        """The maskers of a layer; None where it keeps the model's own attention."""
-        return self._of_layers.get(layer, self.maskers)
+        """Return the maskers of a layer, or None if it keeps the model's own attention."""
+        return self._layer_maskers.get(layer, self.maskers)
 
     @property
     def named_layers(self) -> Collection[int]:
-        """The layers that the configuration says something about."""
-        return self._of_layers.keys()
+        """Layers that `dense_layers` or `layers` names."""
+        return self._layer_maskers.keys()
 
     def select(self, inputs: AttentionInputs) -> AttentionMask:
-        """Fold the maskers of the layer over an empty mask."""
+        """Apply the maskers of the layer in order, starting from an empty mask."""
         maskers = self.maskers_at(inputs.layer_idx)
         assert maskers is not None, f"layer {inputs.layer_idx} is dense"
-        # What the first maskers make of positions alone is the same in every layer.
-        first = tuple(itertools.takewhile(_looks_at_positions_alone, maskers.values()))
+        # Leading maskers that depend on positions only give the same mask in every layer.
+        first = tuple(itertools.takewhile(_uses_positions_only, maskers.values()))
         heads = inputs.query.shape[1]
-        mask = inputs.visibility.once((heads, first), lambda: _fold(first, inputs))
+        mask = inputs.visibility.cached((heads, first), lambda: _fold(first, inputs))
         for masker in itertools.islice(maskers.values(), len(first), None):
             mask = masker(inputs, mask)
         return mask
 
     @cached_property
-    def _of_layers(self) -> dict[int, Mapping[str, Masker] | None]:
-        """What `dense_layers` and `layers` say about single layers; None is dense."""
+    def _layer_maskers(self) -> dict[int, Mapping[str, Masker] | None]:
+        """Maskers of the layers that `dense_layers` and `layers` name; None means dense."""
         found: dict[int, Mapping[str, Masker] | None] = dict.fromkeys(self.dense_layers)
         for span, maskers in (self.layers or {}).items():
             if maskers != "dense":
@@ -107,15 +107,15 @@ class SparseAttention:
         return found
 
     def queries_per_chunk(self, inputs: AttentionInputs) -> int:
-        """Queries whose scores, masks and temporaries fit into `workspace_bytes`."""
+        """Return how many queries fit into `workspace_bytes` with their temporaries."""
         batch, heads = inputs.query.shape[:2]
-        # Scores, ranked scores, probabilities and noise in float32, and four masks.
+        # Per key: scores, sorted scores, probabilities and noise in float32, and four masks.
         per_query = batch * heads * inputs.key.shape[2] * (4 * 4 + 4)
         return max(1, self.workspace_bytes // per_query)
 
 
-def _looks_at_positions_alone(masker: Masker) -> bool:
-    return getattr(masker, "positions_alone", False)
+def _uses_positions_only(masker: Masker) -> bool:
+    return getattr(masker, "positions_only", False)
 
 
 def _fold(maskers: Sequence[Masker], inputs: AttentionInputs) -> AttentionMask:
@@ -128,13 +128,13 @@ def _fold(maskers: Sequence[Masker], inputs: AttentionInputs) -> AttentionMask:
 def _require_maskers(field: str, maskers: Mapping[str, Masker]) -> None:
     for name, masker in maskers.items():
         if not callable(masker):
-            raise ValueError(f"sparse_attention.{field}.{name} is no masker: {masker!r}")
+            raise ValueError(f"sparse_attention.{field}.{name} is not a masker: {masker!r}")
 
 
 def _layers_in(span: str) -> range:
-    """The layers of `5` or `2-29`, both ends included.
+    """Parse `5` or `2-29`, both ends included.
 
-    Or `L2-29`: where Hydra's command line takes a path, a part of it must begin with a letter.
+    `L2-29` works too, because in Hydra's override paths each part must begin with a letter.
     """
     match = re.fullmatch(r"[Ll]?(\d+)(?:-(\d+))?", span)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)

@@ -1,24 +1,24 @@
-"""How many keys a masker adds, and picking that many."""
+"""Budgets of maskers, and selection of the highest-scoring keys within them."""
 
 # B batch, H query heads, Q queries, K keys
 
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sah.attention import selection_cpu
 from sah.attention.inputs import AttentionInputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Exactly one of `tokens` and `fraction`: the keys a masker adds to each query's own.
+    """Number of keys that a masker adds per query; set exactly one of `tokens` and `fraction`.
 
-    Keys an earlier masker selected do not count; a budget larger than what is left
-    adds what is left.
+    Keys that an earlier masker selected do not count towards it. A budget larger than the number
+    of candidates adds all of them.
     """
 
     tokens: int | None = None
@@ -38,10 +38,10 @@ class Budget:
         if self.fraction is not None:
             require_fraction(name, "fraction", self.fraction)
 
-    def keys(self, inputs: AttentionInputs) -> tuple[Int[Tensor, "B 1 Q 1"], int]:
-        """The budget of each query, and an upper bound of them all.
+    def per_query(self, inputs: AttentionInputs) -> tuple[Int[Tensor, "B 1 Q 1"], int]:
+        """Return the budget of each query, and an upper bound on all of them.
 
-        The bound is known on the host, so that asking does not wait for the device.
+        The bound is computed on the host, without waiting for the device.
         """
         total = inputs.key.shape[2]
         if self.tokens is not None:
@@ -55,7 +55,7 @@ def require_tokens(name: str, tokens: object) -> None:
     """Check a number of tokens.
 
     Raises:
-        ValueError: if it is not a positive whole number.
+        ValueError: if it is not an integer of at least 1.
     """
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
         raise ValueError(
@@ -65,7 +65,7 @@ def require_tokens(name: str, tokens: object) -> None:
 
 
 def require_fraction(name: str, field: str, value: object) -> None:
-    """Check a share.
+    """Check a fraction.
 
     Raises:
         ValueError: if it is not a number in (0, 1].
@@ -80,88 +80,74 @@ def select_top(
     budget: Int[Tensor, "#B #H #Q 1"],
     budget_bound: int,
 ) -> Bool[Tensor, "B H Q K"]:
-    """Select each query's `budget` best-scored candidates, or all if there are fewer.
+    """Select each query's `budget` highest-scoring candidates, or all if there are fewer.
+
+    The tie rule, on every device: of keys with equal scores at the end of the budget, the first
+    in the sequence are selected. NaN counts as plus infinity, so that a broken key shows in the
+    output. By definition
+
+        scores = scores.nan_to_num(nan=inf).masked_fill(~candidates, -inf)
+        order = scores.argsort(dim=-1, descending=True, stable=True)
+        rank = order.argsort(dim=-1)
+        selected = (rank < budget) & (scores != -inf)
 
     Args:
-        scores: higher is better.
-        candidates: what may be selected; None if nothing else scores more than minus infinity.
+        scores: higher is better; minus infinity is never selected.
+        candidates: keys that may be selected; None if all that score above minus infinity may.
         budget: keys to select per query and head.
-        budget_bound: no budget is larger than this.
+        budget_bound: upper bound on `budget` or K, known on the host.
     """
     if candidates is not None:
         scores = scores.masked_fill(~candidates, -torch.inf)
     if scores.device.type == "cpu" and scores.dtype == torch.float32:
-        return _select_by_threshold(scores, budget)
-    ranked = scores.topk(budget_bound, dim=-1)
-    rank = torch.arange(budget_bound, device=scores.device)
-    kept = (rank < budget) & (ranked.values != -torch.inf)
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, ranked.indices, kept)
+        threshold, ties = selection_cpu.threshold(scores, budget)
+        return select_from_threshold(scores, threshold, budget) if ties else scores >= threshold
+    return select_from_threshold(scores, threshold_by_topk(scores, budget, budget_bound), budget)
 
 
-def _select_by_threshold(
-    scores: Float[Tensor, "B H Q K"], budget: Int[Tensor, "#B #H #Q 1"]
+def threshold_by_topk(
+    scores: Float[Tensor, "B H Q K"], budget: Int[Tensor, "#B #H #Q 1"], budget_bound: int
+) -> Float[Tensor, "B H Q 1"]:
+    """Return the score of each query's last selected key, on any device."""
+    best = scores.topk(max(1, budget_bound), dim=-1).values  # B H Q bound, NaN first
+    # A budget may exceed the number of keys; at a budget of 0 any threshold selects nothing.
+    last = (budget - 1).clamp(0, best.shape[-1] - 1)
+    return best.gather(-1, last.expand(*best.shape[:3], 1))
+
+
+def select_from_threshold(
+    scores: Float[Tensor, "B H Q K"],
+    threshold: Float[Tensor, "B H Q 1"],
+    budget: Int[Tensor, "#B #H #Q 1"],
 ) -> Bool[Tensor, "B H Q K"]:
-    """Select as `select_top` does; of candidates that tie for the last places, the first ones.
+    """Select keys above the threshold, then the first of those equal to it, up to the budget.
 
-    What is no candidate has a score of minus infinity.
+    `threshold` is the score of the last key in the budget. Nothing waits for the device.
     """
-    threshold, tie = _thresholds(scores, budget)
-    if threshold.isnan().any():
-        # NaN is the largest, as for topk: what a broken key makes of the output must show.
-        scores = scores.nan_to_num(nan=torch.finfo(scores.dtype).max, neginf=-torch.inf)
-        threshold, tie = _thresholds(scores, budget)
-    selected = scores >= threshold
-    if tie:
-        excess = selected.sum(-1, keepdim=True) - budget
-        tied = scores == threshold
-        dropped = tied.flip(-1).cumsum(-1, dtype=torch.int32).flip(-1) <= excess
-        selected &= ~(tied & dropped)
-    return selected
+    scores, threshold = (
+        part.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        for part in (scores, threshold)
+    )
+    # With fewer candidates than budget the threshold is minus infinity, which is never selected.
+    threshold = threshold.clamp(min=torch.finfo(scores.dtype).min)
+    above, tied = scores > threshold, scores == threshold
+    room = budget - above.sum(-1, keepdim=True)
+    return above | (tied & (tied.cumsum(-1, dtype=torch.int32) <= room))
 
 
-def _thresholds(
-    scores: Float[Tensor, "B H Q K"], budget: Int[Tensor, "#B #H #Q 1"]
-) -> tuple[Float[Tensor, "B H Q 1"], bool]:
-    """The score of each query's last selected key, on the CPU, and whether any other ties with it.
-
-    NaN where a NaN is among the selected. NumPy's partition is ten times faster than torch's topk
-    here.
-    """
-    rows = scores.detach().numpy().reshape(-1, scores.shape[-1])
-    budgets = budget.expand(*scores.shape[:3], 1).flatten().tolist()
-    if len(set(budgets)) == 1:
-        last, next_best = _last_and_next(rows, budgets[0])
-    else:
-        pairs = [_last_and_next(rows[n : n + 1], wanted) for n, wanted in enumerate(budgets)]
-        last, next_best = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    # Minus infinity is no candidate, and no tie.
-    last = np.maximum(last, np.finfo(np.float32).min)
-    thresholds = torch.from_numpy(last).view(*scores.shape[:3], 1)
-    return thresholds, bool((last == next_best).any())
-
-
-def _last_and_next(
-    rows: Float[np.ndarray, "R K"], wanted: int
-) -> tuple[Float[np.ndarray, " R"], Float[np.ndarray, " R"]]:
-    """The `wanted`th largest number of each row, and the one that follows it."""
-    place = rows.shape[-1] - wanted
-    nothing = np.full(len(rows), -np.inf, dtype=np.float32)
-    if wanted == 0:
-        return -nothing, nothing
-    if place <= 0:
-        return np.where(np.isnan(rows).any(-1), np.float32(np.nan), nothing), nothing
-    # Of two places at a time, partition would be five times slower.
-    in_order = np.partition(rows, place, axis=-1)
-    last = in_order[:, place]
-    largest = in_order[:, place:].max(-1)
-    return np.where(np.isnan(largest), largest, last), in_order[:, :place].max(-1)
+def sort_descending(values: Float[Tensor, "*rest N"]) -> Float[Tensor, "*rest N"]:
+    """Sort the last dimension, NaN first."""
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        return selection_cpu.sort_descending(values)
+    return values.sort(dim=-1, descending=True).values
 
 
 def order_descending(scores: Float[Tensor, "*rest N"]) -> Int[Tensor, "*rest N"]:
-    """Indices of the last dimension from the highest score to the lowest.
+    """Order the last dimension from the highest score to the lowest; of equal scores the first.
 
-    On the CPU by NumPy, for its speed; equal scores come in no particular order.
+    NaN counts as plus infinity, as in `select_top`.
     """
-    if scores.device.type == "cpu":
-        return torch.from_numpy(np.argsort(-scores.detach().numpy(), axis=-1))
-    return scores.argsort(dim=-1, descending=True)
+    if scores.device.type == "cpu" and scores.dtype == torch.float32:
+        return selection_cpu.order_descending(scores)
+    scores = scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return scores.argsort(dim=-1, descending=True, stable=True)

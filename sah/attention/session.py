@@ -1,4 +1,4 @@
-"""An arm's attention at work inside a transformers model."""
+"""Runs an arm's attention inside a transformers model."""
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension
 
@@ -30,11 +30,11 @@ _names = (f"sah_{number}" for number in itertools.count())
 
 
 class AttentionSession:
-    """Runs one attention configuration in a model: example by example, undone afterwards.
+    """Runs one attention configuration in a model, example by example, and restores the model.
 
-    Holds what an arm knows while it runs: the key indexes of each layer, the measured
-    density, the example that seeds depend on. Two sessions never share anything, so
-    several arms can take turns on one model.
+    Holds the state of an arm: the key indexes of each layer, the measured density, and the
+    example that seeds derive from. Apart from forks, sessions share no state, so that several
+    arms can take turns on one model.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class AttentionSession:
         self._visibility: tuple[tuple[Any, ...], Tensor | None, Visibility] | None = None
 
     def begin_context(self, length: int) -> None:
-        """Start on another context of `length` keys: indexes of the last one are dropped."""
+        """Start a context of `length` keys and drop the indexes of the previous one."""
         self.end_context()
         self._context_length = length
 
     def end_context(self) -> None:
-        """Drop the indexes: the context's keys are with whoever prefilled it."""
+        """Drop the indexes of the context."""
         self._indexes.clear()
         self._visibility = None
 
     def begin_example(self, example_id: str) -> None:
-        """Start on the next question of the context: indexes are rewound, density restarts."""
+        """Start the next question of the context: rewind the indexes, reset the density."""
         for layer in self._indexes:
             self.rewind(layer)
         self._example_id = example_id
@@ -74,32 +74,32 @@ class AttentionSession:
         self._dense_queries = self._calls = 0
 
     def rewind(self, layer: int) -> None:
-        """Let one layer's indexes forget what came after the context."""
+        """Rewind one layer's indexes to the end of the context."""
         indexes = self._indexes.get(layer, {})
         if self._context_length == 0:
-            # They were built from the last question.
+            # Without a context they were built from the previous question.
             indexes.clear()
         for index in indexes.values():
             index.rewind(self._context_length)
 
     def fork(self) -> "AttentionSession":
-        """A session for one more question of the same context, which shares the indexes.
+        """Return a session for another question of the same context that shares the indexes.
 
-        Of a session and its forks one at a time may be at work on a layer, after `rewind`.
+        Only one of a session and its forks may use a layer at a time; call `rewind` between them.
         """
         other = AttentionSession(self.attention, seed=self.seed, observers=self.observers)
         other._indexes, other._context_length = self._indexes, self._context_length
         return other
 
     def density(self) -> float | None:
-        """Mean density of the example so far, over layers, heads and queries.
+        """Return the mean density of the example so far, over layers, heads and queries.
 
-        None if the session computed nothing yet: an answer that ends at its first token, to a
-        question that was dense. Layers that the configuration keeps dense count as 1;
-        sliding-window layers, which stay as the model has them, do not count.
+        None if the session computed nothing yet, as when the answer to a dense question ends at
+        its first token. Layers that the configuration keeps dense count as 1; sliding-window
+        layers, which always keep the model's attention, do not count.
 
         Raises:
-            ConfigurationError: if no layer was sparse at all.
+            ConfigurationError: if no layer was sparse.
         """
         if isinstance(self.attention, DenseAttention):
             return 1.0
@@ -111,14 +111,14 @@ class AttentionSession:
                 "sliding-window layers or kept dense; use sparse_attention=dense"
             )
         sparse = torch.cat([density.flatten() for density in self._densities])
-        # A query that sees nothing (padding) has no density.
+        # A query that sees no key (padding) has a density of NaN and does not count.
         queries = int((~sparse.isnan()).sum()) + self._dense_queries
         return (float(sparse.nansum()) + self._dense_queries) / queries
 
     def index_bytes(self) -> dict[str, float]:
-        """Memory of each masker's key index now, in bytes per key and layer that has one.
+        """Return the current size of each masker's key index, in bytes per key and indexed layer.
 
-        What does not grow with the keys (centroids, planes) is shared among them.
+        The size of constant parts (centroids, planes) is spread over the keys.
         """
         attention = self.attention
         per_layer: dict[str, list[float]] = {}
@@ -132,10 +132,10 @@ class AttentionSession:
 
     @contextmanager
     def attached(self, model: PreTrainedModel) -> Iterator[None]:
-        """Run the model's attention under this session; everything is restored on exit.
+        """Replace the model's attention by this session's; restore everything on exit.
 
         Raises:
-            ConfigurationError: if dense_layers or layers names one that the model has not.
+            ConfigurationError: if dense_layers or layers names a layer the model does not have.
         """
         if isinstance(self.attention, DenseAttention):
             yield
@@ -154,21 +154,21 @@ class AttentionSession:
     def attend(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
     ) -> Tensor:
-        """What `attached` computes, for queries [B, H, Q, D] that are the last positions.
+        """Compute what `attached` computes, for queries [B, H, Q, D] at the last positions.
 
         Returns:
             [B, Q, H, D].
 
         Raises:
-            ConfigurationError: for dense attention with what sdpa has not: soft-capped
-                scores, or sinks.
+            ConfigurationError: for dense attention with soft-capped scores or sinks, which sdpa
+                does not support.
         """
         if isinstance(self.attention, SparseAttention):
             return self._forward(module, query, key, value, None, **kwargs)[0]
         if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
             raise ConfigurationError(
                 "generation.batch_questions: this model soft-caps its scores or has sinks, which "
-                "dense attention does not compute in a batch; leave it null"
+                "dense attention does not support in batches; leave it null"
             )
         scaling = kwargs.get("scaling")
         return sdpa_attention_forward(module, query, key, value, None, scaling=scaling)[0]
@@ -186,16 +186,16 @@ class AttentionSession:
         sliding_window: int | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
-        """The attention function transformers calls: [B, H, Q, D] in, [B, Q, H, D] out."""
+        """Attention function called by transformers: [B, H, Q, D] in, [B, Q, H, D] out."""
         attention = self.attention
         assert isinstance(attention, SparseAttention)
         self._calls += 1
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         sliding = sliding_window is not None
-        stays_dense = sliding or attention.maskers_at(layer) is None
-        if stays_dense and not sliding:
+        is_dense = sliding or attention.maskers_at(layer) is None
+        if is_dense and not sliding:
             self._dense_queries += query.shape[0] * query.shape[2]
-        if stays_dense and softcap is None and s_aux is None:
+        if is_dense and softcap is None and s_aux is None:
             output, _ = sdpa_attention_forward(
                 module, query, key, value, attention_mask, scaling=scaling, **kwargs
             )
@@ -218,7 +218,7 @@ class AttentionSession:
             indexes=self._indexes.setdefault(layer, {}),
         )
         chunks = inputs.chunks(attention.queries_per_chunk(inputs))
-        if stays_dense:
+        if is_dense:
             outputs = [dense_attention(chunk, _all_visible(chunk)) for chunk in chunks]
         else:
             outputs = [self._attend(attention, chunk) for chunk in chunks]
@@ -228,7 +228,7 @@ class AttentionSession:
     def _visibility_in_step(
         self, query: Tensor, key: Tensor, attention_mask: Tensor | None
     ) -> Visibility:
-        """What the queries may read: made by the first layer of a step, the others share it."""
+        """Return the visibility of the step; the first layer creates it, the others share it."""
         step = (query.shape[0], query.shape[2], key.shape[2], key.device)
         known = self._visibility
         if known is None or known[0] != step or known[1] is not attention_mask:
@@ -249,7 +249,7 @@ class AttentionSession:
 def attention_replaced(
     model: PreTrainedModel, function: Callable[..., Any], mask: Callable[..., Any]
 ) -> Iterator[None]:
-    """Let the model call `function` for attention and `mask` for its mask; undone on exit."""
+    """Make the model call `function` for attention and `mask` for its mask; restore on exit."""
     config = model.config.get_text_config(decoder=True)
     name, before = next(_names), config._attn_implementation
     AttentionInterface.register(name, function)
@@ -259,7 +259,7 @@ def attention_replaced(
         yield
     finally:
         config._attn_implementation = before
-        # transformers has `register` but nothing to take a registration back.
+        # transformers has `register` but no way to unregister.
         AttentionInterface._global_mapping.pop(name)
         AttentionMaskInterface._global_mapping.pop(name)
 
@@ -270,9 +270,9 @@ def _all_visible(inputs: AttentionInputs) -> AttentionMask:
 
 
 def _visible(query: Tensor, key: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """The keys each query may read, [B, 1, Q, K].
+    """Return the keys that each query may read, [B, 1, Q, K].
 
-    Without a mask from transformers, attention is causal and the queries are the last
+    Without a mask from transformers, attention is causal and the queries are at the last
     positions.
     """
     batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]

@@ -1,1 +1,1 @@
-"""The benchmarks, one file each, their scoring functions beside them."""
+"""Benchmarks, and the scorers of their answers."""

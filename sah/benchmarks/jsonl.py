@@ -1,4 +1,4 @@
-"""A benchmark of one's own: a file with a JSON object a line."""
+"""Your own examples, from a file with one JSON object per line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,73 +6,68 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sah.benchmarks import scorers
+from sah.benchmarks.base import BaseBenchmark
 from sah.benchmarks.checks import require_positive
-from sah.benchmarks.sampling import limit_examples
-from sah.benchmarks.scoring import Scorer, score_each
+from sah.benchmarks.scoring import Scorer, Task
 from sah.benchmarks.suites.rows import read_json_lines
 from sah.errors import ConfigurationError, DatasetError
 from sah.types import Example, Prediction, PromptTokenizer, Score
-from sah.validation import check_types
 
 _REQUIRED = ("context", "question", "references")
 _KNOWN = (*_REQUIRED, "id", "task", "answer_prefix", "max_new_tokens", "extras")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JsonLines:
-    """Rows with `context`, `question` and `references` (a text or a list of texts).
+class JsonLines(BaseBenchmark):
+    """Rows with `context`, `question` and `references` (a string or a list of strings).
 
-    Optional are `id`, `task`, `answer_prefix`, `max_new_tokens`, and `extras`: keywords of the
-    metric.
+    Optional are `id`, `task`, `answer_prefix`, `max_new_tokens`, and `extras`: keyword arguments
+    of the metric. `subset` chooses values of `task`.
     """
 
+    name: str = "jsonl"
     path: str
     """The file."""
     metric: str = "token_f1"
     """A scorer of `sah.benchmarks.scorers`."""
-    name: str = "jsonl"
-    subset: str | Sequence[str] | None = None
-    """Values of `task`; None for all rows."""
     max_new_tokens: int = 64
-    """For rows that do not say."""
+    """Answer limit of rows that do not set their own."""
     context_tokens: int | None = None
-    """Longest prompt plus answer: longer contexts lose their middle. None: the model's limit."""
-    limit: int | None = None
+    """Longest prompt plus answer; longer contexts lose their middle. None: the model's limit."""
 
     title: ClassVar[str] = "your own examples"
     licence: ClassVar[str] = "yours"
     data: ClassVar[str] = "a .jsonl file"
-    score_name: ClassVar[str] = "benchmark.metric"
 
     def __post_init__(self) -> None:
-        check_types(self)
-        for field in ("max_new_tokens", "context_tokens", "limit"):
-            require_positive(self.name, field, getattr(self, field))
+        """Also check the metric and the answer limit."""
+        super().__post_init__()
+        require_positive(self.name, "max_new_tokens", self.max_new_tokens)
         if self.metric not in scorers.__all__:
             raise ConfigurationError(
-                f"benchmark.metric={self.metric!r} is no scorer; choose from "
+                f"benchmark.metric={self.metric!r} is not a scorer; choose from "
                 f"{', '.join(scorers.__all__)}"
             )
 
     @classmethod
-    def subsets(cls) -> tuple[str, ...]:
-        """None that are known without the file."""
-        return ()
+    def score_names(cls) -> Mapping[str, str]:
+        """Return the name of the option that chooses the scorer."""
+        return {"": "benchmark.metric"}
 
     def available_subsets(self) -> tuple[str, ...]:
-        """The tasks in the file.
+        """Return the tasks in the file.
 
         Raises:
             DatasetError: if the file cannot be read.
         """
         return tuple(dict.fromkeys(_task(row) for row in self._rows()))
 
-    def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
-        """The rows of the chosen tasks as examples.
+    def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
+        """Return the rows of the chosen tasks as examples.
 
         Raises:
             DatasetError: naming the line and what is wrong with it.
-            ConfigurationError: if there is no such task.
+            ConfigurationError: if the file has no such task.
         """
         rows = self._rows()
         tasks = dict.fromkeys(_task(row) for row in rows)
@@ -82,22 +77,22 @@ class JsonLines:
                 f"benchmark.subset={self.subset!r}: {self.path} has no such task; choose from "
                 f"{', '.join(tasks)}, or null for all"
             )
-        examples = [
+        return [
             self._example(row, number)
             for number, row in enumerate(rows, start=1)
             if _task(row) in chosen
         ]
-        return limit_examples(examples, self.limit, seed)
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
-        """The metric of each answer."""
+    def score_one(self, example: Example, prediction: Prediction) -> Score:
+        """Score one answer with the metric."""
         scorer: Scorer = getattr(scorers, self.metric)
-        return score_each(scorer, examples, predictions)
+        task = Task(max_new_tokens=self.max_new_tokens, scorer=scorer)
+        return task.score(example, prediction.text)
 
     def _rows(self) -> list[Mapping[str, Any]]:
         file = Path(self.path).expanduser()
         try:
-            # null says that there is none.
+            # A null means that the field is absent.
             rows: list[Mapping[str, Any]] = [
                 {name: value for name, value in row.items() if value is not None}
                 for row in read_json_lines(file)
@@ -112,7 +107,7 @@ class JsonLines:
             missing = [name for name in _REQUIRED if name not in row]
             unknown = sorted(row.keys() - set(_KNOWN))
             if missing or unknown:
-                what = f"lacks {missing}" if missing else f"has {unknown}, which nothing reads"
+                what = f"lacks {missing}" if missing else f"has unknown fields {unknown}"
                 raise DatasetError(
                     f"{self.path} row {number} {what}; the fields are {', '.join(_KNOWN)}"
                 )
@@ -121,15 +116,15 @@ class JsonLines:
     def _example(self, row: Mapping[str, Any], number: int) -> Example:
         for name in ("context", "question", "answer_prefix"):
             if not isinstance(row.get(name, ""), str):
-                raise self._wrong(number, name, "a text", row[name])
+                raise self._wrong(number, name, "a string", row[name])
         references = row["references"]
         if isinstance(references, str):
             references = [references]
         if not isinstance(references, list) or not all(_is_plain(item) for item in references):
-            raise self._wrong(number, "references", "a text or a list of texts", references)
+            raise self._wrong(number, "references", "a string or a list of strings", references)
         for name in ("id", "task"):
             if not _is_plain(row.get(name, "")):
-                raise self._wrong(number, name, "a text or a number", row[name])
+                raise self._wrong(number, name, "a string or a number", row[name])
         if not isinstance(row.get("extras") or {}, dict):
             raise self._wrong(number, "extras", "an object", row["extras"])
         limit = row.get("max_new_tokens", self.max_new_tokens)
@@ -155,7 +150,7 @@ class JsonLines:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is a text or a number, and says the same as a text."""
+    """Whether a value is a string or a number, but not a boolean."""
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 

@@ -1,6 +1,6 @@
-"""`sah benchmarks`: what there is to measure on, and docs/benchmarks.md from the same facts."""
+"""The list of benchmarks, for `sah benchmarks` and for the table in docs/benchmarks.md."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sah.benchmarks.registration import registered_benchmarks
+from sah.types import Benchmark
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """One option of the benchmark group, as it is described."""
+    """The description of one option of the benchmark group."""
 
     name: str
     aliases: tuple[str, ...]
@@ -25,34 +25,32 @@ class Listed:
     licence: str
     source: str
     offline: bool
-    """Whether its data come with the packages, or are generated."""
+    """Whether its data are generated or installed with packages."""
     is_here: bool
     revision: str
-    """Whether its data are pinned to a commit; empty for what does not come from the Hub."""
+    """Whether its data are pinned to a commit; empty if they are not from the Hub."""
     subsets: tuple[str, ...]
-    answer_tokens: dict[str, int]
-    """Limits of the answers by subset, where they are fixed."""
-    scores: dict[str, str]
-    """Names of the scorers by subset, where they are fixed."""
+    answer_limits: Mapping[str, int]
+    """Default answer limit by subset, where there is one."""
+    scores: Mapping[str, str]
+    """Name of the score by subset; "" stands for all others."""
 
 
 def listed_benchmarks(folder: Path) -> Iterator[Listed]:
-    """Describe each benchmark of a config folder, and each that a package registered."""
+    """Describe each benchmark of a folder of the group."""
     nodes: dict[str, Any] = {
         path.stem: OmegaConf.to_container(OmegaConf.load(path))
         for path in sorted(folder.glob("*.yaml"))
     }
-    # A file that names another one and nothing else is a name of it.
+    # A file with nothing but a default is an alias.
     named = {name: node["defaults"] for name, node in nodes.items() if set(node) == {"defaults"}}
     for name, node in nodes.items():
         if name not in named:
             yield _listed(name, node, tuple(other for other in named if named[other] == [name]))
-    for name, (node, aliases) in sorted(registered_benchmarks().items()):
-        yield _listed(name, node, aliases)
 
 
 def show_benchmarks(folder: Path) -> None:
-    """Show all benchmarks, each with where its data come from and with its subsets."""
+    """Print all benchmarks with their data, licences and subsets."""
     console = Console(highlight=False)
     for item in listed_benchmarks(folder):
         name = Text(" or ".join((item.name, *item.aliases)), style="bold")
@@ -68,7 +66,7 @@ def show_benchmarks(folder: Path) -> None:
 
 
 def markdown_table(folder: Path) -> str:
-    """The table of docs/benchmarks.md."""
+    """Return the table of docs/benchmarks.md."""
     lines = [
         "| `benchmark=` | what | tasks | score | data | licence | without a network |",
         "|---|---|---|---|---|---|---|",
@@ -86,36 +84,35 @@ def markdown_table(folder: Path) -> str:
 
 
 def _listed(name: str, node: Any, aliases: tuple[str, ...]) -> Listed:
-    # What cannot be made without values that must be given is described by its class.
-    benchmark: Any = get_class(node["_target_"])
+    kind: type[Benchmark] = get_class(node["_target_"])
+    datasets: tuple[str, ...] = ()
+    is_here, revision = True, ""
+    # With a mandatory value missing, such as a path, only the class can be described.
     if "???" not in node.values():
         every = {key: None if key == "subset" else value for key, value in node.items()}
-        benchmark = instantiate(every, _convert_="all")
-    sources = None if isinstance(benchmark, type) else getattr(benchmark, "sources", None)
-    datasets = dict.fromkeys(source.dataset for source in sources()) if sources else {}
-    tasks = getattr(benchmark, "tasks", {})
+        benchmark: Benchmark = instantiate(every, _convert_="all")
+        datasets = benchmark.hub_datasets()
+        is_here, revision = benchmark.is_here(), benchmark.revision_note()
     return Listed(
         name=name,
         aliases=aliases,
-        title=getattr(benchmark, "title", _first_line(benchmark)),
-        licence=getattr(benchmark, "licence", "-"),
-        source=_some(list(datasets)) if datasets else getattr(benchmark, "data", "-"),
+        title=kind.title or _first_line(kind),
+        licence=kind.licence,
+        source=_some(datasets) if datasets else kind.data,
         offline=not datasets,
-        is_here=benchmark.is_here() if datasets else True,
-        revision=benchmark.revision_note() if datasets else "",
-        subsets=benchmark.subsets(),
-        answer_tokens={subset: task.max_new_tokens for subset, task in tasks.items()}
-        or dict(getattr(benchmark, "answer_tokens", {})),
-        scores={subset: task.scorer.__name__ for subset, task in tasks.items()}
-        or dict(getattr(benchmark, "score_names", {"": getattr(benchmark, "score_name", "-")})),
+        is_here=is_here,
+        revision=revision,
+        subsets=kind.subsets(),
+        answer_limits=kind.answer_limits(),
+        scores=kind.score_names(),
     )
 
 
 def _grouped(item: Listed) -> Iterator[tuple[str, str, str]]:
-    """Subsets that are answered and scored alike, in one row."""
+    """Yield one row for all subsets with the same answer limit and scorer."""
     groups: dict[tuple[str, str], list[str]] = {}
     for subset in item.subsets:
-        tokens = item.answer_tokens.get(subset)
+        tokens = item.answer_limits.get(subset)
         limit = "" if tokens is None else f"{tokens} tokens"
         score = item.scores.get(subset, item.scores.get("", ""))
         groups.setdefault((limit, score), []).append(subset)
@@ -125,7 +122,7 @@ def _grouped(item: Listed) -> Iterator[tuple[str, str, str]]:
 
 def _where(item: Listed) -> str:
     if item.offline:
-        return "always here"
+        return "no download needed"
     return "on this machine" if item.is_here else f"sah fetch benchmark={item.name}"
 
 

@@ -1,15 +1,14 @@
-"""Five tiny hand-made examples, to see the whole path in seconds."""
+"""Five hand-made examples that run the whole pipeline in seconds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sah.benchmarks.checks import chosen_subsets, require_positive
-from sah.benchmarks.sampling import limit_examples
+from sah.benchmarks.base import BaseBenchmark
+from sah.benchmarks.checks import require_positive
 from sah.benchmarks.scorers import exact_match
-from sah.benchmarks.scoring import score_each
+from sah.benchmarks.scoring import Task
 from sah.types import Example, Prediction, PromptTokenizer, Score
-from sah.validation import check_types
 
 _GARDEN = (
     "Mira has a garden. In the garden there are four apple trees, two pear trees and one old "
@@ -29,37 +28,26 @@ _QUESTIONS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mock:
+class Mock(BaseBenchmark):
     """Two contexts with three and two questions, scored by exact match."""
 
     name: str = "mock"
-    subset: str | None = None
-    limit: int | None = None
     max_new_tokens: int = 8
+    """Maximum length of an answer, in tokens."""
 
     title: ClassVar[str] = "five hand-made examples, for tests"
     licence: ClassVar[str] = "Apache-2.0"
     data: ClassVar[str] = "in the code"
-    score_name: ClassVar[str] = "exact_match"
+    tasks: ClassVar = {"mock": Task(max_new_tokens=8, scorer=exact_match)}
 
     def __post_init__(self) -> None:
-        check_types(self)
-        chosen_subsets("mock", self.subset, self.subsets())
-        require_positive("mock", "limit", self.limit)
-        require_positive("mock", "max_new_tokens", self.max_new_tokens)
+        """Also check the answer limit."""
+        super().__post_init__()
+        require_positive(self.name, "max_new_tokens", self.max_new_tokens)
 
-    @classmethod
-    def subsets(cls) -> tuple[str, ...]:
-        """The names that `subset` may take."""
-        return ("mock",)
-
-    def available_subsets(self) -> tuple[str, ...]:
-        """All of them."""
-        return self.subsets()
-
-    def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
-        """The five examples, or `limit` of them."""
-        examples = [
+    def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
+        """Return the five examples."""
+        return [
             Example(
                 id=f"mock-{number}",
                 task="mock",
@@ -70,12 +58,7 @@ class Mock:
             )
             for number, (context, question, answer) in enumerate(_QUESTIONS)
         ]
-        return limit_examples(examples, self.limit, seed)
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
-        """Exact match, but for case, outer white space and a final full stop."""
-        return score_each(
-            lambda text, references, **_: exact_match(text.strip().rstrip("."), references),
-            examples,
-            predictions,
-        )
+    def score_one(self, example: Example, prediction: Prediction) -> Score:
+        """Score by exact match, ignoring case, outer white space and a final full stop."""
+        return self.tasks[example.task].score(example, prediction.text.strip().rstrip("."))

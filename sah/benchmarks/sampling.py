@@ -1,4 +1,4 @@
-"""Using fewer examples than there are, without favouring any."""
+"""Drawing a fair sample of a benchmark's examples."""
 
 import random
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from sah.types import Example
 
 
 def limit_examples(examples: Sequence[Example], limit: int | None, seed: int) -> list[Example]:
-    """Draw `limit` examples, from every task in proportion to its size, in their old order.
+    """Draw `limit` examples, from every task in proportion to its size, keeping their order.
 
     Args:
         examples: all of them.
-        limit: None, or more than there are, keeps all.
-        seed: the draw depends on nothing else.
+        limit: maximum number of examples; None keeps all.
+        seed: determines the draw.
     """
     if limit is None or limit >= len(examples):
         return list(examples)
@@ -28,7 +28,7 @@ def limit_examples(examples: Sequence[Example], limit: int | None, seed: int) ->
 
 
 def _shares(sizes: dict[str, int], limit: int) -> list[tuple[str, int]]:
-    """Split a limit in proportion to sizes: whole numbers, largest remainders first."""
+    """Split a limit in proportion to sizes, rounding by largest remainder."""
     total = sum(sizes.values())
     exact = {task: limit * size / total for task, size in sizes.items()}
     shares = {task: int(share) for task, share in exact.items()}

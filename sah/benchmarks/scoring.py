@@ -1,38 +1,38 @@
-"""Applying a scorer to the answers of a benchmark."""
+"""How the answers of a task are scored."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from sah.types import Example, Prediction, Score
+from sah.types import Example, Score
 
 Scorer = Callable[..., float]
-"""`score(prediction, references, **extras)`: pure, in [0, 1]; extras are the example's."""
+"""`scorer(prediction, references, **extras)`: a pure function into [0, 1]; the extras are those of
+the example."""
 
 
-def score_each(
-    scorer: Scorer,
-    examples: Sequence[Example],
-    predictions: Sequence[Prediction],
-    *,
-    details: Mapping[str, Scorer] | None = None,
-) -> list[Score]:
-    """Score aligned examples and predictions with one function, and others for the details."""
-    return [
-        score_one(scorer, example, prediction.text, details=details)
-        for example, prediction in zip(examples, predictions, strict=True)
-    ]
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Answer limit and scorer of one task."""
 
+    max_new_tokens: int
+    """Default answer limit; an example may have its own."""
+    scorer: Scorer
+    details: Mapping[str, Scorer] = field(default_factory=dict)
+    """Further scores, by their names in results.json."""
+    first_line: bool = False
+    """Whether only the first line of the answer is scored."""
 
-def score_one(
-    scorer: Scorer, example: Example, text: str, *, details: Mapping[str, Scorer] | None = None
-) -> Score:
-    """Score one answer."""
-    return Score(
-        example_id=example.id,
-        task=example.task,
-        score=scorer(text, example.references, **example.extras),
-        details={
-            name: other(text, example.references, **example.extras)
-            for name, other in (details or {}).items()
-        },
-        groups=tuple(example.extras.get("groups", ())),
-    )
+    def score(self, example: Example, text: str) -> Score:
+        """Score one answer."""
+        if self.first_line:
+            text = text.lstrip("\n").split("\n")[0]
+        return Score(
+            example_id=example.id,
+            task=example.task,
+            score=self.scorer(text, example.references, **example.extras),
+            details={
+                name: scorer(text, example.references, **example.extras)
+                for name, scorer in self.details.items()
+            },
+            groups=tuple(example.extras.get("groups", ())),
+        )

@@ -1,1 +1,1 @@
-"""Fitting methods to a model: channel rankings of DoubleSparsity, networks of HashAttention."""
+"""Fitting methods to a model: DoubleSparsity's channel rankings and HashAttention's networks."""

@@ -1,4 +1,4 @@
-"""Queries and keys of a model over text, as the attention of each layer sees them."""
+"""Capture of queries and keys from every attention layer while a model reads text."""
 
 # H query heads, G key-value heads, N tokens, D head dimension
 
@@ -18,7 +18,7 @@ from sah.models.language_model import LanguageModel
 
 @dataclass(frozen=True, kw_only=True)
 class LayerReading:
-    """What one layer's attention was given for one passage, after the rotary embedding."""
+    """Queries and keys of one layer for one passage, after the rotary embedding."""
 
     layer: int
     query: Tensor
@@ -26,23 +26,23 @@ class LayerReading:
     key: Tensor
     """[G, N, D]"""
     scaling: float
-    """Of q·k, before the softmax."""
+    """Factor of q·k before the softmax."""
 
 
 Reader = Callable[[LayerReading], None]
 
 
-# Not inference_mode: training may go on with what is read.
+# Not inference_mode, as training uses the captured tensors.
 @torch.no_grad()
 def read_attention(model: LanguageModel, passage: Passage, read: Reader) -> None:
-    """Show queries and keys of every layer to `read`, layer by layer: one layer's are held.
+    """Pass the queries and keys of each layer to `read`; only one layer's are held at a time.
 
-    In the model's dtype and on its device. Sliding-window layers are left out, as every sparse
-    attention leaves them alone.
+    They have the model's dtype and device. Sliding-window layers are skipped, as sparse attention
+    never applies to them.
 
     Args:
-        model: computes with all keys, so that what is read is what dense attention sees.
-        passage: read as one sequence from its first token on.
+        model: computes with dense attention.
+        passage: read as one sequence from its first token.
         read: called once per layer, in the order of the layers.
     """
     ids = torch.tensor([passage.token_ids], device=model.device)
@@ -51,7 +51,7 @@ def read_attention(model: LanguageModel, passage: Passage, read: Reader) -> None
 
 
 class _ReadingSession(AttentionSession):
-    """The model's own attention in every layer, and somebody looking on."""
+    """Passes the inputs of attention to a reader, and computes every layer densely."""
 
     def __init__(self, model: LanguageModel, read: Reader) -> None:
         layers = model.model.config.get_text_config(decoder=True).num_hidden_layers

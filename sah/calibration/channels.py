@@ -1,4 +1,4 @@
-"""Which channels of queries and keys matter: the offline step of DoubleSparsity."""
+"""Channel importance of queries and keys: DoubleSparsity's offline step."""
 
 # H query heads, G key-value heads, N tokens, D head dimension
 
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 class ChannelStatistics:
     """Mean |q|, |k| and |q·k| per channel of one layer, over any number of passages.
 
-    |q·k| is the mean over all pairs of a query and a key that it may read (causal, itself
-    included) of |q_c · k_c|, exactly: as |q_c · k_c| = |q_c| · |k_c|, the sum over the keys of a
-    query is |q_c| times the running sum of |k_c|. Each passage counts by its number of pairs.
+    The mean of |q_c · k_c| is exact and over all causal pairs of a query and a key, the query's own
+    included: as |q_c · k_c| = |q_c| · |k_c|, its sum over the keys of a query is |q_c| times the
+    running sum of |k_c|. Passages are weighted by their number of pairs.
     """
 
     def __init__(self) -> None:
@@ -30,19 +30,20 @@ class ChannelStatistics:
         self._tokens = self._pairs = 0
 
     def add(self, query: Tensor, key: Tensor) -> None:
-        """Take in a passage: queries [H, N, D] and keys [G, N, D]."""
-        # Sums over millions of pairs: float32 would lose the small ones.
+        """Add a passage: queries [H, N, D] and keys [G, N, D]."""
+        # float32 would lose small products in sums over millions of pairs.
         query, key = query.abs().double(), key.abs().double()
         tokens = query.shape[1]
+        # H N D: for each query, the sum of |k| over the keys it sees
         seen = key.cumsum(1).repeat_interleave(query.shape[0] // key.shape[0], dim=0)
-        self._query += query.sum(1)
-        self._key += key.sum(1)
-        self._product += (query * seen).sum(1)
+        self._query += query.sum(1)  # H D
+        self._key += key.sum(1)  # G D
+        self._product += (query * seen).sum(1)  # H D
         self._tokens += tokens
         self._pairs += tokens * (tokens + 1) // 2
 
     def means(self) -> dict[str, Tensor]:
-        """`q` and `qk` per query head [H, D], `k` per key-value head [G, D]."""
+        """Return the means: `q` and `qk` per query head [H, D], `k` per key-value head [G, D]."""
         means = {
             "q": self._query / self._tokens,
             "k": self._key / self._tokens,
@@ -54,11 +55,11 @@ class ChannelStatistics:
 def ranked_channels(
     model: LanguageModel, passages: Sequence[Passage]
 ) -> dict[str, list[list[int]]]:
-    """Rank the channels of every layer and head by what they weigh on these passages.
+    """Rank the channels of every layer and head by their mean magnitude on these passages.
 
     Returns:
-        `model.layers.{i}.self_attn.{q_proj|k_proj|qk_proj}`, the names of the authors' files, to
-        one list per head of all channel numbers, in descending importance.
+        For each `model.layers.{i}.self_attn.{q_proj|k_proj|qk_proj}` (the keys of the authors'
+        files) one list per head, of all channel numbers in descending importance.
     """
     statistics: dict[int, ChannelStatistics] = {}
 

@@ -1,4 +1,4 @@
-"""Published weights of HashAttention, as the file that the masker reads."""
+"""Conversion of HashAttention's published weights to the file that the masker reads."""
 
 # H query heads, I inputs and O outputs of a linear map
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from sah.calibration.unpickling import read_tensors
 from sah.errors import ConfigurationError
 
-# The authors' own checkpoints: modules 0, 2, 4 of a head's network; 1 and 3 are its SiLUs.
+# Names in the authors' checkpoints: modules 0, 2, 4 of a head's network; 1 and 3 are SiLUs.
 _MODULE = re.compile(
     r"(?P<layer>\d+)\.learning_to_hash_transformation_(?P<kind>[qk])"
     r"\.(?P<head>\d+)\.(?P<module>\d+)\.(?P<tensor>weight|bias)"
@@ -23,22 +23,22 @@ _KINDS = {"q": "query", "k": "key"}
 
 
 def converted_networks(path: Path) -> dict[str, Tensor]:
-    """Read published weights; name and lay them out as `HashNetworks.of_layer` expects.
+    """Read published weights and convert them to the layout of `HashNetworks.of_layer`.
 
-    Two formats: {layer: {query_matrix, query_bias, key_matrix, key_bias}}, each a list with a
-    matrix [H, I, O] or a bias [H, O] per linear map; and state dicts with
+    There are two formats: {layer: {query_matrix, query_bias, key_matrix, key_bias}}, each a list
+    with a matrix [H, I, O] or a bias [H, O] per linear map; and state dicts with
     `{layer}.learning_to_hash_transformation_{q|k}.{head}.{0|2|4}.{weight|bias}`, weights [O, I].
 
     Returns:
         `layers.{layer}.{query|key}.{n}.{weight|bias}`, weights [H, I, O], biases [H, O], in the
-        precision of the file.
+        dtype of the file.
 
     Raises:
-        ConfigurationError: if the file is neither, or its shapes do not fit each other.
+        ConfigurationError: if the file has neither format, or its shapes do not match.
     """
     content = read_tensors(path)
     if not isinstance(content, Mapping) or not content:
-        raise _neither(path, f"it holds a {type(content).__name__}")
+        raise _unknown_format(path, f"it holds a {type(content).__name__}")
     if all(isinstance(value, Mapping) for value in content.values()):
         tensors = _from_matrices(path, content)
     else:
@@ -56,8 +56,8 @@ def _from_matrices(path: Path, content: Mapping[Any, Mapping[Any, Any]]) -> dict
             )
             if len(matrices) != len(biases):
                 raise ConfigurationError(
-                    f"{path}: layer {layer} has {len(matrices)} of {kind}_matrix and "
-                    f"{len(biases)} of {kind}_bias; they must be as many"
+                    f"{path}: layer {layer} has {len(matrices)} tensors in {kind}_matrix but "
+                    f"{len(biases)} in {kind}_bias"
                 )
             for number, (matrix, bias) in enumerate(zip(matrices, biases, strict=True)):
                 tensors[f"layers.{layer}.{kind}.{number}.weight"] = matrix
@@ -68,37 +68,39 @@ def _from_matrices(path: Path, content: Mapping[Any, Mapping[Any, Any]]) -> dict
 def _tensors(path: Path, layer: Any, of_layer: Mapping[Any, Any], name: str) -> Sequence[Tensor]:
     found = of_layer.get(name)
     if not isinstance(found, list | tuple) or not all(isinstance(item, Tensor) for item in found):
-        raise _neither(path, f"layer {layer} has no list of tensors {name}")
+        raise _unknown_format(path, f"layer {layer} has no list of tensors named {name}")
     return found
 
 
 def _from_modules(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    # Layer, kind, module and tensor: the tensor of each head.
+    # (layer, kind, module, tensor name) to the tensor of each head
     heads: dict[tuple[int, str, int, str], dict[int, Tensor]] = {}
     for name, tensor in content.items():
         match = _MODULE.fullmatch(str(name))
         if match is None or not isinstance(tensor, Tensor):
-            raise _neither(path, f"it has an entry {name!r}")
-        place = (int(match["layer"]), match["kind"], int(match["module"]), match["tensor"])
-        heads.setdefault(place, {})[int(match["head"])] = tensor
+            raise _unknown_format(path, f"it has an entry {name!r}")
+        key = (int(match["layer"]), match["kind"], int(match["module"]), match["tensor"])
+        heads.setdefault(key, {})[int(match["head"])] = tensor
     tensors = {}
     for (layer, kind, module, part), per_head in sorted(heads.items()):
         name = f"layers.{layer}.{_KINDS[kind]}.{module // 2}.{part}"
         if sorted(per_head) != list(range(len(per_head))):
             raise ConfigurationError(
-                f"{path}: {name} has heads {sorted(per_head)}, not all of them"
+                f"{path}: {name} has only the heads {sorted(per_head)}; some are missing"
             )
         shapes = {tuple(tensor.shape) for tensor in per_head.values()}
         if len(shapes) > 1:
-            raise ConfigurationError(f"{path}: {name} has different shapes: {sorted(shapes)}")
+            raise ConfigurationError(
+                f"{path}: {name} has heads of different shapes: {sorted(shapes)}"
+            )
         stacked = torch.stack([per_head[head] for head in sorted(per_head)])
-        # torch.nn.Linear keeps [O, I].
+        # Weights H O I -> H I O, as torch.nn.Linear has its outputs first; biases stay H O.
         tensors[name] = stacked.transpose(1, 2).contiguous() if part == "weight" else stacked
     return tensors
 
 
 def _check_shapes(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Check that maps follow each other and that queries and keys get signatures of one length."""
+    """Check that consecutive maps fit, and that query and key signatures have equal lengths."""
     signatures: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, weight in tensors.items():
         network, number, part = name.rsplit(".", 2)
@@ -108,20 +110,20 @@ def _check_shapes(path: Path, tensors: Mapping[str, Tensor]) -> None:
         _require(path, name, weight, weight.ndim == 3, "[heads, in, out]")
         heads, _, outputs = weight.shape
         if bias not in tensors:
-            raise ConfigurationError(f"{path}: there is {name}, but no {bias}")
+            raise ConfigurationError(f"{path}: {name} has no matching {bias}")
         fits = tuple(tensors[bias].shape) == (heads, outputs)
-        _require(path, bias, tensors[bias], fits, f"{[heads, outputs]} as {name} has it")
+        _require(path, bias, tensors[bias], fits, f"{[heads, outputs]} as {name} requires")
         if after in tensors:
             following = tensors[after]
             fits = tuple(following.shape[:2]) == (heads, outputs)
-            _require(path, after, following, fits, f"[{heads}, {outputs}, out] after {name}")
+            _require(path, after, following, fits, f"[{heads}, {outputs}, out] as {name} requires")
         else:
             layer, kind = network.rsplit(".", 1)
             signatures.setdefault(layer, {})[kind] = (heads, outputs)
     for layer, kinds in signatures.items():
         if len(set(kinds.values())) != 1 or set(kinds) != set(_KINDS.values()):
             raise ConfigurationError(
-                f"{path}: the last maps of {layer} give {kinds} [heads, bits]; queries and keys "
+                f"{path}: the last maps of {layer} have (heads, bits) {kinds}; queries and keys "
                 "must have the same"
             )
 
@@ -131,9 +133,9 @@ def _require(path: Path, name: str, tensor: Tensor, fits: bool, expected: str) -
         raise ConfigurationError(f"{path}: {name} is {list(tensor.shape)}, not {expected}")
 
 
-def _neither(path: Path, what: str) -> ConfigurationError:
+def _unknown_format(path: Path, what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{path} holds no published weights of HashAttention: {what}; expected are layers with "
+        f"{path} does not hold published weights of HashAttention: {what}; expected layers with "
         "query_matrix, query_bias, key_matrix and key_bias, or a state dict with "
         "LAYER.learning_to_hash_transformation_q.HEAD.MODULE.weight"
     )

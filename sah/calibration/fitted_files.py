@@ -1,6 +1,5 @@
-"""`sah calibrate` and `sah convert`: from the command line to a file that a masker finds."""
+"""`sah calibrate` and `sah convert`: fit a method, or convert its weights, and write the file."""
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 import safetensors.torch
 import torch
 from hydra.errors import HydraException, InstantiationException
@@ -36,13 +36,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """What the model reads."""
+    """The text to fit a method on."""
 
     text: str | None = None
-    """A file; None for the verses and needle prompts of `default_passages`."""
+    """A text file; None uses the verses and needle prompts of `default_passages`."""
     tokens: int = 16384
+    """Tokens of all passages together."""
     passage_tokens: int = 1024
-    """Tokens that the model reads at a time."""
+    """Longest sequence that the model reads at a time."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -51,15 +52,16 @@ class Text:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def passages(self, prompts: PromptEncoder, seed: int) -> list[Passage]:
-        """Cut the text to passages for a model.
+        """Cut the text into passages for a model.
 
         Raises:
-            ConfigurationError: if a passage is longer than the model takes, or the file no good.
+            ConfigurationError: if passages are longer than the model accepts, or the file cannot
+                be used.
         """
         if prompts.max_tokens is not None and self.passage_tokens > prompts.max_tokens:
             raise ConfigurationError(
-                f"passage_tokens={self.passage_tokens} is more than the {prompts.max_tokens} the "
-                "model takes"
+                f"passage_tokens={self.passage_tokens} is more than the {prompts.max_tokens} "
+                "tokens that the model accepts; lower passage_tokens"
             )
         sizes = {"tokens": self.tokens, "passage_tokens": self.passage_tokens}
         if self.text is None:
@@ -83,12 +85,11 @@ def calibrate(method: str, arguments: Sequence[str]) -> Path:
         arguments: `model=NAME`, other overrides of the model group, and KEY=VALUE options.
 
     Raises:
-        ConfigurationError: naming the value and the way out.
+        ConfigurationError: if an argument is wrong; names the value and the way out.
     """
     if method not in _OPTIONS:
         raise ConfigurationError(
-            f"sah calibrate: there is nothing to calibrate for {method!r}; choose "
-            + " or ".join(_OPTIONS)
+            f"sah calibrate: {method!r} cannot be calibrated; choose " + " or ".join(_OPTIONS)
         )
     overrides, options = _split(arguments, _OPTIONS[method])
     text = _build(Text, options, _TEXT_OPTIONS)
@@ -100,7 +101,7 @@ def calibrate(method: str, arguments: Sequence[str]) -> Path:
     passages = text.passages(model.prompts, training.seed)
     content = _CONTENT[method](model, passages, training)
     _write(path, content)
-    logger.info("%s after %.0f s", path, time.perf_counter() - started)
+    logger.info("wrote %s after %.0f s", path, time.perf_counter() - started)
     return path
 
 
@@ -112,28 +113,27 @@ def convert(method: str, arguments: Sequence[str]) -> Path:
         arguments: the published file, `model=NAME`, and optionally `output=FILE`.
 
     Raises:
-        ConfigurationError: naming the value and the way out.
+        ConfigurationError: if an argument is wrong; names the value and the way out.
     """
     if method != "hash_attention":
         raise ConfigurationError(
-            f"sah convert: there are no published files of {method!r}; choose hash_attention"
+            f"sah convert: {method!r} has no published weights; choose hash_attention"
         )
     files = [argument for argument in arguments if "=" not in argument]
     if len(files) != 1:
         raise ConfigurationError(
-            f"sah convert {method} takes one published file, got {files}; for example: "
+            f"sah convert {method} takes exactly one published file, got {files}; for example: "
             f"sah convert {method} weights.pt model=llama"
         )
     overrides, options = _split([a for a in arguments if a not in files], ("output",))
     path = _output(options, method, _model(overrides).name)
     _write(path, _safetensors(converted_networks(Path(files[0]))))
-    logger.info("%s", path)
+    logger.info("wrote %s", path)
     return path
 
 
 def _channels(model: LanguageModel, passages: Sequence[Passage], training: HashTraining) -> bytes:
-    ranked = ranked_channels(model, passages)
-    return json.dumps(ranked, separators=(",", ":")).encode()
+    return orjson.dumps(ranked_channels(model, passages))
 
 
 def _networks(model: LanguageModel, passages: Sequence[Passage], training: HashTraining) -> bytes:
@@ -144,7 +144,7 @@ _CONTENT = {"double_sparsity": _channels, "hash_attention": _networks}
 
 
 def _safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    # Cloned: safetensors refuses tensors that share memory, which a published file may have.
+    # Cloned, as tensors of a published file may share memory, which safetensors refuses.
     return safetensors.torch.save(
         {
             name: tensor.clone(memory_format=torch.contiguous_format)
@@ -154,7 +154,7 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _split(arguments: Sequence[str], known: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Overrides of the model group, and options."""
+    """Separate overrides of the model group from options."""
     overrides, chosen = [], []
     for argument in arguments:
         name, equals, _ = argument.partition("=")
@@ -164,8 +164,8 @@ def _split(arguments: Sequence[str], known: Sequence[str]) -> tuple[list[str], d
             chosen.append(argument)
         else:
             raise ConfigurationError(
-                f"{argument}: no such option; there are model=NAME, overrides of the model such "
-                f"as model.device=cpu, and {'=, '.join(known)}="
+                f"{argument} is not an option; use model=NAME, overrides of the model such as "
+                f"model.device=cpu, and {'=, '.join(known)}="
             )
     options = OmegaConf.to_container(OmegaConf.from_dotlist(chosen))
     assert isinstance(options, dict)
@@ -180,11 +180,11 @@ def _build(kind: Any, options: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def _model(overrides: Sequence[str]) -> ModelSource:
-    """The model of these overrides, not loaded yet."""
+    """Build the model source of these overrides; it is not loaded yet."""
     if not any(override.startswith("model=") for override in overrides):
         models = sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
         raise ConfigurationError(
-            f"say which model: model=NAME, where NAME is one of {', '.join(models)}"
+            f"no model is given; add model=NAME, where NAME is one of {', '.join(models)}"
         )
     try:
         model = compose(overrides).model
@@ -208,5 +208,5 @@ def _write(path: Path, content: bytes) -> None:
         write_atomically(path, content)
     except OSError as error:
         raise ConfigurationError(
-            f"{path} cannot be written: {error.strerror}; choose another place with output=FILE"
+            f"{path} cannot be written: {error.strerror}; choose another path with output=FILE"
         ) from error

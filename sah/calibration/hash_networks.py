@@ -1,4 +1,4 @@
-"""Training HashAttention for a model, as many layers at a time as memory holds."""
+"""Training of HashAttention for a model, with as many layers at a time as fit in memory."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -23,22 +23,23 @@ from sah.models.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
 
-# Queries and keys of the layers trained together; every further group reads the text again.
+# Memory for queries and keys. Layers that do not fit form further groups, each of which reads the
+# text again.
 _CAPTURED_BYTES = 2**31
 
-# One passage in five measures what was learned from the others.
+# One passage in five is held out to measure recall.
 _HELD_OUT = 5
 
 
 def trained_networks(
     model: LanguageModel, passages: Sequence[Passage], training: HashTraining
 ) -> dict[str, Tensor]:
-    """Train the networks of every layer that a sparse attention works on.
+    """Train the networks of every layer that sparse attention applies to.
 
-    The last fifth of the passages is held out; the recall on it is logged, layer by layer.
+    The last fifth of the passages is held out; recall on it is logged layer by layer.
 
     Returns:
-        The weight file, as `HashNetworks.of_layer` reads it, in float16.
+        The tensors of the weight file, named as for `HashNetworks.of_layer`, in float16.
 
     Raises:
         ConfigurationError: if there are fewer than two passages, or if they are too short.
@@ -46,15 +47,15 @@ def trained_networks(
     held_out = max(1, len(passages) // _HELD_OUT)
     if held_out >= len(passages):
         raise ConfigurationError(
-            "hash_attention needs two passages at least, one of them to measure with; "
+            "hash_attention needs at least two passages, as one is held out to measure recall; "
             "raise tokens or lower passage_tokens"
         )
     shortest = min(len(passage.token_ids) for passage in passages)
-    # Twice what every query reads anyway: there must be something to choose from.
+    # Twice the keys that every query reads anyway, so that there are others to choose from.
     if shortest < 2 * (SINK_TOKENS + LOCAL_TOKENS):
         raise ConfigurationError(
             f"hash_attention needs passages of at least {2 * (SINK_TOKENS + LOCAL_TOKENS)} "
-            f"tokens, the shortest has {shortest}; raise passage_tokens"
+            f"tokens, but the shortest has {shortest}; raise passage_tokens"
         )
     tensors: dict[str, Tensor] = {}
     before, after = [], []
@@ -72,13 +73,15 @@ def trained_networks(
 def _layers(
     model: LanguageModel, passages: Sequence[Passage]
 ) -> Iterator[tuple[int, list[LayerSample]]]:
-    """Every layer with what it computed for each passage; one group of layers is held."""
+    """Yield each layer with one sample per passage; only one group of layers is held."""
     bytes_of: dict[int, int] = {}
 
-    def weigh(reading: LayerReading) -> None:
+    def count_bytes(reading: LayerReading) -> None:
         bytes_of[reading.layer] = reading.query.nbytes + reading.key.nbytes
 
-    read_attention(model, Passage(token_ids=passages[0].token_ids[:1], question_start=1), weigh)
+    read_attention(
+        model, Passage(token_ids=passages[0].token_ids[:1], question_start=1), count_bytes
+    )
     tokens = sum(len(passage.token_ids) for passage in passages)
     at_once = max(1, _CAPTURED_BYTES // (tokens * max(bytes_of.values())))
     layers = sorted(bytes_of)
@@ -107,7 +110,7 @@ def _collect(model: LanguageModel, passage: Passage, samples: dict[int, list[Lay
 
 
 def _half(networks: HashNetworks) -> HashNetworks:
-    """The networks as they are after being saved in float16."""
+    """Round the networks to float16, as saving them does."""
     query, key = (
         [(weight.half().float(), bias.half().float()) for weight, bias in network]
         for network in (networks.query, networks.key)

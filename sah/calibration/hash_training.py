@@ -1,4 +1,4 @@
-"""Training the networks of HashAttention: which keys would a query's exact scores choose?"""
+"""Training of HashAttention's networks to find the keys that exact scores would choose."""
 
 # H query heads, G key-value heads, N tokens, Q sampled queries, D head dimension
 
@@ -15,7 +15,7 @@ from sah.validation import check_types
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSample:
-    """What a layer computed for one passage."""
+    """Queries and keys of one layer for one passage."""
 
     query: Tensor
     """[H, N, D], after the rotary embedding."""
@@ -24,21 +24,22 @@ class LayerSample:
     scaling: float
     """Of q·k, before the softmax."""
     question_start: int
-    """As in Passage; N where there is no question."""
+    """First token of the question, as in Passage; N if there is none."""
 
     def candidates(self, position: Tensor) -> Tensor:
-        """Keys that queries at these positions [Q] choose from, [Q, N].
+        """Return the keys that queries at these positions [Q] choose from, [Q, N].
 
-        Without those that every preset adds before HashAttention: the first and the last ones.
-        A network that had to find them too would have fewer bits for all others.
+        The first and the most recent keys are left out, as every preset adds them before
+        HashAttention; a network that had to find them too would have fewer bits for the others.
         """
-        key = torch.arange(self.key.shape[1], device=position.device)
+        key = torch.arange(self.key.shape[1], device=position.device)  # N
         return (key >= SINK_TOKENS) & (key <= position[:, None] - LOCAL_TOKENS)
 
     def scores(self, position: Tensor) -> Tensor:
-        """Exact q·k of the queries at these positions [Q], [H, Q, N]."""
+        """Return the exact q·k of queries at these positions [Q], [H, Q, N]."""
         groups, tokens, dim = self.key.shape
-        query = self.query[:, position].float()
+        query = self.query[:, position].float()  # H Q D
+        # G (H/G · Q) N: the query heads of a group share its keys
         products = query.reshape(groups, -1, dim) @ self.key.float().transpose(1, 2)
         return products.view(-1, len(position), tokens)
 
@@ -49,30 +50,30 @@ SINK_TOKENS, LOCAL_TOKENS = 4, 64
 
 @dataclass(frozen=True, kw_only=True)
 class HashTraining:
-    """How the networks of a layer are trained (arXiv:2412.14468, section 4).
+    """Settings for training the networks of a layer (arXiv:2412.14468, section 4).
 
-    Every query's keys of highest exact score are positives, all other candidates negatives, of a
-    binary cross-entropy with positives weighted 20 and Adam, on signatures whose signs are
-    relaxed to tanh.
+    The keys of highest exact score of each query are positives, all other candidates negatives.
+    Adam minimises a binary cross-entropy that weights positives by 20, on signatures whose signs
+    are relaxed to tanh.
 
-    Deviations. The logit of a pair is the relaxed signatures' product, scaled and shifted by
-    two learned numbers per head, as ranking does not depend on them. The tanh is sharpened from
-    `first_sharpness` to `last_sharpness`, so that training ends close to the signs. The learning
-    rate is not the paper's 1e-3 but larger and falls to a twentieth along a cosine: a few hundred
-    steps are enough then, minutes on a CPU. Inputs are standardised per channel; the saved first
-    map contains that.
+    Deviations from the paper: The logit of a pair is the product of the relaxed signatures, scaled
+    and shifted by two learned numbers per head, which do not change the ranking. The tanh is
+    sharpened from `first_sharpness` to `last_sharpness`, so that training ends close to signs. The
+    learning rate is higher than the paper's 1e-3 and falls to a twentieth along a cosine, so that a
+    few hundred steps are enough (minutes on a CPU). Inputs are standardised per channel, which is
+    folded into the saved first map.
     """
 
     bits: int = 32
-    """Length of a signature."""
+    """Bits of a signature."""
     hidden: int = 32
-    """Outputs of the first map."""
+    """Outputs of the first linear map."""
     steps: int = 200
-    """Of Adam, each on one passage."""
+    """Steps of Adam, each on one passage."""
     queries: int = 96
-    """Queries drawn for a step; half of them from the question, where there is one."""
+    """Queries drawn per step, half of them from the question if there is one."""
     positives: int = 64
-    """Keys per query that count as found, by exact score."""
+    """Keys per query that count as positives: those of highest exact score."""
     positive_weight: float = 20.0
     learning_rate: float = 1e-2
     first_sharpness: float = 0.5
@@ -90,21 +91,22 @@ class HashTraining:
 
 
 def untrained(samples: Sequence[LayerSample], training: HashTraining, layer: int) -> HashNetworks:
-    """The networks that training starts from: signs of random directions of the inputs."""
+    """Return the networks before training: signs of random directions of the inputs."""
     return _folded(_initial(samples[0], training, layer), *_scales(samples))
 
 
 def train(samples: Sequence[LayerSample], training: HashTraining, layer: int) -> HashNetworks:
-    """Train the networks of a layer, of all its heads at once.
+    """Train the networks of a layer, all heads at once.
 
     Args:
-        samples: the layer's queries and keys of each passage.
-        training: how.
-        layer: its number; part of the seed.
+        samples: the layer's queries and keys, one sample per passage.
+        training: the settings.
+        layer: number of the layer, part of the seed.
     """
     networks = _initial(samples[0], training, layer)
     query_scale, key_scale = _scales(samples)
     heads = samples[0].query.shape[0]
+    # Agreements of random signatures are spread by about √bits.
     scale = torch.full((heads, 1, 1), training.bits**-0.5 * 5, device=samples[0].query.device)
     shift = torch.zeros_like(scale)
     maps = [*networks.query, *networks.key]
@@ -120,12 +122,13 @@ def train(samples: Sequence[LayerSample], training: HashTraining, layer: int) ->
     for step in range(training.steps):
         sample = samples[int(torch.randint(len(samples), (), generator=draw))]
         position = _drawn_positions(sample, training.queries, draw).to(sample.query.device)
-        positive, candidate = _targets(sample, position, training.positives)
+        positive, candidate = _targets(sample, position, training.positives)  # H Q N and Q N
         sharpness = training.first_sharpness * growth ** (step / training.steps)
         query = networks.of_queries(query_scale.standardised(sample.query[:, position])[None])[0]
         key = networks.of_keys(key_scale.standardised(sample.key)[None])[0]
+        # query H Q bits, key H N bits, agreement H Q N in [-bits, bits]
         agreement = (sharpness * query).tanh() @ (sharpness * key).tanh().transpose(1, 2)
-        weight = torch.where(positive, training.positive_weight, 1.0) * candidate
+        weight = torch.where(positive, training.positive_weight, 1.0) * candidate  # H Q N
         loss = torch.nn.functional.binary_cross_entropy_with_logits(
             scale * agreement + shift, positive.float(), weight, reduction="sum"
         )
@@ -137,7 +140,7 @@ def train(samples: Sequence[LayerSample], training: HashTraining, layer: int) ->
 
 
 def _initial(sample: LayerSample, training: HashTraining, layer: int) -> HashNetworks:
-    """Random networks for standardised inputs."""
+    """Return random networks for standardised inputs."""
     heads, _, dim = sample.query.shape
     generator = torch.Generator().manual_seed(derive(training.seed, "hash_attention", layer))
 
@@ -155,7 +158,7 @@ def _initial(sample: LayerSample, training: HashTraining, layer: int) -> HashNet
 
 def _drawn_positions(sample: LayerSample, count: int, draw: torch.Generator) -> Tensor:
     tokens = sample.query.shape[1]
-    # From here on every query has a candidate.
+    # From this position on every query has a candidate.
     anywhere = torch.randint(SINK_TOKENS + LOCAL_TOKENS, tokens, (count,), generator=draw)
     if sample.question_start >= tokens:
         return anywhere
@@ -164,10 +167,10 @@ def _drawn_positions(sample: LayerSample, count: int, draw: torch.Generator) -> 
 
 
 def _targets(sample: LayerSample, position: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` best candidates of each query [H, Q, N], and the candidates [Q, N]."""
+    """Return the `count` best candidates of each query [H, Q, N], and all candidates [Q, N]."""
     candidate = sample.candidates(position)
     scores = sample.scores(position).masked_fill(~candidate, -torch.inf)
-    lowest = scores.topk(min(count, scores.shape[-1])).values[..., -1:]
+    lowest = scores.topk(min(count, scores.shape[-1])).values[..., -1:]  # H Q 1
     return (scores >= lowest) & candidate, candidate
 
 
@@ -181,24 +184,25 @@ def _folded(networks: HashNetworks, query: "_ChannelScale", key: "_ChannelScale"
 
 
 class _ChannelScale:
-    """Mean and standard deviation per head and channel: [X, 1, D] for inputs [X, N, D]."""
+    """Mean and standard deviation per head and channel, [X, 1, D] for inputs [X, N, D]."""
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         together = torch.cat([part.float() for part in inputs], dim=1)
         self._mean = together.mean(1, keepdim=True)
         deviation = together.std(1, keepdim=True)
-        # A channel that hardly varies says nothing, and its noise must not be blown up.
+        # A channel that hardly varies carries no information, and its noise must not be amplified.
         self._deviation = deviation.clamp(min=1e-3 * float(deviation.max()))
 
     def standardised(self, inputs: Tensor) -> Tensor:
         return (inputs.float() - self._mean) / self._deviation
 
     def folded_into(self, network: Sequence[Linear]) -> list[Linear]:
-        """The same network for inputs that are not standardised."""
+        """Return the same network for inputs that are not standardised."""
         (weight, bias), *rest = [(w.detach(), b.detach()) for w, b in network]
-        times = weight.shape[0] // self._mean.shape[0]
+        group_size = weight.shape[0] // self._mean.shape[0]  # H/G for keys, 1 for queries
         mean, deviation = (
-            part.repeat_interleave(times, dim=0) for part in (self._mean, self._deviation)
+            part.repeat_interleave(group_size, dim=0) for part in (self._mean, self._deviation)
         )
-        weight = weight / deviation.transpose(1, 2)
+        # (x - mean) / deviation @ W + b = x @ (W / deviation) + b - mean @ (W / deviation)
+        weight = weight / deviation.transpose(1, 2)  # H D O
         return [(weight, bias - (mean @ weight).squeeze(1)), *rest]

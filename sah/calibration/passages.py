@@ -1,4 +1,4 @@
-"""The text that methods are fitted on: prose and needle prompts, or the user's own file."""
+"""Text that methods are fitted on: prose and needle prompts, or the user's own file."""
 
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -10,7 +10,7 @@ from sah.errors import ConfigurationError
 from sah.models.prompts import PromptEncoder
 from sah.seeding import derive
 
-# Named one by one: with a task that RULER gains later, the same command would make another file.
+# Listed explicitly, so that a task added to RULER later does not change the fitted file.
 _NEEDLE_TASKS = (
     "niah_single_1",
     "niah_single_2",
@@ -22,32 +22,32 @@ _NEEDLE_TASKS = (
     "niah_multiquery",
 )
 
-# No verse is shorter; only bounds how many are joined before the text is cut to length.
+# A lower bound; only limits how many verses are joined before the text is cut to length.
 _LEAST_TOKENS_PER_VERSE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """One sequence that the model reads on its own."""
+    """A sequence that the model reads on its own."""
 
     token_ids: list[int]
     question_start: int
-    """Question and answer begin here: what the default protocol computes sparse. The passage's
-    length where it has no question."""
+    """Start of question and answer, which the default protocol computes with sparse attention;
+    the passage's length if it has no question."""
 
 
 def default_passages(
     prompts: PromptEncoder, *, tokens: int, passage_tokens: int, seed: int
 ) -> list[Passage]:
-    """Verses of the King James Bible and RULER prompts with their answers, in turn.
+    """Make passages of King James Bible verses, alternating with RULER prompts and answers.
 
-    The prompts are not those of any benchmark run: a run's seed goes through another derivation.
+    The prompts are never those of a benchmark, whose seeds are derived differently.
 
     Args:
-        prompts: of the model.
-        tokens: of all passages together; the last one is whole.
-        passage_tokens: of the longest passage.
-        seed: another one gives other verses and other needles.
+        prompts: the model's prompt encoder.
+        tokens: total of all passages, at least; the last one is not cut.
+        passage_tokens: length limit of a passage.
+        seed: decides which verses and needles are drawn.
     """
     passages: list[Passage] = []
     for number, task in enumerate(cycle(_NEEDLE_TASKS)):
@@ -62,10 +62,10 @@ def default_passages(
 def passages_of_file(
     prompts: PromptEncoder, path: Path, *, tokens: int, passage_tokens: int
 ) -> list[Passage]:
-    """The beginning of a text file, cut into passages.
+    """Cut the beginning of a text file into passages.
 
     Raises:
-        ConfigurationError: if the file is not there, is no UTF-8 text, or is too short for one
+        ConfigurationError: if the file cannot be read as UTF-8 text, or is too short for one
             passage.
     """
     try:
@@ -76,19 +76,19 @@ def passages_of_file(
     starts = range(0, len(ids) - passage_tokens + 1, passage_tokens)
     if not starts:
         raise ConfigurationError(
-            f"text={path} gives {len(ids)} tokens, less than one passage of {passage_tokens}; "
+            f"text={path} gives {len(ids)} tokens, fewer than one passage of {passage_tokens}; "
             "give a longer text, raise tokens, or lower passage_tokens"
         )
-    return [_plain(ids[start : start + passage_tokens]) for start in starts]
+    return [_without_question(ids[start : start + passage_tokens]) for start in starts]
 
 
-def _plain(ids: list[int]) -> Passage:
+def _without_question(ids: list[int]) -> Passage:
     return Passage(token_ids=ids, question_start=len(ids))
 
 
 def _prose(prompts: PromptEncoder, tokens: int, seed: int) -> Passage:
     text = " ".join(islice(prose_from(seed), tokens // _LEAST_TOKENS_PER_VERSE))
-    return _plain(prompts.tokenizer(text, add_special_tokens=False).input_ids[:tokens])
+    return _without_question(prompts.tokenizer(text, add_special_tokens=False).input_ids[:tokens])
 
 
 def _needles(prompts: PromptEncoder, task: str, tokens: int, seed: int) -> Passage:

@@ -1,4 +1,4 @@
-"""Reading tensors out of pickle files without running what else may be in them."""
+"""Safe reading of tensors from pickle files, without running any code in them."""
 
 import io
 import pickle
@@ -13,11 +13,10 @@ from torch import Tensor
 
 from sah.errors import ConfigurationError
 
-# The first object of a file that torch.save wrote before it wrote zip files.
+# The first object in files that torch.save wrote before it used zip files.
 _OLD_TORCH_FILE = 0x1950A86A20F9469CFC6C
 
-
-# What pickle and torch raise for bytes that make no sense.
+# Raised by pickle and torch for malformed bytes.
 _MALFORMED = (
     pickle.UnpicklingError,
     EOFError,
@@ -32,11 +31,11 @@ _MALFORMED = (
 
 
 def read_tensors(path: Path) -> Any:
-    """Read what `torch.save` or `pickle.dump` wrote: tensors in dicts, lists and tuples.
+    """Read a file of `torch.save` or `pickle.dump`: tensors in dicts, lists and tuples.
 
     Raises:
-        ConfigurationError: if the file is not there, is no such file, or asks for anything but
-            tensors and containers; none of what it asks for is run.
+        ConfigurationError: if the file cannot be read, is malformed, or refers to anything but
+            tensors and containers; nothing that it refers to is run.
     """
     try:
         with open(path, "rb") as file:
@@ -44,7 +43,7 @@ def read_tensors(path: Path) -> Any:
                 return _torch_load(file)
             file.seek(0)
             content = _TensorUnpickler(file).load()
-            # isinstance: tensors compare element by element.
+            # isinstance first, as tensors compare element by element.
             if isinstance(content, int) and content == _OLD_TORCH_FILE:
                 return _torch_load(file)
             return content
@@ -53,7 +52,7 @@ def read_tensors(path: Path) -> Any:
     except _MALFORMED as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigurationError(
-            f"{path} is no file of tensors as torch.save and pickle.dump write them: {reason}"
+            f"{path} is not a file of tensors written by torch.save or pickle.dump: {reason}"
         ) from error
 
 
@@ -62,14 +61,14 @@ def _torch_load(file: IO[bytes]) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's own message advises to run what is in the file.
+        # torch's own message recommends loading the file unsafely.
         asked = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {asked[1]}, which is not run" if asked else "it is damaged"
+        reason = f"it refers to {asked[1]}, which is not run" if asked else "it is damaged"
         raise pickle.UnpicklingError(reason) from error
 
 
 def _storage(content: bytes) -> Any:
-    """Stand in for `torch.storage._load_from_bytes`, which would unpickle anything."""
+    """Replace `torch.storage._load_from_bytes`, which would unpickle anything."""
     return _torch_load(io.BytesIO(content))
 
 
@@ -86,9 +85,9 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Finds nothing but what rebuilds tensors; numbers, text, dicts and lists need no finding."""
+    """Resolves only the functions that rebuild tensors; plain data needs none."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not run")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not run")
         return _ALLOWED[module, name]

@@ -9,7 +9,7 @@ USAGE = "Fit a method to a model: sah calibrate METHOD model=NAME [KEY=VALUE ...
 
 
 def main(arguments: list[str]) -> None:
-    """Write the file that the method reads."""
+    """Run the subcommand: fit the method and write the file that it reads."""
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.exit(USAGE)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

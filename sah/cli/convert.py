@@ -9,7 +9,7 @@ USAGE = "Convert published weights: sah convert METHOD FILE model=NAME [output=F
 
 
 def main(arguments: list[str]) -> None:
-    """Write the file that the method reads."""
+    """Run the subcommand: convert the weights and write the file that the method reads."""
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.exit(USAGE)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -1,4 +1,4 @@
-"""`sah doctor OVERRIDES`: is this model with this benchmark ready for a sweep?"""
+"""`sah doctor OVERRIDES`: check whether an experiment is ready for a sweep."""
 
 import argparse
 import os
@@ -14,22 +14,24 @@ from sah.doctor.finding import Finding
 
 DESCRIPTION = (
     "Check prompts, model, attention, memory and files before a sweep. Takes the overrides of "
-    "the experiment; looks only at what is on this machine."
+    "the experiment, and uses only files on this machine."
 )
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the subcommand; the exit status is 1 if there is an error, and 0 otherwise."""
+    """Run the subcommand; exit with status 1 if there is an error, and 0 otherwise."""
     parser = argparse.ArgumentParser(prog="sah doctor", description=DESCRIPTION)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--arms", type=int, default=1, help="attentions that share one model")
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    parser.add_argument(
+        "--arms", type=int, default=1, help="number of attentions that share the model"
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     options = parser.parse_args(arguments)
     if options.arms < 1:
         parser.error(f"--arms must be at least 1, got {options.arms}")
-    # Before anything imports huggingface_hub: whether files are here is part of the question.
+    # Set before huggingface_hub is imported: the doctor checks whether all files are here.
     os.environ["HF_HUB_OFFLINE"] = "1"
     from sah.doctor.examination import examine
     from sah.execution.progress import quiet_libraries
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:
-    """One paragraph a finding, indented so that it reads well at 80 columns."""
+    """Print each finding as a paragraph, wrapped and indented to the console's width."""
     width = max(len(finding.check) for finding in findings)
     for finding in findings:
         head = f"{finding.status:7}  {finding.check:{width}}  "
@@ -58,5 +60,6 @@ def show(findings: Sequence[Finding], console: Console) -> None:
         ]
         for number, line in enumerate(lines):
             shown = Text(head if number == 0 else " " * len(head)).append_text(line)
+            shown.rstrip()
             shown.stylize(_STYLES[finding.status], 0, 7)
             console.print(shown, highlight=False, soft_wrap=True)

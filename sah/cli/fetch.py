@@ -1,16 +1,16 @@
-"""`sah fetch`: what a node without a network will need, brought here beforehand."""
+"""`sah fetch`: download the model and the data set for nodes without a network."""
 
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from sah.errors import SahError
 from sah.execution.building import compose
-from sah.execution.experiment import Experiment
+from sah.execution.experiment import Experiment, ModelSource
+from sah.types import Benchmark
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +27,16 @@ def main(arguments: list[str]) -> None:
 
 
 def fetch(config: DictConfig, arguments: Sequence[str]) -> None:
-    """Fetch what an experiment reads; only the model or the benchmark if only it was chosen."""
+    """Download what the experiment reads; only one of model and benchmark if only one is given."""
     experiment = Experiment.from_config(config)
     chosen = {argument.partition("=")[0].partition(".")[0] for argument in arguments}
-    parts: dict[str, Any] = {"model": experiment.model, "benchmark": experiment.benchmark}
+    parts: dict[str, ModelSource | Benchmark] = {
+        "model": experiment.model,
+        "benchmark": experiment.benchmark,
+    }
     for name, part in parts.items():
         if name not in chosen and chosen & parts.keys():
             continue
         started = time.monotonic()
-        bring = getattr(part, "fetch", None)
-        what = f"{part.name} needs nothing" if bring is None else bring()
-        logger.info("%s: %s, %.1f s", name, what, time.monotonic() - started)
+        fetched = part.fetch()
+        logger.info("%s: %s, %.1f s", name, fetched, time.monotonic() - started)

@@ -1,4 +1,4 @@
-"""`sah report`: the results below a folder, as a table or as one HTML file."""
+"""`sah report`: the results below a folder as a table, figures or one HTML file."""
 
 import argparse
 import sys
@@ -7,85 +7,90 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sah.errors import SahError
-from sah.report.reading.collect import Run, collect
+from sah.errors import ConfigurationError, SahError
+from sah.report.reading.collect import collect
 from sah.report.reading.select import parse_conditions, select
-from sah.report.tables.table import Table, render, show
+from sah.report.tables.layout import show
+from sah.report.tables.markup import render
+from sah.report.tables.table import Table
+from sah.results.schema import Result
 
 DESCRIPTION = "Show the results below a folder: scores with intervals, densities, errors, costs."
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the subcommand; what a user can put right ends it with one message."""
+    """Run the subcommand; an error that the user can fix exits with one message."""
     parser = argparse.ArgumentParser(prog="sah report", description=DESCRIPTION)
     add_selection(parser)
     parser.add_argument(
-        "--by", metavar="KEY[,KEY]", help="one row for all runs with equal values, e.g. attention"
+        "--by",
+        metavar="KEY[,KEY]",
+        help="one row per group of results with equal values, e.g. attention",
     )
     add_output(parser, ("table", "md", "csv", "latex", "html"))
     parser.add_argument(
         "--figures",
         type=Path,
         metavar="FOLDER",
-        help="also draw the figures there, as SVG and PNG",
+        help="also write the figures to FOLDER, as SVG and PNG",
     )
     options = parser.parse_args(arguments)
     try:
-        runs = chosen_runs(options)
+        results = chosen_results(options)
         if options.figures is not None:
-            from sah.report.figures.draw import draw_all
+            from sah.report.figures.export import write_figures
 
-            for path in draw_all(runs, options.figures):
+            for path in write_figures(results, options.figures):
                 sys.stderr.write(f"{path}\n")
         if options.format == "html":
             from sah.report.html.page import write_page
 
             target = options.output or Path("report.html")
-            write_page(runs, target)
+            write_page(results, target)
             sys.stdout.write(f"{target}\n")
             return
-        from sah.report.tables.overview import group_table, run_table
+        from sah.report.tables.overview import group_table, result_table
 
         if options.by:
-            table = group_table(runs, options.by.split(","), wide=options.format == "csv")
+            table = group_table(results, options.by.split(","), wide=options.format == "csv")
         else:
-            table = run_table(runs, wide=options.format == "csv")
+            table = result_table(results, wide=options.format == "csv")
         write_table(table, options.format, options.output)
     except SahError as error:
         sys.exit(f"sah report: {error}")
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Arguments that choose runs."""
+    """Add the arguments that choose results."""
     parser.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"))
     parser.add_argument(
         "--where",
         action="append",
         default=[],
         metavar="KEY=VALUE[,...]",
-        help="only these runs, e.g. model=llama,benchmark=ruler or attention=dense,sparse; any "
-        "configuration key, or the end of one; * and ? match",
+        help="only these results, e.g. model=llama,benchmark=ruler or attention=dense,sparse; any "
+        "configuration key, or the end of one; * and ? are wildcards",
     )
 
 
 def add_output(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
-    """Arguments that say where the table goes, and how it looks."""
+    """Add the arguments that choose the format and target of the table."""
     parser.add_argument("--format", choices=formats, default="table")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="instead of the terminal")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write to FILE instead of the terminal"
+    )
 
 
-def chosen_runs(options: argparse.Namespace) -> list[Run]:
-    """The runs that the arguments choose.
+def chosen_results(options: argparse.Namespace) -> list[Result]:
+    """Read the results that the arguments choose.
 
     Raises:
         ConfigurationError: if there are none.
     """
-    from sah.errors import ConfigurationError
-
-    runs = select(collect(options.outputs), parse_conditions(options.where))
-    if not runs:
-        raise ConfigurationError(f"no run is --where {' --where '.join(options.where)}")
-    return runs
+    results = select(collect(options.outputs), parse_conditions(options.where))
+    if not results:
+        raise ConfigurationError(f"no result matches --where {' --where '.join(options.where)}")
+    return results
 
 
 def write_table(table: Table, text_format: str, target: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""`sah rescore`: compute scores again from stored answers, without the model."""
+"""`sah rescore`: score stored answers again, without the model."""
 
 import argparse
 import logging
@@ -7,16 +7,16 @@ from pathlib import Path
 
 from sah.errors import SahError
 from sah.execution.rescoring import rescore
-from sah.results.store import PREDICTIONS, read_results
+from sah.results.store import PREDICTIONS, read_result
 
 logger = logging.getLogger(__name__)
 
 
-DESCRIPTION = "Compute results.json again from predictions.jsonl, below each folder."
+DESCRIPTION = "Score the answers of every experiment below each folder again."
 
 
 def main(arguments: list[str]) -> None:
-    """Compute results.json again from predictions.jsonl, for every experiment below a folder."""
+    """Score the answers of every experiment below the given folders again."""
     parser = argparse.ArgumentParser(prog="sah rescore", description=DESCRIPTION)
     parser.add_argument("folders", nargs="+", type=Path)
     options = parser.parse_args(arguments)
@@ -34,14 +34,14 @@ def main(arguments: list[str]) -> None:
             continue
         logger.info("%s: %s -> %s", folder, _shown(before), _shown(after))
     if failed:
-        raise SystemExit(f"{failed} of {len(found)} experiments could not be scored again")
+        raise SystemExit(f"{failed} of {len(found)} experiments could not be rescored")
 
 
 def _experiments(folder: Path) -> Iterator[Path]:
-    """Folders with answers and results, the given one included."""
+    """Find the complete experiments below a folder, or the folder itself."""
     for path in sorted(folder.rglob(PREDICTIONS)):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and read_results(path.parent) is not None:
+        if not hidden and read_result(path.parent) is not None:
             yield path.parent
 
 

@@ -44,14 +44,14 @@ def main(arguments: list[str]) -> None:
 def _hydra_main(config: DictConfig) -> float | None:
     from sah.execution.attempts import compute
     from sah.execution.progress import quiet_libraries
-    from sah.results.show import show_results
+    from sah.results.show import show_result
     from sah.results.store import ERROR
 
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     quiet_libraries()
     try:
-        results = compute(config, overrides)
+        result = compute(config, overrides)
     except Exception as error:
         if isinstance(error, Busy):
             raise ExperimentFailed(plain(str(error))) from error
@@ -61,8 +61,8 @@ def _hydra_main(config: DictConfig) -> float | None:
         details = folder / ERROR
         told = f"\ndetails in {details}" if details.exists() else ""
         raise ExperimentFailed(plain(f"{kind}: {error}{told}")) from error
-    show_results(results, folder)
-    return None if results["score"] is None else float(results["score"])
+    show_result(result)
+    return result.score
 
 
 def _refuse_value_of_alias(argument: str) -> None:

@@ -1,4 +1,4 @@
-"""`sah status`: the experiments below a folder and how they do, from their files alone."""
+"""`sah status`: the state of the experiments below a folder, from their files alone."""
 
 import argparse
 import logging
@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import orjson
 from rich import box
@@ -16,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sah.errors import DamagedResults
+from sah.results.schema import Result
 from sah.results.state import ExperimentState, read_state
-from sah.results.store import CONFIG, RESULTS, read_results
+from sah.results.store import CONFIG, RESULTS, read_result
 from sah.results.sweep_folders import planned_directories
 from sah.terminal import plain
 
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
         prog="sah status", description="Show the state of the experiments below a folder."
     )
     parser.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"))
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
     options = parser.parse_args(arguments)
     if options.json:
         sys.stdout.write(status_json(options.outputs) + "\n")
@@ -41,9 +41,9 @@ def main(arguments: list[str]) -> None:
 
 
 def find_states(root: Path) -> list[ExperimentState]:
-    """Every experiment below an output root, and those that its sweeps still have to begin.
+    """Find every experiment below an output root, including planned cells of its sweeps.
 
-    Works for running, detached and dead sweeps alike: nothing but files is asked.
+    Reads files only, so it works for running, detached and dead sweeps alike.
     """
     folders = dict.fromkeys(path.parent for path in root.glob(f"*/*/*/*/{CONFIG}"))
     folders |= dict.fromkeys(path.parent for path in root.glob(f"*/*/*/*/{RESULTS}"))
@@ -53,7 +53,7 @@ def find_states(root: Path) -> list[ExperimentState]:
 
 
 def show_status(root: Path) -> None:
-    """Show the matrix as a table; fits 80 columns."""
+    """Show the experiments as a table of 80 columns."""
     states = find_states(root)
     console = Console(highlight=False)
     if not states:
@@ -75,9 +75,9 @@ def show_status(root: Path) -> None:
 
 
 def status_json(root: Path) -> str:
-    """The same as JSON: a list of experiments."""
+    """Return the experiments as a JSON list."""
     rows = [
-        {**asdict(state), "directory": str(state.directory), "results": _results(state)}
+        {**asdict(state), "directory": str(state.directory), "results": _numbers(state)}
         for state in find_states(root)
     ]
     return orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode()
@@ -91,10 +91,10 @@ def _examples(state: ExperimentState) -> str:
 
 def _remark(state: ExperimentState) -> str:
     if state.state == "done":
-        results = _results(state)
-        if results is None:
+        result = _result(state)
+        if result is None:
             return f"{RESULTS} cannot be read"
-        return "" if results["score"] is None else f"score {results['score']:.3f}"
+        return "" if result.score is None else f"score {result.score:.3f}"
     if state.owner is not None:
         where = f"process {state.owner.pid} on {state.owner.host}"
         if state.owner.job:
@@ -103,13 +103,19 @@ def _remark(state: ExperimentState) -> str:
     return state.first_error_line
 
 
-def _results(state: ExperimentState) -> dict[str, Any] | None:
-    """Some of results.json; None where there is none, or none that can be read."""
+def _numbers(state: ExperimentState) -> dict[str, float | None] | None:
+    result = _result(state)
+    if result is None:
+        return None
+    return {"score": result.score, "n": result.n, "density": result.density}
+
+
+def _result(state: ExperimentState) -> Result | None:
+    """Read the result; None if there is none, or if it is damaged."""
     if state.state != "done":
         return None
     try:
-        results = read_results(state.directory)
+        return read_result(state.directory)
     except DamagedResults as error:
         logger.warning("%s", error)
         return None
-    return results and {key: results.get(key) for key in ("score", "n", "density")}

@@ -1,1 +1,1 @@
-"""What goes wrong in a sweep, looked for in seconds before it."""
+"""Checks that find in seconds what would go wrong in a sweep."""

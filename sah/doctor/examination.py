@@ -1,13 +1,11 @@
-"""All checks of one experiment, in the order in which one needs the other."""
+"""All checks of one experiment, in the order in which they depend on each other."""
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from sah.doctor.finding import Finding, error, ok
+from sah.doctor.finding import Finding, counted, error, ok
 from sah.doctor.memory_estimate import check_memory
 from sah.doctor.numerics import check_attention, check_full_budget, check_positions
 from sah.doctor.prompt_checks import (
@@ -23,35 +21,38 @@ from sah.execution.experiment import Experiment
 from sah.types import Example
 
 _EXAMPLES = 8
-"""Prompts to look at: as many tasks as possible."""
+"""Number of prompts to check, from as many tasks as possible."""
 
 
 def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
-    """Check the experiment that these overrides compose; what cannot be checked is left out."""
+    """Check the experiment that these overrides compose; stop where later checks cannot run."""
     try:
         experiment = Experiment.from_config(compose(overrides))
     except (SahError, HydraException, OmegaConfBaseException) as problem:
         lines = str(problem).strip().splitlines()
-        return [error("configuration", lines[0], "correct the override it names")]
+        return [error("configuration", lines[0], "correct the override that the message names")]
     findings = [ok("configuration", _described(experiment))]
     try:
         model = experiment.model.load()
     except SahError as problem:
-        return [*findings, error("weights", str(problem), "get them before the sweep starts")]
-    findings.append(ok("weights", f"on this machine; loaded on {model.device}"))
+        return [*findings, error("weights", str(problem), "fix this before the sweep starts")]
+    findings.append(ok("weights", f"found on this machine, loaded on {model.device}"))
+    # Generating samples takes time.
+    benchmark = experiment.benchmark.with_one_sample()
     try:
-        examples = _few(_small(experiment.benchmark).examples(model.prompts, experiment.seed))
+        examples = _few(benchmark.examples(model.prompts, experiment.seed))
         encoded = [(example, model.prompts.encode(example)) for example in examples]
         for example, prompt in encoded:
             limit = experiment.generation.token_limit(example.max_new_tokens)
             model.prompts.fit([example], [prompt], [limit])
     except SahError as problem:
-        return [*findings, error("data", str(problem), "put it right before the sweep starts")]
+        return [*findings, error("data", str(problem), "fix this before the sweep starts")]
     if not examples:
-        problem_text = "the benchmark has no example"
-        return [*findings, error("data", problem_text, "look at subset and limit")]
+        advice = "check benchmark.subset and benchmark.limit"
+        return [*findings, error("data", "the benchmark has no examples", advice)]
     tasks = len({example.task for example in examples})
-    findings.append(ok("data", f"on this machine; {len(examples)} prompts of {tasks} tasks made"))
+    made = f"{counted(len(examples), 'prompt')} from {counted(tasks, 'task')}"
+    findings.append(ok("data", f"found on this machine, made {made}"))
     _, first = encoded[0]
     limits = [experiment.generation.token_limit(one.max_new_tokens) for one in examples]
     return [
@@ -73,15 +74,8 @@ def _described(experiment: Experiment) -> str:
     return "  ".join(one.name for one in names)
 
 
-def _small(benchmark: Any) -> Any:
-    """The benchmark with one sample a task, where it can say so: generating takes time."""
-    if getattr(benchmark, "samples", None) is not None and dataclasses.is_dataclass(benchmark):
-        return dataclasses.replace(benchmark, samples=1)  # type: ignore[type-var]
-    return benchmark
-
-
 def _few(examples: Sequence[Example]) -> list[Example]:
-    """The first of every task, then others, `_EXAMPLES` in all."""
+    """Return the first example of every task, then others, at most `_EXAMPLES` in all."""
     firsts = list({example.task: example for example in reversed(examples)}.values())[::-1]
     others = [example for example in examples if example not in firsts]
     return [*firsts, *others][:_EXAMPLES]

@@ -1,4 +1,4 @@
-"""An estimate of what an experiment needs, against what the device has."""
+"""An estimate of the memory that an experiment needs, compared with what is available."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,15 @@ import psutil
 import torch
 
 from sah.attention import SparseAttention
-from sah.doctor.finding import Finding, error, ok, warning
+from sah.doctor.finding import Finding, counted, error, ok, warning
 from sah.execution.experiment import Experiment
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import EncodedPrompt
 
-# What a method keeps about keys (pages, codes, projections), as a share of the cache.
+# Size of a method's index of the keys (pages, codes, projections), as a share of the cache.
 _INDEX_SHARE = 0.25
 
+# Share of the available memory above which the estimate is a warning.
 _TIGHT = 0.85
 
 
@@ -24,24 +25,24 @@ def check_memory(
     new_tokens: int,
     arms: int,
 ) -> Finding:
-    """Weights, cache, prefill and indexes of the longest prompt, for so many arms."""
+    """Estimate weights, cache, prefill and indexes, for the longest prompt and all arms."""
     config = model.model.config.get_text_config(decoder=True)
     longest = max(len(one.context_ids) + len(one.question_ids) for one in prompts)
     size = model.model.dtype.itemsize
     weights = sum(weight.nbytes for weight in model.model.parameters())
     cache = model.cache_bytes_per_token * (longest + new_tokens)
-    # One layer of the prefill: hidden states and the two halves of the feed-forward.
+    # Activations of one layer during the prefill: hidden states and feed-forward.
     width = 4 * config.hidden_size + 3 * getattr(config, "intermediate_size", 0)
     prefill = longest * width * size
     attention = experiment.sparse_attention
     workspace = attention.workspace_bytes if isinstance(attention, SparseAttention) else 0
     indexes = arms * _INDEX_SHARE * cache
     total = weights + cache + prefill + workspace + indexes
-    # The weights are loaded already.
+    # The weights are already loaded, so that free memory does not include them.
     available = _free_bytes(model.device) + weights
     message = (
-        f"about {_shown(total)} of {_shown(available)} (weights {_shown(weights)}, cache "
-        f"{_shown(cache)} for {longest} tokens, {arms} arm{'s' * (arms > 1)})"
+        f"needs about {_shown(total)} of {_shown(available)} (weights {_shown(weights)}, cache "
+        f"{_shown(cache)} for {longest} tokens, {counted(arms, 'arm')})"
     )
     if total > available:
         return error(
@@ -50,7 +51,9 @@ def check_memory(
             "lower benchmark.context_tokens, or use a larger device or a smaller model.dtype",
         )
     if total > _TIGHT * available:
-        return warning("memory", message, "close to the limit: it may run out of memory")
+        return warning(
+            "memory", message, "this is close to the limit, so the sweep may run out of memory"
+        )
     return ok("memory", message)
 
 

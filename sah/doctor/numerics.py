@@ -1,4 +1,4 @@
-"""Checks of the model at work: positions, full budget against dense, the chosen attention."""
+"""Checks of the model's numbers: positions, full budget against dense, the chosen attention."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
 
-# Enough tokens for positions to matter, few enough for seconds on a CPU.
+# Enough tokens for positions to matter, few enough to take only seconds on a CPU.
 _CONTEXT, _QUESTION = 256, 64
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
@@ -24,7 +24,7 @@ _HALF_PRECISION = 0.05
 
 @torch.inference_mode()
 def check_positions(model: LanguageModel, prompt: EncodedPrompt) -> Finding:
-    """A question behind a cached context sees the same positions as in one piece."""
+    """Check that a question after a cached context has the logits of the whole prompt."""
     context_ids, question_ids = _short(prompt)
     context = model.prefill(context_ids, reserve_tokens=len(question_ids))
     split = _logits(model, context, question_ids)
@@ -37,26 +37,29 @@ def check_positions(model: LanguageModel, prompt: EncodedPrompt) -> Finding:
     if not torch.equal(split, again):
         return error(
             "positions",
-            "a question asked twice of one context has two answers: the cache does not rewind",
-            "this architecture's cache is not supported; report it with the model's name",
+            "the same question about one context has different logits the second time: the cache "
+            "does not rewind",
+            "this model's cache is not supported; please report it with the model's name",
         )
     distance = _distance(split, whole)
     if distance > _tolerance(model):
         return error(
             "positions",
-            f"behind a cached context the logits differ from those of the whole prompt by "
+            "after a cached context the logits differ from those of the whole prompt by "
             f"{distance:.2g} of their norm",
-            "the model's positions do not follow from its cache; report it with the model's name",
+            "the model does not derive positions from its cache; please report it with the "
+            "model's name",
         )
-    return ok("positions", f"cached context and whole prompt agree ({distance:.1g} of the logits)")
+    message = f"cached context and whole prompt agree (relative difference {distance:.1g})"
+    return ok("positions", message)
 
 
 @torch.inference_mode()
 def check_full_budget(model: LanguageModel, prompt: EncodedPrompt) -> Finding:
-    """Sparse attention that reads every key is dense attention, on this very model."""
+    """Check that sparse attention that reads every key equals dense attention on this model."""
     context_ids, question_ids = _short(prompt)
     context = model.prefill(context_ids, reserve_tokens=len(question_ids) + 1)
-    # The last token alone is a decode step, which is computed in another way.
+    # The last token alone is a decode step, which is computed differently.
     parts = (question_ids[:-1], question_ids[-1:]) if len(question_ids) > 1 else (question_ids,)
     dense = [_logits(model, context, part) for part in parts]
     context.cache.rewind()
@@ -73,17 +76,19 @@ def check_full_budget(model: LanguageModel, prompt: EncodedPrompt) -> Finding:
     if distance > _tolerance(model):
         return error(
             "full budget",
-            f"reading every key differs from dense attention by {distance:.2g} of the logits",
-            "no sparse number of this model can be trusted; report it with the model's name",
+            "sparse attention that reads every key differs from dense attention by "
+            f"{distance:.2g} of the logits' norm",
+            "do not trust sparse results of this model; please report it with the model's name",
         )
-    return ok("full budget", f"equals dense ({distance:.1g} of the logits, density {density:.3f})")
+    measured = f"relative difference {distance:.1g}, density {density:.3f}"
+    return ok("full budget", f"equals dense attention ({measured})")
 
 
 def check_attention(experiment: Experiment, model: LanguageModel, prompt: EncodedPrompt) -> Finding:
-    """The chosen attention answers, and how much it reads of this benchmark's context."""
+    """Check that the chosen attention answers; report its density on this benchmark's context."""
     attention = experiment.sparse_attention
     if isinstance(attention, DenseAttention):
-        return ok("attention", "dense: the model's own")
+        return ok("attention", "dense: the model's own attention")
     session = AttentionSession(attention, seed=experiment.seed)
     context = model.prefill(prompt.context_ids, reserve_tokens=len(prompt.question_ids) + 2)
     session.begin_context(context.length)
@@ -100,11 +105,11 @@ def check_attention(experiment: Experiment, model: LanguageModel, prompt: Encode
         density = session.density()
     except (SahError, ValueError) as problem:
         return error(
-            "attention", f"{attention.name}: {problem}", "change the settings it complains about"
+            "attention", f"{attention.name}: {problem}", "change the settings that it names"
         )
     shown = "not measured" if density is None else f"{density:.3f}"
     tokens = len(prompt.context_ids)
-    return ok("attention", f"{attention.name}: density {shown} at {tokens} context tokens")
+    return ok("attention", f"{attention.name}: density {shown} on a context of {tokens} tokens")
 
 
 def _short(prompt: EncodedPrompt) -> tuple[list[int], list[int]]:

@@ -1,10 +1,10 @@
-"""Checks of prompts: BOS, the template's split, needles and questions, answer limits, EOS."""
+"""Checks of prompts: BOS, chat template, needles, answer limit and EOS."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from sah.doctor.finding import Finding, error, ok, warning
+from sah.doctor.finding import Finding, counted, error, ok, warning
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import EncodedPrompt
@@ -14,52 +14,52 @@ Encoded = Sequence[tuple[Example, EncodedPrompt]]
 
 
 def check_bos(model: LanguageModel, encoded: Encoded) -> Finding:
-    """One BOS at the beginning, if the tokenizer has one: a second costs points of score."""
+    """Check that prompts begin with at most one BOS, as a second one lowers scores."""
     tokenizer: Any = model.prompts.tokenizer
     bos = tokenizer.bos_token_id
     if bos is None:
-        return ok("BOS", "the tokenizer has none")
+        return ok("BOS", "the tokenizer has no BOS")
     for example, prompt in encoded:
         ids = [*prompt.context_ids, *prompt.question_ids]
         leading = next((n for n, token in enumerate(ids) if token != bos), len(ids))
         if leading > 1:
             return error(
                 "BOS",
-                f"the prompt of {example.id} begins with {leading} of them",
-                "the chat template and the tokenizer both write it; set add_bos_token=false in "
-                "model.tokenizer_kwargs",
+                f"the prompt of {example.id} begins with {leading} BOS tokens",
+                "chat template and tokenizer both add one; set "
+                "+model.tokenizer_kwargs.add_bos_token=false",
             )
         if leading == 0 and tokenizer("a").input_ids[:1] == [bos]:
             return error(
                 "BOS",
-                f"the prompt of {example.id} has none, and the tokenizer writes one elsewhere",
-                "report it: the prompt encoder lost it",
+                f"the prompt of {example.id} has no BOS, although the tokenizer adds one",
+                "please report this: the prompt encoder lost it",
             )
-    return ok("BOS", f"one at the beginning at most ({tokenizer.bos_token!r})")
+    return ok("BOS", f"at most one at the beginning ({tokenizer.bos_token!r})")
 
 
 def check_split(model: LanguageModel, encoded: Encoded) -> Finding:
-    """The two parts of a prompt hold the context and the question, whole and once."""
+    """Check that the two parts of a prompt contain the whole context and the whole question."""
     moved = 0
     for example, prompt in encoded:
         before, after = _decoded(model, prompt.context_ids), _decoded(model, prompt.question_ids)
         if not prompt.truncated and _bare(example.context) not in _bare(before):
-            return _lost(example, "the context is not in the first part of its prompt")
+            return _lost(example, "the context is missing from the first part of the prompt")
         if _bare(example.question) not in _bare(after):
-            return _lost(example, "the question is not in the second part of its prompt")
+            return _lost(example, "the question is missing from the second part of the prompt")
         whole = model.prompts.tokenizer(before + after, add_special_tokens=False).input_ids
         moved += list(whole) != [*prompt.context_ids, *prompt.question_ids]
     if moved:
         return ok(
             "template",
-            f"split exact; tokenised in one piece, {moved} of {len(encoded)} prompts would have "
-            "other tokens at the seam",
+            f"context and question are complete, but {moved} of "
+            f"{counted(len(encoded), 'prompt')} would be tokenised differently as a whole",
         )
-    return ok("template", "split exact: both parts together are the whole prompt")
+    return ok("template", "context and question are complete, and tokenised as in the whole prompt")
 
 
 def check_needles(model: LanguageModel, encoded: Encoded) -> Finding:
-    """What is asked for is in what the model sees, also where a context was cut."""
+    """Check that references in a context are still in it after the context is cut to fit."""
     found = cut = 0
     for example, prompt in encoded:
         seen = _bare(_decoded(model, prompt.context_ids))
@@ -78,41 +78,41 @@ def check_needles(model: LanguageModel, encoded: Encoded) -> Finding:
     if cut:
         return warning(
             "needle",
-            f"{cut} of {len(encoded)} contexts are cut to fit the model",
-            "scores are of shorter contexts; choose a model that takes the whole",
+            f"{cut} of {counted(len(encoded), 'context')} cut to fit the model",
+            "scores will be those of shorter contexts; choose a model with a longer context",
         )
-    return ok("needle", f"{found} references are in their contexts, and no context is cut")
+    return ok("needle", f"no context is cut; {counted(found, 'reference')} found in the contexts")
 
 
 def check_answer_limit(model: LanguageModel, encoded: Encoded, generation: Generation) -> Finding:
-    """The answer may be as long as the references are."""
+    """Check that the token limit of answers leaves room for the references."""
     for example, _ in encoded:
         limit = generation.token_limit(example.max_new_tokens)
         lengths = model.prompts.token_counts([f" {text}" for text in example.references])
         if lengths and min(lengths) > limit:
             return error(
                 "answer limit",
-                f"{example.id}: the shortest reference has {min(lengths)} tokens, the answer may "
-                f"have {limit}",
+                f"{example.id}: the shortest reference has {min(lengths)} tokens, but answers are "
+                f"limited to {limit}",
                 "raise generation.max_new_tokens",
             )
         if sum(lengths) > limit:
             return warning(
                 "answer limit",
-                f"{example.id}: all references together have {sum(lengths)} tokens, the answer may "
-                f"have {limit}",
+                f"{example.id}: all references together have {sum(lengths)} tokens, but answers "
+                f"are limited to {limit}",
                 "raise generation.max_new_tokens if all of them are expected",
             )
     return ok("answer limit", "long enough for the references")
 
 
 def check_eos(model: LanguageModel) -> Finding:
-    """The model knows when to stop, and so does its chat template."""
+    """Check that there is an EOS, and that the chat template's end of turn is one."""
     tokenizer: Any = model.prompts.tokenizer
     if not model.eos_token_ids:
         return error(
             "EOS",
-            "neither the model nor the tokenizer has one: every answer runs to its limit",
+            "neither model nor tokenizer has one, so that every answer runs to its token limit",
             "set eos_token_id in the model's generation_config.json",
         )
     names = ", ".join(tokenizer.convert_ids_to_tokens(sorted(model.eos_token_ids)))
@@ -130,7 +130,7 @@ def check_eos(model: LanguageModel) -> Finding:
 
 
 def _end_of_turn(tokenizer: Any) -> int | None:
-    """The special token that follows the assistant's words in the template, if one does."""
+    """Return the special token after the assistant's message in the template, if there is one."""
     said = "sunflower"
     turns = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": said}]
     text = str(tokenizer.apply_chat_template(turns, tokenize=False))
@@ -144,7 +144,7 @@ def _lost(example: Example, what: str) -> Finding:
     return error(
         "template",
         f"{example.id}: {what}",
-        "look at the chat template: it changes or drops the user's message",
+        "check the chat template: it changes or drops the user's message",
     )
 
 
@@ -154,5 +154,5 @@ def _decoded(model: LanguageModel, ids: Sequence[int]) -> str:
 
 
 def _bare(text: str) -> str:
-    """Without white space, which some tokenizers do not keep."""
+    """Remove white space, which some tokenizers do not preserve."""
     return re.sub(r"\s+", "", text)

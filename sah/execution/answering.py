@@ -11,11 +11,12 @@ from sah.execution.accounting import Clock
 from sah.execution.experiment import Experiment
 from sah.execution.teacher_forcing import DenseAnswer, LayerErrors, TeacherForcing
 from sah.metric_logging import AttentionMetrics, MicroMetricLogger
-from sah.metric_logging.metrics import OUTPUT_ERROR, RECALL, DenseOutputs
+from sah.metric_logging.metrics import DenseOutputs
 from sah.models.batch import BatchedQuestion, answer_batch
 from sah.models.generation import Sampler, naming_example
 from sah.models.language_model import Answer, LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
+from sah.results.schema import OUTPUT_ERROR, RECALL
 from sah.types import Example, Prediction
 
 

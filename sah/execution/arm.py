@@ -21,7 +21,7 @@ from sah.execution.logs import lines_of, log_file
 from sah.execution.progress import Progress
 from sah.metric_logging.metrics import DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
-from sah.results import ResultStore, directory, fingerprint
+from sah.results import Result, ResultStore, directory, fingerprint
 from sah.results.store import MICRO_METRICS
 from sah.tracking import track
 from sah.types import Example, Prediction
@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How an arm ended: with results or with an error, never both."""
+    """How an arm ended: with a result or with an error, never both."""
 
-    results: dict[str, Any] | None = None
+    result: Result | None = None
     error: Exception | None = None
 
 
@@ -84,10 +84,10 @@ class Arm:
             try:
                 self.experiment = Experiment.from_config(self.config)
                 self._held.enter_context(self.store.claimed(self.config, self.overrides, resume))
-                results = self.store.results()
-                if results is not None:
+                result = self.store.result()
+                if result is not None:
                     logger.info("already complete: %s", self.store.directory)
-                    self._end(Outcome(results=results))
+                    self._end(Outcome(result=result))
                 else:
                     self._held.enter_context(log_file(self.store.directory))
             except (SahError, OSError) as error:
@@ -125,11 +125,11 @@ class Arm:
         self._attempt.callback(self.metrics.close)
         self.is_at_work = True
 
-    def finish(self, results: dict[str, Any]) -> None:
-        """End with results."""
+    def finish(self, result: Result) -> None:
+        """End with a result."""
         self.end_attempt()
-        self._end(Outcome(results=results))
-        track(self.config, results, self.store.directory)
+        self._end(Outcome(result=result))
+        track(self.config, result)
 
     def fail(self, error: Exception) -> None:
         """End the attempt; stored answers stay. Without retries left, the error is the outcome."""

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from omegaconf import DictConfig
 
 from sah.execution.arm import Arm, Outcome
 from sah.execution.run import run
 from sah.execution.signals import signals_interrupt
+from sah.results import Result
 
 
-def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """Compute one experiment and return its results; a complete one is not computed again.
+def compute(config: DictConfig, overrides: Sequence[str]) -> Result:
+    """Compute one experiment and return its result; a complete one is not computed again.
 
     Raises:
         Exception: whatever ended the experiment, after `retries` further attempts if it was
@@ -21,8 +21,8 @@ def compute(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     (outcome,) = compute_arms([(config, overrides)])
     if outcome.error is not None:
         raise outcome.error
-    assert outcome.results is not None, "an outcome has results or an error"
-    return outcome.results
+    assert outcome.result is not None, "an outcome has a result or an error"
+    return outcome.result
 
 
 def compute_arms(experiments: Sequence[tuple[DictConfig, Sequence[str]]]) -> list[Outcome]:

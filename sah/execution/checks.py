@@ -14,7 +14,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sah.errors import ConfigurationError
 from sah.results.identity import directory
-from sah.results.store import read_results, require_writable
+from sah.results.schema import Result
+from sah.results.store import read_result, require_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,8 @@ class _Options:
     study: Mapping[str, Any]
 
 
-def find_complete(config: DictConfig) -> tuple[Path, dict[str, Any] | None]:
-    """Return the experiment's directory, and its results if it is complete.
+def find_complete(config: DictConfig) -> tuple[Path, Result | None]:
+    """Return the experiment's directory, and its result if it is complete.
 
     With resume=false nothing counts as complete.
 
@@ -50,7 +51,7 @@ def find_complete(config: DictConfig) -> tuple[Path, dict[str, Any] | None]:
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"{reason}; set it on the command line with KEY=VALUE") from error
-    return folder, read_results(folder, folder.name) if config.resume else None
+    return folder, read_result(folder, folder.name) if config.resume else None
 
 
 def check(config: DictConfig, overrides: Sequence[str]) -> None:

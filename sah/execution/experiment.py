@@ -61,9 +61,8 @@ class Experiment:
                 f"generation.batch_questions={self.generation.batch_questions} decodes free "
                 f"answers; protocol={self.protocol.name} compares token by token: leave it null"
             )
-        context_tokens = getattr(self.benchmark, "context_tokens", None)
-        if context_tokens is not None:
-            require_context(context_tokens, self.model.known_max_tokens())
+        if self.benchmark.context_tokens is not None:
+            require_context(self.benchmark.context_tokens, self.model.known_max_tokens())
 
     @classmethod
     def from_config(cls, config: DictConfig) -> "Experiment":

@@ -1,6 +1,7 @@
-"""Scoring stored answers again, without the model."""
+"""Rescoring stored answers without the model."""
 
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,33 @@ from sah.execution.experiment import Experiment
 from sah.results.aggregate import summarise
 from sah.results.excerpts import origins
 from sah.results.provenance import provenance
-from sah.results.store import CONFIG, OVERRIDES, PREDICTIONS, ResultStore, read_results
+from sah.results.schema import SCHEMA
+from sah.results.store import CONFIG, OVERRIDES, PREDICTIONS, ResultStore, read_result
 
 logger = logging.getLogger(__name__)
 
 
 def rescore(folder: Path) -> tuple[float | None, float | None]:
-    """Score an experiment's answers again; return the score before and after.
+    """Score an experiment's answers again and return the score before and after.
 
-    Everything else in results.json stays, with a note of when and by which code it was
-    rescored. The examples are made again: data and tokenizer must be here, weights need not.
+    Everything else in results.json is kept; provenance records when and with which code the
+    answers were rescored. The examples are generated again, which needs the data and the
+    tokenizer, but not the weights.
 
     Raises:
-        ConfigurationError: if the experiment is not complete.
-        DamagedResults: if the answers are not those of the benchmark's examples, or the data
-            set is at another commit here.
-        Busy: if another process computes this experiment.
+        ConfigurationError: if the experiment is not complete, or an earlier version wrote it.
+        DamagedResults: if the answers do not belong to the benchmark's examples, or the data
+            set has another commit here.
+        Busy: if another process works on this experiment.
     """
-    results = read_results(folder, folder.name)
-    if results is None:
+    result = read_result(folder, folder.name)
+    if result is None:
         raise ConfigurationError(f"{folder} is not complete; run it to the end first")
+    if result.schema != SCHEMA:
+        raise ConfigurationError(
+            f"results.json has schema {result.schema}, which this version reports but does not "
+            "rescore; rescore it with the version that wrote it, or run the experiment again"
+        )
     config = OmegaConf.load(folder / CONFIG)
     assert isinstance(config, DictConfig)
     overrides = [str(item) for item in OmegaConf.load(folder / OVERRIDES)]
@@ -44,25 +52,23 @@ def rescore(folder: Path) -> tuple[float | None, float | None]:
         if missing:
             raise DamagedResults(
                 f"{folder / PREDICTIONS} has no answer to {missing[0]!r} and {len(missing) - 1} "
-                "others: the benchmark's code or data changed since; run it with resume=false"
+                "others: the benchmark's code or data changed since; run it again with resume=false"
             )
-        answered, read = results["provenance"].get("data", []), origins(examples)
+        answered, read = result.provenance.data, origins(examples)
         if answered and answered != read:
             raise DamagedResults(
-                f"{folder} answered {', '.join(answered)}, but what is read here is "
-                f"{', '.join(read)}: other references would be compared; run it with resume=false"
+                f"{folder} answered {', '.join(answered)}, but this machine reads "
+                f"{', '.join(read)}, whose references may differ; run it again with resume=false"
             )
         predictions = [store.predictions[example.id] for example in examples]
         scores = experiment.benchmark.score(examples, predictions)
-        load_seconds = results["timing"]["load_seconds"]
+        summary = summarise(predictions, scores, load_seconds=result.timing.load_seconds)
         stamp = {"finished": datetime.now(UTC).isoformat(), **_code()}
-        renewed = {
-            **results,
-            **summarise(predictions, scores, load_seconds=load_seconds),
-            "provenance": {**results["provenance"], "rescored": stamp},
-        }
-        store.complete(renewed, scores)
-    return results["score"], renewed["score"]
+        rescored = replace(
+            result, **vars(summary), provenance=replace(result.provenance, rescored=stamp)
+        )
+        store.complete(rescored, scores)
+    return result.score, rescored.score
 
 
 def _code() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sah.models.prompts import EncodedPrompt
 from sah.results.aggregate import summarise
 from sah.results.excerpts import origins, shown
 from sah.results.provenance import device_name, provenance
+from sah.results.schema import Provenance, Result
 from sah.types import Example
 
 logger = logging.getLogger(__name__)
@@ -181,25 +182,28 @@ def _complete(
     predictions = [arm.store.predictions[example.id] for example in examples]
     scores = experiment.benchmark.score(examples, predictions)
     arm.store.write_examples([shown(example) for example in examples])
-    results = {
-        "model": experiment.model.name,
-        "attention": experiment.sparse_attention.name,
-        "benchmark": experiment.benchmark.name,
-        "subset": experiment.benchmark.subset,
-        "protocol": experiment.protocol.name,
-        "cache_bytes_per_token": model.cache_bytes_per_token,
-        **summarise(predictions, scores, load_seconds=load_seconds),
-        "provenance": {
-            **code,
-            **_made_by(model, code),
-            "data": origins(examples),
+    result = Result(
+        directory=arm.store.directory,
+        fingerprint=arm.store.fingerprint,
+        model=experiment.model.name,
+        attention=experiment.sparse_attention.name,
+        benchmark=experiment.benchmark.name,
+        subset=experiment.benchmark.subset,
+        protocol=experiment.protocol.name,
+        cache_bytes_per_token=model.cache_bytes_per_token,
+        **vars(summarise(predictions, scores, load_seconds=load_seconds)),
+        provenance=Provenance(
+            **{**code, **_made_by(model, code)},
             **_starts(arm.store.starts()),
-            "peak_memory_bytes": arm.memory.bytes,
-            "started": started.isoformat(),
-            "finished": datetime.now(UTC).isoformat(),
-        },
-    }
-    arm.finish(arm.store.complete(results, scores))
+            data=origins(examples),
+            peak_memory_bytes=arm.memory.bytes,
+            started=started.isoformat(),
+            finished=datetime.now(UTC).isoformat(),
+        ),
+        config=arm.store.config,
+    )
+    arm.store.complete(result, scores)
+    arm.finish(result)
 
 
 def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,14 +68,13 @@ class BundleJob:
         from sah.errors import category
         from sah.execution.attempts import compute_arms
         from sah.execution.progress import quiet_libraries
-        from sah.results.identity import directory
-        from sah.results.show import show_results
+        from sah.results.show import show_result
 
         quiet_libraries()
         outcomes = compute_arms([_without_hydra(config) for config in self.configs])
-        for config, outcome in zip(self.configs, outcomes, strict=True):
-            if outcome.results is not None:
-                show_results(outcome.results, directory(config))
+        for outcome in outcomes:
+            if outcome.result is not None:
+                show_result(outcome.result)
             elif outcome.error is not None:
                 error = outcome.error
                 logger.error("%s: %s", category(error), error, exc_info=error)

@@ -100,15 +100,15 @@ def plan_sweep(
                 plan.finished.append(cell)
                 continue
             config = composer.compose(overrides)
-            directory, results = find_complete(config)
-            if results is None and directory not in seen:
+            directory, result = find_complete(config)
+            if result is None and directory not in seen:
                 check(config, overrides)
         except (SahError, HydraException, OmegaConfBaseException) as error:
             label = " ".join(filter_overrides(overrides))
             plan.problems.append(f"  {label}\n    {error}")
             continue
         memory.remember(overrides, directory)
-        runs = results is None and directory not in seen
+        runs = result is None and directory not in seen
         if runs:
             packed = PackedConfig.pack(config, packed)
         cell = Cell(
@@ -120,7 +120,7 @@ def plan_sweep(
             bundle_max=config.bundle_max,
         )
         plan.cells.append(cell)
-        if results is not None:
+        if result is not None:
             plan.finished.append(cell)
         elif runs:
             plan.pending.append(cell)

@@ -1,4 +1,4 @@
-"""The end of a sweep: what became of each cell, on the screen and in summary.json."""
+"""The summary at the end of a sweep: the outcome of each cell, shown and in summary.json."""
 
 import logging
 import shlex
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from sah.launching.outcome import CellOutcome
 from sah.results.files import write_json
-from sah.results.store import read_results
+from sah.results.store import read_result
 from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def write_summary(folder: Path, outcomes: Sequence[CellOutcome], started: float)
 
 
 def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
-    """Show counts, the failed cells, and how to run just those again; fits 80 columns."""
+    """Show the counts, the failed cells and the command that reruns them, in 80 columns."""
     console = Console(stderr=True, highlight=False)
     counts = Counter(outcome.outcome for outcome in outcomes)
     console.print(Text(", ".join(f"{number} {name}" for name, number in counts.items())))
@@ -49,7 +49,7 @@ def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
     if saved:
         console.print(
             Text(
-                f"prefill took {taken:.1f} s; separate runs would have taken {saved + taken:.1f} s"
+                f"prefill took {taken:.1f} s; separately it would have taken {saved + taken:.1f} s"
             )
         )
     bad = [outcome for outcome in outcomes if outcome.outcome in ("failed", "not started")]
@@ -67,15 +67,14 @@ def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
     console.print(table)
     if len(bad) > _MOST_ROWS:
         console.print(Text(f"and {len(bad) - _MOST_ROWS} more in {folder / SUMMARY}"))
-    console.print(Text("run just those again:"))
+    console.print(Text("rerun only those:"))
     console.print(Text(f"  {rerun_command(outcomes)}"), soft_wrap=True)
 
 
 def rerun_command(outcomes: Sequence[CellOutcome]) -> str | None:
-    """A command that runs the cells that failed; None if none did.
+    """Return a command that reruns the failed cells; None if none failed.
 
-    The sweep as it was typed, but for resume=: what is done is skipped, so that only those
-    are left.
+    It is the command as typed without resume=, which skips the completed cells.
     """
     if not any(outcome.outcome in ("failed", "not started") for outcome in outcomes):
         return None
@@ -86,13 +85,14 @@ def rerun_command(outcomes: Sequence[CellOutcome]) -> str | None:
 
 
 def _prefill_saved(outcomes: Sequence[CellOutcome]) -> tuple[float, float]:
-    """Seconds that the prefills of this sweep took, and seconds that sharing them saved."""
+    """Return the seconds that prefill took in this sweep, and the seconds that sharing saved."""
     total = saved = 0.0
     for outcome in outcomes:
         if outcome.outcome == "done":
-            timing = (read_results(outcome.cell.directory) or {}).get("timing", {})
-            total += timing.get("prefill_seconds", 0.0)
-            saved += timing.get("prefill_seconds_saved", 0.0)
+            result = read_result(outcome.cell.directory)
+            if result is not None:
+                total += result.timing.prefill_seconds
+                saved += result.timing.prefill_seconds_saved
     return total - saved, saved
 
 

@@ -1,1 +1,1 @@
-"""The methods, one file each. A masker imports sah.attention and torch, nothing else."""
+"""The methods, one file each. They import sah.attention, the foundations and libraries only."""

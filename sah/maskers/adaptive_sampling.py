@@ -1,4 +1,4 @@
-"""As many random keys as a promised accuracy needs."""
+"""Random keys, as many as a given accuracy requires."""
 
 # B batch, H query heads, Q queries, K keys
 
@@ -16,34 +16,38 @@ from sah.attention.selection import require_fraction
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveSampling:
-    """Sample candidates until the softmax denominator is within (epsilon, delta).
+    """Sample candidates until the softmax denominator is accurate to (epsilon, delta).
 
     vAttention (arXiv:2510.05688). With a_j = e^(s_j) and n candidates: draw
-    b0 = max(base_tokens, ⌈base_fraction·n⌉) of them, take their mean â and standard deviation σ̂,
-    estimate the denominator D̂ = Σ_selected a + n·â, and extend the sample to
+    b0 = max(base_tokens, ⌈base_fraction·n⌉) of them, compute their mean â and standard deviation
+    σ̂, estimate the denominator D̂ = Σ_selected a + n·â, and extend the sample to
 
         b = ⌈(z·n·σ̂ / (epsilon·D̂))²⌉,  z = Φ⁻¹(1 - delta/2),
 
-    with the finite-population correction b / (1 + b/n), between b0 and n. Every sampled key
-    weighs n/b. So P(|D̂ - D| > epsilon·D) ≤ delta as far as the normal approximation holds and
-    the base sample has seen the spread of the candidates: put a top-k masker before it, as the
-    paper and the preset do, or a key that holds much of the mass may be missed.
+    with the finite-population correction b / (1 + b/n), clipped to [b0, n]. Every sampled key
+    weighs n/b. Then P(|D̂ - D| > epsilon·D) ≤ delta, provided that the normal approximation holds
+    and the base sample reflects the spread of the candidates. Put a top-k masker first, as the
+    paper and the presets do: otherwise the sample may miss a key that holds much of the mass.
 
-    Deviations. The promise is on the denominator alone (the paper has one on the output too).
-    The paper's b0 is a share of the candidates alone; of fewer than some 60 keys the spread of a
-    heavy tail is estimated so badly that the promise breaks (of 200 keys with b0 = 9 in a
-    fifth of the draws instead of 5 %), hence `base_tokens`. Exact scores of all keys are computed
-    here and those that were not drawn are ignored; a kernel would read the sampled keys alone.
+    The denominator is biased low, because the base sample stays in the sample whose size it
+    determines: by up to 0.4 % after a top-k masker, by up to 15 % without one, where the bound
+    does not hold.
+
+    Deviations. The bound applies to the denominator only (the paper has one on the output too).
+    In the paper b0 is a share of the candidates only; with fewer than about 60 keys the spread
+    of a heavy tail is estimated so poorly that the bound fails (200 keys, b0 = 9: in a fifth of
+    the draws instead of 5 %), hence `base_tokens`. Exact scores of all keys are computed here,
+    where a kernel would read the sampled keys only.
     """
 
     epsilon: float = 0.05
-    """Relative error of the denominator, in (0, 1]."""
+    """Allowed relative error of the denominator, in (0, 1]."""
     delta: float = 0.05
     """Probability of a larger error, in (0, 1)."""
     base_fraction: float = 0.05
     """Share of the candidates in the base sample, in (0, 1]."""
     base_tokens: int = 64
-    """The base sample has at least so many keys; from 2 on, or there is no spread."""
+    """Minimum size of the base sample; at least 2, because its spread is estimated."""
 
     def __post_init__(self) -> None:
         require_fraction("AdaptiveSampling", "epsilon", self.epsilon)
@@ -62,7 +66,7 @@ class AdaptiveSampling:
         share = (count * self.base_fraction - 1e-9).ceil()
         base = share.clamp(min=self.base_tokens).minimum(count).long()
         base_bound = max(self.base_tokens, math.ceil(inputs.key.shape[2] * self.base_fraction))
-        # One draw ranks the candidates, so that the base sample is part of the whole sample.
+        # The same noise ranks both, so that the base sample is part of the final sample.
         noise = inputs.uniform().masked_fill_(~candidates, -torch.inf)
         drawn = select_top(noise, None, base, min(base_bound, inputs.key.shape[2]))
         sample = self._sample_size(inputs.scores, mask, drawn, base, count).maximum(base)
@@ -77,18 +81,18 @@ class AdaptiveSampling:
         base: Tensor,
         count: Tensor,
     ) -> Tensor:
-        """B of every query, at most n, [B, H, Q, 1]."""
+        """Return b of every query, at most n, [B, H, Q, 1]."""
         keys = SelectedKeys.of(drawn, base.squeeze(-1))
         if keys.position.shape[-1] == 0:
             return torch.zeros_like(count)
-        sampled = scores.gather(-1, keys.position).masked_fill(~keys.real, -torch.inf)
+        sampled = scores.gather(-1, keys.position).masked_fill(~keys.valid, -torch.inf)  # B H Q N
         known = self._log_mass_of_selected(scores, mask)
         largest = known.maximum(sampled.amax(-1, keepdim=True))
-        # A query without any visible key has no largest score.
+        # A query without visible keys has a largest score of minus infinity.
         largest = largest.clamp(min=torch.finfo(largest.dtype).min)
-        share = (sampled - largest).exp()
+        share = (sampled - largest).exp()  # a_j, scaled to avoid overflow
         mean = share.sum(-1, keepdim=True) / base.clamp(min=1)
-        squares = (share - mean).square().where(keys.real, 0.0).sum(-1, keepdim=True)
+        squares = (share - mean).square().where(keys.valid, 0.0).sum(-1, keepdim=True)
         deviation = (squares / (base - 1).clamp(min=1)).sqrt()
         denominator = (known - largest).exp() + count * mean
         quantile = NormalDist().inv_cdf(1 - self.delta / 2)
@@ -96,17 +100,17 @@ class AdaptiveSampling:
         without_limit = (
             quantile * count * deviation / (self.epsilon * denominator).clamp(min=smallest)
         ).square()
-        # Of a finite population, sampled without replacement, fewer are needed: never more than n.
+        # Sampling a finite population without replacement needs fewer keys, never more than n.
         corrected = without_limit / (1 + without_limit / count.clamp(min=1))
-        # Infinity over infinity: all there are are needed.
+        # Infinity over infinity: every candidate is needed.
         return corrected.nan_to_num(nan=math.inf, posinf=math.inf).ceil().minimum(count).long()
 
     def _log_mass_of_selected(
         self, scores: Float[Tensor, "B H Q K"], mask: AttentionMask
     ) -> Float[Tensor, "B H Q 1"]:
-        """Log of Σ_selected w·a; minus infinity where nothing is selected."""
-        position = mask.keys.position
+        """Return log Σ_selected w·a; minus infinity where nothing is selected."""
+        position = mask.selected_keys.position
         mass = scores.gather(-1, position)
         if mask.sampled_weight is not None:
             mass = mass + mask.sampled_weight.gather(-1, position).log()
-        return mass.masked_fill(~mask.keys.real, -torch.inf).logsumexp(-1, keepdim=True)
+        return mass.masked_fill(~mask.selected_keys.valid, -torch.inf).logsumexp(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Everything: the control that runs the sparse code with density 1."""
+"""All visible keys: a control that runs the sparse code at density 1."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,11 +10,11 @@ from sah.attention import AttentionInputs, AttentionMask
 class Causal:
     """Add all visible keys.
 
-    The output is that of dense attention up to rounding; `sparse_attention=dense` runs
-    the model's own kernels instead.
+    The output equals dense attention up to rounding; `sparse_attention=dense` runs the model's
+    own kernels instead.
     """
 
-    positions_alone: ClassVar[bool] = True
+    positions_only: ClassVar[bool] = True
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         return mask.add(inputs.visible)

@@ -1,7 +1,8 @@
-"""Keys ranked by a few of their channels, picked offline."""
+"""Keys ranked by a few channels that a calibration picked."""
 
-# B batch, H query heads, G key-value heads, X heads that have channels of their own (H or G)
-# Q queries, K keys, N keys to encode, D head dimension, R channels kept, P bytes they take
+# B batch, H query heads, G key-value heads, X heads with separate channels (H or G)
+# Q queries, S query rows per X head, K keys, N keys to encode, D head dimension
+# R channels kept, P bytes of their codes
 
 import functools
 import json
@@ -13,33 +14,35 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
+from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
 from sah.maskers.shared.calibration_files import find_calibration
+from sah.maskers.shared.packed_bits import pack_nibbles, products_with_nibbles
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoubleSparsity(Budget):
-    """Add the candidates that score highest on the channels that matter (arXiv:2408.07092).
+class DoubleSparsity(TopKMasker):
+    """Add the candidates that score highest on a few important channels (arXiv:2408.07092).
 
-    Of the D channels, the D / group_factor whose products weigh most are kept, picked for each
-    layer and head on a calibration text. The label cache holds them for every key, quantised
-    per key to `label_bits` between the smallest and the largest; a key's score is the dot
-    product on the kept channels.
+    A calibration text ranks the channels of each layer and head by the size of their products;
+    the first D / group_factor are kept. The label cache holds them for every key, quantised per
+    key to `label_bits` between its minimum and maximum. A key's score is the dot product on the
+    kept channels.
 
-    Deviations. Scores are not scaled by 1/√R, which changes no order. Channels picked per query
-    head (qk and q, as in the authors' code for grouped queries) make a label cache per query
-    head; `k` picks per key-value head, with a cache H/G times smaller. Offsets and steps of the
-    quantisation are kept in float16.
+    Deviations. Scores are not scaled by 1/√R, which changes no order. Queries are not quantised;
+    the authors quantise the query's label too. Channels picked per query head (qk and q, as in
+    the authors' code for grouped queries) take a label cache per query head; `k` picks per
+    key-value head, with a cache H/G times smaller. Offsets and steps are kept in float16. The
+    authors keep layers 0 and 1 dense; the preset does not.
     """
 
     channels: str
-    """Channel file: `model@digest` as composed from the model, or the path of a JSON file."""
+    """Channel file: `model@digest`, composed from the model, or the path of a JSON file."""
     channel: Literal["qk", "q", "k"] = "qk"
-    """What the channels were ranked by: mean |q·k|, |q| or |k| per channel."""
+    """Ranking of the channels: by mean |q·k|, |q| or |k| per channel."""
     group_factor: int = 16
     """D / group_factor channels are kept, at least one."""
     label_bits: int = 4
-    """Bits of a kept channel: 4, 8, or 16 (no quantisation: float16)."""
+    """Bits per kept channel: 4, 8 or 16 (float16, no quantisation)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,19 +58,17 @@ class DoubleSparsity(Budget):
                 f"DoubleSparsity: label_bits must be 4, 8 or 16, got {self.label_bits}"
             )
 
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
         labels = inputs.index(
             self,
             lambda key, value: LabelCache(
                 self._kept(inputs), key, value, label_bits=self.label_bits
             ),
         )
-        budget, bound = self.keys(inputs)
-        scores = labels.scores(inputs.query)
-        return mask.add(select_top(scores, mask.candidates, budget, bound))
+        return labels.scores(inputs.query)
 
     def _kept(self, inputs: AttentionInputs) -> Int[Tensor, "X R"]:
-        """The channels that this layer keeps."""
+        """Return the channels that this layer keeps."""
         path = find_calibration("double_sparsity", self.channels)
         ranked = _ranked_channels(path, path.stat().st_mtime_ns)
         name = f"model.layers.{inputs.layer_idx}.self_attn.{self.channel}_proj"
@@ -94,7 +95,7 @@ def _ranked_channels(path: Path, modified: int) -> dict[str, list[list[int]]]:
 
 
 class LabelCache(EncodedKeys):
-    """The kept channels of every key, quantised and packed."""
+    """Kept channels of all keys, quantised and packed."""
 
     def __init__(
         self,
@@ -110,18 +111,18 @@ class LabelCache(EncodedKeys):
         super().__init__(encode, key, value)
 
     def scores(self, query: Float[Tensor, "B H Q D"]) -> Float[Tensor, "B H Q K"]:
-        """Approximate q·k on the kept channels, in float32."""
+        """Return q·k on the kept channels, in float32."""
         batch, heads, queries, dim = query.shape
         groups = self._channels.shape[0]
-        # Rows of the heads that share a list of channels lie side by side.
-        rows = query.float().reshape(batch, groups, heads // groups * queries, dim)
+        # Heads that share a list of channels are stacked.
+        rows = query.float().reshape(batch, groups, heads // groups * queries, dim)  # B X S D
         kept = rows.gather(-1, self._channels[None, :, None].expand(batch, -1, rows.shape[2], -1))
         if self._bits == 16:
             (labels,) = self.codes
             products = kept @ labels.float()
         else:
             packed, step, lowest = self.codes
-            # label = code · step + lowest, so that the codes need not be expanded first.
+            # label = code · step + lowest: the products apply to the codes as they are packed.
             products = self._times_codes(kept, packed) * step.float().unsqueeze(2)
             products += kept.sum(-1, keepdim=True) * lowest.float().unsqueeze(2)
         return products.reshape(batch, heads, queries, -1)
@@ -136,31 +137,20 @@ class LabelCache(EncodedKeys):
     def _quantised(
         self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
     ) -> tuple[UInt8[Tensor, "B X P N"], Float[Tensor, "B X N"], Float[Tensor, "B X N"]]:
-        """Codes (two to a byte at 4 bits), and step and lowest value of each key."""
+        """Return codes (two per byte at 4 bits), and step and minimum of each key."""
         labels = self._kept_channels(key, value)[0].float()
         lowest, highest = labels.amin(2), labels.amax(2)
         step = ((highest - lowest) / (2**self._bits - 1)).half()
-        # Where all channels are equal, or nearly, every code is 0.
+        # Where all channels are (nearly) equal the step is 0, and so is every code.
         safe = step.float().where(step > 0, 1.0).unsqueeze(2)
         codes = ((labels - lowest.unsqueeze(2)) / safe).round().clamp(0, 2**self._bits - 1)
-        return self._packed(codes.to(torch.uint8)), step, lowest.half()
-
-    def _packed(self, codes: UInt8[Tensor, "B X R N"]) -> Tensor:
-        if self._bits == 8:
-            return codes
-        if codes.shape[2] % 2:
-            codes = torch.nn.functional.pad(codes, (0, 0, 0, 1))
-        return codes[:, :, 0::2] | codes[:, :, 1::2] << 4
+        packed = codes.to(torch.uint8)
+        return pack_nibbles(packed) if self._bits == 4 else packed, step, lowest.half()
 
     def _times_codes(
         self, kept: Float[Tensor, "B X S R"], packed: UInt8[Tensor, "B X P N"]
     ) -> Float[Tensor, "B X S N"]:
-        """Dot products of the queries' kept channels with the codes."""
-        if self._bits == 8:
-            return kept @ packed.float()
-        # A byte is low + 16 · high: q·low + p·high = q·byte + (p - 16·q)·high, which leaves
-        # the bytes as they lie.
-        low, high = kept[..., 0::2], kept[..., 1::2]
-        if high.shape[-1] < low.shape[-1]:
-            high = torch.nn.functional.pad(high, (0, 1))
-        return low @ packed.float() + (high - 16 * low) @ (packed >> 4).float()
+        """Return dot products of the queries' kept channels with the codes."""
+        if self._bits == 4:
+            return products_with_nibbles(kept, packed)
+        return kept @ packed.float()

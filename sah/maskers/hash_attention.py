@@ -1,7 +1,7 @@
-"""Keys ranked by learned bit signatures."""
+"""Keys ranked by learned binary signatures."""
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, N keys to encode
-# D head dimension, W words of 32 bits
+# D head dimension, I hidden dimension, W words of 32 bits
 
 import functools
 from collections.abc import Sequence
@@ -13,40 +13,40 @@ from jaxtyping import Float, Int32
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
-from sah.attention.index import in_chunks
+from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
+from sah.attention.index import encode_in_chunks
 from sah.maskers.shared.calibration_files import find_calibration
+from sah.maskers.shared.packed_bits import count_ones, pack_bits
 
 
 @dataclass(frozen=True, kw_only=True)
-class HashAttention(Budget):
-    """Add the candidates whose signature shares most bits with the query's (arXiv:2412.14468).
+class HashAttention(TopKMasker):
+    """Add the candidates whose signatures share most bits with the query's (arXiv:2412.14468).
 
-    A learned network per layer and query head maps a query to the signs of its outputs, another
-    one a key; a key's score is the number of equal bits. Signatures are packed into 32-bit words
-    and cached: 4 bytes per key and query head at the published 32 bits.
+    Per layer and query head, one learned network maps queries and another maps keys to the signs
+    of its outputs; a key's score is the number of equal bits. Signatures are packed into 32-bit
+    words and cached: 4 bytes per key and query head at the published 32 bits.
 
-    Deviations: of keys with equal scores the later ones are taken, where the paper leaves it
-    open.
+    Deviations: of keys with equally many bits the later ones score higher; the paper leaves the
+    order open.
     """
 
     weights: str
-    """Weight file: `model@digest` as composed from the model, or the path of a safetensors file."""
+    """Weight file: `model@digest`, composed from the model, or the path of a safetensors file."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         find_calibration("hash_attention", self.weights)
 
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
         signatures = inputs.index(
             self, lambda key, value: Signatures(self._layer(inputs), key, value)
         )
-        budget, bound = self.keys(inputs)
         scores = signatures.equal_bits(inputs.query)
-        # Less than one bit for a later position, so that few scores are equal.
+        # Later positions add less than one bit, so that few scores are equal.
         keys = scores.shape[-1]
         scores += torch.arange(keys, device=scores.device) / max(2**18, keys)
-        return mask.add(select_top(scores, mask.candidates, budget, bound))
+        return scores
 
     def _layer(self, inputs: AttentionInputs) -> "HashNetworks":
         path = find_calibration("hash_attention", self.weights)
@@ -58,7 +58,7 @@ class HashAttention(Budget):
                 "of fewer layers"
             )
         heads, dim = inputs.query.shape[1], inputs.query.shape[-1]
-        if networks.shape != (heads, dim) or not networks.fit_together:
+        if networks.shape != (heads, dim) or not networks.consistent:
             raise ValueError(
                 f"HashAttention: {path} is for {list(networks.shape)} [heads, head dimension], the "
                 f"model has {[heads, dim]}; it was made for another model, or its networks for "
@@ -72,7 +72,7 @@ def _tensors(path: Path, modified: int) -> dict[str, Tensor]:
     return load_file(path)
 
 
-# Weight [H, in, out] and bias [H, out] of a linear map per query head.
+# Weights [H, in, out] and biases [H, out] of one linear map per query head.
 Linear = tuple[Tensor, Tensor]
 
 
@@ -85,7 +85,7 @@ class HashNetworks:
 
     @classmethod
     def of_layer(cls, tensors: dict[str, Tensor], layer: int) -> "HashNetworks | None":
-        """Take a layer's networks out of a weight file; None if it has no such layer.
+        """Return a layer's networks from a weight file, or None if it has no such layer.
 
         Names are `layers.{layer}.{query|key}.{n}.{weight|bias}`, weights [H, in, out],
         biases [H, out].
@@ -106,8 +106,8 @@ class HashNetworks:
         return self.query[0][0].shape[0], self.query[0][0].shape[1]
 
     @property
-    def fit_together(self) -> bool:
-        """Whether queries and keys are mapped alike: from the same heads, to as many bits."""
+    def consistent(self) -> bool:
+        """Whether both networks have the same heads, input dimension and number of bits."""
         return all(
             self.query[end][0].shape[side] == self.key[end][0].shape[side]
             for end, side in ((0, 0), (0, 1), (-1, 2))
@@ -115,26 +115,26 @@ class HashNetworks:
 
     @property
     def bits(self) -> int:
-        """Bits of a signature."""
+        """Number of bits of a signature."""
         return self.query[-1][0].shape[-1]
 
     def to(self, device: torch.device) -> "HashNetworks":
-        """The same networks on a device."""
+        """Return the networks on a device."""
         return HashNetworks(
             query=[(weight.to(device), bias.to(device)) for weight, bias in self.query],
             key=[(weight.to(device), bias.to(device)) for weight, bias in self.key],
         )
 
     def of_queries(self, query: Float[Tensor, "B H Q D"]) -> Float[Tensor, "B H Q bits"]:
-        """The outputs whose signs are the queries' signatures."""
+        """Return the outputs whose signs are the queries' signatures."""
         return _rest_of_network(query.float() @ self.query[0][0], self.query)
 
     def of_keys(self, key: Float[Tensor, "B G N D"]) -> Float[Tensor, "B H N bits"]:
-        """The outputs whose signs are the keys' signatures, one set per query head."""
+        """Return the outputs whose signs are the keys' signatures, per query head."""
         weight = self.key[0][0]
         heads, groups = weight.shape[0], key.shape[1]
-        # The first maps of a group's heads side by side: a key is not copied for each of them.
-        side_by_side = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2)
+        # One product with the first maps of all heads of a group, so that keys are not copied.
+        side_by_side = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2)  # G D (H/G·I)
         hidden = (key.float() @ side_by_side).unflatten(-1, (heads // groups, -1))
         return _rest_of_network(hidden.transpose(2, 3).flatten(1, 2), self.key)
 
@@ -142,7 +142,7 @@ class HashNetworks:
 def _rest_of_network(
     hidden: Float[Tensor, "B H N I"], network: Sequence[Linear]
 ) -> Float[Tensor, "B H N bits"]:
-    """Go on after the first product of a network."""
+    """Apply the rest of a network after its first matrix product."""
     hidden = hidden + network[0][1].unsqueeze(1)
     for weight, bias in network[1:]:
         hidden = torch.nn.functional.silu(hidden) @ weight + bias.unsqueeze(1)
@@ -153,7 +153,7 @@ _CHUNK_KEYS = 1024
 
 
 class Signatures(EncodedKeys):
-    """The packed signature of every key, one per query head."""
+    """Packed signatures of all keys, one per query head."""
 
     def __init__(
         self,
@@ -165,39 +165,20 @@ class Signatures(EncodedKeys):
         super().__init__(self._sign, key, value)
 
     def equal_bits(self, query: Float[Tensor, "B H Q D"]) -> Float[Tensor, "B H Q K"]:
-        """How many bits each key's signature shares with each query's."""
+        """Count the bits that each key's signature shares with each query's."""
         (words,) = self.codes
-        of_query = packed(self._networks.of_queries(query) > 0)
+        of_query = pack_bits(self._networks.of_queries(query) > 0)  # B H Q W
         different = sum(
-            bit_count(of_query[..., word, None] ^ words[:, :, word].unsqueeze(2))
+            count_ones(of_query[..., word, None] ^ words[:, :, word].unsqueeze(2))
             for word in range(words.shape[2])
         )
         assert isinstance(different, Tensor)
         return (self._networks.bits - different).float()
 
     def _sign(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> list[Tensor]:
-        return in_chunks(self._sign_chunk, key, value, chunk_keys=_CHUNK_KEYS)
+        return encode_in_chunks(self._sign_chunk, key, value, chunk_keys=_CHUNK_KEYS)
 
     def _sign_chunk(
         self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
     ) -> tuple[Int32[Tensor, "B H W N"]]:
-        return (packed(self._networks.of_keys(key) > 0).transpose(2, 3),)
-
-
-def packed(bits: Tensor) -> Int32[Tensor, "*rest W"]:
-    """Pack booleans along the last dimension, 32 to a word; the last word is filled with zeros."""
-    bits = torch.nn.functional.pad(bits, (0, -bits.shape[-1] % 32)).unflatten(-1, (-1, 32))
-    values = bits.long() << torch.arange(32, device=bits.device)
-    # The upper half of the unsigned range becomes the negative numbers.
-    return values.sum(-1).to(torch.int32)
-
-
-def bit_count(words: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
-    """Count the ones of every word; torch has no operation for it.
-
-    Sums neighbouring bits, then pairs, then nibbles; the product adds up the four bytes in the
-    highest one.
-    """
-    words = words - (words >> 1 & 0x55555555)
-    words = (words & 0x33333333) + (words >> 2 & 0x33333333)
-    return ((words + (words >> 4) & 0x0F0F0F0F) * 0x01010101) >> 24
+        return (pack_bits(self._networks.of_keys(key) > 0).transpose(2, 3),)

@@ -1,4 +1,4 @@
-"""The sliding window: the keys right before each query."""
+"""Sliding window: the most recent keys of each query."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,15 +9,16 @@ from sah.attention.selection import require_tokens
 
 @dataclass(frozen=True, kw_only=True)
 class Local:
-    """Add the last visible keys of each query, itself included.
+    """Add the last visible keys of each query, its own included.
 
-    The window of StreamingLLM (arXiv:2309.17453). Every query of a prompt has a window of
-    its own, so that prefill is as sparse as decoding.
+    The window of StreamingLLM (arXiv:2309.17453). Each query of a prompt has its own window, so
+    that several queries at once are as sparse as decoding.
     """
 
-    positions_alone: ClassVar[bool] = True
+    positions_only: ClassVar[bool] = True
 
     tokens: int
+    """Keys in the window."""
 
     def __post_init__(self) -> None:
         require_tokens("Local", self.tokens)

@@ -1,7 +1,7 @@
 """Keys sampled by locality-sensitive hashing, with known inclusion probabilities."""
 
 # B batch, G key-value heads, S query rows per group, K keys, N keys to encode
-# D head dimension, L tables, P planes per table
+# D head dimension, L tables, P planes per table, C bucket limits: 2^P + 1
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, KeyBuffer, SelectedKeys
-from sah.attention.index import in_chunks
+from sah.attention.index import encode_in_chunks
 from sah.maskers.shared.hyperplanes import Hyperplanes
 
 
@@ -19,17 +19,17 @@ from sah.maskers.shared.hyperplanes import Hyperplanes
 class MagicPIG:
     """Add the candidates that share enough hash buckets with the query (arXiv:2410.16179).
 
-    Each of `tables` tables signs queries and centred keys with `planes` random hyperplanes; a
-    key is sampled if its bucket is the query's in at least `min_collisions` tables. At an angle
+    Each of `tables` tables hashes queries and centred keys with `planes` random hyperplanes; a
+    key is sampled if it is in the query's bucket in at least `min_collisions` tables. At an angle
     θ one table collides with probability P = (1 - θ/π)^planes, so that the key is included with
-    probability 1 - Σ_{i < min_collisions} C(L, i)·P^i·(1 - P)^(L - i), and weighs one over that.
-    How many keys are read depends on the angles; there is no budget.
+    probability 1 - Σ_{i < min_collisions} C(L, i)·P^i·(1 - P)^(L - i) and weighs the inverse.
+    There is no budget: the number of keys depends on the angles. A query without collisions
+    reads nothing, so put Sink and Local first, as the preset does.
 
-    Deviations. Keys are centred by the mean of the context's keys, which stays as it is for the
-    keys that follow; the authors' code also lengthens keys to a common norm, here angles are
-    those of the centred keys themselves. A query that collides with nothing reads nothing: put
-    Sink and Local before, as the preset does. The paper keeps layers 0 and 1 dense, as the
-    preset does.
+    Deviations from the authors' code. Keys are centred by the mean of all context keys, which is
+    kept for later keys; the authors take the mean of the keys between sink and window. Keys
+    after the context are sampled too; the authors read them exactly. Weights are 1/p; theirs are
+    1/(p + 1e-4). The preset keeps layers 0 and 1 dense; theirs are 0, 16, 32, 48 and 64.
     """
 
     planes: int = 10
@@ -37,9 +37,9 @@ class MagicPIG:
     tables: int = 150
     """Hash tables (L in the paper)."""
     min_collisions: int = 2
-    """Tables that must agree."""
+    """Minimum number of tables in which query and key collide."""
     centre: bool = True
-    """Whether the mean of the context's keys is taken from all keys before they are hashed."""
+    """Subtract the mean of the context's keys from all keys before hashing."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.planes <= 15:
@@ -62,21 +62,20 @@ class MagicPIG:
         keys = SelectedKeys.of(sampled, sampled.sum(-1))
         if keys.position.shape[-1] == 0:
             return mask
-        # q·(k - mean)
-        products = inputs.dot_products_at(keys) - inputs.dot(query, tables.mean)
+        products = inputs.dot_products_at(keys) - inputs.dot(query, tables.mean)  # q·(k - mean)
         grouped = inputs.grouped(keys.position)
         norms = tables.norms.unsqueeze(2).expand(*grouped.shape[:3], -1).gather(-1, grouped)
         lengths = query.norm(dim=-1, keepdim=True) * inputs.per_head(norms)
-        # In float64, because a small probability is a difference of two numbers near 1.
+        # In float64, because a small probability is the difference of two numbers near 1.
         cosine = products.double() / lengths.clamp(min=1e-30)
         probability = self.inclusion_probability(cosine.clamp(-1, 1).acos())
-        # A key that was sampled has a probability, however small rounding makes it.
+        # Rounding may make the probability of a sampled key 0.
         weight = (1 / probability.clamp(min=1e-30)).float()
         weights = torch.ones(sampled.shape, device=weight.device)
-        return mask.add(sampled, weights.masked_scatter_(sampled, weight[keys.real]))
+        return mask.add(sampled, weights.masked_scatter_(sampled, weight[keys.valid]))
 
     def inclusion_probability(self, angle: Tensor) -> Tensor:
-        """Probability that a key at this angle (radians, float64) to the query is sampled."""
+        """Return the probability of sampling a key at this angle (radians, float64)."""
         one_table = (1 - angle / math.pi) ** self.planes
         missed = torch.zeros_like(one_table)
         for collisions in range(self.min_collisions):
@@ -85,16 +84,15 @@ class MagicPIG:
         return 1 - missed
 
 
-# Keys that are hashed at a time, and query rows whose tables are read at a time.
+# Number of keys that are hashed, and of query rows that are looked up, at a time.
 _CHUNK_KEYS = 1024
 _CHUNK_ROWS = 16
 
 
 class HashTables:
-    """The keys of the context by table and bucket, later keys by their codes, and all norms.
+    """Hash tables of the context's keys, bucket codes of later keys, and norms of all keys.
 
-    What a key's code depends on, the planes and the mean of the context's keys, is drawn and
-    computed once, so that codes and what they are compared with never drift apart.
+    Planes and mean are fixed when the index is built, so that the codes of all keys match.
     """
 
     def __init__(
@@ -108,12 +106,13 @@ class HashTables:
         self.hyperplanes = Hyperplanes(key, tables=tables, planes=planes, seed=seed)
         mean = key.float().mean(2, keepdim=True)
         self.mean: Float[Tensor, "B G 1 D"] = mean if settings.centre else torch.zeros_like(mean)
-        codes, norms = in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
+        codes, norms = encode_in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
         self._context = self.length = key.shape[2]
-        # Table by table the keys in the order of their buckets, and where each bucket starts.
+        # Per table: the keys sorted by bucket, and the start of each bucket among them.
         in_order, order = codes.contiguous().sort(dim=-1, stable=True)
         self._order: Int[Tensor, "B G L N"] = order.int()
-        # A bucket starts where the one before ends: 2^15, after the last, does not fit int16.
+        # A bucket starts where the previous one ends; the number after the last, up to 2^15,
+        # would not fit into int16.
         bucket = torch.arange(2**planes, device=key.device).short()
         ends = torch.searchsorted(
             in_order, bucket.expand(*in_order.shape[:3], -1).contiguous(), right=True
@@ -124,7 +123,7 @@ class HashTables:
 
     @property
     def norms(self) -> Float[Tensor, "B G K"]:
-        """The length of every centred key."""
+        """Norm of every centred key."""
         return self._norms.filled
 
     @property
@@ -134,21 +133,21 @@ class HashTables:
         return sum(tensor.nbytes for tensor in tensors) + self._later.nbytes + self._norms.nbytes
 
     def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
-        """Add keys behind the context: they are compared by their codes."""
-        codes, norms = in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
+        """Add keys after the context, as bucket codes that are compared one by one."""
+        codes, norms = encode_in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
         self._later.append(codes)
         self._norms.append(norms)
         self.length += key.shape[2]
 
     def rewind(self, length: int) -> None:
-        """Forget every key from position `length` on."""
+        """Drop every key from position `length` on."""
         assert length >= self._context, "the tables hold the whole context"
         self._later.rewind(length - self._context)
         self._norms.rewind(length)
         self.length = min(self.length, length)
 
     def collisions(self, query: Float[Tensor, "B G S D"]) -> Int[Tensor, "B G S K"]:
-        """In how many tables each query's bucket is the key's."""
+        """Count the tables in which query and key are in the same bucket."""
         parts = []
         for start in range(0, query.shape[2], _CHUNK_ROWS):
             codes = self.hyperplanes.buckets(query[:, :, start : start + _CHUNK_ROWS])
@@ -165,23 +164,23 @@ class HashTables:
         return self.hyperplanes.buckets(centred).transpose(2, 3), centred.norm(dim=-1)
 
     def _in_tables(self, codes: Int[Tensor, "B G S L"]) -> Int[Tensor, "B G S K"]:
-        """Count collisions with the context by reading just the buckets that were hit.
+        """Count collisions with context keys by reading only the queries' buckets.
 
-        Zero for the keys that came later.
+        The counts of later keys are 0.
         """
         batch, groups, rows, tables = codes.shape
         bucket = codes.transpose(2, 3).long()  # B G L S
-        first = self._starts.gather(-1, bucket).flatten()
+        first = self._starts.gather(-1, bucket).flatten()  # B·G·L·S
         hits = self._starts.gather(-1, bucket + 1).flatten() - first
-        # Of each of the B·G·L·S buckets: the table's first entry, and the first count of its row.
+        # For each of the B·G·L·S buckets read: its table, and the first count of its query's row.
         number = torch.arange(len(hits), device=codes.device)
         table = number // rows
-        of_row = (table // tables * rows + number % rows) * self.length
-        # One entry per hit: the bucket it is in, and from that its place in the tables.
-        hit = torch.repeat_interleave(hits)
-        before = hits.cumsum(0) - hits
-        place = (table * self._context + first - before)[hit]
-        place += torch.arange(len(hit), device=codes.device)
-        cell = of_row[hit] + self._order.flatten()[place]
+        row_start = (table // tables * rows + number % rows) * self.length
+        # For each hit: the bucket it is in, and its entry in the flattened tables.
+        bucket_of_hit = torch.repeat_interleave(hits)
+        before = hits.cumsum(0) - hits  # hits in earlier buckets
+        entry = (table * self._context + first - before)[bucket_of_hit]
+        entry += torch.arange(len(bucket_of_hit), device=codes.device)
+        cell = row_start[bucket_of_hit] + self._order.flatten()[entry]
         counts = torch.bincount(cell, minlength=batch * groups * rows * self.length)
         return counts.view(batch, groups, rows, self.length)

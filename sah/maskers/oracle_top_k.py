@@ -1,18 +1,22 @@
-"""The best keys, known by looking at all of them."""
+"""The best keys by exact attention score."""
+
+# B batch, H query heads, Q queries, K keys
 
 from dataclasses import dataclass
 
-from sah.attention import AttentionInputs, AttentionMask, Budget, select_top
+from jaxtyping import Float
+from torch import Tensor
+
+from sah.attention import AttentionInputs, TopKMasker
 
 
 @dataclass(frozen=True, kw_only=True)
-class OracleTopK(Budget):
-    """Add each query's highest-scoring candidates, by exact attention score.
+class OracleTopK(TopKMasker):
+    """Add each query's candidates with the highest exact attention scores.
 
-    The upper bound for approximate selectors such as Quest (arXiv:2406.10774) at the same
-    number of keys. Keys an earlier masker selected do not count towards the budget.
+    An upper bound on the recall of approximate selectors such as Quest (arXiv:2406.10774) at the
+    same number of keys.
     """
 
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
-        budget, bound = self.keys(inputs)
-        return mask.add(select_top(inputs.scores, mask.candidates, budget, bound))
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
+        return inputs.scores

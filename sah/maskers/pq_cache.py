@@ -1,7 +1,7 @@
 """Keys ranked by product quantisation."""
 
 # B batch, H query heads, G key-value heads, S query rows per group, K keys, N keys to encode
-# D head dimension, M sub-vectors, C centroids, E dimension of a sub-vector
+# D head dimension, M sub-vectors, C centroids, E dimension of a clustered sub-vector
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,36 +10,38 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
+from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
+from sah.maskers.shared.lookup import sum_of_lookups
 
 
 @dataclass(frozen=True, kw_only=True)
-class PQCache(Budget):
+class PQCache(TopKMasker):
     """Add the candidates whose quantised keys score highest (PQCache, arXiv:2407.12820).
 
-    Each key is cut into `subvectors`, and each of them replaced by the nearest of 2^bits
-    centroids, found by k-means over the context's keys per layer and key-value head. The score
-    of a key is Σ_m q_m·centroid(code_m): one table look-up per sub-vector. Keys that come after
-    the context take the nearest centroids there are.
+    Each key is split into `subvectors`, each replaced by the nearest of 2^bits centroids, found
+    by k-means over the context's keys per layer and key-value head. The score of a key is
+    Σ_m q_m·centroid(code_m): one table look-up per sub-vector. Keys after the context are assigned
+    to the nearest existing centroids.
 
-    Deviations. k-means starts from keys drawn by the run's seed and runs for a fixed number of
-    `iterations`, where the paper's number depends on the time the prefill leaves. The paper
-    keeps the first and the last tokens exact and out of the clustering: here Sink and Local
-    before this masker select them exactly (as in the preset), but they are clustered too. With
-    `metric="ip"` keys are lengthened to one common norm before the clustering, which makes
-    the nearest neighbour the one of largest inner product.
+    Deviations. Keys are selected per query head; the authors select per key-value head, by the
+    sum of the softmax over the query heads of a group. k-means starts from keys drawn with the
+    experiment's seed and runs for a fixed number of `iterations`, where the paper's number depends
+    on the time that the prefill leaves. The paper excludes the first and last tokens from the
+    clustering and reads them exactly; here they are clustered too, and Sink and Local before this
+    masker select them, as in the preset. With `metric="ip"` keys are extended by one dimension to
+    a common norm before clustering, so that the nearest centroid has the largest inner product.
     """
 
     subvectors: int = 2
-    """M: parts of a key, each with a code of its own; divides the head dimension."""
+    """M, the parts of a key that are coded separately; must divide the head dimension."""
     bits: int = 6
-    """Bits of a code, at most 8: there are 2^bits centroids per sub-vector."""
+    """Bits per code, from 1 to 8; each sub-vector has 2^bits centroids."""
     iterations: int = 10
-    """Rounds of k-means."""
+    """Iterations of k-means."""
     metric: Literal["l2", "ip"] = "l2"
-    """What nearest means: Euclidean distance or inner product."""
+    """Distance to the centroids: Euclidean (l2) or inner product (ip)."""
     workspace_bytes: int = 2**26
-    """Keys are compared with the centroids in chunks that take at most about this much."""
+    """Approximate memory limit of the distances to centroids, in bytes; keys are chunked."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,7 +58,7 @@ class PQCache(Budget):
                 f"PQCache: workspace_bytes must be at least 2**16, got {self.workspace_bytes}"
             )
 
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
         dim = inputs.key.shape[-1]
         if dim % self.subvectors:
             raise ValueError(
@@ -65,22 +67,17 @@ class PQCache(Budget):
         index = inputs.index(
             self, lambda key, value: ProductQuantisedKeys(self, key, value, inputs.index_seed)
         )
-        query = inputs.grouped(inputs.query).float().unflatten(-1, (self.subvectors, -1))
-        # What each sub-vector of each query scores with each centroid.
-        table = query.transpose(2, 3) @ index.centroids[..., : dim // self.subvectors].transpose(
-            -1, -2
-        )  # B G M S C
+        query = inputs.grouped(inputs.query).float()
+        query = query.unflatten(-1, (self.subvectors, -1))  # B G S M D/M
+        # Metric ip adds a dimension to the centroids, which queries do not have.
+        centroids = index.centroids[..., : dim // self.subvectors]
+        tables = query.transpose(2, 3) @ centroids.transpose(-1, -2)  # B G M S C
         (codes,) = index.codes
-        scores = torch.zeros(*table.shape[:2], table.shape[3], codes.shape[-1], device=codes.device)
-        for part in range(self.subvectors):
-            position = codes[:, :, part, None].long().expand_as(scores)
-            scores += table[:, :, part].gather(-1, position)
-        budget, bound = self.keys(inputs)
-        return mask.add(select_top(inputs.per_head(scores), mask.candidates, budget, bound))
+        return inputs.per_head(sum_of_lookups(tables, codes))
 
 
 class ProductQuantisedKeys(EncodedKeys):
-    """Codes of all keys, one byte per sub-vector, and the centroids they stand for."""
+    """Codes of all keys, one byte per sub-vector, and their centroids."""
 
     def __init__(
         self,
@@ -105,24 +102,24 @@ class ProductQuantisedKeys(EncodedKeys):
         return parts.transpose(2, 3)
 
     def _vectors(self, key: Float[Tensor, "B G N D"]) -> Float[Tensor, "B G M N E"]:
-        """What is clustered: the sub-vectors, for metric ip with one more dimension."""
+        """Return the vectors to cluster: sub-vectors, extended by one dimension for ip."""
         vectors = self._split(key)
         if self._settings.metric == "l2":
             return vectors
         norms = vectors.norm(dim=-1, keepdim=True)
-        # A key longer than every context key cannot be lengthened to their norm.
+        # Later keys may be longer than every context key; clamp.
         missing = (self._longest**2 - norms**2).clamp(min=0).sqrt()
         return torch.cat([vectors, missing], dim=-1)
 
     def _clustered(
         self, vectors: Float[Tensor, "B G M N E"], seed: int
     ) -> Float[Tensor, "B G M C E"]:
-        """Lloyd's k-means; a centroid that no key is nearest to stays where it is."""
+        """Run Lloyd's k-means; a centroid without members keeps its position."""
         count, number = vectors.shape[3], 2**self._settings.bits
         generator = torch.Generator(vectors.device).manual_seed(seed)
         first = torch.randperm(count, generator=generator, device=vectors.device)[:number]
         if count < number:
-            # More centroids than keys: some keys are drawn again, and nothing is nearest there.
+            # More centroids than keys: fill up with copies, which get no members.
             again = torch.zeros(number - count, dtype=torch.long, device=vectors.device)
             first = torch.cat([first, again])
         self.centroids = vectors[:, :, :, first]
@@ -138,7 +135,7 @@ class ProductQuantisedKeys(EncodedKeys):
         return self.centroids
 
     def _nearest(self, vectors: Float[Tensor, "B G M N E"]) -> UInt8[Tensor, "B G M N"]:
-        """The code of every sub-vector, in chunks of bounded memory."""
+        """Return the code of every sub-vector, in chunks of bounded memory."""
         rows = vectors.shape[:3].numel()
         chunk = max(1, self._settings.workspace_bytes // (4 * rows * self.centroids.shape[3]))
         half_norms = (self.centroids**2).sum(-1).unsqueeze(-2) / 2

@@ -1,4 +1,4 @@
-"""Pages of keys, ranked by an upper bound of their scores."""
+"""Pages of keys, ranked by an upper bound on their scores."""
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, P pages, D head dimension
 
@@ -9,32 +9,28 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sah.attention import (
-    AttentionInputs,
-    AttentionMask,
-    Budget,
-    KeyBuffer,
-    order_descending,
-)
+from sah.attention import AttentionInputs, AttentionMask, KeyBuffer, TopKMasker
+from sah.maskers.shared.pages import select_pages
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quest(Budget):
-    """Add the keys of the pages whose best key could score highest (Quest, arXiv:2406.10774).
+class Quest(TopKMasker):
+    """Add the keys of the pages with the highest bounds (Quest, arXiv:2406.10774).
 
-    A page is `page_size` consecutive keys, counted from position 0. Its keys are bounded per
-    channel, and no key of it scores more than Σ_d max(q_d·min_d, q_d·max_d): pages are ranked
-    by that.
+    A page is `page_size` consecutive keys, counted from position 0. The index keeps the minimum
+    and maximum of every channel, so that no key of the page scores more than
+    Σ_d max(q_d·min_d, q_d·max_d), eq. 2: the score of the page and of all its keys.
 
-    Deviations. The budget is exact: the last page that is read is cut to its first keys, where
-    the paper's budget is a number of whole pages; keys that an earlier masker selected cost
-    nothing. The page that is being filled takes part like any other. With several queries (a
-    question) the bounds of a page hold keys that come after a query too; they are never
-    selected. The paper keeps layers 0 and 1 dense: `dense_layers: [0, 1]`, as in the preset.
+    Deviations. The budget is exact: the last page is cut to its first keys, where the paper's
+    budget is a number of whole pages; keys that an earlier masker selected do not count. The page
+    being filled is ranked like any other, where the authors' kernel always reads it. With several
+    queries (a question) the bounds of a page include keys after a query; those are never
+    selected. The authors keep the question and layers 0 and 1 dense: `protocol=question_dense`,
+    and `dense_layers: [0, 1]` as in the preset.
     """
 
     page_size: int = 16
-    """Keys on a page."""
+    """Keys per page."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,39 +42,24 @@ class Quest(Budget):
                 "keys; raise tokens or lower page_size"
             )
 
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
-        pages = inputs.index(self, partial(PageBounds, page_size=self.page_size))
-        # max(q·min, q·max) is q·max where q is positive, and q·min elsewhere.
-        bounds = inputs.dot(inputs.query.clamp(min=0), pages.highest)
-        bounds += inputs.dot(inputs.query.clamp(max=0), pages.lowest)
-        return mask.add(self._keys_of_best(bounds, inputs, mask))
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
+        per_page = self._page_scores(inputs)
+        return per_page.repeat_interleave(self.page_size, dim=-1)[..., : inputs.key.shape[2]]
 
-    def _keys_of_best(
-        self, bounds: Float[Tensor, "B H Q P"], inputs: AttentionInputs, mask: AttentionMask
-    ) -> Bool[Tensor, "B H Q K"]:
-        """The candidates of the best pages, up to the budget."""
-        budget, _ = self.keys(inputs)
-        keys, pages = inputs.key.shape[2], bounds.shape[-1]
-        padded = torch.nn.functional.pad(mask.candidates, (0, pages * self.page_size - keys))
-        candidates = padded.unflatten(-1, (pages, self.page_size))
-        cost = candidates.sum(-1)
-        order = order_descending(bounds.masked_fill(cost == 0, -torch.inf))
-        cost_in_order = cost.gather(-1, order)
-        spent_before = cost_in_order.cumsum(-1) - cost_in_order
-        allowed = torch.empty_like(cost).scatter_(-1, order, budget - spent_before)
-        taken = candidates & (allowed >= cost).unsqueeze(-1)
-        # At most one page of a query is cut: the one during which the budget ends.
-        cut = ((allowed > 0) & (allowed < cost)).to(torch.uint8).argmax(-1, keepdim=True)
-        left = allowed.gather(-1, cut).unsqueeze(-1)
-        page = cut.unsqueeze(-1).expand(*cut.shape, self.page_size)
-        last_page = candidates.gather(-2, page)
-        taken.scatter_(-2, page, last_page & (last_page.cumsum(-1) <= left))
-        selected: Tensor = taken.flatten(-2)[..., :keys]
-        return selected
+    def select(self, inputs: AttentionInputs, mask: AttentionMask) -> Bool[Tensor, "B H Q K"]:
+        budget, _ = self.per_query(inputs)
+        return select_pages(self._page_scores(inputs), mask.candidates, budget, self.page_size)
+
+    def _page_scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q P"]:
+        pages = inputs.index(self, partial(PageBounds, page_size=self.page_size))
+        # max(q·min, q·max) is q·max where q is positive and q·min elsewhere.
+        bounds = inputs.dot(inputs.query.clamp(min=0), pages.highest)  # B H Q P
+        bounds += inputs.dot(inputs.query.clamp(max=0), pages.lowest)
+        return bounds
 
 
 class PageBounds:
-    """The smallest and largest value of every channel, page by page."""
+    """Minimum and maximum of every channel on each page."""
 
     def __init__(
         self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"], *, page_size: int
@@ -91,12 +72,12 @@ class PageBounds:
 
     @property
     def lowest(self) -> Float[Tensor, "B G P D"]:
-        """The smallest value of each channel on each page."""
+        """Minimum of each channel on each page."""
         return self._lowest.filled
 
     @property
     def highest(self) -> Float[Tensor, "B G P D"]:
-        """The largest value of each channel on each page."""
+        """Maximum of each channel on each page."""
         return self._highest.filled
 
     @property
@@ -105,7 +86,7 @@ class PageBounds:
         return self._lowest.nbytes + self._highest.nbytes
 
     def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
-        """Widen the bounds of the page that is being filled, and add pages."""
+        """Widen the bounds of the page being filled, then add pages."""
         room = -self.length % self._page_size
         here, beyond = key[:, :, :room], key[:, :, room:]
         if here.shape[2]:
@@ -123,10 +104,10 @@ class PageBounds:
         self.length += key.shape[2]
 
     def rewind(self, length: int) -> None:
-        """Forget every page that holds a key from position `length` on.
+        """Drop every page that holds a key from position `length` on.
 
-        Bounds cannot be narrowed again, so that a page cut in two is forgotten whole; its
-        first keys are appended anew.
+        Bounds cannot be narrowed, so that a page cut in two is dropped whole; its first keys
+        are appended again.
         """
         if length < self.length:
             pages = length // self._page_size

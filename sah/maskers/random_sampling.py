@@ -1,4 +1,4 @@
-"""Keys drawn at random: the baseline that every selector must beat."""
+"""Random keys: the baseline that every selector must beat."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from sah.attention import AttentionInputs, AttentionMask, Budget, select_top
 class RandomSampling(Budget):
     """Add candidates drawn uniformly without replacement, weighted to stay unbiased.
 
-    With n candidates and b draws every one is included with probability b/n and weighs
-    n/b, so that numerator and denominator of the attention are unbiased over the draws.
+    With n candidates and b draws, each candidate is included with probability b/n and weighs n/b,
+    so that numerator and denominator of the attention are unbiased.
     """
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
-        budget, bound = self.keys(inputs)
+        budget, bound = self.per_query(inputs)
         candidates = mask.candidates
         drawn = select_top(inputs.uniform(), candidates, budget, bound)
         available = candidates.sum(-1, keepdim=True)

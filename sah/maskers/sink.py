@@ -11,14 +11,14 @@ from sah.attention.selection import require_tokens
 class Sink:
     """Add the first visible keys of the sequence (StreamingLLM, arXiv:2309.17453).
 
-    Behind left padding the first visible key is the first key of the text. Unlike the
-    paper, positions are not renumbered: keys keep the rotary embedding they were cached
-    with.
+    After left padding the first visible key is the first key of the text. Unlike in the paper,
+    positions are not renumbered: keys keep the rotary embedding with which they were cached.
     """
 
-    positions_alone: ClassVar[bool] = True
+    positions_only: ClassVar[bool] = True
 
     tokens: int
+    """Keys to add."""
 
     def __post_init__(self) -> None:
         require_tokens("Sink", self.tokens)

@@ -1,7 +1,7 @@
-"""Soft collisions with hashed keys."""
+"""Keys ranked by soft hash collisions."""
 
-# B batch, G key-value heads, S query rows per group, K keys, N keys to encode
-# D head dimension, L tables, P planes per table
+# B batch, H query heads, G key-value heads, Q queries, S query rows per group
+# K keys, N keys to encode, D head dimension, L tables, P planes per table, C corners: 2^P
 
 from dataclasses import dataclass
 
@@ -9,22 +9,23 @@ import torch
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, Budget, EncodedKeys, select_top
-from sah.attention.index import in_chunks
+from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
+from sah.attention.index import encode_in_chunks
 from sah.maskers.shared.hyperplanes import Hyperplanes
+from sah.maskers.shared.lookup import sum_of_looked_up_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class SOCKET(Budget):
-    """Add the candidates that a query collides with most, softly (arXiv:2602.06283).
+class SOCKET(TopKMasker):
+    """Add the candidates with the most soft hash collisions (arXiv:2602.06283).
 
-    Each of `tables` hash tables cuts space with `planes` random hyperplanes, so that a key lies
-    in one of 2^planes buckets per table. A query does not lie in one bucket but has a
-    probability for each: softmax(h·corner / tau) with h = tanh(q·w) / √D. A key scores the sum,
-    over the tables, of the probability of its bucket, times the norm of its value.
+    Each of `tables` hash tables has `planes` random hyperplanes, so that a key is in one of
+    2^planes buckets per table. A query has a probability for each bucket:
+    softmax(h·corner / tau) with h = tanh(q·w) / √D. A key's score is the sum of its buckets'
+    probabilities over the tables, times the norm of its value.
 
-    Deviations: none known. The softmax over 2^planes corners is computed as the product of
-    its two halves of the planes, which is the same.
+    Deviations: none known. The softmax over 2^planes corners is computed as the product of the
+    softmaxes over each half of the planes, which is equal.
     """
 
     planes: int = 10
@@ -32,11 +33,11 @@ class SOCKET(Budget):
     tables: int = 60
     """Hash tables (L in the paper)."""
     tau: float = 0.5
-    """Temperature: near 0 only the query's own bucket counts."""
+    """Temperature, positive; near 0 only the query's own bucket counts."""
     weigh_by_value: bool = True
-    """Whether a key's score is multiplied by the norm of its value, as in the paper.
+    """Multiply a key's score by the norm of its value, as in the paper.
 
-    Where norms differ more than collisions do, they alone decide (docs/methods.md).
+    Where norms vary more than collisions, they dominate the order (docs/methods.md).
     """
 
     def __post_init__(self) -> None:
@@ -48,20 +49,19 @@ class SOCKET(Budget):
         if not self.tau > 0:
             raise ValueError(f"SOCKET: tau must be positive, got {self.tau}")
 
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+    def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
         index = inputs.index(
             self, lambda key, value: HashedKeys(self, key, value, inputs.index_seed)
         )
         scores = self._collisions(inputs, index)
         if self.weigh_by_value:
             scores = scores * index.value_norms.unsqueeze(2)
-        budget, bound = self.keys(inputs)
-        return mask.add(select_top(inputs.per_head(scores), mask.candidates, budget, bound))
+        return inputs.per_head(scores)
 
     def _collisions(self, inputs: AttentionInputs, index: "HashedKeys") -> Float[Tensor, "B G S K"]:
-        """Σ over the tables of the probability that each query has for each key's bucket."""
-        query = inputs.grouped(inputs.query).float()
-        # A few queries at a time: their probabilities take S · L · 2^P numbers.
+        """Sum, over the tables, each query's probability of each key's bucket."""
+        query = inputs.grouped(inputs.query).float()  # B G S D
+        # A few queries at a time, because their probabilities take S · L · 2^P numbers.
         chunks = [self._collisions_of(some, index) for some in query.split(_QUERIES_AT_ONCE, dim=2)]
         return torch.cat(chunks, dim=2)
 
@@ -71,10 +71,9 @@ class SOCKET(Budget):
         signs = torch.tanh(query @ index.hyperplanes.normals) / query.shape[-1] ** 0.5
         probability = self._bucket_probabilities(signs, index)
         sums = [
-            # Looks up a row per table and key, and sums over the tables.
-            torch.nn.functional.embedding_bag(rows, weights, mode="sum").T
+            sum_of_looked_up_rows(table, rows)  # S K
             for number in range(query.shape[0])
-            for rows, weights in zip(index.table_rows(number), probability[number], strict=True)
+            for rows, table in zip(index.table_rows(number), probability[number], strict=True)
         ]
         collisions: Tensor = torch.stack(sums).unflatten(0, query.shape[:2])
         return collisions
@@ -82,16 +81,15 @@ class SOCKET(Budget):
     def _bucket_probabilities(
         self, signs: Float[Tensor, "B G S LP"], index: "HashedKeys"
     ) -> Float[Tensor, "B G L2P S"]:
-        """For each table and bucket, one row after the other: each query's probability."""
+        """Return each query's probability of each bucket, with the tables stacked."""
         scaled: Tensor = signs.unflatten(-1, (self.tables, self.planes)) / self.tau
         split = index.first_corners.shape[0]
-        # Softmax over all corners is the product of the softmax over each half of the planes.
+        # The softmax over all corners is the product of the softmaxes over each half of the planes.
         low = torch.softmax(scaled[..., :split] @ index.first_corners.float(), dim=-1)
         high = torch.softmax(scaled[..., split:] @ index.last_corners.float(), dim=-1)
-        # Bucket number: bit p is the side of plane p, so that the first planes vary fastest.
+        # Bit p of a bucket's number is the side of plane p, so that the first planes vary fastest.
         products = torch.einsum("bgslh,bgslw->bglhws", high, low)
-        # embedding_bag is fifty times slower on rows that are not contiguous.
-        return products.contiguous().flatten(2, 4)
+        return products.contiguous().flatten(2, 4)  # contiguous for sum_of_looked_up_rows
 
 
 _QUERIES_AT_ONCE = 16
@@ -99,14 +97,14 @@ _CHUNK_KEYS = 1024
 
 
 def _corners(planes: int, device: torch.device) -> Int8[Tensor, "P C"]:
-    """All sign vectors of some planes as columns: the sign of plane p is bit p of column b."""
+    """Return all sign vectors as columns; bit p of b gives the sign of plane p in column b."""
     bucket = torch.arange(2**planes, device=device)
     plane = torch.arange(planes, device=device)
     return ((bucket >> plane[:, None] & 1) * 2 - 1).to(torch.int8)
 
 
 class HashedKeys(EncodedKeys):
-    """The bucket of every key in every table, two bytes each, and the norms of the values."""
+    """Bucket of every key in every table, two bytes each, and norms of the values."""
 
     def __init__(
         self,
@@ -130,15 +128,15 @@ class HashedKeys(EncodedKeys):
 
     @property
     def value_norms(self) -> Float[Tensor, "B G K"]:
-        """The length of every value vector."""
+        """Norm of every value vector."""
         return self.codes[1]
 
     def table_rows(self, batch: int) -> Int[Tensor, "G K L"]:
-        """Where each key's bucket lies if all tables are stacked."""
+        """Return the row of each key's bucket in the stacked tables."""
         return self.codes[0][batch].int().add_(self._first_row)
 
     def _hash(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> list[Tensor]:
-        return in_chunks(self._hash_chunk, key, value, chunk_keys=_CHUNK_KEYS, dim=2)
+        return encode_in_chunks(self._hash_chunk, key, value, chunk_keys=_CHUNK_KEYS, dim=2)
 
     def _hash_chunk(
         self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]

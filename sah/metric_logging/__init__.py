@@ -1,4 +1,4 @@
-"""Micro metrics: what happens inside attention, sampled, one JSON line each."""
+"""Micro metrics: sampled measurements inside attention, one JSON line each."""
 
 from sah.metric_logging.configuration import MetricLogging
 from sah.metric_logging.logger import MicroMetricLogger

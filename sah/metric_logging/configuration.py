@@ -5,26 +5,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sah.metric_logging import metrics  # noqa: F401 (registers the metrics of attention)
+from sah.metric_logging import metrics  # noqa: F401 (registers the attention metrics)
 from sah.metric_logging.logger import MicroMetricLogger
+from sah.metric_logging.record_file import RecordFile
 from sah.validation import check_types
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricLogging:
-    """Which micro metrics an experiment records, and how many of them."""
+    """Which micro metrics an experiment records, and how many records it keeps."""
 
     name: str
     enabled_metrics: Sequence[str] | Literal["all"]
-    """Names, or "all"; an empty list logs nothing."""
+    """Names of metrics, or "all"; an empty list logs nothing."""
     max_records: int | None = None
-    """Logging ends after so many; None for no end."""
+    """Maximum number of records; null means unlimited."""
     sampling_factor: float = 1.0
-    """Share of the records to keep in expectation, in [0, 1]."""
+    """Expected share of the records to keep, in [0, 1]."""
     flush_every: int = 1000
-    """Records that wait at most."""
+    """Number of pending records at which they are written."""
     flush_interval: float = 60.0
-    """Seconds that a record waits at most."""
+    """Seconds after which pending records are written."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -32,9 +33,19 @@ class MetricLogging:
             raise ValueError(
                 f"metric_logging.sampling_factor must be in [0, 1], got {self.sampling_factor}"
             )
-        MicroMetricLogger.check_settings(
-            self.enabled_metrics, self.max_records, self.flush_every, self.flush_interval
-        )
+        if self.max_records is not None and self.max_records < 0:
+            raise ValueError(
+                f"metric_logging.max_records must be at least 0 or null, got {self.max_records}"
+            )
+        if self.flush_every < 1:
+            raise ValueError(
+                f"metric_logging.flush_every must be at least 1, got {self.flush_every}"
+            )
+        if not self.flush_interval > 0:
+            raise ValueError(
+                f"metric_logging.flush_interval must be positive, got {self.flush_interval}"
+            )
+        MicroMetricLogger.enabled_names(self.enabled_metrics)
 
     def logger(
         self,
@@ -44,21 +55,28 @@ class MetricLogging:
         records_logged: int,
         may_write: Callable[[], bool] = lambda: True,
     ) -> MicroMetricLogger:
-        """A configured logger; one without enabled metrics never touches the path.
+        """Return the logger of one arm; without enabled metrics it never touches the path.
 
-        The arguments are those of `MicroMetricLogger.configure_logging`.
+        Args:
+            path: a JSON Lines file to append to; its folder is created.
+            seed: seed of the sampling.
+            records_logged: records that the file already holds, after a resume.
+            may_write: called before each write; if it returns False, pending records are dropped.
         """
-        micro_metric_logger = MicroMetricLogger()
-        if self.enabled_metrics:
-            micro_metric_logger.configure_logging(
-                path,
-                self.enabled_metrics,
-                self.max_records,
-                self.sampling_factor,
-                self.flush_every,
-                self.flush_interval,
-                seed=seed,
-                records_logged=records_logged,
-                may_write=may_write,
-            )
-        return micro_metric_logger
+        enabled = MicroMetricLogger.enabled_names(self.enabled_metrics)
+        if not enabled:
+            return MicroMetricLogger()
+        file = RecordFile(
+            path,
+            flush_every=self.flush_every,
+            flush_interval=self.flush_interval,
+            may_write=may_write,
+        )
+        return MicroMetricLogger(
+            file,
+            enabled,
+            max_records=self.max_records,
+            sampling_factor=self.sampling_factor,
+            seed=seed,
+            records_logged=records_logged,
+        )

@@ -1,4 +1,4 @@
-"""The file of an arm's records: they wait, and are written together, whatever ends the process."""
+"""The file of an arm's records: writes are buffered, and survive the end of the process."""
 
 import atexit
 import os
@@ -20,9 +20,9 @@ _JSON = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
 
 class RecordFile:
-    """Appends records to a file: when many wait, after a while, at exit and on SIGTERM.
+    """Appends records to a file, in batches: by number, by time, at exit and on SIGTERM.
 
-    Values that are tensors stay on their device until then. Append from one thread at a time.
+    Tensors stay on their device until they are written. Append from one thread at a time.
     """
 
     def __init__(
@@ -33,27 +33,27 @@ class RecordFile:
         flush_interval: float,
         may_write: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Make the folder; the file is made with the first record.
+        """Create the folder; the file is created by the first write.
 
         Args:
-            path: JSON lines, appended to.
-            flush_every: write when so many records wait.
-            flush_interval: write so many seconds after the first record that waits.
-            may_write: asked before each write; where it says no, what waits is dropped.
+            path: a JSON Lines file to append to.
+            flush_every: number of pending records at which they are written.
+            flush_interval: seconds after the first pending record at which they are written.
+            may_write: called before each write; if it returns False, pending records are dropped.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._flush_every = flush_every
         self._flush_interval = flush_interval
         self._may_write = may_write
-        # Reentrant: a signal handler may flush while the main thread is in here.
+        # Reentrant, as a signal handler may flush while the main thread holds the lock.
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._queue: list[dict[str, Any]] = []
         _flush_at_end(self)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Let a record wait; its `value` may be a tensor that nobody changes in place."""
+        """Queue a record; a tensor in `value` must not be changed in place afterwards."""
         with self._lock:
             self._queue.append(record)
             if len(self._queue) >= self._flush_every:
@@ -64,7 +64,7 @@ class RecordFile:
                 self._timer.start()
 
     def flush(self) -> None:
-        """Bring waiting values to the host, all at once, and append their lines."""
+        """Copy pending values to the host together, and append their lines to the file."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
@@ -73,7 +73,7 @@ class RecordFile:
                 self._queue.clear()
             if not self._queue:
                 return
-            # Taken out only after the write: an interrupted flush loses nothing.
+            # Removed only after the write, so that an interrupted flush loses nothing.
             records = list(self._queue)
             _resolve_tensors(records)
             lines = b"".join(orjson.dumps(record, option=_JSON) for record in records)
@@ -81,13 +81,13 @@ class RecordFile:
             del self._queue[: len(records)]
 
     def close(self) -> None:
-        """Drop what waits: it could not be written, and later the file may be another's."""
+        """Drop records that could not be written; the file may later belong to another process."""
         with self._lock:
             self._queue.clear()
 
 
 def _resolve_tensors(records: list[dict[str, Any]]) -> None:
-    """Replace tensors by numbers or lists; scalars of one device come over in one copy."""
+    """Replace tensors by numbers or lists; the scalars of a device are copied together."""
     scalars: dict[tuple[torch.device, torch.dtype], list[dict[str, Any]]] = {}
     for record in records:
         value = record["value"]
@@ -105,7 +105,7 @@ _open_files: "weakref.WeakSet[RecordFile]" = weakref.WeakSet()
 
 
 def _flush_at_end(record_file: RecordFile) -> None:
-    """Flush at exit, and on a SIGTERM that nobody else handles."""
+    """Flush at exit, and on SIGTERM unless it has another handler."""
     if not _open_files:
         atexit.register(_flush_open_files)
     _open_files.add(record_file)

@@ -1,4 +1,4 @@
-"""Loading a model, encoding a prompt, prefilling a context, answering from it.
+"""Model loading, prompt encoding, prefill and decoding.
 
-Nothing is imported here: what a configuration names must not cost the import of transformers.
+Nothing is imported here: resolving a configuration must not import transformers.
 """

@@ -1,11 +1,11 @@
-"""Decoding several questions of one context in one batch, over the one cache of the context.
+"""Batched decoding of several questions about one context, without copying its cache.
 
-The weights are read once for all questions of a step. Attention is computed question by
-question: each has keys of its own behind the context's, which lie in the cache only while it
-is their turn, so that the context is never copied.
+Each decode step reads the weights once for all questions. Attention runs question by question:
+the keys after the context differ, and are in the cache only during their question's turn.
 """
 
-# B questions, G key-value heads, S tokens behind the context, D head dimension
+# B questions, H query heads, G key-value heads, K keys, S of them after the context,
+# D head dimension
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,24 +25,24 @@ from sah.models.language_model import Answer, LanguageModel, PrefilledContext
 
 @dataclass(kw_only=True)
 class BatchedQuestion:
-    """One question of a batch, and how far its answer is."""
+    """A question of a batch and the state of its answer."""
 
     example_id: str
     question_ids: Sequence[int]
     session: AttentionSession
-    """A fork of the arm's, or the only one."""
+    """The arm's session or a fork of it, not shared with another question of the batch."""
     sampler: TokenChooser
     max_new_tokens: int
     begin_turn: Callable[[], None]
-    """Called before anything is computed for this question."""
+    """Called before each computation for this question."""
     tokens: list[int] = field(default_factory=list)
     finish_reason: str = "length"
     steps: int = 0
-    own: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """Keys and values of each layer behind the context, [1, G, S, D]."""
+    after_context: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Keys and values of question and answer so far, per layer, each [1, G, S, D]."""
 
     def choose(self, logits: Tensor, eos_token_ids: frozenset[int]) -> bool:
-        """Take the next token; return whether the answer goes on."""
+        """Choose the next token; return whether the answer continues."""
         with naming_example(self.example_id):
             token = self.sampler.choose(logits)
         self.steps += 1
@@ -62,21 +62,21 @@ def answer_batch(
     dense_question: bool,
     between_tokens: Callable[[], None],
 ) -> list[Answer]:
-    """Answer questions of one context together; the cache is left as it was found.
+    """Answer several questions about one context; rewind its cache afterwards.
 
-    Questions are read one by one, as `LanguageModel.answer` reads them. An answer's
-    seconds are its share of the batch.
+    Only decoding is batched: the questions are read one at a time, as in `LanguageModel.answer`.
+    The batch's seconds are divided equally among the answers.
 
     Raises:
         ConfigurationError: if a layer of the model cannot be rewound without a copy.
     """
     if not context.cache.is_croppable:
         raise ConfigurationError(
-            "generation.batch_questions: this model has sliding-window or other layers whose "
-            "cache cannot be shared by a batch; leave it null"
+            "generation.batch_questions must be null for this model: the cache of its "
+            "sliding-window or other layers cannot be shared by the questions of a batch"
         )
     started = time.perf_counter()
-    going = []
+    unfinished = []
     for question in questions:
         question.begin_turn()
         question.session.begin_example(question.example_id)
@@ -87,17 +87,17 @@ def answer_batch(
                 session=question.session,
                 dense_question=dense_question,
             )
-            question.own = _behind(context)
+            question.after_context = _copied_after_context(context)
         finally:
             context.cache.rewind()
         if question.choose(logits, model.eos_token_ids):
-            going.append(question)
-    while going:
+            unfinished.append(question)
+    while unfinished:
         between_tokens()
-        logits = _step(model, context, going)
-        going = [
+        logits = _step(model, context, unfinished)
+        unfinished = [
             question
-            for row, question in enumerate(going)
+            for row, question in enumerate(unfinished)
             if question.choose(logits[row : row + 1], model.eos_token_ids)
         ]
     seconds = (time.perf_counter() - started) / len(questions)
@@ -113,32 +113,35 @@ def answer_batch(
 
 
 def _step(
-    model: LanguageModel, context: PrefilledContext, going: Sequence[BatchedQuestion]
+    model: LanguageModel, context: PrefilledContext, questions: Sequence[BatchedQuestion]
 ) -> Tensor:
-    """Feed each question's last token; return the logits, [B, vocabulary]."""
+    """Feed the last token of each question; return the logits, [B, vocabulary]."""
 
     def attention(
         module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **kwargs: Any
     ) -> tuple[Tensor, None]:
+        # query is B H 1 D, key and value are B G 1 D: the last token of each question
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         outputs = []
-        for row, question in enumerate(going):
+        for row, question in enumerate(questions):
             question.begin_turn()
             with _Turn(context.cache, layer, question) as cached:
                 keys, values = cached.update(key[row : row + 1], value[row : row + 1])
+                # keys 1 G K D: the context, then this question and its answer so far
                 question.session.rewind(layer)
                 outputs.append(
                     question.session.attend(module, query[row : row + 1], keys, values, **kwargs)
                 )
         return torch.cat(outputs), None
 
-    ids = [[question.tokens[-1]] for question in going]
-    positions = [[context.length + question.own[0][0].shape[2]] for question in going]
+    ids = [[question.tokens[-1]] for question in questions]
+    # The model's cache is empty, so positions would start at 0 unless they are given.
+    positions = [[context.length + question.after_context[0][0].shape[2]] for question in questions]
     with attention_replaced(model.model, attention, lambda **_: None):
         logits: Tensor = model.model(
             input_ids=torch.tensor(ids, device=model.device),
             position_ids=torch.tensor(positions, device=model.device),
-            past_key_values=_NothingCached(),
+            past_key_values=_PassThroughCache(),
             use_cache=True,
             logits_to_keep=1,
         ).logits
@@ -146,7 +149,7 @@ def _step(
 
 
 class _Turn:
-    """A question's own keys and values in one layer of the cache, while it is its turn."""
+    """Appends a question's keys and values to one layer of the cache, and removes them again."""
 
     def __init__(self, cache: RewindableCache, layer: int, question: BatchedQuestion) -> None:
         self.cache, self.layer, self.question = cache, layer, question
@@ -154,31 +157,31 @@ class _Turn:
     def __enter__(self) -> Any:
         cached: Any = self.cache.layers[self.layer]
         self._length = cached.get_seq_length()
-        cached.update(*self.question.own[self.layer])
+        cached.update(*self.question.after_context[self.layer])
         return cached
 
     def __exit__(self, *_: object) -> None:
         cached: Any = self.cache.layers[self.layer]
-        # Copied, a few rows: the next question writes over them.
-        self.question.own[self.layer] = (
+        # Copied, as the next question overwrites these few rows.
+        self.question.after_context[self.layer] = (
             cached.keys[:, :, self._length :].clone(),
             cached.values[:, :, self._length :].clone(),
         )
-        cached.crop(self._length - cached.get_seq_length())
+        cached.crop(self._length - cached.get_seq_length())  # minus the number of keys to remove
 
 
-class _NothingCached(DynamicCache):
-    """Hands a layer's new keys and values on as they are; `_step` knows the others."""
+class _PassThroughCache(DynamicCache):
+    """Stores nothing and returns a layer's new keys and values; `_step` adds the earlier ones."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Return what it is given."""
+        """Return the arguments unchanged."""
         return key_states, value_states
 
 
-def _behind(context: PrefilledContext) -> list[tuple[Tensor, Tensor]]:
-    """Copies of what the cache holds behind the context, layer by layer."""
+def _copied_after_context(context: PrefilledContext) -> list[tuple[Tensor, Tensor]]:
+    """Copy the keys and values after the context out of the cache, layer by layer."""
     layers: list[Any] = context.cache.layers
     return [
         (

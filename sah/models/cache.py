@@ -1,4 +1,4 @@
-"""A key-value cache that grows in place and goes back to the context after every answer."""
+"""A key-value cache that grows in place and rewinds to the context after every answer."""
 
 # B batch, G key-value heads, N new keys, D head dimension
 
@@ -13,23 +13,23 @@ from sah.attention import KeyBuffer
 
 
 class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """A DynamicLayer whose keys and values are views of a buffer with room to grow.
+    """A DynamicLayer whose keys and values are views of a preallocated buffer.
 
-    DynamicLayer concatenates: every decode step copies the whole cache. Here a step
-    writes one row. Cropping only shortens the views.
+    DynamicLayer concatenates, which copies the whole cache at every decode step. This layer
+    writes only the new row. Cropping only shortens the views.
     """
 
     keys: Tensor
     values: Tensor
 
     def __init__(self, capacity: int) -> None:
-        """Make a layer that needs no second allocation for up to `capacity` keys."""
+        """Make a layer that is allocated once for up to `capacity` keys."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.capacity = capacity
         self._buffers: tuple[KeyBuffer, KeyBuffer]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate the buffers, for `capacity` keys or for those that come now."""
+        """Allocate the buffers for `capacity` keys, or for the first update if it has more."""
         super().lazy_initialization(key_states, value_states)
         room = max(self.capacity, key_states.shape[2])
         keys, values = (
@@ -41,11 +41,11 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append [B, G, N, D] keys and values; return all of them."""
+        """Append keys and values, each [B, G, N, D]; return all that are cached."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            # `crop` shortened the views alone.
+            # `crop` shortens only the views; the buffer follows here.
             buffer.rewind(self.get_seq_length())
             buffer.append(states)
         self.keys, self.values = (buffer.filled for buffer in self._buffers)
@@ -53,11 +53,11 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 
 class RewindableCache(DynamicCache):
-    """The cache of one context: `mark` where the context ends, `rewind` after each answer.
+    """The cache of one context: `mark` at the end of the context, `rewind` after each answer.
 
-    Full-attention layers are cropped, which copies nothing. Other layers (sliding
-    windows, linear attention) forget what they no longer need, so that they are copied
-    at the mark: a window is small.
+    Full-attention layers are cropped, which copies nothing. Other layers (sliding windows, linear
+    attention) discard earlier state and cannot be cropped, so they are copied at the mark, which
+    is cheap as they are small.
     """
 
     def __init__(self, config: PreTrainedConfig, capacity: int) -> None:
@@ -75,7 +75,7 @@ class RewindableCache(DynamicCache):
         return all(isinstance(layer, BufferedLayer) for layer in self.layers)
 
     def mark(self) -> None:
-        """Remember this moment."""
+        """Remember the current state."""
         self._marked_length = self.get_seq_length()
         self._marked_layers = {
             number: _snapshot(layer)
@@ -84,16 +84,16 @@ class RewindableCache(DynamicCache):
         }
 
     def rewind(self) -> None:
-        """Go back to the marked moment."""
+        """Return to the marked state."""
         for number, layer in enumerate(self.layers):
             if isinstance(layer, BufferedLayer):
-                layer.crop(self._marked_length - layer.get_seq_length())
+                layer.crop(self._marked_length - layer.get_seq_length())  # minus keys to remove
             else:
                 self.layers[number] = _snapshot(self._marked_layers[number])
 
 
 def _snapshot(layer: Any) -> Any:
-    # A sliding window replaces its tensors and never writes into them.
+    # A sliding window replaces its tensors and never writes into them: a shallow copy suffices.
     if type(layer) is DynamicSlidingWindowLayer:
         return copy.copy(layer)
     return copy.deepcopy(layer)

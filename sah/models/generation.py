@@ -1,4 +1,4 @@
-"""How the next token is chosen."""
+"""Generation settings, and the choice of the next token."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,20 +18,20 @@ _LEAST_TEMPERATURE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """Greedy unless `temperature` is above 0; then top_k, then top_p, as in transformers."""
+    """Greedy at temperature 0; otherwise top_k, then top_p, as in transformers."""
 
     max_new_tokens: int | None = None
-    """Caps the example's own limit, for that example only; null leaves it as it is."""
+    """Upper bound on every example's own limit; null applies only the example's."""
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
     seed: int | None = None
-    """Seed of the sampling alone; null takes the run's."""
+    """Seed of the sampling only; null uses the experiment's seed."""
     batch_questions: int | None = None
-    """Decode up to so many questions of a context in one batch; null: one after the other.
+    """Decode up to this many questions of a context in one batch; null decodes one at a time.
 
-    Another shape of the matrix products rounds differently, so that now and then a token
-    may differ: never the default, and part of the fingerprint.
+    Matrix products of another shape round differently, so that a token may occasionally differ.
+    Batching is therefore off by default and part of the fingerprint.
     """
 
     def __post_init__(self) -> None:
@@ -42,8 +42,8 @@ class Generation:
             )
         if self.batch_questions is not None and self.batch_questions < 2:
             raise ValueError(
-                "generation.batch_questions must be at least 2, or null for one question after "
-                f"the other, got {self.batch_questions}"
+                "generation.batch_questions must be at least 2, or null to decode one question at "
+                f"a time, got {self.batch_questions}"
             )
         if self.temperature < 0:
             raise ValueError(
@@ -52,7 +52,7 @@ class Generation:
         if 0 < self.temperature < _LEAST_TEMPERATURE:
             raise ValueError(
                 f"generation.temperature must be 0 (greedy) or at least {_LEAST_TEMPERATURE}, got "
-                f"{self.temperature}: logits divided by less are no numbers in float32"
+                f"{self.temperature}: dividing logits by less can overflow float32"
             )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"generation.top_k must be at least 1 or null, got {self.top_k}")
@@ -60,25 +60,25 @@ class Generation:
             raise ValueError(f"generation.top_p must be in (0, 1] or null, got {self.top_p}")
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
             raise ValueError(
-                "generation.top_k and top_p do nothing at temperature 0 (greedy); set "
+                "generation.top_k and top_p have no effect at temperature 0 (greedy); set "
                 "generation.temperature above 0, or leave them null"
             )
 
     def token_limit(self, example_limit: int) -> int:
-        """The limit of one example under this cap."""
+        """Return an example's limit, capped at `max_new_tokens`."""
         if self.max_new_tokens is None:
             return example_limit
         return min(example_limit, self.max_new_tokens)
 
-    def sampler(self, run_seed: int, example_id: str, device: torch.device) -> "Sampler":
-        """The sampler of one example, the same whatever was answered before it."""
-        seed = run_seed if self.seed is None else self.seed
+    def sampler(self, experiment_seed: int, example_id: str, device: torch.device) -> "Sampler":
+        """Return the sampler of one example; it does not depend on the examples before."""
+        seed = experiment_seed if self.seed is None else self.seed
         generator = torch.Generator(device).manual_seed(derive(seed, "sampling", example_id))
         return Sampler(self, generator)
 
 
 class TokenChooser(Protocol):
-    """What decides how an answer goes on."""
+    """Decides which token comes next in an answer."""
 
     def choose(self, logits: Float[Tensor, "1 vocabulary"]) -> int:
         """Choose the next token.
@@ -89,7 +89,7 @@ class TokenChooser(Protocol):
 
 
 class Sampler:
-    """Chooses the tokens of one answer."""
+    """Chooses the tokens of one answer, greedily or at random."""
 
     def __init__(self, generation: Generation, generator: torch.Generator) -> None:
         from transformers import (
@@ -118,7 +118,7 @@ class Sampler:
         best = best_token(logits)
         if self.greedy:
             return best
-        # The warpers look at scores alone; the ids before do not matter to them.
+        # These warpers look only at the scores, so that the input ids may be empty.
         warped = self.warpers(torch.empty(1, 0, dtype=torch.long), logits.float())  # type: ignore[arg-type]
         probability = torch.softmax(warped, dim=-1)
         return int(torch.multinomial(probability, 1, generator=self.generator).item())
@@ -126,10 +126,10 @@ class Sampler:
 
 @contextmanager
 def naming_example(example_id: str) -> Iterator[None]:
-    """Let an error about logits say whose they are.
+    """Add the example's id to an error about its logits.
 
     Raises:
-        NonFiniteLogits: as the with block did, with the example's id.
+        NonFiniteLogits: if the with block raises it; the message names the example.
     """
     try:
         yield
@@ -141,7 +141,7 @@ def naming_example(example_id: str) -> Iterator[None]:
 
 
 def best_token(logits: Float[Tensor, "1 vocabulary"]) -> int:
-    """The token with the highest logit.
+    """Return the token with the highest logit.
 
     Raises:
         NonFiniteLogits: if that logit is NaN or infinite.

@@ -1,4 +1,4 @@
-"""Models in the Hugging Face format: a Hub id, or a local folder."""
+"""Models in the Hugging Face format, from the Hub or a local folder."""
 
 import functools
 import logging
@@ -25,32 +25,34 @@ logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
 
-# What loading reads; the same weights in other formats would double the download.
+# The files that loading reads; weights in other formats would only double the download.
 _NEEDED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py"]
 
-# What transformers raises for files that are no weights, or not this model's; a pickle
-# that would run code is an UnpicklingError.
+# Raised by transformers for files that are not weights, or belong to another model. A pickle that
+# would run code raises UnpicklingError.
 _BAD_WEIGHTS = (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubModel:
-    """Any causal language model that transformers loads by name."""
+    """Any causal language model that transformers can load by name."""
 
     name: str
-    """Names the output directory and the row in reports."""
+    """Name in output directories and reports."""
     name_or_path: str
-    """Hub id, or a folder as `hf download` or `save_pretrained` leaves it."""
+    """Hub id, or a folder written by `hf download` or `save_pretrained`."""
     revision: str | None = None
+    """Commit, tag or branch on the Hub; None means main."""
     dtype: str = "auto"
-    """auto: bfloat16 on a GPU, float32 on a CPU; or a torch name such as float16."""
+    """auto (bfloat16 on a GPU, float32 on a CPU), or a torch name such as float16."""
     device: str = "auto"
-    """auto: the first GPU, else the CPU; or a torch name such as cuda:1."""
+    """auto (the first GPU, else the CPU), or a torch name such as cuda:1."""
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Passed to `from_pretrained` as they are."""
+    """Passed to `from_pretrained` of the model."""
     tokenizer_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Passed to `from_pretrained` of the tokenizer."""
     trust_remote_code: bool = False
-    """Run Python code that comes with the model. Off unless you know who wrote it."""
+    """Run Python code that comes with the model; leave it off unless you trust the author."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -62,8 +64,8 @@ class HubModel:
         """Load tokenizer and weights.
 
         Raises:
-            ModelNotFound: if a file is neither here nor to be had.
-            TokenizerError, ModelLoadingError: if the files do not work.
+            ModelNotFound: if the model is neither cached nor downloadable.
+            TokenizerError, ModelLoadingError: if its files cannot be loaded.
         """
         from transformers import AutoModelForCausalLM
 
@@ -87,25 +89,25 @@ class HubModel:
             if category(error) not in ("model_loading", "filesystem", "unknown"):
                 raise
             raise ModelLoadingError(
-                f"the weights of {self.name_or_path!r} do not load: {_first_line(error)}; "
+                f"cannot load the weights of {self.name_or_path!r}: {_first_line(error)}; "
                 f"{_how_to_get(self.name_or_path)}"
             ) from error
         model, report = loading
         if report["missing_keys"]:
-            # transformers only warns, and goes on with random numbers.
+            # transformers only warns, and initialises them at random.
             missing = sorted(report["missing_keys"])
             raise ModelLoadingError(
-                f"the weights of {self.name_or_path!r} lack {len(missing)} tensors of the model, "
-                f"the first is {missing[0]}; {_how_to_get(self.name_or_path)}"
+                f"the weights of {self.name_or_path!r} lack {len(missing)} of the model's tensors "
+                f"(the first is {missing[0]}); {_how_to_get(self.name_or_path)}"
             )
         return LanguageModel(model, PromptEncoder(tokenizer, _max_tokens(model.config)))
 
     def prompts(self) -> "PromptEncoder":
-        """Load the tokenizer alone: what is needed to make a benchmark's examples.
+        """Load only the tokenizer, which is enough to make a benchmark's examples.
 
         Raises:
-            ModelNotFound: if a file is neither here nor to be had.
-            TokenizerError: if the tokenizer's files do not work.
+            ModelNotFound: if the model is neither cached nor downloadable.
+            TokenizerError: if the tokenizer cannot be loaded.
         """
         from transformers import AutoConfig
 
@@ -117,15 +119,15 @@ class HubModel:
         return PromptEncoder(self._tokenizer(common), max_tokens)
 
     def fetch(self) -> str:
-        """Bring the model's files into the Hub's cache; return what there is.
+        """Download the model's files into the Hub's cache; return a line that describes them.
 
         Raises:
-            ModelNotFound: if they are neither here nor to be had.
+            ModelNotFound: if the model is neither cached nor downloadable.
         """
         from huggingface_hub import snapshot_download
 
         if self._find():
-            return f"{self.name_or_path} is here already, or there is no network"
+            return f"{self.name_or_path} is on this machine already, or the Hub is unreachable"
         folder = snapshot_download(
             self.name_or_path, revision=self.revision, allow_patterns=_NEEDED_FILES
         )
@@ -133,7 +135,7 @@ class HubModel:
         return f"{self.name_or_path}, {size / 1e9:.1f} GB, in {folder}"
 
     def _common(self) -> dict[str, Any]:
-        """Arguments of every `from_pretrained`."""
+        """Return the arguments of every `from_pretrained`."""
         return {
             "revision": self.revision or "main",
             "trust_remote_code": self.trust_remote_code,
@@ -149,27 +151,27 @@ class HubModel:
             )
         except (OSError, ValueError) as error:
             raise TokenizerError(
-                f"the tokenizer of {self.name_or_path!r} does not load: {_first_line(error)}"
+                f"cannot load the tokenizer of {self.name_or_path!r}: {_first_line(error)}"
             ) from error
 
     def known_max_tokens(self) -> int | None:
-        """The longest sequence the model takes.
+        """Return the longest sequence that the model accepts, without loading it.
 
-        None if its config is not on this machine, or is code of its own.
+        None if its config is not on this machine, or needs code that comes with the model.
         """
         return self._given_max_tokens() or _known_max_tokens(
             self.name_or_path, self.revision or "main"
         )
 
     def _given_max_tokens(self) -> int | None:
-        """What model_kwargs sets it to: a context that is extended has rope settings there too."""
+        """Return the value in model_kwargs, which set it with the rope of an extended context."""
         found: int | None = self.model_kwargs.get("max_position_embeddings")
         return found
 
     def _find(self) -> bool:
-        """Look for the model's config; return whether to do without the network.
+        """Look for the model's config; return whether to load without the network.
 
-        Fails in seconds where transformers would retry for minutes.
+        Fails within seconds, where transformers would retry for minutes.
         """
         from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import (
@@ -182,7 +184,7 @@ class HubModel:
             if not (Path(self.name_or_path) / "config.json").is_file():
                 raise ModelNotFound(
                     f"model.name_or_path={self.name_or_path!r} is a folder without config.json; "
-                    "give one that `hf download` or `save_pretrained` made"
+                    "give one that `hf download` or `save_pretrained` wrote"
                 )
             return True
         offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
@@ -201,7 +203,7 @@ class HubModel:
                 hf_hub_download(self.name_or_path, "config.json", revision=self.revision)
         except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
             raise ModelNotFound(
-                f"{self.name_or_path!r} cannot be had from {constants.ENDPOINT}: "
+                f"{self.name_or_path!r} cannot be fetched from {constants.ENDPOINT}: "
                 f"{_first_line(error)}; {_how_to_get(self.name_or_path)}"
             ) from error
         return bool(offline)
@@ -212,7 +214,7 @@ def _known_max_tokens(name_or_path: str, revision: str) -> int | None:
     from transformers import AutoConfig
 
     try:
-        # Said, or transformers asks on the terminal whether to run the code of the model.
+        # Explicitly False; otherwise transformers asks on the terminal whether to run the code.
         config = AutoConfig.from_pretrained(
             name_or_path, revision=revision, local_files_only=True, trust_remote_code=False
         )
@@ -226,35 +228,37 @@ def _max_tokens(config: Any) -> int | None:
 
 
 def resolve_device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """Turn `auto` into what this machine has.
+    """Resolve `auto` to a device and dtype of this machine.
 
     Raises:
-        ValueError: if torch knows no such device or dtype, or the GPU is not there.
+        ValueError: if torch does not know the device or dtype, or the GPU does not exist.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"model.device={device!r}: torch knows no such device") from error
+        raise ValueError(
+            f"model.device={device!r} is not a torch device; use auto, cpu, or one like cuda:0"
+        ) from error
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"model.device={device!r}: this process sees {torch.cuda.device_count()} GPUs; "
-            "use auto, cpu, or one of them"
+            f"model.device={device!r} does not exist: this process sees "
+            f"{torch.cuda.device_count()} GPUs; use auto, cpu, or one of them"
         )
     if dtype == "auto":
         return found, torch.bfloat16 if found.type == "cuda" else torch.float32
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise ValueError(
-            f"model.dtype={dtype!r} is no floating-point type of torch; use auto, float32, "
+            f"model.dtype={dtype!r} is not a floating-point type of torch; use auto, float32, "
             "float16 or bfloat16"
         )
     return found, kind
 
 
 def _reachable(endpoint: str) -> bool:
-    """Whether the Hub's host takes a connection; behind a proxy that cannot be told."""
+    """Whether the Hub's host accepts connections; assumed to be so if there is a proxy."""
     if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
         return True
     url = urlsplit(endpoint)
@@ -270,8 +274,8 @@ def _how_to_get(name: str) -> str:
     if Path(name).is_dir():
         return "set model.name_or_path to a folder that holds the whole model"
     return (
-        f"run `hf download {name}` where there is a network, or set model.name_or_path to a folder "
-        "that holds the model"
+        f"run `hf download {name}` on a machine with a network, or set model.name_or_path to a "
+        "folder that holds the model"
     )
 
 

@@ -1,4 +1,4 @@
-"""A model at work: one prefill per context, then any number of answers from it."""
+"""A loaded model: prefill a context once, then answer any number of questions about it."""
 
 import math
 import time
@@ -17,13 +17,13 @@ from sah.models.cache import RewindableCache
 from sah.models.generation import TokenChooser
 from sah.models.prompts import PromptEncoder
 
-# Bounds the logits of a continuation: 128 tokens of a large vocabulary take 80 MB.
+# Bounds the memory of a continuation's logits: 80 MB for 128 tokens of a large vocabulary.
 _LOSS_CHUNK_TOKENS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrefilledContext:
-    """A context's keys and values, ready for the first question."""
+    """A context's keys and values, ready for a question."""
 
     cache: RewindableCache
     length: int
@@ -32,16 +32,16 @@ class PrefilledContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Generated tokens and how they came about."""
+    """The generated tokens of one answer, with finish reason and timing."""
 
     token_ids: list[int]
-    """Without the end-of-sequence token."""
+    """The end-of-sequence token is not included."""
     finish_reason: str
     """As in `Prediction`."""
     steps: int
-    """Tokens generated, the end-of-sequence token included."""
+    """Number of generated tokens, the end-of-sequence token included."""
     seconds: float
-    """Question and decoding, without the prefill."""
+    """Time of question and decoding, without the prefill."""
 
 
 class LanguageModel:
@@ -55,12 +55,12 @@ class LanguageModel:
 
     @property
     def commit(self) -> str | None:
-        """The commit on the Hub that the weights are of; None if they are from elsewhere."""
+        """Commit of the weights on the Hub; None if they are from elsewhere."""
         return getattr(self.model.config, "_commit_hash", None)
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Keys and values of one token in all layers."""
+        """Bytes of the keys and values of one token, in all layers."""
         config = self.model.config.get_text_config(decoder=True)
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -68,12 +68,12 @@ class LanguageModel:
 
     @torch.inference_mode()
     def prefill(self, context_ids: Sequence[int], *, reserve_tokens: int) -> PrefilledContext:
-        """Run the context through the model's own attention and keep its cache.
+        """Prefill a context with the model's own attention, and keep its cache.
 
         Args:
             context_ids: may be empty.
-            reserve_tokens: room for a question and its answer behind the context; a
-                longer one works, and costs a copy of the cache.
+            reserve_tokens: room for a question and its answer after the context; longer ones
+                work, but cost a copy of the cache.
         """
         started = time.perf_counter()
         cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens)
@@ -100,13 +100,13 @@ class LanguageModel:
         """Answer one question and rewind the cache to the context.
 
         Args:
-            context: a prefilled context; left as it was found.
+            context: a prefilled context; unchanged afterwards.
             question_ids: at least one token.
             session: its attention computes the question and every decoded token.
             sampler: chooses the tokens.
             max_new_tokens: at least 1.
             dense_question: compute the question with the model's own attention.
-            between_tokens: called before every decode step; may raise to end the answer.
+            between_tokens: called before every decode step; may raise to stop the answer.
         """
         started = time.perf_counter()
         tokens: list[int] = []
@@ -143,7 +143,7 @@ class LanguageModel:
         session: AttentionSession,
         dense_question: bool,
     ) -> Tensor:
-        """Append a question to the context's cache; return the logits behind it."""
+        """Append a question to the cache; return the logits of its last token, [1, vocabulary]."""
         with nullcontext() if dense_question else session.attached(self.model):
             return self._last_logits(list(question_ids), context.cache)
 
@@ -156,25 +156,25 @@ class LanguageModel:
         session: AttentionSession,
         between_chunks: Callable[[], None] = lambda: None,
     ) -> tuple[float, float]:
-        """Measure how well the model foresees a given continuation, and rewind the cache.
+        """Measure how well the model predicts a given continuation, and rewind the cache.
 
-        The first token is not counted: what foresees it is the context's last token, which
-        ran under the model's own attention.
+        The first token does not count: it is predicted by the context's last token, which was
+        computed with the model's own attention.
 
         Args:
-            context: a prefilled context; left as it was found.
+            context: a prefilled context; unchanged afterwards.
             token_ids: the continuation, at least two tokens.
             session: its attention computes every token of the continuation.
-            between_chunks: called before every forward pass; may raise to end it.
+            between_chunks: called before every forward pass; may raise to stop.
 
         Returns:
-            The mean next-token loss in nats, and the seconds it took.
+            The mean next-token loss in nats, and the time it took in seconds.
 
         Raises:
             NonFiniteLogits: if the loss is NaN or infinite.
         """
         if len(token_ids) < 2:
-            raise ValueError(f"a continuation needs two tokens, got {len(token_ids)}")
+            raise ValueError(f"a continuation needs at least two tokens, got {len(token_ids)}")
         started = time.perf_counter()
         total = 0.0
         try:
@@ -183,7 +183,7 @@ class LanguageModel:
                     between_chunks()
                     ids = list(token_ids[begin : begin + _LOSS_CHUNK_TOKENS + 1])
                     logits = self._forward(ids[:-1], context.cache, logits=len(ids) - 1)
-                    targets = torch.tensor(ids[1:], device=logits.device)
+                    targets = torch.tensor(ids[1:], device=logits.device)  # the next tokens
                     total += cross_entropy(logits[0].float(), targets, reduction="sum").item()
         finally:
             context.cache.rewind()
@@ -192,11 +192,11 @@ class LanguageModel:
         return total / (len(token_ids) - 1), time.perf_counter() - started
 
     def _last_logits(self, ids: list[int], cache: RewindableCache) -> Tensor:
-        """Append tokens to the cache and return the logits of the last one, [1, vocabulary]."""
+        """Append tokens to the cache; return the logits of the last one, [1, vocabulary]."""
         return self._forward(ids, cache, logits=1)[:, -1]
 
     def _forward(self, ids: list[int], cache: RewindableCache, *, logits: int) -> Tensor:
-        """Append tokens to the cache; return the last logits, [1, how many, vocabulary]."""
+        """Append tokens to the cache; return the last tokens' logits, [1, logits, vocabulary]."""
         output: Tensor = self.model(
             input_ids=torch.tensor([ids], device=self.device),
             past_key_values=cache,
@@ -211,7 +211,7 @@ class LanguageModel:
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """What ends an answer, as in `generate`: the generation config's, else the tokenizer's."""
+    """Return the ids that end an answer: the generation config's, else the tokenizer's."""
     eos = model.generation_config.eos_token_id if model.generation_config else None
     if eos is None:
         eos = tokenizer.eos_token_id

@@ -1,4 +1,4 @@
-"""From an example to token ids: template once, one BOS, split where the context ends."""
+"""Encoding of examples as token ids: one template, one BOS, split at the end of the context."""
 
 import hashlib
 from array import array
@@ -11,12 +11,12 @@ from transformers import PreTrainedTokenizerBase
 from sah.errors import ConfigurationError, TokenizerError
 from sah.types import Example
 
-# Marks the end of the context while the template is applied: a private-use character
-# that text does not contain and templates do not touch.
+# Marks the end of the context while the chat template is applied: a private-use character that
+# texts do not contain and templates leave alone.
 _SPLIT = "\uf8ff"
 
-# Some templates write today's date into the prompt; the same experiment would give another
-# prompt tomorrow. Those of Llama take one that is given, others (gpt-oss, Granite) call for it.
+# Some templates write today's date into the prompt, so that the same experiment would get another
+# prompt tomorrow. Llama's take the date as an argument; others (gpt-oss, Granite) call a function.
 _TEMPLATE_DATE = "26 Jul 2024"
 _TEMPLATE_NOW = (
     "{% macro strftime_now(format) %}"
@@ -32,13 +32,13 @@ class EncodedPrompt:
 
     context_ids: list[int]
     question_ids: list[int]
-    """Question, the template's turn to the assistant, and the answer prefix."""
+    """Question, the template's start of the assistant's turn, and the answer prefix."""
     truncated: bool = False
-    """Whether the context was cut in the middle to fit."""
+    """Whether the context was cut in the middle to fit the limit."""
 
     @property
     def input_hash(self) -> str:
-        """Hash of all token ids in order, wherever the context ends."""
+        """Hash of all token ids in order; it does not depend on where the context ends."""
         return _hash(self.context_ids + self.question_ids)
 
     @property
@@ -52,20 +52,20 @@ def _hash(ids: list[int]) -> str:
 
 
 class PromptEncoder:
-    """Encodes examples for one tokenizer."""
+    """Encodes examples with one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int | None) -> None:
         self.tokenizer: Any = tokenizer
         self.max_tokens = max_tokens
         self._adds_bos = self._find_adds_bos()
-        # The questions of a context follow each other: encode a long context once.
+        # Questions about one context follow each other, so that a long context is encoded once.
         self._last_context: tuple[str | None, list[int]] = (None, [])
 
     def encode(self, example: Example) -> EncodedPrompt:
         """Encode an example.
 
         Raises:
-            TokenizerError: if the chat template loses or repeats the prompt.
+            TokenizerError: if the chat template drops or repeats the prompt.
         """
         before, after = self._render(example)
         if self._last_context[0] != before:
@@ -78,15 +78,16 @@ class PromptEncoder:
         prompts: Sequence[EncodedPrompt],
         new_tokens: Sequence[int],
     ) -> list[EncodedPrompt]:
-        """Cut what is too long, where the examples allow it.
+        """Cut the context of prompts that are too long, where the examples allow it.
 
         Args:
-            examples: all of one context, so that the cut is the same for all.
-            prompts: theirs.
-            new_tokens: how long the answer of each may get.
+            examples: all about one context, so that it is cut alike for all of them.
+            prompts: one for each example.
+            new_tokens: the token limit of each answer.
 
         Raises:
-            ConfigurationError: naming an example that may not be cut, its length and the limit.
+            ConfigurationError: if a prompt does not fit and its context may not be cut; names the
+                example, its length and the limit.
         """
         limits = [example.max_tokens for example in examples] + [self.max_tokens]
         limit = min((limit for limit in limits if limit is not None), default=None)
@@ -104,30 +105,30 @@ class PromptEncoder:
             new = new_tokens[longest]
             raise ConfigurationError(
                 f"example {examples[longest].id}: {len(context) + after[longest] - new} prompt "
-                f"tokens and {new} new ones are more than the {limit} the model takes; lower "
+                f"tokens and {new} new ones are more than the limit of {limit}; lower "
                 "benchmark.context_tokens, or choose a model with a longer context"
             )
-        # LongBench's rule: instructions stand at both ends.
+        # As LongBench does: instructions are at both ends.
         cut = context[: room - room // 2] + context[len(context) - room // 2 :]
         return [replace(prompt, context_ids=cut, truncated=True) for prompt in prompts]
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text on its own, without special tokens."""
+        """Count the tokens of each text, without special tokens."""
         if not texts:
             return []
         return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False).input_ids]
 
     def prompt_length(self, example: Example) -> int:
-        """Tokens of the whole prompt as the model sees it, chat template included."""
+        """Count the tokens of the whole prompt, chat template included."""
         before, after = self._render(example)
         return len(self._context_ids(before)) + len(self._ids(after))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of generated tokens, without special ones."""
+        """Decode generated tokens, leaving out special ones."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def _render(self, example: Example) -> tuple[str, str]:
-        """The text up to the end of the context, and the text after it."""
+        """Return the text up to the end of the context, and the text after it."""
         for part in (example.context, example.question, example.answer_prefix):
             if _SPLIT in part:
                 raise TokenizerError(
@@ -148,19 +149,19 @@ class PromptEncoder:
         before, *after = text.split(_SPLIT)
         if len(after) != 1:
             raise TokenizerError(
-                f"the chat template shows the user's message {len(after)} times instead of once"
+                f"the chat template renders the user's message {len(after)} times instead of once"
             )
         return before, after[0] + example.answer_prefix
 
     def _template(self) -> str:
-        """The chat template, whose today is always the same day."""
+        """Return the chat template, with a fixed date in place of today's."""
         template = str(self.tokenizer.get_chat_template())
         return _TEMPLATE_NOW + template if "strftime_now" in template else template
 
     def _context_ids(self, text: str) -> list[int]:
         ids = self._ids(text)
         bos = self.tokenizer.bos_token_id
-        # Many templates write BOS themselves; the tokenizer's own would be the second.
+        # Many templates write BOS themselves; the tokenizer's would be a second one.
         if self._adds_bos and ids[:1] != [bos]:
             return [bos, *ids]
         return ids

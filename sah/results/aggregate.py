@@ -1,4 +1,4 @@
-"""From predictions and scores to the numbers of results.json."""
+"""Averaging predictions and scores into the numbers of results.json."""
 
 import math
 import statistics
@@ -6,85 +6,80 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from sah.results.schema import DenseAgreement, MeanScore, Summary, TaskResult, Timing
 from sah.types import Prediction, Score
 
-# The context that was asked about, and the score of the answer.
+# Hash of the context and score of the answer.
 _Answer = tuple[str, Score]
 
 
 def summarise(
     predictions: Sequence[Prediction], scores: Sequence[Score], *, load_seconds: float
-) -> dict[str, Any]:
-    """Average scores and measurements.
+) -> Summary:
+    """Average the scores and measurements of an experiment.
 
     The overall score is the mean of the task scores, as the suites report it. Standard
-    errors are clustered by context: answers to questions about one context are not
-    independent, within a task or across tasks. Density, output error, recall and index_bytes
-    (bytes per key and layer, by masker) are means over examples. What was not measured is
-    None, never 0: a task without public references has no score, and then neither has the
-    whole.
+    errors are clustered by context, because answers about the same context are not
+    independent, within a task or across tasks. Density, output error, recall and
+    index_bytes are means over examples.
 
     Raises:
         ValueError: naming the first example whose score is NaN or infinite.
     """
     for score in scores:
-        # One such score would be the mean of all.
+        # A single such score would make every mean NaN or infinite.
         if score.score is not None and not math.isfinite(score.score):
             raise ValueError(
-                f"the score of example {score.example_id!r} is {score.score}, which is no number "
-                "in [0, 1]; the benchmark's scorer is wrong"
+                f"the score of example {score.example_id!r} is {score.score}, not a number in "
+                "[0, 1]; the benchmark's scorer is wrong"
             )
     by_task: dict[str, list[_Answer]] = {}
     for prediction, score in zip(predictions, scores, strict=True):
         by_task.setdefault(score.task, []).append((_context(prediction), score))
     tasks = {task: _task(answers) for task, answers in by_task.items()}
-    means = [task["score"] for task in tasks.values()]
-    return {
-        "score": None if None in means else statistics.fmean(means),
-        "stderr": _stderr([_deviations(_by_context(answers)) for answers in by_task.values()]),
-        "n": len(scores),
-        "tasks": tasks,
-        "density": _mean(prediction.density for prediction in predictions),
-        "output_error": _mean(prediction.output_error for prediction in predictions),
-        "recall": _mean(prediction.recall for prediction in predictions),
-        "prompt_tokens": _mean(item.context_tokens + item.question_tokens for item in predictions),
-        "index_bytes": _index_bytes(predictions),
-        "dense_agreement": _dense_agreement(predictions),
-        "truncated": sum(prediction.truncated for prediction in predictions),
-        "timing": _timing(predictions, load_seconds),
-    }
+    means = [task.score for task in tasks.values() if task.score is not None]
+    return Summary(
+        score=statistics.fmean(means) if len(means) == len(tasks) else None,
+        stderr=_stderr([_deviations(_by_context(answers)) for answers in by_task.values()]),
+        n=len(scores),
+        tasks=tasks,
+        density=_mean(prediction.density for prediction in predictions),
+        output_error=_mean(prediction.output_error for prediction in predictions),
+        recall=_mean(prediction.recall for prediction in predictions),
+        prompt_tokens=_mean(item.context_tokens + item.question_tokens for item in predictions),
+        index_bytes=_index_bytes(predictions),
+        dense_agreement=_dense_agreement(predictions),
+        truncated=sum(prediction.truncated for prediction in predictions),
+        timing=_timing(predictions, load_seconds),
+    )
 
 
-def _task(answers: Sequence[_Answer]) -> dict[str, Any]:
-    """Averages of one task: of the score, of each detail, and within each group."""
-    averages = _average(answers)
+def _task(answers: Sequence[_Answer]) -> TaskResult:
     scores = [score for _, score in answers]
     names = dict.fromkeys(name for score in scores for name in score.details)
-    if names:
-        averages["metrics"] = {
-            name: _mean(score.details.get(name) for score in scores) for name in names
-        }
-    groups = dict.fromkeys(group for score in scores for group in score.groups)
-    if groups:
-        averages["groups"] = {
-            group: _average([answer for answer in answers if group in answer[1].groups])
-            for group in sorted(groups)
-        }
-    return averages
+    groups = sorted({group for score in scores for group in score.groups})
+    return TaskResult(
+        **vars(_mean_of(answers)),
+        metrics={name: _mean(score.details.get(name) for score in scores) for name in names},
+        groups={
+            group: _mean_of([answer for answer in answers if group in answer[1].groups])
+            for group in groups
+        },
+    )
 
 
-def _average(answers: Sequence[_Answer]) -> dict[str, Any]:
+def _mean_of(answers: Sequence[_Answer]) -> MeanScore:
     contexts = _by_context(answers)
-    return {
-        "score": _mean_score(contexts) if contexts else None,
-        "stderr": _stderr([_deviations(contexts)]),
-        "n": len(answers),
-        "contexts": len({context for context, _ in answers}),
-    }
+    return MeanScore(
+        score=_mean_score(contexts) if contexts else None,
+        stderr=_stderr([_deviations(contexts)]),
+        n=len(answers),
+        contexts=len({context for context, _ in answers}),
+    )
 
 
 def _by_context(answers: Sequence[_Answer]) -> dict[str, list[float]]:
-    """Scores by context; nothing if one is missing: a mean of some would be another one."""
+    """Group scores by context; empty if any is missing, since a partial mean would mislead."""
     contexts: dict[str, list[float]] = {}
     for context, score in answers:
         if score.score is None:
@@ -93,8 +88,8 @@ def _by_context(answers: Sequence[_Answer]) -> dict[str, list[float]]:
     return contexts
 
 
-def _dense_agreement(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
-    """Distance to the dense distributions: mean over examples of the means over their tokens."""
+def _dense_agreement(predictions: Sequence[Prediction]) -> DenseAgreement | None:
+    """Average what teacher forcing measured: over the tokens of an example, then over examples."""
     by_context: dict[str, list[Mapping[str, Any]]] = {}
     for item in predictions:
         if item.dense_agreement is not None:
@@ -105,17 +100,17 @@ def _dense_agreement(predictions: Sequence[Prediction]) -> dict[str, Any] | None
     kl = _means_by_context(by_context, "kl")
     agreement = _means_by_context(by_context, "top_agrees")
     layers = {layer for item in measured for layer in item["output_error"]}
-    return {
-        "kl": _mean_score(kl),
-        "kl_stderr": _stderr([_deviations(kl)]),
-        "top_agreement": _mean_score(agreement),
-        "top_agreement_stderr": _stderr([_deviations(agreement)]),
-        "tokens": sum(len(item["kl"]) for item in measured),
-        "output_error_by_layer": {
+    return DenseAgreement(
+        kl=_mean_score(kl),
+        kl_stderr=_stderr([_deviations(kl)]),
+        top_agreement=_mean_score(agreement),
+        top_agreement_stderr=_stderr([_deviations(agreement)]),
+        tokens=sum(len(item["kl"]) for item in measured),
+        output_error_by_layer={
             layer: _mean(item["output_error"].get(layer) for item in measured)
             for layer in sorted(layers, key=int)
         },
-    }
+    )
 
 
 def _means_by_context(
@@ -128,20 +123,20 @@ def _means_by_context(
 
 
 def _context(prediction: Prediction) -> str:
-    """Answers of older versions have no hash: each is about a context of its own."""
+    """Return the context's hash; answers of early versions have none and count as distinct."""
     return prediction.context_hash or f"example {prediction.example_id}"
 
 
-def _timing(predictions: Sequence[Prediction], load_seconds: float) -> dict[str, Any]:
+def _timing(predictions: Sequence[Prediction], load_seconds: float) -> Timing:
     prefilled = [item for item in predictions if item.prefill_seconds is not None]
-    return {
-        "load_seconds": load_seconds,
-        "prefill_seconds": sum(item.prefill_seconds or 0.0 for item in prefilled),
-        "prefill_seconds_saved": sum(item.prefill_seconds_saved or 0.0 for item in predictions),
-        "decode_seconds": sum(item.decode_seconds for item in predictions),
-        "context_tokens": sum(item.context_tokens for item in prefilled),
-        "new_tokens": sum(item.new_tokens for item in predictions),
-    }
+    return Timing(
+        load_seconds=load_seconds,
+        prefill_seconds=sum(item.prefill_seconds or 0.0 for item in prefilled),
+        prefill_seconds_saved=sum(item.prefill_seconds_saved or 0.0 for item in predictions),
+        decode_seconds=sum(item.decode_seconds for item in predictions),
+        context_tokens=sum(item.context_tokens for item in prefilled),
+        new_tokens=sum(item.new_tokens for item in predictions),
+    )
 
 
 def _index_bytes(predictions: Sequence[Prediction]) -> dict[str, float]:
@@ -157,7 +152,7 @@ def _mean_score(contexts: Mapping[str, Sequence[float]]) -> float:
 
 
 def _deviations(contexts: Mapping[str, Sequence[float]]) -> dict[str, float] | None:
-    """How far each context moves the mean of its task; None if there is only one."""
+    """Return each context's contribution to the error of the mean; None for a single context."""
     count = len(contexts)
     if count < 2:
         return None
@@ -170,7 +165,10 @@ def _deviations(contexts: Mapping[str, Sequence[float]]) -> dict[str, float] | N
 
 
 def _stderr(tasks: Sequence[Mapping[str, float] | None]) -> float | None:
-    """Standard error of the mean of task means (Liang & Zeger's sandwich, contexts as clusters)."""
+    """Return the standard error of the mean of task means, clustered by context.
+
+    This is Liang & Zeger's sandwich estimator; contexts may occur in several tasks.
+    """
     by_context: dict[str, float] = {}
     for deviations in tasks:
         if deviations is None:

@@ -1,6 +1,5 @@
-"""One experiment, one process: a claim file with a heartbeat."""
+"""A claim file with a heartbeat: at most one process works on an experiment."""
 
-import json
 import logging
 import os
 import socket
@@ -11,23 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import orjson
+
 from sah.errors import Busy
 
 logger = logging.getLogger(__name__)
 
 CLAIM_NAME = ".claim"
 HEARTBEAT_SECONDS = 45.0
-# On another host only the heartbeat tells whether the owner lives; shared file systems
+# On another host only the heartbeat shows whether the owner is alive, and a shared file system
 # may show it late.
 STALE_SECONDS = 180.0
 
 
 class Claim:
-    """Held while a process computes an experiment; taken over from a dead owner.
+    """A claim on an experiment's directory, held while a process works in it.
 
-    An owner on this host is dead when its process is gone; an owner elsewhere, or in a container
-    with process ids of its own, when its heartbeat stopped for STALE_SECONDS. An owner that lost
-    its claim all the same (its machine slept, say) finds out at its next `check`.
+    The claim of a dead owner is taken over. An owner on this host is dead if its process no longer
+    exists; an owner elsewhere, or in a container with its own process ids, if there was no
+    heartbeat for STALE_SECONDS. An owner that lost its claim while alive, for instance because its
+    machine was suspended, notices at its next `check`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -52,7 +54,7 @@ class Claim:
         """Take the claim.
 
         Raises:
-            Busy: if a living process holds it.
+            Busy: if a live process holds it.
         """
         while not self._create():
             self._remove_if_dead()
@@ -70,22 +72,22 @@ class Claim:
         return bool(self._holder().get("token") == self.token)
 
     def check(self) -> None:
-        """Make sure that this process still holds the claim.
+        """Check that this process still holds the claim.
 
         Raises:
-            Busy: if another one took it over, or the directory is gone; writing on would mix
-                two runs, or leave half of one.
+            Busy: if another process took it over, or the directory no longer exists; writing on
+                would mix the answers of two processes, or leave only some of them.
         """
         if not self.is_held():
             if not self.path.parent.exists():
                 raise Busy(
-                    f"{self.path.parent} is gone: it was removed or renamed while this process "
-                    "worked in it; bring it back to go on with it, or run again to start over"
+                    f"{self.path.parent} no longer exists: it was removed or renamed while this "
+                    "process worked in it; restore it to resume, or run again to start over"
                 )
             raise Busy(f"{self.path.parent} was taken over by another process; stopping this one")
 
     def note_examples(self, examples: int) -> None:
-        """Tell those who look how many examples the experiment has.
+        """Write the number of the experiment's examples into the claim, for `sah status`.
 
         Raises:
             Busy: if the claim was lost.
@@ -95,12 +97,12 @@ class Claim:
         os.replace(self._write_aside(), self.path)
 
     def _create(self) -> bool:
-        # Written aside and linked into place: a claim is never seen half-written.
+        # Written to another file and linked, so that a partial claim is never read.
         unlinked = self._write_aside()
         try:
             os.link(unlinked, self.path)
         except FileExistsError:
-            # NFS repeats a request whose answer was lost, and may find the link it made.
+            # NFS repeats a request whose reply was lost, and may then find its own link.
             return self._holder().get("token") == self.token
         finally:
             unlinked.unlink(missing_ok=True)
@@ -109,7 +111,7 @@ class Claim:
     def _write_aside(self) -> Path:
         aside = self.path.with_name(f"{CLAIM_NAME}.{self.token}")
         try:
-            aside.write_text(json.dumps(self._content))
+            aside.write_bytes(orjson.dumps(self._content))
         except OSError as error:
             aside.unlink(missing_ok=True)
             raise OSError(error.errno, error.strerror, str(self.path)) from error
@@ -117,19 +119,18 @@ class Claim:
 
     def _remove_if_dead(self) -> None:
         holder = self._holder()
-        # A machine that crashed may leave an empty file: that is an owner without a host,
-        # dead when it is old.
+        # A crashed machine may leave an empty file: an owner without a host, dead once it is stale.
         if not holder and not self.path.exists():
             return
         age = self._seconds_since_heartbeat()
         if not _is_dead(holder, age):
             raise Busy(
                 f"{self.path.parent} is being computed by process {holder.get('pid')} on "
-                f"{holder.get('host')} (last sign of life {age:.0f} s ago); wait for it, or stop it"
+                f"{holder.get('host')} (last heartbeat {age:.0f} s ago); wait for it, or stop it"
             )
-        logger.info("taking over %s from a process that is gone", self.path.parent)
-        # Renamed first, so that of several takers one wins, and looked at again: a claim
-        # that somebody renewed in between is put back.
+        logger.info("taking over %s from a dead process", self.path.parent)
+        # Renamed first, so that only one of several processes wins, then read again: a claim that
+        # was renewed in between is put back.
         tomb = self.path.with_name(f"{CLAIM_NAME}.{self.token}.tomb")
         try:
             os.rename(self.path, tomb)
@@ -146,7 +147,7 @@ class Claim:
         return _read(self.path)
 
     def _seconds_since_heartbeat(self) -> float:
-        # Compared with a file touched now, on the same file system: hosts' clocks differ.
+        # Compared with a file touched now on the same file system, since hosts' clocks differ.
         now = self.path.with_name(f"{CLAIM_NAME}.{self.token}.now")
         try:
             now.touch()
@@ -162,29 +163,30 @@ class Claim:
                 if self._holder().get("token") != self.token:
                     return
                 os.utime(self.path)
-            # A file system that does not answer once must not end the heartbeat.
+            # A single failure of the file system must not end the heartbeat.
             except OSError as error:
                 logger.warning("no heartbeat on %s: %s", self.path, error)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimView:
-    """Who computes an experiment, as others see it."""
+    """The owner of an experiment, as other processes see it."""
 
     host: str
     pid: int
     job: str | None
-    """SLURM's id of the job, if it is one."""
+    """SLURM job id; None outside SLURM."""
     device: str | None
     """CUDA_VISIBLE_DEVICES of the process."""
     since: float
     """Seconds since the epoch, by the owner's clock."""
     examples: int | None
+    """Number of the experiment's examples; None while unknown."""
     alive: bool
 
 
 def read_claim(directory: Path) -> ClaimView | None:
-    """Who computes this experiment; None if nobody claims it."""
+    """Read the claim on an experiment; None if it is not claimed."""
     path = directory / CLAIM_NAME
     holder = _read(path)
     if not holder:
@@ -213,25 +215,25 @@ def _is_dead(holder: dict[str, Any], heartbeat_age: float) -> bool:
         start = _process_start(holder.get("pid", -1))
         if start == _HIDDEN:
             return heartbeat_age > STALE_SECONDS
-        # A process id is used again sooner or later; its start time is not.
+        # Process ids are reused, so the start time has to match too.
         return start is None or start != holder.get("process_start")
     return heartbeat_age > STALE_SECONDS
 
 
 def _is_earlier_start_of_this_job(holder: dict[str, Any]) -> bool:
-    """SLURM requeues a job, on whatever node, only when its last start is over."""
+    """Whether an earlier start of this job holds the claim; SLURM requeues only ended jobs."""
     job = os.environ.get("SLURM_JOB_ID")
     restart = os.environ.get("SLURM_RESTART_COUNT", "0")
     return job is not None and holder.get("job") == job and holder.get("restart") != restart
 
 
 def _process_start(pid: int) -> str | None:
-    """When a process of this host started, in clock ticks; None if it is gone or a zombie."""
+    """Return the start time of a process in clock ticks; None if it is dead or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         exists = _exists(pid)
-        # /proc may show a user nobody else's processes (hidepid).
+        # With hidepid, /proc hides the processes of other users.
         return _HIDDEN if exists and Path("/proc/self/stat").exists() else exists
     return None if fields[0] == "Z" else fields[19]
 
@@ -240,7 +242,7 @@ _HIDDEN = "hidden"
 
 
 def _pid_namespace() -> str | None:
-    """Tells containers apart, whose process ids mean nothing to each other; None without /proc."""
+    """Return the PID namespace, which tells containers apart; None without /proc."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -248,7 +250,7 @@ def _pid_namespace() -> str | None:
 
 
 def _exists(pid: int) -> str | None:
-    """Without /proc (macOS), that the process exists is all that can be known."""
+    """Return `exists` for an existing process: all that can be known without /proc (macOS)."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -260,7 +262,7 @@ def _exists(pid: int) -> str | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        value = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -1,6 +1,5 @@
-"""Writing files so that a crash at any moment leaves the old or the new one, never half."""
+"""Reading and writing files so that a crash never leaves a partial one."""
 
-import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -13,16 +12,16 @@ from sah.errors import DamagedResults
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Write a file next to its place, bring it to the disk, and rename it there.
+    """Write a temporary file beside the target, fsync it, and rename it.
 
     Args:
-        path: the file; may be read while `content` is made.
-        content: as a whole, or in parts.
+        path: the target; it may be read while `content` is generated.
+        content: bytes, or chunks of bytes.
 
     Raises:
-        OSError: naming the file, which is as it was before.
+        OSError: naming the target, which is left unchanged.
     """
-    # Process ids are not enough: those of two containers are often the same.
+    # Process ids would not do: two containers often use the same ones.
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(unfinished, "wb") as file:
@@ -37,32 +36,32 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
 
 
 def append_whole(path: Path, lines: bytes) -> None:
-    """Append lines, all of them or none.
+    """Append lines, either all of them or none.
 
-    A part of a line that a full disk took in would stand in the middle of the file once
-    there is room again.
+    A partial line left by a full disk would end up in the middle of the file once there is
+    space again.
 
     Raises:
-        OSError: naming the file, which is as it was before.
+        OSError: naming the file, which is left unchanged.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     before = os.fstat(descriptor).st_size
     written = 0
     try:
         while written < len(lines):
-            # Less than asked for is no error yet: the next attempt is told the reason.
+            # A short write is not an error yet; the next one reports the reason.
             written += os.write(descriptor, lines[written:])
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        # An interruption ends here too.
+        # Reached after an interruption too.
         if written < len(lines):
             os.ftruncate(descriptor, before)
         os.close(descriptor)
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what `write_atomically` left of a file when its process was killed."""
+    """Remove the temporary files of a process that was killed in `write_atomically`."""
     for unfinished in path.parent.glob(f".{path.name}.*"):
         unfinished.unlink(missing_ok=True)
 
@@ -73,7 +72,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_lines(values: list[Any]) -> bytes:
-    """One compact JSON document a line."""
+    """Return one compact JSON document per line."""
     return b"".join(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE) for value in values)
 
 
@@ -81,26 +80,26 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        DamagedResults: if the file is anything else.
+        DamagedResults: if the file does not contain a JSON object.
     """
     try:
         value = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
         raise DamagedResults(_damaged(path, str(error))) from error
     if not isinstance(value, dict):
-        raise DamagedResults(_damaged(path, f"it holds a {type(value).__name__}, not an object"))
+        raise DamagedResults(_damaged(path, f"it contains a {type(value).__name__}, not an object"))
     return value
 
 
 def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int, bool]:
-    """Read a file that was appended to, line by line.
+    """Read a file of JSON lines that was appended to.
 
     Returns:
-        The records, the bytes they take from the beginning of the file, and whether a
-        torn last line, which an interrupted write leaves, comes after them.
+        The records, the number of bytes they occupy at the start of the file, and whether an
+        interrupted write left a torn last line after them.
 
     Raises:
-        DamagedResults: if any line but the last is no JSON object.
+        DamagedResults: if any line but the last is not a JSON object.
     """
     records, good = [], 0
     for record, line in whole_json_lines(path):
@@ -110,10 +109,10 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int, bool]:
 
 
 def whole_json_lines(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Each record of such a file with its line, one at a time; a torn last line is left out.
+    """Yield each record with its line, except a torn last line.
 
     Raises:
-        DamagedResults: if any line but the last is no JSON object.
+        DamagedResults: if any line but the last is not a JSON object.
     """
     if not path.exists():
         return
@@ -122,12 +121,12 @@ def whole_json_lines(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
             torn = not line.endswith(b"\n")
             try:
                 record = None if torn else orjson.loads(line)
-            except json.JSONDecodeError:
+            except orjson.JSONDecodeError:
                 record = None
             if isinstance(record, dict):
                 yield record, line
             elif file.read(1):
-                raise DamagedResults(_damaged(path, f"line {number} is no JSON object"))
+                raise DamagedResults(_damaged(path, f"line {number} is not a JSON object"))
 
 
 def _damaged(path: Path, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Which directory an experiment belongs to: a function of what it computes, and nothing else."""
+"""The fingerprint and output directory of an experiment: functions of what it computes alone."""
 
 import hashlib
 import json
@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from sah.paths import sanitise
+from sah.results.schema import subset_name
 
 NOT_IDENTITY = frozenset(
     {
@@ -16,12 +17,12 @@ NOT_IDENTITY = frozenset(
         *("bundle", "bundle_max", "tracker"),
     }
 )
-"""Keys of the configuration that cannot change the files of an experiment."""
+"""Configuration keys that cannot change the files of an experiment."""
 
-# What the arms of one job may differ in.
+# Groups in which the arms of one bundle may differ.
 _OF_AN_ARM = frozenset({"hydra", "sparse_attention", "metric_logging", "study"})
 
-# In these mappings the order of the keys means something: maskers are applied in order.
+# The order of the keys of these mappings counts: maskers are applied in order.
 _ORDERED = re.compile(r"sparse_attention\.(maskers|layers\.[^.]+)")
 
 FINGERPRINT_LENGTH = 12
@@ -30,9 +31,9 @@ FINGERPRINT_LENGTH = 12
 def fingerprint(config: DictConfig) -> str:
     """Hash the resolved experiment.
 
-    Equal for every spelling and order of overrides that compose the same experiment.
-    Keys whose value is null do not count, so that a new option with default null leaves
-    old results valid; 1 and 1.0 are the same number. The order of maskers counts.
+    Overrides that compose the same experiment give the same hash, whatever their spelling and
+    order. Null values do not count, so a new option that defaults to null leaves old results
+    valid; 1 and 1.0 are the same number. The order of maskers counts.
 
     Raises:
         MissingMandatoryValue: if a value is still `???`.
@@ -41,13 +42,13 @@ def fingerprint(config: DictConfig) -> str:
 
 
 def shared_key(config: DictConfig) -> str:
-    """Hash of all that arms of one job have in common: equal for cells that may be bundled."""
+    """Hash everything that the arms of a bundle share: equal for cells that may be bundled."""
     shared = {str(key): _resolved(config[key]) for key in config if str(key) not in _OF_AN_ARM}
     return _hash(_canonical(shared, ""))
 
 
 def directory(config: DictConfig) -> Path:
-    """<output_root>/<model>/<attention>/<benchmark>_<subset>/<fingerprint>."""
+    """Return <output_root>/<model>/<attention>/<benchmark>_<subset>/<fingerprint>."""
     subset = OmegaConf.select(config, "benchmark.subset")
     return Path(
         str(config.output_root),
@@ -58,23 +59,14 @@ def directory(config: DictConfig) -> Path:
     )
 
 
-def subset_name(subset: Any) -> str:
-    """The name of what `benchmark.subset` says: `all` for None, several joined by +."""
-    if subset is None:
-        return "all"
-    if isinstance(subset, ListConfig | list):
-        return "+".join(str(name) for name in subset)
-    # What is no name of a subset is the benchmark's to refuse.
-    return str(subset)
-
-
 def _hash(value: Any) -> str:
+    # json, not orjson: other separators would change every fingerprint.
     text = json.dumps(value, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
 def experiment_of(config: DictConfig) -> dict[str, Any]:
-    """The resolved configuration without what cannot change an experiment's files."""
+    """Return the resolved configuration without the keys in NOT_IDENTITY."""
     kept = [str(key) for key in config if key not in NOT_IDENTITY]
     return {key: _resolved(config[key]) for key in kept}
 

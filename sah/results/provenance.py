@@ -1,4 +1,4 @@
-"""Where a number comes from: code, versions, machine."""
+"""Provenance of a result: code, versions, machine."""
 
 import functools
 import os
@@ -18,7 +18,7 @@ _PACKAGES = ("sah", "torch", "transformers", "tokenizers", "datasets", "hydra-co
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """What is the same for every experiment of this process."""
+    """Return the provenance that all experiments of this process share."""
     commit, dirty = _git_state()
     return {
         "git_commit": commit,
@@ -32,7 +32,7 @@ def provenance() -> dict[str, Any]:
 
 
 def device_name(device: torch.device) -> str:
-    """The name a paper would give the device."""
+    """Return the device's name as a paper would give it, such as NVIDIA H100 80GB HBM3."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return device.type
@@ -49,15 +49,15 @@ def _versions() -> dict[str, str]:
 
 
 def _git_state() -> tuple[str | None, bool | None]:
-    """Commit of the code that runs and whether it was changed; None outside a checkout."""
+    """Return the running code's commit and whether it has changes; None outside a checkout."""
     folder = Path(sah.__file__).resolve().parent
     commit = _git(folder, "rev-parse", "HEAD")
-    # A virtual environment may lie in a repository of somebody else's.
+    # A virtual environment may lie inside an unrelated repository.
     is_tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py") is not None
     if commit is None or not is_tracked:
         return None, None
     changes = _git(folder.parent, "status", "--porcelain", "--untracked-files=no")
-    # A new method is new files, which nobody else has either.
+    # A new method consists of untracked files, which are changes too.
     code = ("sah", "conf", "hydra_plugins")
     added = _git(folder.parent, "status", "--porcelain", "--untracked-files=normal", "--", *code)
     return commit, bool(changes or added)

@@ -1,68 +1,68 @@
-"""The small table at the end of an experiment."""
+"""The table shown at the end of an experiment."""
 
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sah.results.schema import MeanScore, Result, Summary
 from sah.terminal import plain
 
 
-def show_results(results: dict[str, Any], folder: Path) -> None:
-    """Show the scores of one experiment and where its files are; fits 80 columns."""
+def show_result(result: Result) -> None:
+    """Show the scores of an experiment and the path of its files, in 80 columns."""
     console = Console(highlight=False)
-    console.print(Text(plain(_title(results)), style="bold"))
+    console.print(Text(plain(_title(result)), style="bold"))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in ("task", "score", "stderr", "n"):
         table.add_column(column, justify="left" if column == "task" else "right")
-    for task, values in results["tasks"].items():
-        # Text, not markup: a data set of one's own names its tasks.
-        table.add_row(
-            Text(plain(task)), _number(values["score"]), _number(values["stderr"]), str(values["n"])
-        )
-    if len(results["tasks"]) > 1:
+    for name, task in result.tasks.items():
+        # Text, not markup: task names may come from a user's data set.
+        table.add_row(Text(plain(name)), *_cells(task))
+    if len(result.tasks) > 1:
         table.add_section()
-        overall = (_number(results["score"]), _number(results["stderr"]), str(results["n"]))
-        table.add_row("all (mean of tasks)", *overall)
+        table.add_row("all (mean of tasks)", *_cells(result))
     console.print(table)
-    timing = results["timing"]
-    measured = {name: _number(results[name]) for name in ("density", "output_error", "recall")}
     console.print(
-        f"density {measured['density']}   output error {measured['output_error']}   "
-        f"recall {measured['recall']}"
+        f"density {_number(result.density)}   output error {_number(result.output_error)}   "
+        f"recall {_number(result.recall)}"
     )
-    agreement = results.get("dense_agreement")
+    agreement = result.dense_agreement
     if agreement is not None:
         console.print(
-            f"dense agreement: KL {agreement['kl']:.4f} nats   "
-            f"top token agrees {_number(agreement['top_agreement'])}   "
-            f"({agreement['tokens']} tokens)"
+            f"dense agreement: KL {agreement.kl:.4f} nats   "
+            f"top token agrees {_number(agreement.top_agreement)}   "
+            f"({agreement.tokens} tokens)"
         )
+    timing = result.timing
     console.print(
-        f"prefill {_rate(timing['context_tokens'], timing['prefill_seconds'])}   "
-        f"decode {_rate(timing['new_tokens'], timing['decode_seconds'])}"
+        f"prefill {_rate(timing.context_tokens, timing.prefill_seconds)}   "
+        f"decode {_rate(timing.new_tokens, timing.decode_seconds)}"
     )
-    # Never folded or cut: a path is there to be copied.
-    console.print(Text(plain(_shortest(folder))), soft_wrap=True)
+    # Neither wrapped nor truncated, so that the path can be copied.
+    console.print(Text(plain(_shortest(result.directory))), soft_wrap=True)
+
+
+def _cells(mean: MeanScore | Summary) -> tuple[str, str, str]:
+    return _number(mean.score), _number(mean.stderr), str(mean.n)
 
 
 def _shortest(folder: Path) -> str:
-    """Relative below the current directory, absolute elsewhere."""
+    """Return the path relative to the current directory if it lies below, else absolute."""
     folder = folder.absolute()
     return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
 
 
-def _title(results: dict[str, Any]) -> str:
-    subset = results["subset"]
-    if isinstance(subset, list):
+def _title(result: Result) -> str:
+    subset = result.subset
+    if subset is not None and not isinstance(subset, str):
         subset = ", ".join(subset)
     return (
-        f"{results['model']}  {results['attention']}  {results['benchmark']}"
+        f"{result.model}  {result.attention}  {result.benchmark}"
         + (f" {subset}" if subset else "")
-        + ("" if results["protocol"] == "default" else f"  ({results['protocol']})")
+        + ("" if result.protocol == "default" else f"  ({result.protocol})")
     )
 
 

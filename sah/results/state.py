@@ -1,49 +1,49 @@
 """The state of an experiment, read from its files alone."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sah.results.claim import ClaimView, read_claim
-from sah.results.store import CONFIG, ERROR, PREDICTIONS, RESULTS
+from sah.results.schema import LastError
+from sah.results.store import CONFIG, PREDICTIONS, RESULTS, read_error
 
 State = Literal["done", "running", "dead", "failed", "stopped", "waiting"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentState:
-    """What a look at the directory tells."""
+    """The state of one output directory."""
 
     directory: Path
     state: State
-    """`dead`: claimed by a process that is gone; `stopped`: begun, and nobody at it."""
+    """`dead`: claimed by a process that no longer exists; `stopped`: begun, but not claimed."""
     answered: int
-    """Examples answered so far."""
+    """Number of examples answered so far."""
     examples: int | None
-    """Examples in all; None if no process said so yet."""
+    """Number of all examples; None while unknown."""
     owner: ClaimView | None
-    error: dict[str, Any] | None
+    """The process that holds the claim."""
+    error: LastError | None
 
     @property
     def first_error_line(self) -> str:
-        """Category and first line of the last error, in one line."""
+        """Category of the last error and the first line of its message."""
         if self.error is None:
             return ""
-        lines = str(self.error.get("message", "")).strip().splitlines() or [""]
-        return f"{self.error.get('category', 'unknown')}: {lines[0]}"
+        lines = self.error.message.strip().splitlines() or [""]
+        return f"{self.error.category}: {lines[0]}"
 
 
 def read_state(directory: Path) -> ExperimentState:
-    """Look at an experiment's directory; one that is not there is waiting."""
-    owner = read_claim(directory)
-    error = _json(directory / ERROR)
+    """Read the state of an experiment; without a directory it is `waiting`."""
+    owner, error = read_claim(directory), read_error(directory)
     state: State
     if (directory / RESULTS).exists():
         state = "done"
     elif owner is not None:
         state = "running" if owner.alive else "dead"
-    elif error is not None and error.get("category") != "interrupt":
+    elif error is not None and error.category != "interrupt":
         state = "failed"
     else:
         state = "stopped" if (directory / CONFIG).exists() else "waiting"
@@ -63,11 +63,3 @@ def _lines(path: Path) -> int:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
     except FileNotFoundError:
         return 0
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return value if isinstance(value, dict) else None

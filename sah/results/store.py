@@ -1,4 +1,4 @@
-"""The output directory of one experiment: what is answered, and whether it is complete."""
+"""The output directory of an experiment: its answers, and its result once it is complete."""
 
 import dataclasses
 import logging
@@ -26,11 +26,12 @@ from sah.results.files import (
     write_json,
 )
 from sah.results.identity import experiment_of
+from sah.results.parse import WrongField, reader
+from sah.results.schema import SCHEMA, LastError, Result, to_document
+from sah.results.upgrade import upgrade
 from sah.types import Prediction, Score
 
 logger = logging.getLogger(__name__)
-
-SCHEMA = 1
 
 CONFIG = "config.yaml"
 OVERRIDES = "overrides.yaml"
@@ -41,7 +42,7 @@ SCORES = "scores.jsonl"
 EXAMPLES = "examples.jsonl"
 RESULTS = "results.json"
 ERROR = "error.json"
-# With resume=false, the old files wait here until the new result is complete.
+# With resume=false the old files are kept here until the new result is complete.
 PREVIOUS = ".previous"
 
 _FILES = (
@@ -49,51 +50,71 @@ _FILES = (
 )
 
 
-def read_results(directory: Path, fingerprint: str | None = None) -> dict[str, Any] | None:
+_read_result = reader(Result)
+
+
+def read_result(directory: Path, fingerprint: str | None = None) -> Result | None:
     """Read results.json; None if the experiment is not complete.
 
+    Files of schema 1 are read too; `Result.schema` tells them apart.
+
     Raises:
-        DamagedResults: if the file is not one this version wrote, or is the result of
-            another experiment than `fingerprint` names.
+        DamagedResults: if the file is not a result, or if it belongs to another experiment
+            than `fingerprint`.
     """
     path = directory / RESULTS
     if not path.is_file():
         return None
-    results = read_json(path)
-    if results.get("schema") != SCHEMA:
+    document = read_json(path)
+    schema = document.get("schema")
+    if schema not in (1, SCHEMA):
         raise DamagedResults(
-            f"{path} has schema {results.get('schema')!r}, this version reads {SCHEMA}; move its "
-            "directory away, or use the version that wrote it"
+            f"{path} has schema {schema!r}, this version reads 1 and {SCHEMA}; move its directory "
+            "away, or use the version that wrote it"
         )
-    if fingerprint is not None and results.get("fingerprint") != fingerprint:
+    if fingerprint is not None and document.get("fingerprint") != fingerprint:
         raise DamagedResults(
-            f"{path} belongs to experiment {results.get('fingerprint')!r}, not to {fingerprint!r}; "
-            "was it copied there? Move it away"
+            f"{path} belongs to experiment {document.get('fingerprint')!r}, not to "
+            f"{fingerprint!r}; if it was copied there, move it away"
         )
-    return results
+    if schema == 1:
+        document = upgrade(document, directory / CONFIG)
+    document["directory"] = directory
+    try:
+        result: Result = _read_result(document)
+    except WrongField as wrong:
+        raise DamagedResults(
+            f"{path} is damaged: {wrong}; repair the file, or move its directory away"
+        ) from wrong
+    return result
 
 
 def is_complete(directory: Path, fingerprint: str) -> bool:
-    """Whether the experiment is finished: results.json is there, and is its own."""
-    return read_results(directory, fingerprint) is not None
+    """Whether the directory holds the complete result of this experiment.
+
+    Raises:
+        DamagedResults: if results.json is damaged or belongs to another experiment.
+    """
+    return read_result(directory, fingerprint) is not None
 
 
 class ResultStore:
-    """Writes one experiment's files. Use inside `claimed`, which holds off other processes."""
+    """Writes the files of one experiment, inside `claimed`, which keeps other processes out."""
 
     def __init__(self, directory: Path, fingerprint: str) -> None:
         self.directory = directory
         self.fingerprint = fingerprint
         self.predictions: dict[str, Prediction] = {}
-        """What is answered, by example id."""
+        """Stored answers by example id."""
         self.micro_metric_records = 0
-        """Micro metrics on disk, all of answered examples."""
+        """Number of micro metrics on disk, all of them about answered examples."""
+        self.config: dict[str, Any] = {}
+        """The resolved experiment; set by `claimed`."""
         self._claim: Claim | None = None
-        self._config: dict[str, Any] = {}
 
     @contextmanager
     def claimed(self, config: DictConfig, overrides: Sequence[str], resume: bool) -> Iterator[None]:
-        """Hold the directory, with what it has read in and put in order.
+        """Hold the directory and load its answers, without what an interruption left unfinished.
 
         Raises:
             Busy: if another process computes this experiment.
@@ -110,7 +131,7 @@ class ResultStore:
                 if not resume:
                     self._put_aside()
                 self.load()
-                self._config = experiment_of(config)
+                self.config = experiment_of(config)
                 resolved = OmegaConf.to_yaml(config, resolve=True)
                 write_atomically(self.path(CONFIG), resolved.encode())
                 typed = OmegaConf.to_yaml(OmegaConf.create(list(overrides)))
@@ -120,19 +141,19 @@ class ResultStore:
                 self._claim = None
 
     def path(self, name: str) -> Path:
-        """Where one of the experiment's files lies."""
+        """Return the path of one of the experiment's files."""
         return self.directory / name
 
-    def results(self) -> dict[str, Any] | None:
-        """The results if the experiment is complete."""
-        return read_results(self.directory, self.fingerprint)
+    def result(self) -> Result | None:
+        """Return the result if the experiment is complete."""
+        return read_result(self.directory, self.fingerprint)
 
     def append(self, prediction: Prediction) -> None:
-        """Add an answer: on its way to the disk when this returns, whatever kills the process.
+        """Append an answer; once this returns, killing the process does not lose it.
 
         Raises:
             Busy: if the claim was lost; nothing is written then.
-            OSError: if the disk does not take it, naming the file; it is as it was then.
+            OSError: if the disk refuses, naming the file, which is left unchanged.
         """
         assert self._claim is not None, "append outside `claimed`"
         self._claim.check()
@@ -140,7 +161,7 @@ class ResultStore:
         self.predictions[prediction.example_id] = prediction
 
     def note_start(self, made_by: Mapping[str, Any]) -> None:
-        """Keep what makes the answers from now on: code, libraries, device.
+        """Record the code, libraries and device behind the answers that follow.
 
         Raises:
             Busy: if the claim was lost; nothing is written then.
@@ -149,43 +170,43 @@ class ResultStore:
         append_whole(self.path(STARTS), json_lines([made_by]))
 
     def starts(self) -> list[dict[str, Any]]:
-        """What was noted at each start that had something left to answer, the first one first."""
+        """Return the records of `note_start`, oldest first."""
         records, _, _ = read_json_lines(self.path(STARTS))
         return records
 
     def check_examples(self, example_ids: Sequence[str]) -> None:
-        """Check that every stored answer is to an example; tell others how many there are.
+        """Check that every stored answer belongs to an example; note their number in the claim.
 
         Raises:
-            DamagedResults: naming the first that is not.
+            DamagedResults: naming the first answer that does not.
         """
         unknown = self.predictions.keys() - set(example_ids)
         if unknown:
             raise DamagedResults(
-                f"{self.path(PREDICTIONS)} answers {min(unknown)!r}, which is no example of this "
-                "experiment: the benchmark's code or data changed since; start afresh with "
+                f"{self.path(PREDICTIONS)} answers {min(unknown)!r}, which is not an example of "
+                "this experiment: the benchmark's code or data changed since; start afresh with "
                 "resume=false"
             )
         assert self._claim is not None, "check_examples outside `claimed`"
         self._claim.note_examples(len(example_ids))
 
     def check_inputs(self, input_hashes: Mapping[str, str]) -> None:
-        """Check that stored answers are to these inputs, by example id.
+        """Check that stored answers were given to these inputs, by example id.
 
         Raises:
-            DamagedResults: naming the first that is not.
+            DamagedResults: naming the first answer that was not.
         """
         for example_id, input_hash in input_hashes.items():
             answered = self.predictions.get(example_id)
             if answered is not None and answered.input_hash != input_hash:
                 raise DamagedResults(
-                    f"{self.path(PREDICTIONS)} answers {example_id!r} as it was: its prompt has "
-                    "other tokens now. The data, the tokenizer or its chat template changed "
-                    "since; bring them back, or start afresh with resume=false"
+                    f"{self.path(PREDICTIONS)} answers {example_id!r} with another prompt: its "
+                    "tokens differ now. The data, the tokenizer or its chat template changed "
+                    "since; restore them, or start afresh with resume=false"
                 )
 
     def write_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
-        """Write what was asked, so that an answer can be read beside its question.
+        """Write the questions, so that reports can show them beside the answers.
 
         Raises:
             Busy: if the claim was lost; nothing is written then.
@@ -195,11 +216,10 @@ class ResultStore:
         write_atomically(self.path(EXAMPLES), json_lines(list(examples)))
 
     def record_error(self, error: BaseException) -> None:
-        """Write error.json: what happened last, how often something happened, where.
+        """Write error.json with the last error and the number of failures so far.
 
-        Not beside complete results: an interruption after the last write spoils nothing.
-        Where the error itself cannot be written, the log is told, and no other error is
-        raised in its place.
+        Does nothing if the experiment is complete: an interruption after the last write does
+        no harm. If error.json cannot be written, that is only logged.
         """
         if self.path(RESULTS).exists():
             return
@@ -210,61 +230,54 @@ class ResultStore:
             logger.warning("error.json cannot be written: %s", failure)
 
     def is_held(self) -> bool:
-        """Whether the directory is still there, and this process's own."""
+        """Whether the directory still exists and this process still holds its claim."""
         return self._claim is not None and self._claim.is_held()
 
     def check_claim(self) -> None:
-        """Make sure that the directory is still there, and this process's own.
+        """Check that the directory still exists and this process still holds its claim.
 
         Raises:
-            Busy: if it is not.
+            Busy: if not.
         """
         assert self._claim is not None, "check_claim outside `claimed`"
         self._claim.check()
 
-    def complete(self, results: dict[str, Any], scores: Sequence[Score]) -> dict[str, Any]:
-        """Write the scores and, last, results.json; return what it holds.
+    def complete(self, result: Result, scores: Sequence[Score]) -> None:
+        """Write the scores and, last, results.json.
 
         Raises:
             Busy: if the claim was lost; nothing is written then.
         """
         assert self._claim is not None, "complete outside `claimed`"
+        assert result.fingerprint == self.fingerprint, "a result of another experiment"
         self._claim.check()
         write_atomically(self.path(SCORES), json_lines(list(scores)))
         self.path(ERROR).unlink(missing_ok=True)
         # Written last: its existence is what "complete" means to resume.
-        stamped = {
-            "schema": SCHEMA,
-            "fingerprint": self.fingerprint,
-            **results,
-            # Again, for those who read thousands of results: JSON parses much faster than yaml.
-            "config": self._config,
-        }
-        write_json(self.path(RESULTS), stamped)
+        write_json(self.path(RESULTS), to_document(result))
         shutil.rmtree(self.path(PREVIOUS), ignore_errors=True)
-        return stamped
 
     def _put_aside(self) -> None:
-        """Move the files of the last run away; those of an older one that wait stay."""
+        """Move existing files to `.previous`, unless a complete result is already kept there."""
         present = [self.path(name) for name in _FILES if self.path(name).exists()]
         aside = self.path(PREVIOUS)
         if not present:
             return
         if self.path(RESULTS).exists():
-            # What waits is older than a complete result: `complete` was killed at its end.
+            # `complete` was killed before it removed `.previous`, which is older than this result.
             shutil.rmtree(aside, ignore_errors=True)
         if aside.exists():
-            logger.info("%s: dropping an unfinished repetition", self.directory)
+            logger.info("%s: discarding the unfinished answers of an earlier start", self.directory)
             for path in present:
                 path.unlink()
             return
         aside.mkdir()
-        # results.json first: without it the rest is an unfinished run, which is harmless.
+        # results.json first: without it the rest is an unfinished experiment, which is harmless.
         for path in sorted(present, key=lambda path: path.name != RESULTS):
             path.rename(aside / path.name)
 
     def load(self) -> None:
-        """Read what is answered; drop what an interrupted attempt left unfinished."""
+        """Read the stored answers; discard what an interrupted attempt left unfinished."""
         _whole_lines(self.path(STARTS))
         path = self.path(PREDICTIONS)
         records = _whole_lines(path)
@@ -280,7 +293,7 @@ class ResultStore:
         self._drop_metrics_of_unanswered()
 
     def _drop_metrics_of_unanswered(self) -> None:
-        """Keep each answered example's records; the others will be logged again."""
+        """Keep the records of answered examples; the others will be logged again."""
         path = self.path(MICRO_METRICS)
         if not path.exists():
             self.micro_metric_records = 0
@@ -288,7 +301,7 @@ class ResultStore:
         known = {None, *self.predictions}
 
         def kept() -> Iterator[bytes]:
-            # One at a time: there may be more of them than fit into memory.
+            # One at a time: there may be more than fit into memory.
             for record, line in whole_json_lines(path):
                 if record.get("metadata", {}).get("example_id") in known:
                     yield line
@@ -302,10 +315,10 @@ class ResultStore:
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; a last line that a killed process left torn is cut off the file."""
+    """Read JSON lines; truncate the file if a killed process left a torn last line."""
     records, good_bytes, torn = read_json_lines(path)
     if torn:
-        logger.warning("%s: dropping a torn last line; what it told is done again", path)
+        logger.warning("%s: discarding a torn last line; its example is answered again", path)
         os.truncate(path, good_bytes)
     return records
 
@@ -317,33 +330,40 @@ def _prediction(record: dict[str, Any], path: Path, number: int) -> Prediction:
         names = [field.name for field in dataclasses.fields(Prediction)]
         raise DamagedResults(
             f"{path} line {number} has the fields {sorted(record)}, expected {sorted(names)}; "
-            "it is from another version. Use that one, or start afresh with resume=false"
+            "another version wrote it. Use that version, or start afresh with resume=false"
         ) from error
 
 
 def write_error(directory: Path, kind: str, name: str, message: str, trace: str) -> None:
-    """Write error.json; counts the attempts of those before it."""
+    """Write error.json, counting the failures before this one."""
+    before = read_error(directory)
+    error = LastError(
+        category=kind,
+        type=name,
+        message=message,
+        traceback=trace,
+        attempt=1 if before is None else before.attempt + 1,
+        time=datetime.now(UTC).isoformat(),
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / ERROR, error)
+
+
+_read_error = reader(LastError)
+
+
+def read_error(directory: Path) -> LastError | None:
+    """Read error.json; None if there is none or it is damaged."""
     path = directory / ERROR
     try:
-        attempt = int(read_json(path).get("attempt", 0)) + 1 if path.exists() else 1
-    except DamagedResults:
-        attempt = 1
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(
-        path,
-        {
-            "category": kind,
-            "type": name,
-            "message": message,
-            "traceback": trace,
-            "attempt": attempt,
-            "time": datetime.now(UTC).isoformat(),
-        },
-    )
+        error: LastError = _read_error(read_json(path))
+    except (FileNotFoundError, DamagedResults, WrongField):
+        return None
+    return error
 
 
 def require_writable(root: Path) -> None:
-    """Make the output root and check that files can be created in it.
+    """Create the output root and check that it is writable.
 
     Raises:
         ConfigurationError: naming the path and the system's reason.
@@ -352,7 +372,7 @@ def require_writable(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        # Another host's process of this number may probe too.
+        # A process with the same id on another host may be probing too.
         probe.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(

@@ -1,10 +1,11 @@
-"""What a launch of a sweep leaves beside its experiments: a folder below the output root."""
+"""The folder of a sweep below the output root: its logs, its summary and its planned cells."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+
+import orjson
 
 from sah.results.files import write_json
 
@@ -13,7 +14,7 @@ _CELLS = "cells.json"
 
 
 def new_sweep_folder(output_root: Path) -> Path:
-    """A fresh folder for what belongs to one launch; sorts by time."""
+    """Create the folder of a sweep; folder names sort by time."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     parent = output_root / SWEEPS
     for number in range(1000):
@@ -23,19 +24,19 @@ def new_sweep_folder(output_root: Path) -> Path:
         except FileExistsError:
             continue
         return folder
-    raise RuntimeError(f"{parent} holds a thousand launches of this second")
+    raise RuntimeError(f"{parent} has a thousand folders of the second {stamp}")
 
 
 def write_planned(folder: Path, directories: Iterable[Path], output_root: Path) -> None:
-    """Write what a launch is going to run, so that others see what is still waiting.
+    """Write the directories of the planned cells, so that `sah status` can show those waiting.
 
-    A cell may have an output root of its own: paths may begin with `..`.
+    Paths are relative to the output root; those of cells with another root begin with `..`.
     """
     write_json(folder / _CELLS, [os.path.relpath(path, output_root) for path in directories])
 
 
 def planned_directories(output_root: Path) -> Iterator[Path]:
-    """Where the experiments of all launches are to be computed."""
+    """Return the directories that the sweeps below an output root planned."""
     for path in output_root.glob(f"{SWEEPS}/*/{_CELLS}"):
-        for directory in json.loads(path.read_text()):
+        for directory in orjson.loads(path.read_bytes()):
             yield output_root / directory

@@ -1,4 +1,4 @@
-"""Copies of finished results in the tracker of one's choice."""
+"""Optional trackers for finished results: MLflow, TensorBoard, Weights & Biases, trackio."""
 
 from sah.tracking.record import NoTracker, Record, Tracker, track
 

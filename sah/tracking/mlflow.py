@@ -1,4 +1,4 @@
-"""MLflow: one run an experiment (the extra mlflow)."""
+"""MLflow tracker: one MLflow run per experiment (extra: mlflow)."""
 
 import time
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from sah.tracking.record import Record
 
 @dataclass(frozen=True, kw_only=True)
 class MlflowTracker:
-    """Logs parameters, metrics and tags; results stay where they are."""
+    """Logs parameters, metrics and tags, but no files."""
 
     uri: str | None = None
-    """A server, sqlite:///FILE, or file:FOLDER; None: MLFLOW_TRACKING_URI, or MLflow's default."""
+    """A server, sqlite:///FILE or file:FOLDER; None: MLFLOW_TRACKING_URI or MLflow's default."""
     experiment: str = "sah"
 
     def log(self, record: Record) -> None:
-        """Log one finished run."""
+        """Log one result."""
         from mlflow.entities import Metric, Param, RunTag
         from mlflow.tracking import MlflowClient
 
@@ -24,7 +24,7 @@ class MlflowTracker:
         number = known.experiment_id if known else client.create_experiment(self.experiment)
         run = client.create_run(number, run_name=record.name)
         now = int(1000 * time.time())
-        # MLflow takes at most 100 parameters and 1,000 metrics at once.
+        # MLflow accepts at most 100 parameters and 1,000 metrics at once.
         settings = [Param(key, str(value)[:6000]) for key, value in record.settings.items()]
         for start in range(0, len(settings), 100):
             client.log_batch(run.info.run_id, params=settings[start : start + 100])
@@ -37,5 +37,5 @@ class MlflowTracker:
 
 
 def _allowed(name: str) -> str:
-    """Names of metrics may hold letters, digits and a few signs."""
+    """Replace characters that MLflow does not allow in names of metrics."""
     return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)

@@ -1,8 +1,8 @@
-"""What a tracker is told, and how it is kept from doing harm."""
+"""The record that a tracker receives, and the call that keeps its failures harmless."""
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,90 +10,90 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from sah.paths import sanitise
+from sah.results.schema import Result
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One complete experiment."""
+    """The result of one experiment, for a tracker."""
 
     name: str
     """model/attention/benchmark/fingerprint."""
     directory: Path
     settings: Mapping[str, str | int | float | bool]
-    """The resolved configuration, flat."""
+    """The resolved configuration with dotted keys."""
     numbers: Mapping[str, float]
-    """Scores and measurements of results.json; what was not measured is left out."""
+    """Scores and measurements; what was not measured is left out."""
     tags: Mapping[str, str]
 
     @classmethod
-    def from_results(cls, results: Mapping[str, Any], directory: Path) -> "Record":
-        """Make a record of what results.json holds."""
-        provenance = results.get("provenance", {})
-        numbers = {
-            key: value
-            for part in ("", "timing", "tasks", "dense_agreement", "index_bytes")
-            for key, value in _numbers(results if part == "" else results.get(part) or {}, part)
-        }
-        # Trackers make folders of it.
-        names = [sanitise(results.get(key)) for key in ("model", "attention", "benchmark")]
+    def from_result(cls, result: Result) -> "Record":
+        """Convert a result."""
+        # Trackers make folders of these names.
+        names = [sanitise(name) for name in (result.model, result.attention, result.benchmark)]
+        provenance = result.provenance
         return cls(
-            name="/".join([*names, str(results.get("fingerprint"))]),
-            directory=directory,
-            settings=dict(_flat(results.get("config", {}), "")),
-            numbers=numbers,
+            name="/".join([*names, result.fingerprint]),
+            directory=result.directory,
+            settings=dict(_flat(result.config, "")),
+            numbers=dict(_numbers(asdict(result), "")),
             tags={
-                "fingerprint": str(results.get("fingerprint")),
-                "git_commit": str(provenance.get("git_commit")),
-                "host": str(provenance.get("host")),
-                "device": str(provenance.get("device")),
-                "directory": str(directory),
+                "fingerprint": result.fingerprint,
+                "git_commit": str(provenance.git_commit),
+                "host": str(provenance.host),
+                "device": str(provenance.device),
+                "directory": str(result.directory),
             },
         )
 
 
 class Tracker(Protocol):
-    """Takes a copy of a finished experiment."""
+    """Receives a copy of every finished result."""
 
     def log(self, record: Record) -> None:
-        """Keep it; may raise whatever it wants."""
+        """Store the record; any exception is only logged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoTracker:
-    """The default: results.json is all there is."""
+    """The default: no tracker."""
 
     def log(self, record: Record) -> None:
         """Do nothing."""
 
 
-def track(config: DictConfig, results: Mapping[str, Any], directory: Path) -> None:
-    """Tell the configured tracker about complete results; never fails a run.
+def track(config: DictConfig, result: Result) -> None:
+    """Log a result with the configured tracker; failures are only logged.
 
-    The results are on disk before this is called, and stay the only ones that count: a
-    tracker that is not installed, not reachable or broken is a warning.
+    Results are on disk before this is called, so a tracker that is missing, unreachable or
+    broken costs a warning, never the experiment.
     """
     chosen = OmegaConf.select(config, "tracker")
     if chosen is None:
         return
     try:
         tracker: Tracker = instantiate(chosen)
-        tracker.log(Record.from_results(results, directory))
-    except Exception as error:  # noqa: BLE001 (foreign code, and nothing depends on it)
-        # Hydra wraps what a constructor raises.
+        tracker.log(Record.from_result(result))
+    except Exception as error:  # noqa: BLE001 (third-party code on which nothing depends)
+        # Hydra wraps exceptions of constructors.
         cause = error.__cause__ or error
         logger.warning(
-            "the tracker did not take the results (%s: %s); they are complete in %s",
-            *(type(cause).__name__, cause, directory),
+            "the tracker did not accept the result (%s: %s); it is complete in %s",
+            *(type(cause).__name__, cause, result.directory),
         )
+
+
+_TRACKED = ("timing", "tasks", "dense_agreement", "index_bytes")
 
 
 def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
     for key, value in values.items():
         name = f"{prefix}/{key}" if prefix else key
-        if isinstance(value, Mapping) and prefix == "tasks":
-            yield from _numbers(value, name)
+        if isinstance(value, Mapping):
+            if prefix.startswith("tasks") or name in _TRACKED:
+                yield from _numbers(value, name)
         elif isinstance(value, int | float) and not isinstance(value, bool) and key != "schema":
             yield name, float(value)
 

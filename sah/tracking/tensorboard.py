@@ -1,4 +1,4 @@
-"""TensorBoard: one folder of events an experiment (the extra tensorboard)."""
+"""TensorBoard tracker: one folder of events per experiment (extra: tensorboard)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +8,13 @@ from sah.tracking.record import Record
 
 @dataclass(frozen=True, kw_only=True)
 class TensorBoardTracker:
-    """Writes hyperparameters and final numbers, so that the HParams view compares runs."""
+    """Writes hyperparameters and final numbers for the HParams view."""
 
     folder: str
-    """Where `tensorboard --logdir` looks."""
+    """Folder for `tensorboard --logdir`."""
 
     def log(self, record: Record) -> None:
-        """Write one run; an older one of the same experiment stays beside it."""
+        """Write one result; earlier ones of the same experiment are kept."""
         from torch.utils.tensorboard import SummaryWriter
 
         with SummaryWriter(str(Path(self.folder, record.name))) as writer:

@@ -1,4 +1,4 @@
-"""Tiny attention problems with known answers, for the tests of this folder."""
+"""Tiny attention problems with known answers."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from sah.attention import AttentionInputs, AttentionMask, Visibility
 
 @pytest.fixture(scope="session")
 def make_inputs() -> Callable[..., AttentionInputs]:
-    """Random queries, keys and values; causal, with `padding[b]` invisible keys on the left."""
+    """Return random inputs; causal, with `padding[b]` invisible keys on the left."""
 
     def make(
         *,
@@ -52,7 +52,7 @@ def make_inputs() -> Callable[..., AttentionInputs]:
 
 @pytest.fixture(scope="session")
 def random_mask() -> Callable[..., AttentionMask]:
-    """A mask with about `share` of the visible keys, rows of uneven length, some empty."""
+    """Return a mask of about `share` of the visible keys, with uneven and empty rows."""
 
     def make(
         inputs: AttentionInputs, *, share: float, weighted: bool, seed: int = 0
@@ -65,7 +65,7 @@ def random_mask() -> Callable[..., AttentionMask]:
         return AttentionMask(
             visible=inputs.visible,
             selected=selected,
-            # What is not selected carries any number: nobody may read it.
+            # Weights of keys that are not selected must not matter.
             sampled_weight=weight if weighted else None,
         )
 
@@ -74,7 +74,7 @@ def random_mask() -> Callable[..., AttentionMask]:
 
 @pytest.fixture(scope="session")
 def formula() -> Callable[[AttentionInputs, AttentionMask], Tensor]:
-    """Σ w·e^s·v / (Σ w·e^s + e^sink) in float64, one query and head at a time."""
+    """Compute Σ w·e^s·v / (Σ w·e^s + e^sink) in float64, one query and head at a time."""
 
     def compute(inputs: AttentionInputs, mask: AttentionMask) -> Tensor:
         batch, heads, queries, _ = inputs.query.shape

@@ -1,4 +1,4 @@
-"""The sparse code, reading everything, gives what each architecture's own attention gives."""
+"""With every key selected, the sparse code equals each architecture's own attention."""
 
 import copy
 from collections.abc import Callable
@@ -46,7 +46,7 @@ SMALL: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    # As many heads and dimensions as the tiny model, whose calibrations fit then.
+    # Heads and dimensions of the tiny model, so that its calibration files fit.
     "head_dim": 16,
     "bos_token_id": 0,
     "eos_token_id": 1,
@@ -71,7 +71,7 @@ def gpt_oss() -> PreTrainedConfig:
     )
 
 
-# Configuration, the attention implementation that is right for it, and its sparse layers.
+# Configuration, its reference attention implementation, and its sparse layers.
 MODELS: dict[str, tuple[Callable[[], PreTrainedConfig], str, set[int]]] = {
     "llama": (lambda: LlamaConfig(**SMALL), "sdpa", {0, 1}),
     "mistral": (lambda: mistral(None), "sdpa", {0, 1}),
@@ -103,7 +103,7 @@ MODELS: dict[str, tuple[Callable[[], PreTrainedConfig], str, set[int]]] = {
 def architecture(request: pytest.FixtureRequest, build_model: Build) -> tuple[Any, set[int]]:
     config, attention, sparse_layers = MODELS[request.param]
     model = build_model(config(), attention=attention)
-    # Attention sinks start as zeros or as anything: give them values that matter.
+    # Attention sinks are initialised to zero or not at all; give them values that matter.
     for number, layer in enumerate(model.model.model.layers):
         if hasattr(layer.self_attn, "sinks"):
             layer.self_attn.sinks.data = torch.linspace(-1, 2 + number, 4)
@@ -154,12 +154,12 @@ def test_reading_every_key_gives_the_model_s_own_answer(
     assert len(dense) > 0
 
 
-# What makes a masker read every key, by the parameters it has; the first that fits.
+# Parameters that make a masker read every key; the first set that it has applies.
 FULL_BUDGETS: tuple[dict[str, Any], ...] = (
     {"fraction": 1.0},
     {"p": 1.0},
     {"base_fraction": 1.0},
-    # No budget, but with so many tables of one plane it misses no key, whatever its angle.
+    # MagicPIG has no budget, but with 255 tables of one plane it misses no key at any angle.
     {"planes": 1, "tables": 255, "min_collisions": 1},
     {"tokens": 200},
 )
@@ -167,7 +167,7 @@ FULL_BUDGETS: tuple[dict[str, Any], ...] = (
 
 @pytest.fixture(scope="module")
 def with_full_budget(composed: Callable[..., DictConfig]) -> Callable[[str], SparseAttention]:
-    """A preset, in all layers, with its last masker reading whatever the others leave."""
+    """Return a preset for all layers whose last masker reads every remaining key."""
 
     @cache
     def make(preset: str) -> SparseAttention:
@@ -211,7 +211,7 @@ def test_a_preset_with_a_full_budget_gives_the_model_s_own_logits_and_answer(
     assert answer(model, attention, 5) == answer(model, DenseAttention(), 5)
 
 
-def test_sliding_window_layers_stay_as_they_are_and_the_others_are_sparse(
+def test_sliding_window_layers_keep_the_model_s_attention_and_the_others_are_sparse(
     architecture: tuple[Any, set[int]],
 ) -> None:
     model, sparse_layers = architecture
@@ -225,13 +225,13 @@ def test_sliding_window_layers_stay_as_they_are_and_the_others_are_sparse(
     with session.attached(model.model):
         windowed = logits(model, CONTEXT)
     assert observed == sparse_layers
-    # Layers that stay as they are do not count.
+    # Sliding-window layers do not count.
     expected = sum(min(visible, 4) / visible for visible in range(1, 41)) / 40
     assert session.density() == pytest.approx(expected, rel=1e-5)
     assert (windowed - logits(model, CONTEXT)).abs().max() > 1e-2
 
 
-def test_a_model_of_sliding_windows_alone_has_nothing_to_be_sparse(build_model: Build) -> None:
+def test_density_of_a_model_with_sliding_windows_only_is_an_error(build_model: Build) -> None:
     model = build_model(mistral(8))
     session = AttentionSession(causal(), seed=0)
     session.begin_example("one")

@@ -1,4 +1,4 @@
-"""Both ways to compute weighted attention, against the formula written out."""
+"""Both ways to compute weighted attention, against the formula in loops."""
 
 import dataclasses
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def test_output_is_the_weighted_mean_of_the_formula(
     sinks=st.booleans(),
     weighted=st.booleans(),
 )
-def test_reading_only_selected_keys_gives_what_reading_all_gives(
+def test_gathered_attention_equals_dense_attention(
     seed: int,
     groups: int,
     group_size: int,
@@ -103,7 +103,7 @@ def test_reading_only_selected_keys_gives_what_reading_all_gives(
 
 @ways
 @pytest.mark.parametrize("keys", [12, 400])
-def test_a_decode_step_is_right_whether_the_scores_are_known_or_not(
+def test_a_decode_step_is_correct_with_and_without_precomputed_scores(
     compute: Compute, keys: int, make_inputs: Make, random_mask: Make, formula: Compute
 ) -> None:
     for share in (0.02, 0.9):
@@ -168,7 +168,7 @@ def test_large_scores_do_not_overflow(compute: Compute, make_inputs: Make) -> No
 
 
 @ways
-def test_the_model_s_own_sink_takes_a_share_and_gives_nothing(
+def test_the_model_s_own_sink_adds_to_the_denominator_only(
     compute: Compute, make_inputs: Make
 ) -> None:
     inputs = make_inputs(keys=1, sinks=True)
@@ -195,7 +195,7 @@ def test_output_has_the_query_s_dtype_and_is_computed_in_float32(
     mask = random_mask(inputs, share=0.5, weighted=True)
     output = compute(inputs, mask)
     assert output.dtype == dtype
-    # One rounding at the end is all that may be lost.
+    # Only the final rounding may lose precision.
     assert_close(output, formula(inputs, mask).to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Reading selected keys alone, however the keys lie in memory."""
+"""Gathering of selected keys, for every memory layout of the keys."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,19 +18,19 @@ def plain(tensor: Tensor) -> Tensor:
 
 
 def in_a_longer_buffer(tensor: Tensor) -> Tensor:
-    """As in a cache that has room for later keys."""
+    """As in a cache with room for later keys."""
     longer = torch.full((*tensor.shape[:2], tensor.shape[2] + 7, tensor.shape[3]), torch.nan)
     longer[:, :, : tensor.shape[2]] = tensor
     return longer.to(tensor.dtype)[:, :, : tensor.shape[2]]
 
 
 def heads_innermost(tensor: Tensor) -> Tensor:
-    """As a projection leaves them: [B, K, G, D]."""
+    """As the projection returns them: [B, K, G, D]."""
     return tensor.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def part_of_wider_vectors(tensor: Tensor) -> Tensor:
-    """Vectors do not lie at multiples of their length."""
+    """Vectors do not start at multiples of their length."""
     return torch.cat([tensor, tensor[..., :3]], dim=-1)[..., : tensor.shape[-1]]
 
 
@@ -62,19 +62,19 @@ def test_products_and_sums_are_those_of_the_selected_keys(
     expected = (query.float() @ head_key.transpose(2, 3))[selected]
     products = keys.products(query, layout(key))
     assert products.dtype == torch.float32
-    assert_close(products[keys.real], expected)
+    assert_close(products[keys.valid], expected)
 
     weight = torch.rand(selected.shape, generator=generator) * selected
-    given = weight.gather(-1, keys.position).where(keys.real, 0.0)
+    given = weight.gather(-1, keys.position).where(keys.valid, 0.0)
     assert_close(keys.weighted_sum(given, layout(value)), weight @ head_value)
 
 
-def test_positions_are_in_order_and_short_rows_end_with_slots_that_are_not_real() -> None:
+def test_positions_are_in_order_and_short_rows_are_padded_at_the_end() -> None:
     selected = torch.zeros(1, 3, 1, 6, dtype=torch.bool)
     selected[0, 0, 0, [1, 4, 5]] = selected[0, 2, 0, 2] = True
     keys = SelectedKeys.of(selected, selected.sum(-1))
     assert keys.position[0, :, 0].tolist() == [[1, 4, 5], [0, 0, 0], [2, 0, 0]]
-    assert keys.real[0, :, 0].tolist() == [[True] * 3, [False] * 3, [True, False, False]]
+    assert keys.valid[0, :, 0].tolist() == [[True] * 3, [False] * 3, [True, False, False]]
 
 
 @pytest.mark.parametrize(("share", "reads_all"), [(0.02, False), (0.9, True)])
@@ -88,9 +88,9 @@ def test_a_decode_step_reads_all_keys_only_if_most_are_selected_and_gives_the_sa
     assert_close(output, dense_attention(again, mask), atol=3e-6, rtol=3e-6)
 
 
-def test_products_that_are_known_already_are_not_computed_again(make_inputs: Make) -> None:
+def test_known_products_are_not_computed_again(make_inputs: Make) -> None:
     inputs = make_inputs(keys=50)
     known = inputs.dot_products
     inputs.key.fill_(torch.nan)
     mask = AttentionMask.empty(inputs).add((torch.arange(50) % 7 == 0).view(1, 1, 1, 50))
-    assert torch.equal(inputs.dot_products_at(mask.keys), known[..., ::7])
+    assert torch.equal(inputs.dot_products_at(mask.selected_keys), known[..., ::7])

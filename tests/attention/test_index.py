@@ -1,4 +1,4 @@
-"""Growing tensors and encoded keys: always what concatenation would give."""
+"""Key buffers and encoded keys equal plain concatenation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sah.attention import EncodedKeys, KeyBuffer, KeyIndex
-from sah.attention.index import in_chunks
+from sah.attention.index import encode_in_chunks
 
 
 def draw(count: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -16,14 +16,14 @@ def draw(count: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return (100 * torch.rand(2, 3, count, 4, generator=generator)).to(dtype)
 
 
-# What happens one after the other: so many keys are appended, or all from there on forgotten.
+# Sequences of operations: append this many keys, or rewind to this length.
 STORIES: dict[str, list[tuple[str, int]]] = {
     "one_by_one": [("append", 1)] * 30,
     "in_leaps": [("append", 9), ("append", 40), ("append", 200)],
     "nothing": [("append", 0), ("append", 3), ("append", 0)],
     "rewound": [("append", 12), ("rewind", 7), ("append", 3), ("rewind", 7), ("append", 50)],
     "rewound_to_nothing": [("append", 2), ("rewind", 0), ("append", 5)],
-    "rewound_to_what_is_not_there_yet": [("rewind", 99), ("append", 4), ("rewind", 99)],
+    "rewound_beyond_the_end": [("rewind", 99), ("append", 4), ("rewind", 99)],
 }
 
 
@@ -52,11 +52,11 @@ def test_a_buffer_holds_what_concatenation_gives(
         assert buffer.filled.dtype == dtype
         assert torch.equal(buffer.filled, expected)
         assert buffer.length == expected.shape[dim]
-        # Room that is kept for later keys does not count.
+        # Room reserved for later keys does not count.
         assert buffer.nbytes == expected.numel() * expected.element_size()
 
 
-def test_a_buffer_keeps_a_copy_of_what_it_was_given() -> None:
+def test_a_buffer_copies_the_tensors_it_is_given() -> None:
     first, new = draw(5, 0), draw(2, 1)
     expected = torch.cat([first, new], dim=2)
     buffer = KeyBuffer(first, dim=2)
@@ -66,18 +66,18 @@ def test_a_buffer_keeps_a_copy_of_what_it_was_given() -> None:
     assert torch.equal(buffer.filled, expected)
 
 
-def test_a_buffer_seldom_moves_what_it_holds() -> None:
+def test_a_buffer_rarely_copies_its_content() -> None:
     buffer = KeyBuffer(draw(100, 0), dim=2)
     places = set()
     for number in range(400):
         buffer.append(draw(1, number))
         places.add(buffer.filled.data_ptr())
-    # Each move makes room for a quarter more: 1.25^8 is 5.96.
+    # Each copy reserves a quarter more: 1.25^8 is 5.96.
     assert len(places) <= 9
 
 
 def encode(key: Tensor, value: Tensor) -> list[Tensor]:
-    """A code and a norm per key, as maskers make them: [B, G, N, 2] and [B, G, N, 1]."""
+    """Return codes and a norm per key, [B, G, N, 2] and [B, G, N, 1]."""
     code = torch.stack([key.sum(-1), key.amax(-1) - value.amin(-1)], dim=-1).to(torch.int16)
     return [code, value.norm(dim=-1, keepdim=True)]
 
@@ -106,7 +106,7 @@ def test_encoded_keys_are_the_codes_of_all_keys(context: int, story: list[tuple[
 
 @pytest.mark.parametrize("chunk_keys", [1, 3, 4, 11, 12, 100])
 @pytest.mark.parametrize("dim", [2, -1])
-def test_chunks_give_what_all_keys_at_once_give(dim: int, chunk_keys: int) -> None:
+def test_encoding_in_chunks_equals_encoding_all_keys_at_once(dim: int, chunk_keys: int) -> None:
     sizes: list[int] = []
 
     def noted(key: Tensor, value: Tensor) -> list[Tensor]:
@@ -115,7 +115,7 @@ def test_chunks_give_what_all_keys_at_once_give(dim: int, chunk_keys: int) -> No
 
     key, value = draw(12, 0), draw(12, 1)
     whole = [codes.transpose(2, dim) for codes in encode(key, value)]
-    chunked = in_chunks(noted, key, value, chunk_keys=chunk_keys, dim=dim)
+    chunked = encode_in_chunks(noted, key, value, chunk_keys=chunk_keys, dim=dim)
     assert len(chunked) == len(whole)
     for one, other in zip(chunked, whole, strict=True):
         assert torch.equal(one, other)
@@ -128,7 +128,7 @@ def test_chunks_give_what_all_keys_at_once_give(dim: int, chunk_keys: int) -> No
     [lambda index: index.append(draw(3, 5), draw(3, 6)), lambda index: index.rewind(4)],
     ids=["append", "rewind"],
 )
-def test_codes_handed_out_before_stay_as_they_were(change: Callable[[Any], None]) -> None:
+def test_codes_returned_earlier_do_not_change(change: Callable[[Any], None]) -> None:
     index = EncodedKeys(encode, draw(6, 0), draw(6, 1), dim=2)
     before = index.codes[0]
     copy = before.clone()

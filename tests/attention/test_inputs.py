@@ -1,4 +1,4 @@
-"""What maskers may ask of the inputs of a layer."""
+"""Attention inputs: scores, visibility, chunks and noise."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Key indexes: built from the context, appended, rewound, dropped — never out of step."""
+"""Life cycle of key indexes: built from the context, appended, rewound, dropped."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ Make = Callable[..., Any]
 
 
 class KeptKeys:
-    """An index that keeps the keys and values themselves, and notes what happens to it."""
+    """An index that keeps keys and values unchanged and records the calls it gets."""
 
     def __init__(self, key: Tensor, value: Tensor, events: list[tuple[str, int]]) -> None:
         self.key, self.value = key.clone(), value.clone()
@@ -44,7 +44,7 @@ class KeptKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadsItsIndex:
-    """Selects everything; fails if its index is not exactly the keys and values of the layer."""
+    """Selects every key; fails unless its index holds exactly the layer's keys and values."""
 
     layer: int = 0
     number: int = 0
@@ -87,7 +87,7 @@ def ask(
         max_new_tokens=new_tokens,
         **options,
     )
-    # Otherwise the lengths expected below mean nothing.
+    # The lengths expected below assume that the answer was not cut short.
     assert answer.finish_reason == "length"
 
 
@@ -111,14 +111,14 @@ def test_is_dropped_with_its_context(tiny: LanguageModel) -> None:
     assert masker.events == [("build", 20), ("append", 5), ("build", 7), ("append", 4)]
 
 
-def test_holds_a_dense_question_too(tiny: LanguageModel) -> None:
+def test_includes_a_dense_question(tiny: LanguageModel) -> None:
     masker = ReadsItsIndex()
     context, session = start(tiny, 20, masker)
     ask(tiny, context, session, question=5, new_tokens=3, dense_question=True)
     assert masker.events == [("build", 20), ("append", 6), ("append", 1)]
 
 
-def test_is_built_from_each_question_where_there_is_no_context(tiny: LanguageModel) -> None:
+def test_is_built_from_each_question_without_a_context(tiny: LanguageModel) -> None:
     masker = ReadsItsIndex()
     context, session = start(tiny, 0, masker)
     ask(tiny, context, session, question=5, new_tokens=2)
@@ -134,7 +134,7 @@ def test_is_appended_once_however_the_question_is_chunked(tiny: LanguageModel) -
     assert masker.events == [("build", 400), ("append", 100)]
 
 
-def test_survives_an_answer_that_was_broken_off(tiny: LanguageModel) -> None:
+def test_survives_an_interrupted_answer(tiny: LanguageModel) -> None:
     def stop() -> None:
         raise TimeoutError
 
@@ -146,7 +146,7 @@ def test_survives_an_answer_that_was_broken_off(tiny: LanguageModel) -> None:
     assert masker.events == [("build", 20), ("append", 5), ("rewind", 20), ("append", 2)]
 
 
-def test_every_layer_has_its_own(tiny: LanguageModel) -> None:
+def test_every_layer_has_its_own_index(tiny: LanguageModel) -> None:
     maskers = [ReadsItsIndex(layer=0, number=1), ReadsItsIndex(layer=1, number=2)]
     context, session = start(tiny, 20, *maskers)
     ask(tiny, context, session, question=5, new_tokens=1)
@@ -163,7 +163,7 @@ def test_is_shared_by_equal_maskers_and_by_no_others(tiny: LanguageModel) -> Non
     assert equal.events == []
 
 
-def test_inputs_outside_a_session_build_their_own(make_inputs: Make) -> None:
+def test_inputs_outside_a_session_build_their_own_index(make_inputs: Make) -> None:
     masker = ReadsItsIndex()
     for inputs in (make_inputs(queries=4, seed=0), make_inputs(queries=4, seed=1)):
         masker(inputs, AttentionMask.empty(inputs))

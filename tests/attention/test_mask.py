@@ -1,4 +1,4 @@
-"""What a mask promises to whoever adds to it."""
+"""Attention masks: candidates, weights, density, immutability."""
 
 import dataclasses
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def test_adding_leaves_invisible_keys_out(make_inputs: Make) -> None:
     assert mask.weights[1, 3].tolist() == [[0, 0, 3, 0, 0], [0, 0, 3, 3, 0], [0, 0, 3, 3, 3]]
 
 
-def test_adding_changes_no_tensor_of_the_original(make_inputs: Make, random_mask: Make) -> None:
+def test_adding_does_not_change_the_original(make_inputs: Make, random_mask: Make) -> None:
     inputs = make_inputs(queries=2)
     for weighted in (False, True):
         mask = random_mask(inputs, share=0.3, weighted=weighted)
@@ -51,7 +51,7 @@ def test_a_mask_cannot_be_assigned_to(make_inputs: Make) -> None:
         mask.selected = mask.visible  # type: ignore[misc]
 
 
-def test_keys_may_be_given_once_for_all_heads_and_queries(make_inputs: Make) -> None:
+def test_keys_broadcast_over_heads_and_queries(make_inputs: Make) -> None:
     inputs = make_inputs(queries=2, keys=6)
     mask = AttentionMask.empty(inputs).add((torch.arange(6) < 2).view(1, 1, 1, 6))
     assert mask.selected.shape == (1, 4, 2, 6)

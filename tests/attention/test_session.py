@@ -1,8 +1,7 @@
-"""An attention session inside a model: same output where it must be, and nothing left behind."""
+"""Attention sessions inside a model: outputs, density, seeds, and restoring the model."""
 
 import copy
 import math
-import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -79,8 +78,8 @@ def test_left_padding_is_never_read(tiny: LanguageModel) -> None:
     with AttentionSession(sparse(Causal()), seed=0).attached(tiny.model):
         both = logits(tiny, padded, mask)
     assert_close(both[1], logits(tiny, [long])[0], atol=1e-4, rtol=0)
-    # transformers numbers positions from the first token, padding or not; the rotary
-    # embedding only sees differences.
+    # transformers numbers positions from the first token, padding included; the rotary
+    # embedding depends on differences only.
     assert_close(both[0, 5:], logits(tiny, [short])[0], atol=1e-4, rtol=0)
 
 
@@ -94,92 +93,12 @@ def test_a_sparse_session_reads_exactly_what_its_maskers_select(tiny: LanguageMo
     assert (logits(tiny, [CONTEXT]) - expected).abs().max() > 0.1
 
 
-def test_dense_layers_keep_the_model_s_attention(tiny: LanguageModel) -> None:
-    observed: list[int] = []
-
-    def output(dense_layers: list[int]) -> Tensor:
-        session = AttentionSession(
-            sparse(Local(tokens=1), dense_layers=dense_layers),
-            seed=0,
-            observers=(lambda inputs, mask, output: observed.append(inputs.layer_idx),),
-        )
-        with session.attached(tiny.model):
-            return logits(tiny, [CONTEXT])
-
-    dense = logits(tiny, [CONTEXT])
-    assert_close(output([0, 1]), dense, atol=1e-4, rtol=0)
-    assert (output([0]) - dense).abs().max() > 0.1
-    assert observed == [1]
-
-
-def test_an_attention_with_nothing_to_work_on_is_an_error(tiny: LanguageModel) -> None:
+def test_density_without_any_sparse_layer_is_an_error(tiny: LanguageModel) -> None:
     session = AttentionSession(sparse(Causal(), dense_layers=[0, 1]), seed=0)
     context = started(tiny, session)
     answer(tiny, context, session)
     with pytest.raises(ConfigurationError, match=r"'mine' had no layer to work on.*kept dense"):
         session.density()
-
-
-def test_a_dense_layer_that_the_model_has_not_is_an_error(tiny: LanguageModel) -> None:
-    session = AttentionSession(sparse(Causal(), dense_layers=[1, 2, 9]), seed=0)
-    attached = session.attached(tiny.model)
-    with pytest.raises(ConfigurationError, match=r"names the layers \[2, 9\].* layers are 0 to 1"):
-        attached.__enter__()
-
-
-def test_layers_may_have_maskers_of_their_own(tiny: LanguageModel) -> None:
-    densities: dict[int, float] = {}
-    layers: dict[str, Any] = {"1": {"some": Sink(tokens=2), "last": Local(tokens=3)}}
-    session = AttentionSession(
-        sparse(Local(tokens=1), layers=layers),
-        seed=0,
-        observers=(
-            lambda inputs, mask, output: densities.update(
-                {inputs.layer_idx: int(mask.selected[0, 0, -1].sum())}
-            ),
-        ),
-    )
-    with session.attached(tiny.model):
-        logits(tiny, [CONTEXT])
-    assert densities == {0: 1, 1: 5}
-
-
-def test_a_layer_named_dense_is_the_same_as_one_of_dense_layers(tiny: LanguageModel) -> None:
-    outputs = []
-    for options in (
-        {"dense_layers": [0]},
-        {"layers": {"0": "dense"}},
-        {"layers": {"L0-0": "dense"}},
-    ):
-        session = AttentionSession(sparse(Local(tokens=1), **options), seed=0)
-        with session.attached(tiny.model):
-            outputs.append(logits(tiny, [CONTEXT]))
-    assert torch.equal(outputs[0], outputs[1])
-    assert torch.equal(outputs[0], outputs[2])
-
-
-@pytest.mark.parametrize("span", ["2-4", "L2-4", "l2-4"])
-def test_a_span_of_layers_holds_both_its_ends(span: str) -> None:
-    attention = sparse(Local(tokens=1), layers={span: "dense"})
-    assert [layer for layer in range(8) if attention.maskers_at(layer) is None] == [2, 3, 4]
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"layers": {"4-2": "dense"}}, "'4-2' is neither a layer nor a range"),
-        ({"layers": {"all": "dense"}}, "'all' is neither a layer nor a range"),
-        ({"layers": {"-1": "dense"}}, "'-1' is neither"),
-        ({"layers": {"1-3": "dense", "3": "dense"}}, "layers.3: layer 3 is named twice"),
-        ({"layers": {"1": "dense"}, "dense_layers": [1]}, "layer 1 is named twice"),
-        ({"layers": {"1": "sparse"}}, "must be `dense` or name its maskers, got 'sparse'"),
-        ({"layers": {"1": {}}}, "must be `dense` or name its maskers"),
-        ({"layers": {"1": {"quest": 3}}}, "layers.1.quest is no masker: 3"),
-    ],
-)
-def test_layers_that_make_no_sense_are_refused(options: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
-        sparse(Local(tokens=1), **options)
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["leaving", "raising"])
@@ -208,7 +127,7 @@ def test_everything_is_restored(
     assert torch.equal(logits(tiny, [QUESTION]), output)
 
 
-def test_a_masker_that_raises_leaves_model_and_cache_as_they_were(tiny: LanguageModel) -> None:
+def test_a_masker_that_raises_leaves_model_and_cache_unchanged(tiny: LanguageModel) -> None:
     class FailsInLayerOne:
         def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
             if inputs.layer_idx == 1:
@@ -226,7 +145,7 @@ def test_a_masker_that_raises_leaves_model_and_cache_as_they_were(tiny: Language
 
 
 def expected_density(first: int, last: int, selected: Callable[[int], int]) -> float:
-    """Mean over the queries at positions first to last, which see one key more each."""
+    """Return the mean over queries at positions first to last; each sees one more key."""
     shares = [selected(position + 1) / (position + 1) for position in range(first, last + 1)]
     return math.fsum(shares) / len(shares)
 
@@ -235,13 +154,13 @@ def test_density_is_the_mean_over_question_and_decoded_tokens(tiny: LanguageMode
     session = AttentionSession(WINDOW, seed=0)
     context = started(tiny, session)
     tokens = answer(tiny, context, session, new_tokens=5)
-    # The last token is never computed: nothing follows it.
+    # The last token is never fed to the model.
     last = len(CONTEXT) + len(QUESTION) + len(tokens) - 2
     expected = expected_density(len(CONTEXT), last, lambda visible: min(visible, 8))
     assert session.density() == pytest.approx(expected, rel=1e-5)
 
 
-def test_density_starts_anew_with_every_example(tiny: LanguageModel) -> None:
+def test_density_is_reset_for_every_example(tiny: LanguageModel) -> None:
     session = AttentionSession(WINDOW, seed=0)
     context = started(tiny, session)
     answer(tiny, context, session, example="one", new_tokens=9)
@@ -259,56 +178,6 @@ def test_dense_layers_count_as_density_1(tiny: LanguageModel) -> None:
         len(CONTEXT), len(CONTEXT) + len(QUESTION) - 1, lambda visible: min(visible, 8)
     )
     assert session.density() == pytest.approx((1 + window) / 2, rel=1e-5)
-
-
-class FirstKey:
-    """Reads key 0 and notes in which layer it was asked."""
-
-    positions_alone = True
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-
-    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
-        self.asked.append(inputs.layer_idx)
-        return mask.add(inputs.visible_rank == 1)
-
-
-def test_a_masker_of_positions_alone_is_asked_once_a_step(tiny: LanguageModel) -> None:
-    first = FirstKey()
-    session = AttentionSession(sparse(first, RandomSampling(tokens=2)), seed=0)
-    with session.attached(tiny.model):
-        for _ in range(2):
-            logits(tiny, [QUESTION])
-        logits(tiny, [CONTEXT])
-    # Equal steps may share too.
-    assert first.asked == [0, 0]
-
-
-def test_behind_a_masker_that_looks_at_keys_it_is_asked_in_every_layer(
-    tiny: LanguageModel,
-) -> None:
-    first = FirstKey()
-    session = AttentionSession(sparse(RandomSampling(tokens=2), first), seed=0)
-    with session.attached(tiny.model):
-        logits(tiny, [QUESTION])
-    assert first.asked == [0, 1]
-
-
-def test_steps_of_equal_shape_and_other_padding_are_not_mixed_up(tiny: LanguageModel) -> None:
-    masks = [torch.tensor([[0] * padding + [1] * (12 - padding)]) for padding in (0, 5, 2)]
-
-    def outputs(sessions: list[AttentionSession]) -> list[Tensor]:
-        found = []
-        for session, mask in zip(sessions, masks, strict=True):
-            with session.attached(tiny.model):
-                found.append(logits(tiny, [QUESTION], mask))
-        return found
-
-    one = outputs([AttentionSession(WINDOW, seed=0)] * 3)
-    each_its_own = outputs([AttentionSession(WINDOW, seed=0) for _ in range(3)])
-    for shared, own in zip(one, each_its_own, strict=True):
-        assert torch.equal(shared, own)
 
 
 def test_padding_does_not_count_in_the_density(tiny: LanguageModel) -> None:
@@ -425,7 +294,7 @@ def test_one_session_may_be_attached_inside_another(tiny: LanguageModel) -> None
     assert not torch.equal(other, alone)
 
 
-def test_samples_depend_on_run_seed_and_example_and_on_nothing_before(
+def test_samples_depend_on_seed_and_example_only(
     tiny: LanguageModel,
 ) -> None:
     def outcome(seed: int, *examples: str) -> list[int]:
@@ -439,7 +308,7 @@ def test_samples_depend_on_run_seed_and_example_and_on_nothing_before(
     assert len({tuple(outcome(s, e)) for s in (0, 1) for e in ("a", "b")}) == 4
 
 
-def test_layers_and_steps_draw_keys_of_their_own(tiny: LanguageModel) -> None:
+def test_every_layer_and_step_draws_different_keys(tiny: LanguageModel) -> None:
     drawn: list[tuple[bool, ...]] = []
     session = AttentionSession(
         sparse(RandomSampling(tokens=10)),
@@ -475,7 +344,7 @@ def test_density_of_an_answer_that_ends_before_any_sparse_query_is_none(
 
 
 @pytest.mark.parametrize("dense_layers", [[0], []])
-def test_index_memory_is_told_by_masker_in_bytes_per_key_and_layer(
+def test_index_memory_is_reported_per_masker_in_bytes_per_key_and_layer(
     dense_layers: list[int], tiny: LanguageModel
 ) -> None:
     # A page of 8 keys keeps two float32 bounds per channel (16) and key-value head (2).
@@ -491,7 +360,7 @@ def test_index_memory_is_told_by_masker_in_bytes_per_key_and_layer(
 
 
 @pytest.mark.parametrize("scaling", [0.05, 0.5])
-def test_dense_attention_of_one_row_of_a_batch_is_scaled_as_the_model_says(
+def test_dense_attention_in_a_batch_uses_the_model_s_scaling(
     scaling: float, tiny: LanguageModel
 ) -> None:
     module = tiny.model.model.layers[0].self_attn
@@ -508,9 +377,7 @@ def test_dense_attention_of_one_row_of_a_batch_is_scaled_as_the_model_says(
 
 
 @pytest.mark.parametrize("option", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}])
-def test_a_batch_refuses_what_dense_attention_has_not(
-    option: dict[str, Any], tiny: LanguageModel
-) -> None:
+def test_a_batch_refuses_soft_caps_and_sinks(option: dict[str, Any], tiny: LanguageModel) -> None:
     module = tiny.model.model.layers[0].self_attn
     given = torch.zeros(1, 4, 1, 16), torch.zeros(1, 2, 3, 16), torch.zeros(1, 2, 3, 16)
     with pytest.raises(ConfigurationError, match="soft-caps its scores or has sinks"):

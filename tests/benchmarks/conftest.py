@@ -17,7 +17,7 @@ from sah.types import Example, Prediction
 
 @pytest.fixture
 def predict(prediction: Callable[..., Prediction]) -> Callable[..., list[Prediction]]:
-    """Answer each example with the text that a function makes of it."""
+    """Answer each example with the text that a function returns for it."""
 
     def answer(examples: Sequence[Example], text: Callable[[Example], str]) -> list[Prediction]:
         return [
@@ -25,7 +25,7 @@ def predict(prediction: Callable[..., Prediction]) -> Callable[..., list[Predict
                 example.id,
                 task=example.task,
                 text=text(example),
-                # A continuation that is foreseen, or not at all.
+                # A continuation is predicted with certainty, or not at all.
                 loss=(0.0 if text(example) else math.inf) if example.is_continuation else None,
             )
             for example in examples
@@ -36,7 +36,7 @@ def predict(prediction: Callable[..., Prediction]) -> Callable[..., list[Predict
 
 @pytest.fixture
 def example() -> Callable[..., Example]:
-    """Make an example of which little matters."""
+    """Make an example with placeholder texts."""
 
     def make(task: str = "task", number: int = 0, references: tuple[str, ...] = ("x",)) -> Example:
         return Example(
@@ -163,7 +163,7 @@ def _ruler(task: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a suite's rows, as parquet files in the layout of `hf download`.
+    """Return the folder of a suite's rows: parquet files in the layout of `hf download`.
 
     Made-up text in exactly the published columns; two or three rows of each subset.
     """
@@ -182,7 +182,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
                 f"{length}/test-00000-of-00001": [row for task in RULER for row in _ruler(task)]
                 for length in (4096, 8192, 16384)
             },
-            # The other collections have a configuration and a split for each task.
+            # The other collection has a configuration and a split for each task.
             **{f"{task}/{task}-00000-of-00001": _ruler(task) for task in RULER},
         },
         "infinite_bench": {
@@ -262,7 +262,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 @pytest.fixture
 def cache_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Put rows into the cache as one commit of a data set, as loading them from the Hub does.
+    """Cache rows as one commit of a data set, as if they had been loaded from the Hub.
 
     Each call is newer than the one before.
     """

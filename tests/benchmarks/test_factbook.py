@@ -13,7 +13,7 @@ def examples(tiny):
     return Factbook(context_tokens=3000, samples=4).examples(tiny.prompts, seed=0)
 
 
-def test_every_answer_is_part_of_the_text_word_for_word():
+def test_every_answer_occurs_verbatim_in_the_text():
     asked = [(document, item) for document in documents() for item in document.questions]
     assert len(asked) > 1500
     for document, item in asked:
@@ -33,7 +33,7 @@ def test_every_answer_is_part_of_the_text_word_for_word():
         ("Bulgaria", "coastline", "354 km"),
     ],
 )
-def test_answers_are_what_everybody_knows(country, task, answer):
+def test_well_known_answers_are_right(country, task, answer):
     (document,) = [item for item in documents() if item.name == country]
     assert [item.answer for item in document.questions if item.task == task] == [answer]
 
@@ -48,7 +48,7 @@ def test_documents_are_plain_text_with_headings():
             assert "note: note:" not in field.text
 
 
-def test_every_kind_is_asked_about_every_document(examples):
+def test_every_kind_of_question_is_asked_about_every_document(examples):
     for number, (_, group) in enumerate(groupby(examples, key=lambda example: example.context)):
         asked = list(group)
         assert [example.task for example in asked] == list(QUESTIONS)
@@ -57,7 +57,7 @@ def test_every_kind_is_asked_about_every_document(examples):
     assert number == 3
 
 
-def test_documents_fill_the_budget_and_keep_their_order(examples, tiny):
+def test_documents_fill_the_budget_and_keep_the_order_of_fields(examples, tiny):
     names = {document.name: document for document in documents()}
     for example in examples:
         length = tiny.prompts.prompt_length(example) + example.max_new_tokens
@@ -67,7 +67,7 @@ def test_documents_fill_the_budget_and_keep_their_order(examples, tiny):
         assert all(line in whole for line in kept), "in their order, and nothing else"
 
 
-def test_whole_documents_are_whole(tiny):
+def test_without_a_budget_documents_are_complete(tiny):
     (example,) = Factbook(context_tokens=None, samples=1, subset="capital").examples(
         tiny.prompts, seed=0
     )
@@ -80,7 +80,7 @@ def test_more_samples_than_documents_is_an_error(tiny):
         Factbook(samples=5000).examples(tiny.prompts, seed=0)
 
 
-def test_a_budget_too_small_for_what_is_asked_is_an_error(tiny):
+def test_a_budget_too_small_for_the_fields_asked_for_is_an_error(tiny):
     with pytest.raises(ConfigurationError, match="context_tokens=100 is too small"):
         Factbook(context_tokens=100, samples=1).examples(tiny.prompts, seed=0)
 
@@ -95,7 +95,7 @@ def test_a_missing_package_is_an_error_that_names_it(monkeypatch, tiny):
     module.documents.cache_clear()
 
 
-def test_the_score_is_token_f1_with_exact_match_beside_it(examples, predict):
+def test_the_score_is_token_f1_with_exact_match_in_the_details(examples, predict):
     (capital,) = [example for example in examples[:8] if example.task == "capital"]
     answer = capital.references[0]
     for text, f1, exact in (

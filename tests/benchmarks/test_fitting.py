@@ -10,7 +10,7 @@ from sah.errors import ConfigurationError
 
 
 class Lengths:
-    """A tokenizer whose prompt lengths are given: `lengths[n]` for n units."""
+    """A tokenizer with given prompt lengths: `lengths[n]` for n units."""
 
     max_tokens = None
 
@@ -27,7 +27,7 @@ class Lengths:
 
 
 class Characters:
-    """A tokenizer of single characters that remembers what it was asked."""
+    """A tokenizer of single characters that records the texts it counts."""
 
     max_tokens = None
 
@@ -48,7 +48,7 @@ class Characters:
 @settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_finds_the_most_units_that_fit_however_wrong_the_estimate_is(
+def test_finds_the_most_units_that_fit_even_with_wrong_estimates(
     example, units, overhead, context_tokens, least
 ):
     least = min(least, len(units))
@@ -75,8 +75,8 @@ def test_finds_the_most_units_that_fit_however_wrong_the_estimate_is(
 
 
 @pytest.mark.parametrize("wrong_by", [0.9, 1.0, 1.1])
-def test_few_prompts_are_measured_whole(example, wrong_by):
-    """With a 128k context each of them takes most of a second."""
+def test_few_whole_prompts_are_tokenised(example, wrong_by):
+    """Each of them takes most of a second at 128k tokens."""
     tokenizer = Lengths([40 + 25 * units for units in range(10_000)])
     template = dataclasses.replace(example(), max_new_tokens=5)
     fitted = fit_units(
@@ -90,7 +90,7 @@ def test_few_prompts_are_measured_whole(example, wrong_by):
     assert tokenizer.prompts_measured <= (3 if wrong_by == 1 else 8)
 
 
-def test_estimates_that_say_nothing_cost_bisection_and_not_a_walk(example):
+def test_useless_estimates_lead_to_bisection_instead_of_a_linear_search(example):
     tokenizer = Lengths([25 * units for units in range(10_000)])
     fit_units(
         lambda units: dataclasses.replace(example(), id=str(units)),
@@ -102,7 +102,7 @@ def test_estimates_that_say_nothing_cost_bisection_and_not_a_walk(example):
     assert tokenizer.prompts_measured < 40
 
 
-def test_a_text_is_counted_once():
+def test_each_text_is_tokenised_once():
     tokenizer = Characters()
     counts = TokenCounts(tokenizer)
     assert counts.of(["a", "bb", "a"]) == [1, 2, 1]
@@ -110,7 +110,7 @@ def test_a_text_is_counted_once():
     assert tokenizer.asked == ["a", "bb", "ccc"]
 
 
-def test_no_more_units_are_taken_than_the_budget_asks_for():
+def test_takes_only_slightly_more_units_than_fit():
     numbers = count()
     units, estimates = TokenCounts(Characters()).enough_units(
         (f"{number:010d}" for number in numbers), 10_000
@@ -120,6 +120,6 @@ def test_no_more_units_are_taken_than_the_budget_asks_for():
     assert 10_000 < estimates[-1] < 20_000
 
 
-def test_units_may_run_out():
+def test_takes_all_units_if_they_run_out():
     units, estimates = TokenCounts(Characters()).enough_units(iter(["ab", "c"]), 10_000)
     assert (units, estimates) == (["ab", "c"], [2, 3])

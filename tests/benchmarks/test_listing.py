@@ -1,4 +1,4 @@
-"""sah benchmarks, and docs/benchmarks.md."""
+"""The output of `sah benchmarks`, and the table in docs/benchmarks.md."""
 
 from pathlib import Path
 
@@ -22,13 +22,13 @@ def test_every_benchmark_is_described():
         assert item.source != "-", f"{item.name} does not say where its data come from"
         assert item.licence != "-"
         assert "-" not in item.scores.values()
-    assert listed["longbench"].answer_tokens["gov_report"] == 532
+    assert listed["longbench"].answer_limits["gov_report"] == 532
     assert listed["longbench"].scores["trec"] == "classification"
     assert not listed["longbench"].offline
     assert listed["ruler"].offline
 
 
-def test_what_is_not_on_this_machine_is_told_with_the_way_to_get_it(capsys, cache_commit):
+def test_missing_data_are_listed_with_the_command_that_fetches_them(capsys, cache_commit):
     show_benchmarks(CONF)
     assert "sah fetch benchmark=infinite_bench" in capsys.readouterr().out
     for task in InfiniteBench.subsets():
@@ -41,7 +41,7 @@ def test_what_is_not_on_this_machine_is_told_with_the_way_to_get_it(capsys, cach
     assert f"{unpinned}; pin it with benchmark.revision={'a' * 40}" in shown
 
 
-def test_each_data_set_of_the_hub_says_whether_it_is_pinned():
+def test_each_data_set_on_the_hub_is_listed_as_pinned_or_not():
     listed = {item.name: item for item in listed_benchmarks(CONF)}
     for item in listed.values():
         assert bool(item.revision) == (not item.offline)
@@ -52,11 +52,11 @@ def test_each_data_set_of_the_hub_says_whether_it_is_pinned():
 @pytest.mark.parametrize(
     "name", ["niah_single_1", "repobench-p", "532 tokens", "rouge_l", "aime24 or aime2024"]
 )
-def test_the_list_has_subsets_answer_lengths_and_scores(capsys, name):
+def test_the_list_has_subsets_answer_limits_and_scores(capsys, name):
     show_benchmarks(CONF)
     assert name in capsys.readouterr().out
 
 
-def test_the_table_in_the_documentation_is_the_code_s():
-    """If this fails: put the output of markdown_table into docs/benchmarks.md."""
+def test_the_table_in_the_documentation_is_up_to_date():
+    """If this fails, copy the output of markdown_table to docs/benchmarks.md."""
     assert markdown_table(CONF) in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")

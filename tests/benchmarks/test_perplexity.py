@@ -33,7 +33,7 @@ def test_context_and_continuation_fill_the_budget(examples, tiny):
         assert example.is_continuation
 
 
-def test_more_context_comes_before_the_same_continuation(examples, tiny):
+def test_a_longer_context_precedes_the_same_continuation(examples, tiny):
     longer = Perplexity(context_tokens=2400, continuation_tokens=100, samples=3).examples(
         tiny.prompts, seed=0
     )
@@ -71,9 +71,9 @@ def run(compose, tmp_path):
     return start
 
 
-def test_dense_loss_is_the_models_own(run, tiny):
-    """Against one forward pass over the whole text, without any of our code."""
-    results = run("attention=dense", f"model.layers={tiny.model.config.num_hidden_layers}")
+def test_dense_loss_equals_that_of_one_forward_pass(run, tiny):
+    """The forward pass over the whole text uses none of our code."""
+    result = run("attention=dense", f"model.layers={tiny.model.config.num_hidden_layers}")
     losses = []
     for example in Perplexity(
         subset="kjv", samples=2, context_tokens=900, continuation_tokens=300
@@ -86,17 +86,17 @@ def test_dense_loss_is_the_models_own(run, tiny):
         chances = torch.log_softmax(logits, dim=-1)
         counted = range(begin, ids.shape[1] - 1)
         losses.append(-sum(chances[n, ids[0, n + 1]].item() for n in counted) / len(counted))
-    metrics = results["tasks"]["kjv"]["metrics"]
+    metrics = result.tasks["kjv"].metrics
     assert metrics["nats_per_token"] == pytest.approx(sum(losses) / 2, rel=1e-4)
-    assert results["density"] == 1.0
+    assert result.density == 1.0
 
 
-def test_a_sparse_continuation_has_another_loss_and_its_density_is_measured(run):
+def test_a_sparse_continuation_has_a_different_loss_and_a_density(run):
     dense, sparse = run("attention=dense"), run("attention=streaming_llm")
-    losses = [item["tasks"]["kjv"]["metrics"]["nats_per_token"] for item in (dense, sparse)]
+    losses = [item.tasks["kjv"].metrics["nats_per_token"] for item in (dense, sparse)]
     assert losses[0] != losses[1]
-    assert 0 < sparse["density"] < 0.5
-    assert 0 < sparse["recall"] < 1
+    assert 0 < sparse.density < 0.5
+    assert 0 < sparse.recall < 1
 
 
 def test_a_dense_continuation_under_a_sparse_method_is_refused(run):

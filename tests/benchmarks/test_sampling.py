@@ -13,14 +13,14 @@ many = settings(
 
 
 def interleaved(example, sizes):
-    """Examples of tasks of these sizes, not sorted by task."""
+    """Make examples of tasks of these sizes, not sorted by task."""
     made = [example(f"task-{t}", n) for t, size in enumerate(sizes) for n in range(size)]
     return sorted(made, key=lambda item: item.id.rpartition("-")[::-1])
 
 
 @given(sizes=SIZES, limit=st.integers(1, 350), seed=st.integers(0, 5))
 @many
-def test_takes_the_limit_from_all_tasks_in_proportion_and_in_order(example, sizes, limit, seed):
+def test_draws_from_all_tasks_in_proportion_and_keeps_the_order(example, sizes, limit, seed):
     examples = interleaved(example, sizes)
     kept = limit_examples(examples, limit, seed)
     assert len(kept) == min(limit, len(examples))
@@ -33,17 +33,17 @@ def test_takes_the_limit_from_all_tasks_in_proportion_and_in_order(example, size
 
 @given(sizes=SIZES, limit=st.integers(1, 20), seed=st.integers(0, 5))
 @many
-def test_depends_on_nothing_but_the_seed(example, sizes, limit, seed):
+def test_the_same_seed_draws_the_same_examples(example, sizes, limit, seed):
     examples = interleaved(example, sizes)
     assert limit_examples(examples, limit, seed) == limit_examples(examples, limit, seed)
 
 
-def test_is_a_draw_and_not_the_first(example):
+def test_draws_at_random_instead_of_taking_the_first(example):
     examples = [example("task", number) for number in range(100)]
     drawn = [limit_examples(examples, 10, seed) for seed in range(3)]
     assert all(kept != examples[:10] for kept in drawn)
     assert drawn[0] != drawn[1] != drawn[2]
-    # Over many seeds every example has its turn.
+    # Over many seeds every example is drawn.
     ever = {item.id for seed in range(200) for item in limit_examples(examples, 10, seed)}
     assert len(ever) == 100
 
@@ -58,6 +58,6 @@ def test_a_draw_from_one_task_does_not_depend_on_the_other_tasks(example):
 
 
 @pytest.mark.parametrize("limit", [None, 3, 4, 100])
-def test_no_limit_or_a_large_one_keeps_all(example, limit):
+def test_no_limit_or_a_large_one_keeps_all_examples(example, limit):
     examples = [example("task", number) for number in range(3)]
     assert limit_examples(examples, limit, 0) == examples

@@ -1,4 +1,4 @@
-"""Every scorer against cases computed by hand, and against code we did not write."""
+"""Every scorer against cases computed by hand and against independent implementations."""
 
 import json
 import string
@@ -18,7 +18,7 @@ CATS = {"options": ["a hat", "a grey cat", "c", "d"]}
 FUNCTIONS = {"options": ["f", "run_all", "g", "h"]}
 
 CASES = [
-    # Answers as a whole, and parts of them.
+    # Exact match and containment.
     ("exact_match", "Otto", ["Otto"], {}, 1.0),
     ("exact_match", "otto", ["OTTO"], {}, 1.0),
     ("exact_match", "  Otto\n", ["Otto"], {}, 1.0),
@@ -51,7 +51,7 @@ CASES = [
     ("token_f1", "Otto", [""], {}, 0.0),
     ("token_f1", "1,000 cats", ["1000 cats"], {}, 1.0),
     ("token_f1_chinese", "一只猫。", ["一只猫"], {}, 1.0),
-    # Four words, of which the university is one.
+    # Four words, one of which is the university.
     ("token_f1_chinese", "我来到北京清华大学", ["清华大学"], {}, 0.4),
     ("token_f1_chinese", "", ["猫"], {}, 0.0),
     ("character_f1_chinese", "一只灰猫", ["一只猫"], {}, 6 / 7),
@@ -60,7 +60,7 @@ CASES = [
     ("normalised_exact_match", "cats", ["cat"], {}, 0.0),
     ("contained_any", "it is B or c", ["a1", "b"], {}, 1.0),
     ("contained_any", "", ["b"], {}, 0.0),
-    # Classification: the classes named, without those that are part of the right one's name.
+    # Classification: classes named, except those contained in the right class's name.
     ("classification", "It is Animal", ["Animal"], {"all_classes": ["Plant", "Animal"]}, 1.0),
     ("classification", "Plant, Animal", ["Animal"], {"all_classes": ["Plant", "Animal"]}, 0.5),
     ("classification", "Plant", ["Animal"], {"all_classes": ["Plant", "Animal"]}, 0.0),
@@ -73,7 +73,7 @@ CASES = [
         *("classification", "zoo: Wild Animal", ["Wild Animal"]),
         *({"all_classes": ["zoo", "Animal", "Wild Animal"]}, 0.5),
     ),
-    # As published, a class after one that is left out is not left out.
+    # As published, the class after an ignored one is not checked.
     ("classification", "abc", ["abc"], {"all_classes": ["a", "b", "abc"]}, 0.5),
     ("count", "There are 5, or 5 and not 6", ["5"], {}, 2 / 3),
     ("count", "five", ["5"], {}, 0.0),
@@ -103,7 +103,7 @@ CASES = [
     ("last_choice", "answer is a grey cat", ["B"], CATS, 1.0),
     ("bug_choice", "The correct option is: C", ["C"], {}, 1.0),
     ("bug_choice", "run_all fails", ["B"], FUNCTIONS, 1.0),
-    # As published, a quote before the name leaves a space there.
+    # As published, a quote before the name becomes a leading space.
     ("bug_choice", "`run_all` fails", ["B"], FUNCTIONS, 0.0),
     ("bug_choice", "answer: g", ["B"], FUNCTIONS, 0.0),
     ("bug_choice", "", ["B"], FUNCTIONS, 0.0),
@@ -203,7 +203,7 @@ CASES = [
     ("exponential_similarity", "40", ["40%"], {}, 0.0),
     ("exponential_similarity", "most", ["40%"], {}, 0.0),
     ("exponential_similarity", "", ["40%"], {}, 0.0),
-    # Orders: the share of pairs.
+    # Orders: the share of pairs in the right order.
     ("concordance_index", "3, 1, 4, 2", ["3, 1, 4, 2"], {}, 1.0),
     ("concordance_index", "2, 4, 1, 3", ["3, 1, 4, 2"], {}, 0.0),
     ("concordance_index", "1, 3, 4, 2", ["3, 1, 4, 2"], {}, 5 / 6),
@@ -240,7 +240,7 @@ CASES = [
     ("list_subspan", '["Otto", "Anna B"]', ["Anna", "Otto"], {"several": True}, 1.0),
     ("list_subspan", '["Anna Otto"]', ["Anna", "Otto"], {"several": True}, 0.0),
     ("list_subspan", "['Anna's cat']", ["annas cat"], {}, 1.0),
-    # Each reference with an answer of its own, whoever comes first.
+    # Each reference needs a different answer, whatever their order.
     ("list_subspan", '["Anna Otto", "Anna"]', ["Anna", "Otto"], {"several": True}, 1.0),
     ("list_subspan", "['x', 'y']", ["Anna", "Otto"], {"several": True}, 0.0),
     ("list_exact", "['The Otto']", ["Otto"], {}, 1.0),
@@ -279,7 +279,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "prediction", "references", "extras", "score"), CASES)
-def test_a_score_is_the_one_computed_by_hand(name, prediction, references, extras, score):
+def test_a_score_equals_the_one_computed_by_hand(name, prediction, references, extras, score):
     assert getattr(scorers, name)(prediction, references, **extras) == pytest.approx(
         score, abs=1e-6
     )
@@ -290,7 +290,7 @@ def test_every_scorer_has_a_case():
 
 
 @pytest.mark.parametrize("name", ["exponential_similarity", "concordance_index"])
-def test_a_reference_that_cannot_be_one_is_an_error(name):
+def test_a_malformed_reference_is_an_error(name):
     with pytest.raises(ValueError, match="reference"):
         getattr(scorers, name)("40%", ["most of them"])
 
@@ -298,7 +298,7 @@ def test_a_reference_that_cannot_be_one_is_an_error(name):
 @given(order=st.permutations(range(1, 7)))
 @few
 def test_the_concordance_index_agrees_with_kendalls_tau(order):
-    """Of permutations without ties tau is 2 c - 1."""
+    """For permutations without ties, tau is 2 c - 1."""
     from scipy import stats
 
     places = [order.index(item) for item in range(1, 7)]
@@ -307,7 +307,7 @@ def test_the_concordance_index_agrees_with_kendalls_tau(order):
     assert scorers.concordance_index(given, ["1, 2, 3, 4, 5, 6"]) == pytest.approx(expected)
 
 
-def test_the_best_of_several_references_counts():
+def test_the_best_reference_counts():
     for name in ("token_f1", "token_f1_chinese", "rouge_l", "rouge_l_sum", "meteor"):
         scorer = getattr(scorers, name)
         assert scorer("the cat sat", ["dog", "the cat"]) == pytest.approx(
@@ -318,7 +318,7 @@ def test_the_best_of_several_references_counts():
 @given(prediction=texts, reference=texts)
 @few
 def test_token_f1_agrees_with_rouge_1_of_normalised_words(prediction, reference):
-    """The F1 of bags of words goes by that name in rouge-score."""
+    """rouge-score calls the F1 of bags of words ROUGE-1."""
     from rouge_score.rouge_scorer import RougeScorer
 
     from sah.benchmarks.scorers.text import normalise
@@ -330,7 +330,7 @@ def test_token_f1_agrees_with_rouge_1_of_normalised_words(prediction, reference)
 @given(prediction=st.text("abc ", min_size=1, max_size=12), reference=st.text("abc ", min_size=1))
 @few
 def test_edit_similarity_agrees_with_a_plain_indel_ratio(prediction, reference):
-    """2 × longest common subsequence / both lengths, by the textbook recurrence."""
+    """The ratio is 2 × longest common subsequence / both lengths, by the textbook recurrence."""
     common = longest_common(prediction, reference)
     expected = round(100 * 2 * common / (len(prediction) + len(reference))) / 100
     assert scorers.code_similarity(prediction, [reference]) == pytest.approx(expected, abs=0.0101)
@@ -339,7 +339,7 @@ def test_edit_similarity_agrees_with_a_plain_indel_ratio(prediction, reference):
 @given(prediction=words, reference=words)
 @few
 def test_rouge_l_of_one_sentence_agrees_with_the_textbook(prediction, reference):
-    """Of different words, which both packages treat as the textbook does."""
+    """Words are distinct, for which both packages agree with the textbook."""
     one, other = (
         list(dict.fromkeys(word.strip(",.").lower() for word in side))
         for side in (prediction, reference)
@@ -395,7 +395,7 @@ def test_all_scores_are_between_zero_and_one(prediction, reference):
         (string.punctuation, ""),
     ],
 )
-def test_normalisation_is_squads(text, normalised):
+def test_normalisation_follows_squad(text, normalised):
     from sah.benchmarks.scorers.text import normalise
 
     assert normalise(text) == normalised

@@ -1,4 +1,4 @@
-"""Passages and readings of the tiny model, made once."""
+"""Passages, and the queries and keys of the tiny model for them."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from sah.calibration.passages import Passage
 
 @pytest.fixture(scope="session")
 def passages(tiny: Any) -> list[Passage]:
-    """Two sequences of random tokens, of different lengths; the second ends with a question."""
+    """Two random sequences of different lengths; the second ends with a question."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = len(tiny.prompts.tokenizer)
 
@@ -26,7 +26,7 @@ def passages(tiny: Any) -> list[Passage]:
 
 @pytest.fixture(scope="session")
 def readings(tiny: Any, passages: list[Passage]) -> list[list[LayerReading]]:
-    """For each passage, what every layer was given."""
+    """The queries and keys of every layer, for each passage."""
     found: list[list[LayerReading]] = []
     for passage in passages:
         found.append([])

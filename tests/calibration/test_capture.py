@@ -7,7 +7,7 @@ from sah.calibration.passages import Passage
 
 
 def test_reads_queries_and_keys_after_the_rotary_embedding(tiny, passages, readings):
-    """Against the first layer's own projections, rotated."""
+    """Compared with the first layer's own projections, rotated."""
     ids = torch.tensor([passages[0].token_ids])
     inner = tiny.model.model
     layer = inner.layers[0]
@@ -31,13 +31,13 @@ def test_every_layer_is_read_once_and_in_order(tiny, readings):
         assert [reading.layer for reading in of_passage] == layers
 
 
-def test_model_is_left_as_it_was(tiny, passages):
+def test_the_model_is_left_unchanged(tiny, passages):
     before = tiny.model.config._attn_implementation
     read_attention(tiny, passages[0], lambda reading: None)
     assert tiny.model.config._attn_implementation == before
 
 
-def test_sliding_window_layers_are_left_out(build_model):
+def test_sliding_window_layers_are_skipped(build_model):
     config = Gemma3TextConfig(
         vocab_size=64,
         hidden_size=32,

@@ -4,7 +4,7 @@ from sah.calibration.channels import ChannelStatistics, ranked_channels
 
 
 def slow_means(layer, readings):
-    """Means of |q_c|, |k_c| and |q_c · k_c| with one loop per token and pair, in float64."""
+    """Compute the means of |q_c|, |k_c| and |q_c · k_c| in loops over tokens and pairs."""
     query_sum = key_sum = product_sum = 0.0
     tokens = pairs = 0
     for of_passage in readings:
@@ -23,7 +23,7 @@ def slow_means(layer, readings):
     return {"q": query_sum / tokens, "k": key_sum / tokens, "qk": product_sum / pairs}
 
 
-def test_means_are_those_of_the_definition(readings):
+def test_means_equal_the_definition(readings):
     statistics = ChannelStatistics()
     for of_passage in readings:
         statistics.add(of_passage[1].query, of_passage[1].key)

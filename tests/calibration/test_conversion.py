@@ -12,7 +12,7 @@ HEADS, GROUPS, SIZES = 4, 2, (16, 12, 10, 8)
 
 @pytest.fixture(scope="module")
 def modules():
-    """The authors' networks: layer and kind to one torch module per head."""
+    """Networks like the authors': one torch module per head, for each layer and kind."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return {
@@ -71,7 +71,7 @@ def file(request, tmp_path, state_dict, matrices):
 
 
 @torch.no_grad()
-def test_converted_networks_compute_what_the_originals_do(modules, file):
+def test_converted_networks_compute_the_same_as_the_originals(modules, file):
     tensors = converted_networks(file)
     query, key = torch.randn(1, HEADS, 5, SIZES[0]), torch.randn(1, GROUPS, 5, SIZES[0])
     for layer in (0, 1):
@@ -114,15 +114,15 @@ def no_keys(found):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without_bias, "3 of key_matrix and 2 of key_bias"),
+        (without_bias, "3 tensors in key_matrix but 2 in key_bias"),
         (bias_of_other_length, r"key.0.bias is \[4, 13\], not \[4, 12\]"),
         (maps_that_do_not_follow, r"query.1.weight is \[4, 11, 10\], not \[4, 12, out\]"),
         (signatures_of_other_length, r"\(4, 9\).*\(4, 8\)"),
         (matrix_of_one_head, r"query.0.weight is \[16, 12\], not \[heads, in, out\]"),
-        (no_keys, "no list of tensors key_matrix"),
+        (no_keys, "no list of tensors named key_matrix"),
     ],
 )
-def test_shapes_that_do_not_fit_are_named(tmp_path, matrices, damage, message):
+def test_shapes_that_do_not_match_are_named(tmp_path, matrices, damage, message):
     damaged = {
         layer: {name: list(tensors) for name, tensors in of_layer.items()}
         for layer, of_layer in matrices.items()
@@ -133,7 +133,7 @@ def test_shapes_that_do_not_fit_are_named(tmp_path, matrices, damage, message):
         converted_networks(tmp_path / "published.pt")
 
 
-def test_state_dict_without_a_head_is_refused(tmp_path, state_dict):
+def test_a_state_dict_that_lacks_a_head_is_refused(tmp_path, state_dict):
     torch.save(
         {name: tensor for name, tensor in state_dict.items() if "_q.2." not in name},
         tmp_path / "published.pt",
@@ -143,7 +143,7 @@ def test_state_dict_without_a_head_is_refused(tmp_path, state_dict):
 
 
 @pytest.mark.parametrize("content", [{}, [1], {"model.weight": torch.ones(2)}, {0: {"a": 1}}])
-def test_file_of_something_else_says_what_is_expected(tmp_path, content):
+def test_the_error_for_another_file_names_the_expected_formats(tmp_path, content):
     torch.save(content, tmp_path / "published.pt")
     with pytest.raises(ConfigurationError, match="learning_to_hash_transformation_q"):
         converted_networks(tmp_path / "published.pt")

@@ -1,10 +1,10 @@
 """The subcommands as a user calls them, with the tiny model."""
 
-import json
 import os
 import pickle
 from importlib import import_module
 
+import orjson
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,7 +21,7 @@ def home(tmp_path):
     return {"SAH_CACHE": str(tmp_path / "cache")}
 
 
-def test_uncalibrated_method_names_the_command_and_the_command_makes_it_run(run, home, tmp_path):
+def test_an_uncalibrated_method_names_the_command_that_calibrates_it(run, home, tmp_path):
     experiment = ("model=tiny", "attention=double_sparsity", "benchmark=mock")
     before = run(*experiment, environment=home)
     assert before.returncode == 1
@@ -36,7 +36,7 @@ def test_uncalibrated_method_names_the_command_and_the_command_makes_it_run(run,
     assert after.returncode == 0, after.stderr
 
 
-def test_trained_networks_are_found(run, home, tmp_path):
+def test_hash_attention_finds_its_trained_networks(run, home, tmp_path):
     short = (*SHORT, "steps=2", "bits=12", "hidden=8")
     done = run("calibrate", "hash_attention", "model=tiny", *short, environment=home)
     assert done.returncode == 0, done.stderr
@@ -48,7 +48,7 @@ def test_trained_networks_are_found(run, home, tmp_path):
     assert after.returncode == 0, after.stderr
 
 
-def test_text_and_output_are_the_users(run, home, tmp_path):
+def test_text_and_output_can_be_chosen(run, home, tmp_path):
     (tmp_path / "text.txt").write_text("The sky is blue. " * 100)
     done = run(
         *("calibrate", "double_sparsity", "model=tiny", "model.layers=1", "text=text.txt"),
@@ -56,11 +56,11 @@ def test_text_and_output_are_the_users(run, home, tmp_path):
         environment=home,
     )
     assert done.returncode == 0, done.stderr
-    assert len(json.loads((tmp_path / "deep/channels.json").read_text())) == 3
+    assert len(orjson.loads((tmp_path / "deep/channels.json").read_bytes())) == 3
     assert not (tmp_path / "cache").exists()
 
 
-def test_published_file_is_converted(run, home, tmp_path):
+def test_a_published_file_is_converted(run, home, tmp_path):
     linear = {"matrix": [torch.ones(4, 16, 8)], "bias": [torch.zeros(4, 8)]}
     of_layer = {f"{kind}_{part}": linear[part] for kind in ("query", "key") for part in linear}
     (tmp_path / "published.pkl").write_bytes(pickle.dumps(dict.fromkeys(range(3), of_layer)))
@@ -71,7 +71,7 @@ def test_published_file_is_converted(run, home, tmp_path):
     assert tensors["layers.2.key.0.weight"].equal(linear["matrix"][0])
 
 
-def test_mistake_gets_one_message(run, home, tmp_path):
+def test_a_mistake_is_reported_in_one_message(run, home, tmp_path):
     done = run("calibrate", "double_sparsity", "model=nope", environment=home)
     assert done.returncode == 1
     assert "model/nope" in done.stderr
@@ -80,7 +80,7 @@ def test_mistake_gets_one_message(run, home, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["calibrate", "convert"])
-def test_command_without_arguments_says_what_it_takes(command):
+def test_a_command_without_arguments_prints_its_usage(command):
     with pytest.raises(SystemExit, match=f"sah {command} METHOD .*model=NAME"):
         import_module(f"sah.cli.{command}").main([])
 
@@ -124,7 +124,7 @@ def test_convert_names_the_mistake(arguments, expected):
 
 
 @pytest.mark.parametrize("method", SUFFIXES)
-def test_bundled_model_brings_its_files(method, monkeypatch, tmp_path):
+def test_the_bundled_model_is_calibrated(method, monkeypatch, tmp_path):
     monkeypatch.setenv("SAH_CACHE", str(tmp_path))
     shipped = find_calibration(method, "smollm2")
     assert shipped.parts[-3:] == ("shipped", method, f"smollm2{SUFFIXES[method]}")

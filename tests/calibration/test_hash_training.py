@@ -14,7 +14,7 @@ HEADS, GROUPS, DIM, TOKENS = 4, 2, 8, 300
 
 
 def sample(seed: int) -> LayerSample:
-    """Queries and keys whose channels differ in offset and spread, as those of models do."""
+    """Queries and keys whose channels differ in mean and spread, as in real models."""
     generator = torch.Generator().manual_seed(seed)
     offset, spread = torch.linspace(-3, 3, DIM), torch.logspace(-1, 1, DIM)
 
@@ -42,14 +42,14 @@ def test_training_finds_more_of_the_best_keys_on_held_out_text(networks):
     assert after.mass > before.mass + 0.2
 
 
-def test_seed_and_layer_decide(networks):
+def test_networks_depend_on_seed_and_layer(networks):
     again = train(SAMPLES[:3], TRAINING, layer=0)
     other = train(SAMPLES[:3], TRAINING, layer=1)
     assert again.query[0][0].equal(networks.query[0][0])
     assert not other.query[0][0].equal(networks.query[0][0])
 
 
-def test_training_leaves_the_callers_generator_alone():
+def test_training_leaves_the_global_generator_alone():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -58,7 +58,7 @@ def test_training_leaves_the_callers_generator_alone():
 
 
 def test_recall_is_one_for_signatures_that_rank_as_scores_do():
-    """One channel, one bit: its sign is the score's, and a tenth of the keys has it positive."""
+    """One channel, one bit: the sign of the score, which is positive for a tenth of the keys."""
     key = torch.full((1, 200, 1), -1.0)
     key[:, 100:120] = 1.0
     one = LayerSample(query=torch.ones(1, 200, 1), key=key, scaling=1.0, question_start=195)
@@ -72,7 +72,7 @@ def test_recall_is_one_for_signatures_that_rank_as_scores_do():
 @pytest.mark.parametrize(
     "wrong", [{"bits": 0}, {"learning_rate": 0}, {"steps": 1.5}, {"positive_weight": float("nan")}]
 )
-def test_numbers_that_make_no_sense_are_named(wrong):
+def test_invalid_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         HashTraining(**wrong)
 
@@ -84,7 +84,7 @@ def long_passages() -> list[Passage]:
     return [Passage(token_ids=one, question_start=180) for one in ids]
 
 
-def test_file_of_a_model_is_what_the_masker_reads(tiny, long_passages, tmp_path):
+def test_the_masker_reads_the_trained_networks(tiny, long_passages, tmp_path):
     training = HashTraining(bits=12, hidden=8, steps=3)
     tensors = trained_networks(tiny, long_passages, training)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
@@ -104,7 +104,7 @@ def test_file_of_a_model_is_what_the_masker_reads(tiny, long_passages, tmp_path)
         assert mask.selected.sum(-1).eq(7).all()
 
 
-def test_groups_of_layers_give_what_all_at_once_give(tiny, long_passages, monkeypatch):
+def test_training_in_groups_of_layers_equals_training_all_at_once(tiny, long_passages, monkeypatch):
     training = HashTraining(bits=8, hidden=4, steps=2)
     at_once = trained_networks(tiny, long_passages, training)
     monkeypatch.setattr("sah.calibration.hash_networks._CAPTURED_BYTES", 1)

@@ -34,7 +34,7 @@ def test_tensors_come_back(tmp_path, write):
 
 
 class Runs:
-    """What a malicious file does when it is unpickled."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, command):
         self.command = command
@@ -44,7 +44,7 @@ class Runs:
 
 
 def nested(value, file):
-    """Hidden in the bytes that a tensor's storage is loaded from."""
+    """Hide the value in the bytes from which a tensor's storage is loaded."""
 
     class Storage:
         def __reduce__(self):
@@ -56,7 +56,7 @@ def nested(value, file):
 
 
 def through_an_attribute(value, file):
-    """os.system as an attribute of a module of torch, by a dotted path."""
+    """Reach os.system as an attribute of a torch module, by a dotted path."""
 
     def text(content):
         return pickle.SHORT_BINUNICODE + bytes([len(content)]) + content.encode()
@@ -73,13 +73,13 @@ def test_code_in_a_file_is_not_run(tmp_path, write):
     witness = tmp_path / "was_here"
     with open(tmp_path / "file", "wb") as file:
         write([Runs(f"touch {witness}")], file)
-    with pytest.raises(ConfigurationError, match=r"it asks for .+, which is not run"):
+    with pytest.raises(ConfigurationError, match=r"it refers to .+, which is not run"):
         read_tensors(tmp_path / "file")
     assert not witness.exists()
 
 
 @pytest.mark.parametrize("write", [pickle.dump, through_an_attribute])
-def test_malicious_file_is_malicious(tmp_path, write):
+def test_an_ordinary_unpickler_runs_the_code(tmp_path, write):
     """Otherwise the test above would prove nothing."""
     witness = tmp_path / "was_here"
     with open(tmp_path / "file", "wb") as file:
@@ -89,19 +89,19 @@ def test_malicious_file_is_malicious(tmp_path, write):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04.", b"PK\x03\x04", b"\x80\x04\x95"])
-def test_bytes_that_are_no_pickle_are_refused(tmp_path, content):
+def test_bytes_that_are_not_a_pickle_are_refused(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(ConfigurationError, match="file is no file of tensors"):
+    with pytest.raises(ConfigurationError, match="file is not a file of tensors"):
         read_tensors(tmp_path / "file")
 
 
-def test_zip_file_of_something_else_is_refused(tmp_path):
+def test_another_zip_file_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "file", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(ConfigurationError, match="file is no file of tensors"):
+    with pytest.raises(ConfigurationError, match="file is not a file of tensors"):
         read_tensors(tmp_path / "file")
 
 
-def test_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigurationError, match="nowhere cannot be read"):
         read_tensors(tmp_path / "nowhere")

@@ -139,7 +139,7 @@ def test_a_directory_that_vanishes_ends_the_run_and_is_not_recreated(
 
     with monkeypatch.context() as patch:
         patch.setattr(ResultStore, "append", append)
-        with pytest.raises(Busy, match="is gone: it was removed or renamed"):
+        with pytest.raises(Busy, match="no longer exists: it was removed or renamed"):
             here(*overrides)
     assert not folder.exists()
     # Moved back, it goes on. Its claim names this process, which is alive.

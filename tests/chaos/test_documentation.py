@@ -1,4 +1,4 @@
-"""docs/reliability.md names the test behind every promise."""
+"""Every promise of docs/reliability.md is held by a test."""
 
 import re
 from pathlib import Path

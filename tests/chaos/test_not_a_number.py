@@ -7,7 +7,7 @@ import torch
 from sah.attention import DenseAttention
 from sah.attention.session import AttentionSession
 from sah.errors import NonFiniteLogits
-from sah.metric_logging.logger import MicroMetricLogger
+from sah.metric_logging import MetricLogging
 from sah.models.language_model import LanguageModel
 from sah.results import ResultStore, directory
 from sah.results.aggregate import summarise
@@ -80,8 +80,8 @@ def test_a_score_that_is_not_finite_is_refused_and_not_averaged(score, predictio
 
 def test_a_metric_that_is_nan_counts_as_not_measured(tmp_path):
     recall = "research_attention_recall"
-    metrics = MicroMetricLogger()
-    metrics.configure_logging(tmp_path / "metrics.jsonl", [recall])
+    logging = MetricLogging(name="recall", enabled_metrics=[recall])
+    metrics = logging.logger(tmp_path / "metrics.jsonl", seed=0, records_logged=0)
     metrics.begin_example("a")
     metrics.log(recall, torch.tensor(torch.nan))
     assert metrics.example_mean(recall) is None

@@ -1,4 +1,4 @@
-"""sah fetch: only what was chosen, and what it took."""
+"""`sah fetch` downloads only what was chosen, and logs what it read."""
 
 import logging
 
@@ -8,7 +8,7 @@ from sah.cli import fetch as fetching
 
 
 @pytest.fixture
-def said(caplog):
+def fetch_log(caplog):
     def call(*arguments):
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="sah.cli.fetch"):
@@ -18,25 +18,27 @@ def said(caplog):
     return call
 
 
-def test_what_is_made_here_needs_nothing(said):
-    model, benchmark = said("model=tiny", "benchmark=mock")
+def test_generated_models_and_benchmarks_need_no_download(fetch_log):
+    model, benchmark = fetch_log("model=tiny", "benchmark=mock")
     assert model.startswith("model: tiny is made in memory")
-    assert benchmark.startswith("benchmark: mock needs nothing")
+    assert benchmark.startswith("benchmark: mock needs no download")
 
 
-def test_only_what_was_chosen_is_fetched(said):
-    (line,) = said("model=tiny")
+def test_only_what_was_chosen_is_fetched(fetch_log):
+    (line,) = fetch_log("model=tiny")
     assert line.startswith("model: ")
 
 
-def test_data_sets_are_read_to_the_end(said, tmp_path):
+def test_all_rows_of_a_data_set_are_read(fetch_log, tmp_path):
     (tmp_path / "qasper.jsonl").write_text('{"context": "c", "question": "q"}\n' * 3)
-    (line,) = said("benchmark=longbench", "benchmark.subset=qasper", f"benchmark.path={tmp_path}")
+    (line,) = fetch_log(
+        "benchmark=longbench", "benchmark.subset=qasper", f"benchmark.path={tmp_path}"
+    )
     assert line.startswith("benchmark: 3 rows of 1 configurations; files of benchmark.path")
 
 
-def test_what_cannot_be_had_ends_with_its_reason(said):
+def test_an_unavailable_data_set_and_a_wrong_usage_end_with_a_message(fetch_log):
     with pytest.raises(SystemExit, match="Xnhyacinth/LongBench"):
-        said("benchmark=longbench")
+        fetch_log("benchmark=longbench")
     with pytest.raises(SystemExit, match="usage"):
-        said("longbench")
+        fetch_log("longbench")

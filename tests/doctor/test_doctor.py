@@ -1,9 +1,9 @@
-"""Each check finds what it is for, and the doctor says so to people and to programs."""
+"""Each check finds its problem, and the findings are reported to people and to programs."""
 
 import dataclasses
 import io
-import json
 
+import orjson
 import pytest
 import torch
 from rich.console import Console
@@ -45,7 +45,7 @@ def by_check(findings):
     return {finding.check: finding for finding in findings}
 
 
-def test_a_healthy_experiment_is_ok_in_every_check():
+def test_every_check_of_a_healthy_experiment_is_ok():
     findings = examine([*BASE, "attention=sparse"])
     assert {finding.status for finding in findings} == {"ok"}
     assert set(by_check(findings)) == {
@@ -59,18 +59,18 @@ def test_a_wrong_override_is_an_error_and_ends_the_examination():
     assert (finding.check, finding.status) == ("configuration", "error")
 
 
-def test_weights_that_are_not_here_are_an_error(tmp_path):
+def test_missing_weights_are_an_error(tmp_path):
     findings = examine(["model=hf", f"model.name_or_path={tmp_path}"])
     assert by_check(findings)["weights"].status == "error"
     assert findings[-1].check == "weights"
 
 
-def test_a_context_that_the_benchmark_cannot_make_is_an_error():
+def test_a_context_too_short_for_the_benchmark_is_an_error():
     findings = examine(["model=tiny", "benchmark.context_tokens=20"])
     assert by_check(findings)["data"].status == "error"
 
 
-def test_settings_that_the_model_cannot_have_are_found():
+def test_settings_that_do_not_fit_the_model_are_found():
     findings = examine([*BASE, "attention=sparse", "sparse_attention.dense_layers=[7]"])
     assert by_check(findings)["attention"].status == "error"
     assert "dense_layers" in by_check(findings)["attention"].message
@@ -81,7 +81,7 @@ def test_a_doubled_bos_is_an_error(tiny, example):
     bos = tiny.prompts.tokenizer.bos_token_id
     assert check_bos(tiny, [(example, prompt)]).status == "ok"
     doubled = dataclasses.replace(prompt, context_ids=[bos, *prompt.context_ids])
-    assert "2 of them" in check_bos(tiny, [(example, doubled)]).message
+    assert "2 BOS tokens" in check_bos(tiny, [(example, doubled)]).message
 
 
 @pytest.mark.parametrize("part", ["context_ids", "question_ids"])
@@ -102,25 +102,25 @@ def test_a_needle_that_was_cut_out_is_an_error_and_a_cut_context_a_warning(tiny,
 
 
 @pytest.mark.parametrize(("limit", "status"), [(64, "ok"), (2, "error")])
-def test_the_answer_must_be_able_to_hold_the_reference(tiny, example, limit, status):
+def test_the_answer_limit_must_leave_room_for_the_reference(tiny, example, limit, status):
     prompt = tiny.prompts.encode(example)
     generation = Generation(max_new_tokens=limit)
     assert check_answer_limit(tiny, [(example, prompt)], generation).status == status
 
 
-def test_references_that_fit_one_by_one_only_are_a_warning(tiny, example):
+def test_references_that_fit_only_one_at_a_time_are_a_warning(tiny, example):
     several = dataclasses.replace(example, references=("1234567",) * 8)
     prompt = tiny.prompts.encode(several)
     finding = check_answer_limit(tiny, [(several, prompt)], Generation(max_new_tokens=10))
     assert finding.status == "warning"
 
 
-def test_a_model_that_cannot_stop_is_an_error(tiny):
+def test_a_model_without_eos_is_an_error(tiny):
     assert check_eos(tiny).status == "ok"
     mute = LanguageModel(tiny.model, tiny.prompts)
     mute.eos_token_ids = frozenset()
     assert check_eos(mute).status == "error"
-    # The template ends turns with <|end|>, which then is not among the ids.
+    # The template ends turns with <|end|>, which is not among the ids then.
     mute.eos_token_ids = frozenset({tiny.prompts.tokenizer.bos_token_id})
     assert check_eos(mute).status == "warning"
 
@@ -134,7 +134,7 @@ def test_wrong_positions_are_an_error(tiny, example, monkeypatch):
         if given.get("past_key_values") is not None:
             length = given["past_key_values"].get_seq_length()
             tokens = given["input_ids"].shape[1]
-            # As if the cache did not count.
+            # Positions that ignore the length of the cache.
             given["position_ids"] = torch.arange(tokens)[None] + (length and 3)
         return forward(*arguments, **given)
 
@@ -142,7 +142,9 @@ def test_wrong_positions_are_an_error(tiny, example, monkeypatch):
     assert check_positions(tiny, prompt).status == "error"
 
 
-def test_sparse_attention_that_is_not_dense_at_full_budget_is_an_error(tiny, example, monkeypatch):
+def test_sparse_attention_that_differs_from_dense_at_full_budget_is_an_error(
+    tiny, example, monkeypatch
+):
     from sah.maskers.local import Local
 
     prompt = tiny.prompts.encode(example)
@@ -154,7 +156,9 @@ def test_sparse_attention_that_is_not_dense_at_full_budget_is_an_error(tiny, exa
 @pytest.mark.parametrize(
     ("free", "status"), [(10**12, "ok"), (2**28 + 10**6, "warning"), (1000, "error")]
 )
-def test_memory_is_compared_with_what_is_free(tiny, example, compose, monkeypatch, free, status):
+def test_the_estimate_is_compared_with_free_memory(
+    tiny, example, compose, monkeypatch, free, status
+):
     from sah.doctor import memory_estimate as memory
     from sah.execution.experiment import Experiment
 
@@ -176,7 +180,7 @@ def test_the_report_fits_80_columns():
 
 
 @pytest.mark.parametrize(("overrides", "status"), [(BASE, 0), (("modle=tiny",), 1)])
-def test_the_exit_status_and_json_are_for_programs(overrides, status, monkeypatch, capsys):
+def test_exit_status_and_json_report_errors_to_programs(overrides, status, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["sah", "doctor", "--json", *overrides])
     code = 0
     try:
@@ -184,5 +188,5 @@ def test_the_exit_status_and_json_are_for_programs(overrides, status, monkeypatc
     except SystemExit as end:
         code = end.code
     assert code == status
-    found = json.loads(capsys.readouterr().out)
+    found = orjson.loads(capsys.readouterr().out)
     assert {"check", "status", "message", "advice"} == set(found[0])

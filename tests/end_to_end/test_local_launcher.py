@@ -100,7 +100,7 @@ def test_arms_share_jobs_once_every_gpu_has_one(run, tmp_path, fake_gpus):
     done = run(*matrix, environment=fake_gpus)
     assert done.returncode == 0, done.stderr
     assert "2 jobs for 3 experiments, which share prefills" in done.stderr
-    assert "separate runs would have taken" in done.stderr
+    assert "separately it would have taken" in done.stderr
     assert summary(tmp_path)["counts"] == {"done": 3}
     devices = [item["cuda_visible_devices"] for item in provenance(tmp_path)]
     assert sorted(devices) == ["1", "1", "3"]
@@ -190,7 +190,7 @@ def test_a_killed_cell_is_one_row_of_status_and_summary_and_the_others_finish(
     assert error["category"] == "memory"
     assert "SIGKILL" in error["message"]
     assert "1 of 2 experiments failed" in errors
-    assert "run just those again" in errors
+    assert "rerun only those" in errors
     assert summary(tmp_path)["counts"] == {"failed": 1, "done": 1}
 
     again = run("-m", *LONG, "seed=1,2")

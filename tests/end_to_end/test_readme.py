@@ -1,4 +1,4 @@
-"""The README's commands are run, and its masker and benchmark are added, word for word."""
+"""The commands of the README and the guides are run, and their files are added, word for word."""
 
 import os
 import re
@@ -12,35 +12,52 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = ("first_hour", "sweeps", "compare", "extending", "numbers", "installation", "calibration")
+TEXTS = [README, *((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in GUIDES)]
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
     """Code blocks of a language, each with the paragraph before it."""
-    return re.findall(rf"([^\n]*)\n\n```{language}\n(.*?)```", README, flags=re.DOTALL)
+    pattern = re.compile(rf"([^\n]*)\n\n```{language}\n(.*?)```", flags=re.DOTALL)
+    return [block for text in TEXTS for block in pattern.findall(text)]
 
 
-COMMANDS = [line for _, block in blocks("sh") for line in block.splitlines()]
+# A command that stands in two documents is run once.
+COMMANDS = list(dict.fromkeys(line for _, block in blocks("sh") for line in block.splitlines()))
+
+
+def path_of(before: str, content: str) -> str:
+    """The path of a file: in its own first line, or in the sentence before it."""
+    (path,) = re.findall(r"^# ([\w/.]+\.yaml)\b", content) or re.findall(
+        r"`([\w/.]+\.(?:py|yaml))`", before
+    )
+    return path
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout with the README's masker and benchmark in it."""
+    """A copy of the checkout with all files of the documents in it."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("sah", "conf", "hydra_plugins", "tests"):
         shutil.copytree(ROOT / name, folder / name)
     for name in ("run.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    written = 0
+    written = []
     for before, content in blocks("python") + blocks("yaml"):
-        (path,) = re.findall(r"`([\w/.]+\.(?:py|yaml))`", before)
-        (folder / path).write_text(content, encoding="utf-8")
-        written += 1
-    assert written == 6, "a masker takes one file, one yaml and one test, and so does a benchmark"
+        path = folder / path_of(before, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+        written.append(path.relative_to(folder).as_posix())
+    for name in ("maskers/small_keys", "benchmarks/lockers"):
+        package, _, option = name.partition("/")
+        assert f"sah/{name}.py" in written
+        assert f"conf/{package.removesuffix('s')}/{option}.yaml" in written
+        assert f"tests/{package}/test_{option}.py" in written
     return folder
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_readme_command_works(command, checkout, hub_cache):
+def test_documented_command_works(command, checkout, hub_cache):
     program, *arguments = shlex.split(command)
     programs = {
         "python": [sys.executable],
@@ -58,7 +75,7 @@ def test_readme_command_works(command, checkout, hub_cache):
     assert done.stdout or "experiments" in done.stderr
 
 
-@pytest.mark.parametrize(("folder", "name"), [("maskers", "strided"), ("benchmarks", "lockers")])
+@pytest.mark.parametrize(("folder", "name"), [("maskers", "small_keys"), ("benchmarks", "lockers")])
 def test_example_passes_its_own_and_the_contract_tests(checkout, folder, name):
     command = [sys.executable, "-m", "pytest", "-n", "0", f"tests/{folder}", "-k", name]
     done = subprocess.run(
@@ -91,3 +108,18 @@ def test_every_paper_of_a_masker_can_be_cited():
     assert len(papers) > 5
     for paper in papers:
         assert f"eprint = {{{paper}}}" in entries, paper
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "AGENTS.md"])
+def test_every_link_of_a_document_leads_to_a_file(document):
+    """Links inside docs/ are checked by the build of the site."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
+    for link in links:
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_the_breakpoint_of_the_architecture_page_is_at_the_line_it_shows():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    ((path, number, line),) = re.findall(r"-c 'b ([\w/.]+):(\d+)'.*\n.*\n +-> (.*)\n", text)
+    assert (ROOT / path).read_text(encoding="utf-8").splitlines()[int(number) - 1].strip() == line

@@ -1,4 +1,4 @@
-"""From a sweep to tables, figures and a page, as a user types it."""
+"""From a sweep to tables, figures and a page, on the command line."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ def call(folder, *arguments, status=0):
     return done.stdout if status == 0 else done.stderr
 
 
-def test_report_shows_a_matrix_in_80_columns(outputs):
+def test_report_fits_80_columns(outputs):
     text = call(outputs, "report")
     assert max(map(len, text.splitlines())) <= 80
     assert "streaming_llm" in text
@@ -48,7 +48,7 @@ def test_report_chooses_and_groups(outputs):
     assert ["sparse", "2"] in [row[:2] for row in rows]
 
 
-def test_csv_has_one_line_a_run_and_measured_values(outputs):
+def test_csv_has_one_line_per_result_and_measured_values(outputs):
     rows = list(csv.DictReader(io.StringIO(call(outputs, "report", "--format", "csv"))))
     assert len(rows) == 6
     assert {row["seed"] for row in rows} == {"1", "2"}
@@ -77,13 +77,13 @@ def test_figures_and_page_are_written(outputs):
     [
         (("report", "nowhere"), "no complete experiment below 'nowhere'"),
         (("report", "--where", "attention=dense,colour=red"), "no experiment has the key"),
-        (("report", "--where", "attention=none"), "no run is --where attention=none"),
-        (("compare", "--baseline", "attention=quest"), "no run is the baseline"),
+        (("report", "--where", "attention=none"), "no result matches --where attention=none"),
+        (("compare", "--baseline", "attention=quest"), "no result matches the baseline"),
         (("compare", "--margin", "0"), "--margin must be above 0"),
         (("compare", "--where", "attention=dense"), "nothing to compare"),
     ],
 )
-def test_what_cannot_be_shown_is_one_message(outputs, arguments, message):
+def test_mistakes_are_reported_in_one_message(outputs, arguments, message):
     text = call(outputs, *arguments, status=1)
     assert message in text
     assert "Traceback" not in text

@@ -111,18 +111,18 @@ def test_one_model_and_one_prefill_per_context_serve_all_arms(bundle, calls):
     loads, prefills = calls(TinyModel, "load"), calls(LanguageModel, "prefill")
     ended, _ = bundle(KINDS)
     assert (len(loads), len(prefills)) == (1, 2)
-    timings = [arm.results["timing"] for arm in ended]
-    assert [timing["prefill_seconds_saved"] > 0 for timing in timings] == [
+    timings = [arm.result.timing for arm in ended]
+    assert [timing.prefill_seconds_saved > 0 for timing in timings] == [
         *(False, *[True] * (len(KINDS) - 1)),
     ]
     # As in a separate run, so that the speed of arms of different jobs can be compared.
-    assert len({timing["prefill_seconds"] for timing in timings}) == 1
-    assert all(timing["context_tokens"] > 0 for timing in timings)
+    assert len({timing.prefill_seconds for timing in timings}) == 1
+    assert all(timing.context_tokens > 0 for timing in timings)
 
 
 def test_a_single_run_saves_nothing(bundle):
     ((arm,), _) = bundle(["sparse"])
-    assert arm.results["timing"]["prefill_seconds_saved"] == 0
+    assert arm.result.timing.prefill_seconds_saved == 0
 
 
 # -- memory ----------------------------------------------------------------------------
@@ -237,8 +237,8 @@ def test_the_time_of_other_arms_does_not_count_for_a_timeout(bundle, monkeypatch
     assert isinstance(ended[1].error, ExperimentTimeout)
     assert error_of(folders[1])["category"] == "timeout"
     assert answered(folders[1]) == 3, "the third began within the minute"
-    assert ended[0].results is not None
-    assert ended[2].results is not None
+    assert ended[0].result is not None
+    assert ended[2].result is not None
 
 
 def test_an_arm_that_another_process_computes_is_left_alone(bundle, configure):
@@ -288,7 +288,7 @@ def test_a_finished_arm_is_left_alone_and_an_added_one_prefills_for_itself(bundl
     ended, again = bundle(["dense", "sparse", "streaming_llm"])
     assert [(folder / "predictions.jsonl").read_bytes() for folder in again[:2]] == before
     assert len(prefills) == 2
-    assert ended[2].results["n"] == 5
+    assert ended[2].result.n == 5
 
 
 def test_only_contexts_that_an_arm_still_needs_are_prefilled(bundle, calls, monkeypatch):
@@ -306,7 +306,7 @@ def test_nothing_is_loaded_when_every_arm_is_complete(bundle, calls):
     loads = calls(TinyModel, "load")
     ended, _ = bundle(THREE)
     assert loads == []
-    assert all(arm.results is not None for arm in ended)
+    assert all(arm.result is not None for arm in ended)
 
 
 # -- one dense pass for the output error -----------------------------------------------

@@ -39,7 +39,7 @@ def fail(monkeypatch):
 
 def test_an_error_of_the_file_system_is_retried(config, fail):
     attempts = fail(OSError(errno.EIO, "flaky"), OSError(errno.EIO, "flaky"))
-    assert compute(config, [])["score"] == 1.0
+    assert compute(config, []).score == 1.0
     assert len(attempts) == 3
     assert not (directory(config) / "error.json").exists()
 

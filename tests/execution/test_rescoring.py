@@ -1,4 +1,4 @@
-"""Scoring the answers again without the model."""
+"""Rescoring answers without the model."""
 
 import orjson
 import pytest
@@ -38,6 +38,7 @@ def test_a_changed_scorer_changes_only_the_scores(finished, monkeypatch):
     rescore_command.main([str(finished.parents[3])])
     after = results(finished)
     assert (before["score"], after["score"]) == (0.0, 1.0)
+    assert before["provenance"].pop("rescored") is None
     assert after["provenance"].pop("rescored")["finished"] > before["provenance"]["finished"]
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"score", "tasks"}
@@ -50,7 +51,8 @@ def test_an_unchanged_scorer_changes_nothing(finished):
     before = results(finished)
     assert rescoring.rescore(finished) == (before["score"], before["score"])
     after = results(finished)
-    del after["provenance"]["rescored"]
+    assert after["provenance"].pop("rescored")["finished"]
+    del before["provenance"]["rescored"]
     assert after == before
 
 
@@ -62,10 +64,10 @@ def test_an_unfinished_experiment_is_refused(finished):
         rescore_command.main([str(finished)])
 
 
-def test_missing_answers_are_an_error_and_set_the_exit_status(finished):
+def test_missing_answers_are_an_error_and_a_nonzero_exit_status(finished):
     path = finished / "predictions.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
     with pytest.raises(DamagedResults, match="no answer to 'mock-3' and 1 others"):
         rescoring.rescore(finished)
-    with pytest.raises(SystemExit, match="1 of 1 experiments could not be scored again"):
+    with pytest.raises(SystemExit, match="1 of 1 experiments could not be rescored"):
         rescore_command.main([str(finished)])

@@ -21,6 +21,8 @@ from sah.execution.run import run as run_experiment
 from sah.models.language_model import LanguageModel
 from sah.models.tiny import TinyModel
 from sah.results import ResultStore, directory
+from sah.results.schema import to_document
+from sah.results.store import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 MOCK = ("model=tiny", "benchmark=mock")
@@ -46,31 +48,29 @@ def lines(path):
 
 
 def test_an_experiment_leaves_its_results(start):
-    results, folder = start(*MOCK, "attention=sparse", "metric_logging=full")
-    stamp = {"schema": 1, "fingerprint": folder.name}
-    assert orjson.loads((folder / "results.json").read_bytes()) == stamp | results
-    assert (results["model"], results["attention"], results["benchmark"]) == (
-        *("tiny", "sparse", "mock"),
-    )
-    assert results["n"] == 5
+    result, folder = start(*MOCK, "attention=sparse", "metric_logging=full")
+    assert result.fingerprint == folder.name
+    assert to_document(read_result(folder)) == to_document(result)
+    assert (result.model, result.attention, result.benchmark) == (*("tiny", "sparse", "mock"),)
+    assert result.n == 5
     predictions = lines(folder / "predictions.jsonl")
     assert [record["example_id"] for record in predictions] == [f"mock-{n}" for n in range(5)]
     scores = [record["score"] for record in lines(folder / "scores.jsonl")]
-    assert results["score"] == sum(scores) / 5
-    assert results["density"] == pytest.approx(sum(p["density"] for p in predictions) / 5)
-    assert 0 < results["density"] < 1
-    assert 0 < results["recall"] < 1
-    assert results["output_error"] > 0
-    assert results["timing"]["new_tokens"] == sum(p["new_tokens"] for p in predictions)
-    assert results["provenance"]["dtype"] == "float32"
+    assert result.score == sum(scores) / 5
+    assert result.density == pytest.approx(sum(p["density"] for p in predictions) / 5)
+    assert 0 < result.density < 1
+    assert 0 < result.recall < 1
+    assert result.output_error > 0
+    assert result.timing.new_tokens == sum(p["new_tokens"] for p in predictions)
+    assert result.provenance.dtype == "float32"
     assert not (folder / ".claim").exists()
 
 
 def test_dense_attention_measures_density_one_and_nothing_else(start):
-    results, folder = start(*MOCK, "attention=dense", "metric_logging=full")
-    assert results["density"] == 1.0
-    assert results["output_error"] is None
-    assert results["recall"] is None
+    result, folder = start(*MOCK, "attention=dense", "metric_logging=full")
+    assert result.density == 1.0
+    assert result.output_error is None
+    assert result.recall is None
     assert not (folder / "micro_metrics.jsonl").exists()
 
 
@@ -112,7 +112,7 @@ def test_resume_false_computes_the_same_result_again(start, outcome, calls):
 @pytest.mark.parametrize(("overrides", "contexts"), [(MOCK, 2), (RULER, 2)])
 def test_each_context_is_prefilled_once(start, calls, overrides, contexts):
     prefills = calls(LanguageModel, "prefill")
-    results, folder = start(*overrides)
+    result, folder = start(*overrides)
     assert len(prefills) == contexts
     prefilled = [
         record
@@ -120,15 +120,15 @@ def test_each_context_is_prefilled_once(start, calls, overrides, contexts):
         if record["prefill_seconds"] is not None
     ]
     assert len(prefilled) == contexts
-    assert results["timing"]["context_tokens"] == sum(p["context_tokens"] for p in prefilled)
+    assert result.timing.context_tokens == sum(p["context_tokens"] for p in prefilled)
 
 
 @pytest.mark.parametrize(("overrides", "contexts"), [(MOCK, 2), (RULER, 2)])
 def test_answers_name_their_context_by_a_hash(start, overrides, contexts):
-    results, folder = start(*overrides)
+    result, folder = start(*overrides)
     records = lines(folder / "predictions.jsonl")
     assert len({record["context_hash"] for record in records}) == contexts
-    assert sum(task["contexts"] for task in results["tasks"].values()) == contexts
+    assert sum(task.contexts for task in result.tasks.values()) == contexts
 
 
 def test_the_questions_are_kept_beside_the_answers(start):
@@ -142,14 +142,14 @@ def test_the_questions_are_kept_beside_the_answers(start):
 
 
 def test_results_hold_the_configuration_behind_their_fingerprint(start):
-    results, _ = start(*MOCK, "seed=5")
-    assert results["config"]["seed"] == 5
-    assert results["config"]["model"]["name"] == "tiny"
-    assert "output_root" not in results["config"]
+    result, _ = start(*MOCK, "seed=5")
+    assert result.config["seed"] == 5
+    assert result.config["model"]["name"] == "tiny"
+    assert "output_root" not in result.config
     # Keys and values of two heads in each layer, 16 numbers of 4 bytes.
-    layers = results["config"]["model"]["layers"]
-    assert results["cache_bytes_per_token"] == layers * 2 * 2 * 16 * 4
-    assert results["prompt_tokens"] > 0
+    layers = result.config["model"]["layers"]
+    assert result.cache_bytes_per_token == layers * 2 * 2 * 16 * 4
+    assert result.prompt_tokens > 0
 
 
 def test_every_attention_sees_the_same_input(start):
@@ -209,11 +209,11 @@ def test_answers_of_another_commit_or_device_are_reported(changed, start, calls,
     monkeypatch.undo()
     if changed:
         monkeypatch.setattr(experiment_module, "device_name", lambda device: "another device")
-    results, folder = start(*MOCK)
-    assert results["provenance"]["starts"] == 2
+    result, folder = start(*MOCK)
+    assert result.provenance.starts == 2
     devices = [start["device"] for start in lines(folder / "starts.jsonl")]
     assert devices == ["cpu", "another device" if changed else "cpu"]
-    answered_by = results["provenance"]["answered_by"]
+    answered_by = result.provenance.answered_by
     assert answered_by == (lines(folder / "starts.jsonl") if changed else None)
 
 

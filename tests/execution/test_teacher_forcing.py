@@ -35,7 +35,7 @@ def arms(compose, tmp_path):
             (directory(config) / "predictions.jsonl").read_bytes().splitlines()
             for config in configs
         ]
-        return [outcome.results for outcome in outcomes], [
+        return [outcome.result for outcome in outcomes], [
             [orjson.loads(line) for line in written] for written in lines
         ]
 
@@ -45,8 +45,8 @@ def arms(compose, tmp_path):
 @pytest.mark.parametrize("sampling", ["generation.temperature=0", "generation.temperature=0.8"])
 def test_every_arm_has_the_free_answer_of_dense_attention(arms, sampling):
     _, (free,) = arms(["dense"], sampling)
-    _, forced = arms(["dense", "sparse", "streaming_llm"], sampling, "protocol=forced")
-    for predictions in forced:
+    _, following = arms(["dense", "sparse", "streaming_llm"], sampling, "protocol=forced")
+    for predictions in following:
         assert [item["text"] for item in predictions] == [item["text"] for item in free]
         assert [item["new_tokens"] for item in predictions] == [
             len(item["dense_agreement"]["kl"]) for item in predictions
@@ -54,38 +54,38 @@ def test_every_arm_has_the_free_answer_of_dense_attention(arms, sampling):
 
 
 def test_the_dense_arm_has_no_divergence_from_itself(arms):
-    (results,), _ = arms(["dense"], "protocol=forced")
-    forced = results["dense_agreement"]
-    assert (forced["kl"], forced["top_agreement"]) == (0.0, 1.0)
-    assert forced["output_error_by_layer"] == {}
+    (result,), _ = arms(["dense"], "protocol=forced")
+    agreement = result.dense_agreement
+    assert (agreement.kl, agreement.top_agreement) == (0.0, 1.0)
+    assert agreement.output_error_by_layer == {}
 
 
 def test_a_full_budget_has_no_divergence_from_dense(arms):
     full = ("sparse_attention.maskers.oracle_top_k.fraction=1.0",)
-    (results,), _ = arms(["oracle_top_k"], *full, "protocol=forced")
-    assert results["dense_agreement"]["kl"] < 1e-6
-    assert results["dense_agreement"]["top_agreement"] == 1.0
-    assert max(results["dense_agreement"]["output_error_by_layer"].values()) < 1e-5
+    (result,), _ = arms(["oracle_top_k"], *full, "protocol=forced")
+    assert result.dense_agreement.kl < 1e-6
+    assert result.dense_agreement.top_agreement == 1.0
+    assert max(result.dense_agreement.output_error_by_layer.values()) < 1e-5
 
 
 def test_results_average_over_examples(arms):
-    (results,), (predictions,) = arms(["streaming_llm"], "protocol=forced")
+    (result,), (predictions,) = arms(["streaming_llm"], "protocol=forced")
     by_example = [torch.tensor(item["dense_agreement"]["kl"]).mean().item() for item in predictions]
-    forced = results["dense_agreement"]
-    assert forced["kl"] == pytest.approx(sum(by_example) / 5)
+    agreement = result.dense_agreement
+    assert agreement.kl == pytest.approx(sum(by_example) / 5)
     # Questions about one context are one observation: two contexts, three and two questions.
-    deviations = [value - forced["kl"] for value in by_example]
+    deviations = [value - agreement.kl for value in by_example]
     stderr = (2 * (sum(deviations[:3]) ** 2 + sum(deviations[3:]) ** 2)) ** 0.5 / 5
-    assert forced["kl_stderr"] == pytest.approx(stderr, rel=1e-4)
-    assert forced["tokens"] == sum(item["new_tokens"] for item in predictions)
-    assert set(forced["output_error_by_layer"]) == {"0", "1", "2"}
-    assert forced["kl"] > 0.01
-    assert objective("1 - dense_agreement_kl", results) == pytest.approx(1 - forced["kl"])
+    assert agreement.kl_stderr == pytest.approx(stderr, rel=1e-4)
+    assert agreement.tokens == sum(item["new_tokens"] for item in predictions)
+    assert set(agreement.output_error_by_layer) == {"0", "1", "2"}
+    assert agreement.kl > 0.01
+    assert objective("1 - dense_agreement_kl", result) == pytest.approx(1 - agreement.kl)
 
 
 def test_a_free_answer_has_no_dense_agreement(arms):
-    (results,), (predictions,) = arms(["sparse"])
-    assert results["dense_agreement"] is None
+    (result,), (predictions,) = arms(["sparse"])
+    assert result.dense_agreement is None
     assert {item["dense_agreement"] for item in predictions} == {None}
 
 

@@ -1,17 +1,17 @@
-"""objective=EXPRESSION: arithmetic over the results."""
+"""objective=EXPRESSION: arithmetic over the numbers of a result."""
+
+from dataclasses import replace
 
 import pytest
 
 from sah.errors import ConfigurationError
 from sah.launching.objective import objective
 
-RESULTS = {
-    "score": 0.9,
-    "density": 0.2,
-    "recall": None,
-    "model": "tiny",
-    "timing": {"decode_seconds": 4.0},
-}
+
+@pytest.fixture
+def result(make_result):
+    timing = replace(make_result().timing, decode_seconds=4.0)
+    return make_result(score=0.9, density=0.2, timing=timing)
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ RESULTS = {
         ("-density", -0.2),
     ],
 )
-def test_an_expression_is_arithmetic_over_the_results(expression, expected):
-    assert objective(expression, RESULTS) == pytest.approx(expected)
+def test_an_objective_is_arithmetic_over_the_numbers_of_a_result(result, expression, expected):
+    assert objective(expression, result) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,6 @@ def test_an_expression_is_arithmetic_over_the_results(expression, expected):
         "[score for _ in range(3)]",
     ],
 )
-def test_anything_else_is_refused_by_name(expression):
+def test_anything_else_is_refused_by_name(result, expression):
     with pytest.raises(ConfigurationError, match="objective="):
-        objective(expression, RESULTS)
+        objective(expression, result)

@@ -30,7 +30,7 @@ def fail(cell, category, days=0.0):
 
 
 def category(cell):
-    return read_state(cell.directory).error["category"]
+    return read_state(cell.directory).error.category
 
 
 def test_a_process_that_wrote_no_error_is_not_judged_by_an_earlier_one(cell):
@@ -38,7 +38,7 @@ def test_a_process_that_wrote_no_error_is_not_judged_by_an_earlier_one(cell):
     assert not watch.has_ended(cell)
     watch.ensure_error(cell, "memory", "killed")
     assert category(cell) == "memory"
-    assert read_state(cell.directory).error["attempt"] == 2
+    assert read_state(cell.directory).error.attempt == 2
 
 
 @pytest.mark.parametrize("days", [-1, 1])

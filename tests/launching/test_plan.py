@@ -13,6 +13,19 @@ from omegaconf import OmegaConf
 from sah.launching.composer import Composer
 from sah.launching.composition_memory import CompositionMemory
 from sah.launching.plan import SweepPlan, plan_sweep
+from sah.results.schema import to_document
+
+
+@pytest.fixture
+def complete(make_result):
+    """Write the result of an experiment."""
+
+    def write(directory: Path) -> None:
+        os.makedirs(directory)
+        result = make_result(directory=directory, fingerprint=directory.name)
+        (directory / "results.json").write_bytes(orjson.dumps(to_document(result)))
+
+    return write
 
 
 @pytest.fixture
@@ -100,7 +113,7 @@ def test_every_invalid_cell_is_listed(plan):
     assert "benchmark.limit=0" in made.problems[0]
 
 
-def test_a_finished_cell_is_not_composed_again(plan, composed):
+def test_a_finished_cell_is_not_composed_again(plan, composed, complete):
     complete(plan(["seed=1"]).pending[0].directory)
     composed.clear()
     made = plan(["seed=1"], ["seed=2"])
@@ -109,7 +122,7 @@ def test_a_finished_cell_is_not_composed_again(plan, composed):
     assert [cell.number for cell in made.pending] == [1]
 
 
-def test_a_deleted_result_is_computed_again(plan):
+def test_a_deleted_result_is_computed_again(plan, complete):
     directory = plan(["seed=1"]).pending[0].directory
     complete(directory)
     assert plan(["seed=1"]).finished
@@ -117,7 +130,7 @@ def test_a_deleted_result_is_computed_again(plan):
     assert plan(["seed=1"]).pending
 
 
-def test_a_changed_configuration_file_is_composed_again(plan, composed, tmp_path):
+def test_a_changed_configuration_file_is_composed_again(plan, composed, tmp_path, complete):
     source = tmp_path / "conf"
     source.mkdir()
     (source / "a.yaml").write_text("a: 1\n")
@@ -129,7 +142,9 @@ def test_a_changed_configuration_file_is_composed_again(plan, composed, tmp_path
     assert len(composed) == 2
 
 
-def test_a_configuration_that_reads_the_environment_is_always_composed(plan, composed, tmp_path):
+def test_a_configuration_that_reads_the_environment_is_always_composed(
+    plan, composed, tmp_path, complete
+):
     source = tmp_path / "conf"
     source.mkdir()
     (source / "a.yaml").write_text("a: ${oc.env:HOME}\n")
@@ -138,13 +153,13 @@ def test_a_configuration_that_reads_the_environment_is_always_composed(plan, com
     assert len(composed) == 2
 
 
-def test_resume_false_runs_finished_cells_again(plan):
+def test_resume_false_runs_finished_cells_again(plan, complete):
     complete(plan(["seed=1"]).pending[0].directory)
     assert plan(["seed=1", "resume=false"]).pending
     assert plan(["seed=1", "resume=false"]).pending
 
 
-def test_an_unusable_memory_recognises_nothing(tmp_path):
+def test_an_unusable_memory_recognises_nothing(tmp_path, complete):
     directory = tmp_path / "0123456789ab"
     complete(directory)
     for usable in (True, False):
@@ -153,9 +168,3 @@ def test_an_unusable_memory_recognises_nothing(tmp_path):
         memory.save()
         again = CompositionMemory(tmp_path / "composed.json", [], [], usable=usable)
         assert again.finished_directory(("seed=1",)) == (directory if usable else None)
-
-
-def complete(directory: Path) -> None:
-    os.makedirs(directory)
-    results = {"schema": 1, "fingerprint": directory.name, "score": 1.0}
-    (directory / "results.json").write_bytes(orjson.dumps(results))

@@ -39,5 +39,5 @@ def test_the_exit_status_explains_a_job_that_wrote_no_error(status, category, me
         )
     )
     error = read_state(cell.directory).error
-    assert error["category"] == category
-    assert error["message"] == f"{message} its log is job.log"
+    assert error.category == category
+    assert error.message == f"{message} its log is job.log"

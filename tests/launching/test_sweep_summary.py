@@ -1,4 +1,4 @@
-"""The command that a sweep suggests at its end."""
+"""The command at the end of a sweep that reruns its failures."""
 
 import sys
 from pathlib import Path
@@ -13,12 +13,12 @@ def outcome(name):
     return CellOutcome(cell=cell, outcome=name)
 
 
-def test_the_rerun_command_leaves_out_resume_false(monkeypatch):
+def test_the_rerun_command_resumes_even_if_the_sweep_did_not(monkeypatch):
     typed = ["run.py", "-m", "seed=1,2", "resume=false", "model.name=a b"]
     monkeypatch.setattr(sys, "argv", typed)
     command = rerun_command([outcome("done"), outcome("failed")])
     assert command == "python run.py -m seed=1,2 'model.name=a b'"
 
 
-def test_without_failures_there_is_nothing_to_rerun():
+def test_without_failures_there_is_no_rerun_command():
     assert rerun_command([outcome("done"), outcome("finished")]) is None

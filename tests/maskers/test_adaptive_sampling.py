@@ -1,4 +1,4 @@
-"""AdaptiveSampling: its sample size against the formula, and its promise over many draws."""
+"""AdaptiveSampling: its sample size against the formula, and its error bound over many draws."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ KEYS = 2000
 
 
 def sampled_from(scores: Tensor, seed: int = 0, draws: int = DRAWS) -> AttentionInputs:
-    """Queries that all see the same keys with these scores: each draws for itself."""
+    """Return queries that all see keys with these scores; each draws independently."""
     count = len(scores)
     return AttentionInputs(
         query=torch.ones(1, 1, draws, 1),
@@ -38,7 +38,7 @@ def scores(kind: str, count: int = KEYS) -> Tensor:
     uniform = torch.rand(count, generator=generator).double()
     normal = torch.randn(count, generator=generator).double()
     if kind == "peaked":
-        # Twenty keys hold nearly all.
+        # Twenty keys hold nearly all of the mass.
         return torch.cat([normal[20:], 12 + normal[:20]])
     return {
         "equal": 0 * uniform,
@@ -50,12 +50,12 @@ def scores(kind: str, count: int = KEYS) -> Tensor:
 
 
 def estimates(mask: AttentionMask, quantity: Tensor) -> Tensor:
-    """Σ w·x of every draw."""
+    """Return Σ w·x of every draw."""
     return mask.weights[0, 0].double() @ quantity.double()
 
 
 def base_sample(inputs: AttentionInputs, before: AttentionMask, fraction: float) -> AttentionMask:
-    """What is drawn where next to nothing is asked for: the base sample alone."""
+    """Return the base sample, which is all that the loosest bound draws."""
     smallest = AdaptiveSampling(epsilon=1.0, delta=0.9999, base_fraction=fraction, base_tokens=2)
     return smallest(inputs, before)
 
@@ -69,7 +69,7 @@ def sample_size(
     epsilon: float,
     delta: float,
 ) -> float:
-    """Definition of b before it is rounded up, from the weights selected and the base sample."""
+    """Return b before it is rounded up, from the selected weights and the base sample."""
     mean = fmean(math.exp(scores[k] - largest) for k in base)
     deviation = stdev(math.exp(scores[k] - largest) for k in base)
     denominator = math.fsum(w * math.exp(scores[k] - largest) for k, w in selected.items())
@@ -119,19 +119,19 @@ def test_samples_as_many_keys_as_the_formula_says(
             epsilon,
             delta,
         )
-        # Float32 may round a number close to a whole one to either side.
+        # float32 may round a number close to an integer to either side.
         allowed = {math.ceil(exact * (1 - 1e-4)), math.ceil(exact * (1 + 1e-4))}
         assert len(drawn) in {min(candidates, max(least, size)) for size in allowed}
         sizes.append(len(drawn) / candidates)
         for k in drawn:
             weight = float(mask.weights[b, h, q, k])
             assert weight == pytest.approx(candidates / len(drawn), rel=1e-6)
-    # Neither bound hides the formula everywhere.
+    # The bounds b0 and n must not hide the formula in every case.
     assert base_fraction == 0.5 or 1.5 * base_fraction < max(sizes)
 
 
 @pytest.mark.parametrize("keys", [1, 2, 3, 5, 40])
-def test_never_draws_more_keys_than_there_are(keys: int, make_inputs: Make) -> None:
+def test_never_draws_more_keys_than_candidates(keys: int, make_inputs: Make) -> None:
     inputs = make_inputs(keys=keys, queries=keys, padding=(0, min(3, keys)))
     before = Sink(tokens=2)(inputs, AttentionMask.empty(inputs))
     for epsilon in (1e-6, 0.05, 1.0):
@@ -141,13 +141,13 @@ def test_never_draws_more_keys_than_there_are(keys: int, make_inputs: Make) -> N
         assert (drawn <= left).all()
         assert (drawn >= left.clamp(max=2)).all()
         if epsilon == 1e-6:
-            # Keys of uneven scores are all needed; with two there is no third to doubt.
+            # Keys with unequal scores are all needed; two are the minimum anyway.
             assert torch.equal(drawn, left)
             assert torch.equal(mask.weights, inputs.visible.expand_as(mask.selected).float())
 
 
-def test_draws_without_replacement_every_key_and_pair_as_likely_as_any_other() -> None:
-    # Equal scores have no spread: the base sample is the sample, 5 of 25.
+def test_draws_without_replacement_and_all_keys_and_pairs_are_equally_likely() -> None:
+    # Equal scores have no spread, so that the base sample is the final sample: 5 of 25.
     count, draws = 25, 4000
     inputs = sampled_from(scores("equal", count), draws=draws)
     masker = AdaptiveSampling(base_fraction=0.2, base_tokens=2)
@@ -156,13 +156,13 @@ def test_draws_without_replacement_every_key_and_pair_as_likely_as_any_other() -
     assert (selected.sum(-1) == 5).all()
     single, together = selected.mean(0), selected.T @ selected / draws
     pairs = together[torch.triu(torch.ones(count, count, dtype=torch.bool), diagonal=1)]
-    # 25 keys and 300 pairs: 4.5 standard errors are passed by chance once in 450 times.
+    # 25 keys and 300 pairs: one in 450 seeds exceeds 4.5 standard errors by chance.
     for observed, expected in ((single, 5 / 25), (pairs, 5 * 4 / (25 * 24))):
         standard_error = math.sqrt(expected * (1 - expected) / draws)
         assert (observed - expected).abs().max() < 4.5 * standard_error
 
 
-def test_denominator_and_numerator_are_unbiased_where_the_base_sample_is_enough() -> None:
+def test_denominator_and_numerator_are_unbiased_when_the_base_sample_suffices() -> None:
     given = scores("flat")
     inputs = sampled_from(given)
     mask = AdaptiveSampling(epsilon=0.2)(inputs, AttentionMask.empty(inputs))
@@ -170,7 +170,7 @@ def test_denominator_and_numerator_are_unbiased_where_the_base_sample_is_enough(
     assert (mask.selected.sum(-1) == size).all()
     values = torch.randn(KEYS, generator=torch.Generator().manual_seed(1)).double()
     for quantity in (given.exp(), given.exp() * values):
-        # The variance of a total estimated from a share of all, drawn without replacement.
+        # Variance of a total that is estimated from a sample drawn without replacement.
         variance = KEYS**2 * (1 - size / KEYS) * float(quantity.var()) / size
         found = estimates(mask, quantity)
         assert abs(float(found.mean() - quantity.sum())) < 4 * math.sqrt(variance / DRAWS)
@@ -187,28 +187,28 @@ KINDS = ["flat", "peaked", "lognormal", "pareto"]
     ids=lambda param: f"{param[0]}-{param[1]}",
 )
 def with_top_k(request: pytest.FixtureRequest) -> tuple[AttentionMask, Tensor]:
-    """Draws after a top-k of 10 %, as in the preset, and the scores drawn from."""
+    """Draws after a top-k of 10 %, as in the preset, and the scores they are drawn from."""
     given = scores(*request.param)
     inputs = sampled_from(given, seed=3)
     before = OracleTopK(fraction=0.1)(inputs, AttentionMask.empty(inputs))
     return AdaptiveSampling(epsilon=0.05, delta=0.05)(inputs, before), given
 
 
-def test_with_top_k_before_the_error_is_above_epsilon_about_as_seldom_as_promised(
+def test_after_top_k_the_error_exceeds_epsilon_about_as_rarely_as_delta(
     request: pytest.FixtureRequest, with_top_k: tuple[AttentionMask, Tensor]
 ) -> None:
     mask, given = with_top_k
     exact = given.exp().sum()
     failed = ((estimates(mask, given.exp()) - exact).abs() > 0.05 * exact).double().mean()
-    # The normal approximation holds for scores that are flat or whose peak the top-k took. Of
-    # what is left of a heavy tail the base sample sees too little spread, more often than too
-    # much: a share of 0.065 was measured there, up to half as much again as promised.
+    # The normal approximation holds for flat scores and for peaks that the top-k takes. In the
+    # rest of a heavy tail the base sample underestimates the spread more often than it
+    # overestimates it: 0.065 was measured; allow half as much again as delta.
     skewed = request.node.callspec.params["with_top_k"][0] in ("lognormal", "pareto")
     share = 0.05 * 1.5 if skewed else 0.05
     assert float(failed) <= share + 3 * math.sqrt(share * (1 - share) / DRAWS)
 
 
-def test_a_share_of_few_keys_as_base_sample_breaks_the_promise() -> None:
+def test_a_base_sample_of_few_keys_breaks_the_bound() -> None:
     given = scores("lognormal", 200)
     inputs = sampled_from(given, seed=3)
     before = OracleTopK(fraction=0.1)(inputs, AttentionMask.empty(inputs))
@@ -219,11 +219,11 @@ def test_a_share_of_few_keys_as_base_sample_breaks_the_promise() -> None:
     assert failed > 0.05 + 4 * math.sqrt(0.05 * 0.95 / DRAWS)
 
 
-def test_with_top_k_before_numerator_and_denominator_lean_by_little(
+def test_after_top_k_numerator_and_denominator_have_little_bias(
     with_top_k: tuple[AttentionMask, Tensor],
 ) -> None:
-    # Exactly unbiased it is not: a base sample that missed the larger keys also asks for a
-    # smaller sample. What is left is far below epsilon.
+    # The estimate is biased: a base sample that misses the larger keys also leads to a smaller
+    # sample. The bias is far below epsilon.
     mask, given = with_top_k
     value = 1 + torch.rand(len(given), generator=torch.Generator().manual_seed(1)).double()
     for quantity in (given.exp(), given.exp() * value):
@@ -243,9 +243,9 @@ def test_peaks_need_fewer_samples_after_a_top_k_and_spread_needs_more_than_the_b
     assert drawn["lognormal"] > 1.3 * drawn["flat"]
 
 
-def test_a_key_that_the_base_sample_does_not_see_breaks_the_promise_without_top_k() -> None:
+def test_without_top_k_a_key_outside_the_base_sample_breaks_the_bound() -> None:
     given = scores("flat")
-    given[700] = 8.5  # As much as all the others together.
+    given[700] = 8.5  # As much mass as all other keys together.
     exact = given.exp().sum()
     failed = []
     for with_top_k in (False, True):
@@ -256,7 +256,7 @@ def test_a_key_that_the_base_sample_does_not_see_breaks_the_promise_without_top_
         mask = AdaptiveSampling(epsilon=0.2, delta=0.05)(inputs, before)
         error = (estimates(mask, given.exp()) - exact).abs() / exact
         failed.append(float((error > 0.2).double().mean()))
-    # 100 of 2,000 keys: in 95 % of the draws the key was not among them, and nothing told.
+    # 100 of 2,000 keys: 95 % of the base samples miss the key and do not notice.
     assert failed[0] > 0.95 - 4 * math.sqrt(0.05 * 0.95 / DRAWS)
     assert failed[1] <= 0.05
 
@@ -272,8 +272,6 @@ def test_a_key_that_the_base_sample_does_not_see_breaks_the_promise_without_top_
         ({"base_fraction": 0.0}, r"base_fraction must be in \(0, 1\], got 0\.0"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused_by_name(
-    changes: dict[str, Any], said: str
-) -> None:
+def test_invalid_parameters_are_refused_by_name(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         AdaptiveSampling(**changes)

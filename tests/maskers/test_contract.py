@@ -177,11 +177,11 @@ def test_the_same_inputs_give_the_same_mask_whatever_the_global_random_state(
 
 
 @pytest.mark.parametrize("name", ["sink", "local", "causal"])
-def test_a_masker_of_positions_alone_ignores_everything_else(
+def test_a_masker_of_positions_only_ignores_everything_else(
     name: str, question: AttentionInputs, configured_masker: Make
 ) -> None:
     masker = configured_masker(name)
-    assert masker.positions_alone
+    assert masker.positions_only
     other = dataclasses.replace(
         question,
         query=torch.zeros_like(question.query),
@@ -194,8 +194,8 @@ def test_a_masker_of_positions_alone_ignores_everything_else(
     _assert_same(*(masker(inputs, AttentionMask.empty(inputs)) for inputs in (question, other)))
 
 
-def test_only_sink_local_and_causal_depend_on_positions_alone(configured_masker: Make) -> None:
-    alone = {n for n in MASKERS if getattr(configured_masker(n), "positions_alone", False)}
+def test_only_sink_local_and_causal_depend_on_positions_only(configured_masker: Make) -> None:
+    alone = {n for n in MASKERS if getattr(configured_masker(n), "positions_only", False)}
     assert alone == {"sink", "local", "causal"}
 
 

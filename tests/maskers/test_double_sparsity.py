@@ -1,4 +1,4 @@
-"""DoubleSparsity against its definition: kept channels, quantisation and ranking, with loops."""
+"""DoubleSparsity against its definition in loops: kept channels, quantisation, ranking."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ HEADS: dict[str, int] = {"qk": 4, "q": 4, "k": 2}
 
 @pytest.fixture(scope="module")
 def channels() -> dict[str, list[list[int]]]:
-    """Channels in random order: 2 layers, every kind and head another order."""
+    """Channels in random order, different for every layer, kind and head."""
     generator = torch.Generator().manual_seed(5)
     return {
         f"model.layers.{layer}.self_attn.{kind}_proj": [
@@ -44,7 +44,7 @@ def half(number: float) -> float:
 
 
 def dequantised(labels: list[float], bits: int) -> list[float]:
-    """The labels of one key after quantisation between the smallest and the largest."""
+    """Return the labels of one key after quantisation between their minimum and maximum."""
     labels = [half(label) for label in labels]
     if bits == 16:
         return labels
@@ -65,7 +65,7 @@ def approximate_scores(query: Tensor, keys: Tensor, kept: list[int], bits: int) 
 @pytest.mark.parametrize("group_factor", [1, 3, 4, 16, 100])
 @pytest.mark.parametrize("channel", ["qk", "q", "k"])
 @pytest.mark.parametrize("label_bits", [4, 8, 16])
-def test_adds_the_highest_products_on_the_kept_channels_of_the_quantised_keys(
+def test_adds_the_keys_with_the_highest_products_on_the_kept_quantised_channels(
     label_bits: int,
     channel: Channel,
     group_factor: int,
@@ -91,12 +91,12 @@ def test_adds_the_highest_products_on_the_kept_channels_of_the_quantised_keys(
             chosen = added[b, h, q].nonzero().flatten().tolist()
             assert len(chosen) == 6
             rejected = [scores[k] for k in candidates if k not in chosen]
-            # Keys may be equal after quantisation; float32 rounds the rest.
+            # Keys may tie after quantisation; float32 rounds the rest.
             assert min(scores[k] for k in chosen) >= max(rejected) - 1e-4
 
 
 @pytest.mark.parametrize("label_bits", [4, 8, 16])
-def test_quantisation_is_off_by_half_a_step_at_most(label_bits: int, make_inputs: Make) -> None:
+def test_quantisation_error_is_at_most_half_a_step(label_bits: int, make_inputs: Make) -> None:
     inputs = make_inputs(keys=100)
     kept = torch.tensor([[3, 1, 8, 15, 2], [0, 6, 7, 5, 9]])
     cache = LabelCache(kept, inputs.key, inputs.value, label_bits=label_bits)
@@ -106,11 +106,11 @@ def test_quantisation_is_off_by_half_a_step_at_most(label_bits: int, make_inputs
             step = torch.zeros(100)
         else:
             step = (labels.amax(1) - labels.amin(1)) / (2**label_bits - 1)
-        # Keys and steps are rounded to float16, which is within 2^-11; a step counts up to
-        # 2^bits - 1 times.
+        # Keys and steps are rounded to float16, to within 2^-11; a step is multiplied by up to
+        # 2^bits - 1.
         allowed = step * (0.5 + 2**label_bits * 2.0**-11) + labels.abs().amax(1) * 2.0**-10
         for number, channel in enumerate(kept[g].tolist()):
-            # A query of a single one reads out a channel.
+            # A one-hot query reads out one channel.
             query = torch.zeros(1, 2, 1, 16)
             query[0, g, 0, channel] = 1
             error = (cache.scores(query)[0, g, 0] - labels[:, number]).abs()
@@ -129,7 +129,7 @@ def test_a_key_whose_channels_are_all_equal_is_kept_exactly(label_bits: int) -> 
 
 @pytest.mark.parametrize(
     ("channel", "label_bits", "bytes_per_key"),
-    # 5 channels: two to a byte take 3 bytes; offset and step take 4.
+    # 5 channels take 3 bytes at two per byte; offset and step take 4.
     [("qk", 4, 4 * (3 + 4)), ("q", 8, 4 * (5 + 4)), ("k", 4, 2 * (3 + 4)), ("qk", 16, 4 * 10)],
 )
 def test_memory_is_that_of_the_packed_codes(
@@ -158,7 +158,7 @@ def test_a_file_of_another_model_is_refused_with_both_shapes(file: str, make_inp
         call(per_group, make_inputs(keys=9, groups=4))
 
 
-def test_a_file_without_the_layer_is_refused(file: str, make_inputs: Make) -> None:
+def test_a_file_that_lacks_the_layer_is_refused(file: str, make_inputs: Make) -> None:
     masker = DoubleSparsity(tokens=4, channels=file)
     with pytest.raises(ValueError, match=r"has no model\.layers\.2\.self_attn\.qk_proj.*fewer"):
         call(masker, replace(make_inputs(keys=9), layer_idx=2))
@@ -174,7 +174,7 @@ def test_a_file_without_the_layer_is_refused(file: str, make_inputs: Make) -> No
         ({"tokens": None}, "exactly one of tokens and fraction"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused_by_name(
+def test_invalid_parameters_are_refused_by_name(
     changes: dict[str, Any], said: str, file: str
 ) -> None:
     valid: dict[str, Any] = {"tokens": 4, "channels": file}

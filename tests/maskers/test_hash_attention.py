@@ -1,8 +1,7 @@
-"""HashAttention against its definition: networks head by head, bits one by one."""
+"""HashAttention against its definition in loops over heads and bits."""
 
 import itertools
 import math
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +14,13 @@ from torch import Tensor
 
 from sah.attention import AttentionMask
 from sah.maskers import hash_attention
-from sah.maskers.hash_attention import HashAttention, HashNetworks, Signatures, bit_count, packed
+from sah.maskers.hash_attention import HashAttention, HashNetworks, Signatures
 
 Make = Callable[..., Any]
 
 
 def networks(bits: int, *, heads: int = 4, dim: int = 16, layers: int = 2) -> dict[str, Tensor]:
-    """Random weights: three linear maps for queries, two for keys."""
+    """Return random weights: three linear maps for queries, two for keys."""
     generator = torch.Generator().manual_seed(bits)
     tensors = {}
     for layer in range(layers):
@@ -34,7 +33,7 @@ def networks(bits: int, *, heads: int = 4, dim: int = 16, layers: int = 2) -> di
 
 
 def signature(tensors: dict[str, Tensor], layer: int, kind: str, head: int, x: Tensor) -> list[int]:
-    """The signs of one head's network for one vector, in float64."""
+    """Return the signs of one head's network for one vector, in float64."""
     hidden = x.double().tolist()
     number = 0
     while (name := f"layers.{layer}.{kind}.{number}") + ".weight" in tensors:
@@ -108,7 +107,7 @@ def test_adds_the_candidates_that_share_most_bits(
             for k in before.candidates[0, h, q].nonzero().flatten().tolist()
         }
         chosen = added[0, h, q].nonzero().flatten().tolist()
-        # Of keys with equal counts the later ones.
+        # Of keys with equal counts the later ones score higher.
         assert chosen == sorted(sorted(shared, key=lambda k: (shared[k], k))[-7:])
 
 
@@ -136,31 +135,6 @@ def test_signatures_do_not_depend_on_how_keys_are_chunked(
     assert index.nbytes == 30 * 4 * 2 * 4
 
 
-EXTREME = [0, 1, -1, -2, 2**31 - 1, -(2**31), -(2**31) + 1, 0x55555555, -0x55555556, 2**30, 255]
-
-
-def test_bit_count_is_python_s() -> None:
-    generator = random.Random(0)
-    words = EXTREME + [1 << bit for bit in range(31)]
-    words += [generator.randrange(-(2**31), 2**31) for _ in range(5000)]
-    counted = bit_count(torch.tensor(words, dtype=torch.int32))
-    assert counted.dtype == torch.int32
-    assert counted.tolist() == [(word % 2**32).bit_count() for word in words]
-
-
-@pytest.mark.parametrize("bits", [1, 31, 32, 33, 64, 100])
-def test_bits_are_packed_32_to_a_word_and_the_rest_is_zero(bits: int) -> None:
-    generator = random.Random(bits)
-    rows = [[generator.random() < 0.5 for _ in range(bits)] for _ in range(50)]
-    rows += [[True] * bits, [False] * bits]
-    words = packed(torch.tensor(rows))
-    assert words.dtype == torch.int32
-    assert words.shape == (52, -(-bits // 32))
-    for row, packed_row in zip(rows, words.tolist(), strict=True):
-        number = sum(word % 2**32 << 32 * place for place, word in enumerate(packed_row))
-        assert number == sum(1 << place for place, bit in enumerate(row) if bit)
-
-
 def test_a_file_of_another_model_is_refused_with_both_shapes(
     file: Callable[..., str], make_inputs: Make
 ) -> None:
@@ -171,7 +145,9 @@ def test_a_file_of_another_model_is_refused_with_both_shapes(
             masker(inputs, AttentionMask.empty(inputs))
 
 
-def test_a_file_without_the_layer_is_refused(file: Callable[..., str], make_inputs: Make) -> None:
+def test_a_file_that_lacks_the_layer_is_refused(
+    file: Callable[..., str], make_inputs: Make
+) -> None:
     masker = HashAttention(tokens=4, weights=file(networks(8)))
     inputs = replace(make_inputs(keys=9), layer_idx=2)
     with pytest.raises(ValueError, match="has no layer 2; it was made for a model of fewer"):

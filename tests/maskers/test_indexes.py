@@ -1,4 +1,4 @@
-"""The indexes of every masker in conf/masker: never stale, counted, and whole numbers as such."""
+"""Indexes of every masker in conf/masker: never stale, with integer codes, memory counted."""
 
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -17,13 +17,13 @@ INDEXED = {"quest", "double_sparsity", "hash_attention", "pq_cache", "socket", "
 
 Make = Callable[..., Any]
 
-# In the middle of a page of 16, so that Quest's last page is cut by a rewind.
+# In the middle of a page of 16, so that a rewind cuts Quest's last page.
 CONTEXT = 53
 
 
 @pytest.fixture(params=MASKERS)
 def masker(request: pytest.FixtureRequest, configured_masker: Make) -> Masker:
-    # MagicPIG as configured samples next to nothing of keys that are drawn at random.
+    # MagicPIG as configured samples hardly any random keys.
     changes = {"planes": 4, "tables": 20} if request.param == "magic_pig" else {}
     made: Masker = configured_masker(request.param, **changes)
     return made
@@ -34,7 +34,7 @@ def draw(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def step(key: Tensor, value: Tensor, indexes: dict[Hashable, KeyIndex]) -> AttentionInputs:
-    """The last key's own query, as a decode step asks."""
+    """Return the inputs of a decode step: the query of the last key."""
     keys = key.shape[2]
     return AttentionInputs(
         query=3 * draw(1, 4, 1, 16, seed=keys, dtype=key.dtype),
@@ -54,7 +54,7 @@ def step(key: Tensor, value: Tensor, indexes: dict[Hashable, KeyIndex]) -> Atten
 def test_is_never_stale(masker: Masker, dtype: torch.dtype) -> None:
     context = [draw(1, 2, CONTEXT, 16, seed=seed, dtype=dtype) for seed in (0, 1)]
     kept: dict[Hashable, KeyIndex] = {}
-    # The last answer is longer than all before, and than the room an index has kept.
+    # The last answer is longer than any before, and than the reserved room of an index.
     for question, length in enumerate((14, 3, 0, 30)):
         for index in kept.values():
             index.rewind(CONTEXT)
@@ -83,7 +83,7 @@ def test_is_never_stale(masker: Masker, dtype: torch.dtype) -> None:
         ("loki", {"components_fraction": 1.0}),
     ],
 )
-def test_two_of_a_kind_keep_an_index_each(
+def test_different_settings_of_a_masker_have_separate_indexes(
     name: str, changes: dict[str, Any], configured_masker: Make
 ) -> None:
     key, value = (draw(1, 2, CONTEXT, 16, seed=seed) for seed in (0, 1))
@@ -95,7 +95,7 @@ def test_two_of_a_kind_keep_an_index_each(
     assert len(shared) == 2
 
 
-def test_measures_its_memory_and_its_length(masker: Masker) -> None:
+def test_reports_its_memory_and_length(masker: Masker) -> None:
     key, value = (draw(1, 2, CONTEXT + 64, 16, seed=seed) for seed in (0, 1))
     kept: dict[Hashable, KeyIndex] = {}
 
@@ -113,12 +113,12 @@ def test_measures_its_memory_and_its_length(masker: Masker) -> None:
     for index in kept.values():
         index.rewind(CONTEXT)
         assert index.length <= CONTEXT
-    # Room that is kept for later keys does not count.
+    # Room reserved for later keys does not count.
     assert ask(CONTEXT) == of_context
 
 
 def tensors_of(value: Any) -> list[Tensor]:
-    """Every tensor that an index holds, in attributes, buffers and lists."""
+    """Return every tensor that an index holds, in attributes, buffers and lists."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, list | tuple):
@@ -128,7 +128,7 @@ def tensors_of(value: Any) -> list[Tensor]:
     return []
 
 
-def test_keeps_codes_in_integer_tensors_and_keys_of_other_kinds_in_none(masker: Masker) -> None:
+def test_stores_integer_codes_in_integer_tensors(masker: Masker) -> None:
     key, value = (draw(1, 2, 300, 16, seed=seed, dtype=torch.bfloat16) for seed in (0, 1))
     inputs = step(key, value, {})
     masker(inputs, AttentionMask.empty(inputs))
@@ -136,12 +136,12 @@ def test_keeps_codes_in_integer_tensors_and_keys_of_other_kinds_in_none(masker: 
         held = [tensor for item in vars(index).values() for tensor in tensors_of(item)]
         assert held
         for tensor in held:
-            # Whole numbers in a floating type are codes that rounding will corrupt.
+            # Integers in a floating-point tensor are codes that rounding would corrupt.
             if tensor.is_floating_point() and tensor.any():
                 assert not torch.equal(tensor, tensor.round())
 
 
-def test_these_have_an_index(configured_masker: Make) -> None:
+def test_all_indexed_maskers_are_covered(configured_masker: Make) -> None:
     key, value = (draw(1, 2, CONTEXT, 16, seed=seed) for seed in (0, 1))
     found = set()
     for name in MASKERS:
@@ -149,5 +149,5 @@ def test_these_have_an_index(configured_masker: Make) -> None:
         configured_masker(name)(inputs, AttentionMask.empty(inputs))
         if inputs.indexes:
             found.add(name)
-    # Otherwise the tests of this file would pass for a masker that keeps its index elsewhere.
+    # The tests of this file would pass for a masker that kept its index elsewhere.
     assert found >= INDEXED

@@ -17,7 +17,7 @@ Make = Callable[..., Any]
 
 
 def best_keys(inputs: AttentionInputs, head: int, components: int, budget: int) -> list[int]:
-    """The best keys of the last query, all visible, by a singular value decomposition."""
+    """Return the best keys of the last query, by a singular value decomposition."""
     keys = inputs.key[0, head // inputs.group_size].double().numpy()
     context = keys[: inputs.context_length]
     directions = np.linalg.svd(context - context.mean(0))[2][:components]
@@ -29,7 +29,7 @@ def best_keys(inputs: AttentionInputs, head: int, components: int, budget: int) 
 def test_adds_the_keys_that_score_best_on_the_first_components(
     fraction: float, components: int, make_inputs: Make
 ) -> None:
-    # Seven keys came after the context, and have no part in its components.
+    # Seven keys come after the context and do not affect its components.
     inputs = make_inputs(queries=7)
     mask = Loki(tokens=11, components_fraction=fraction)(inputs, AttentionMask.empty(inputs))
     for head in range(4):
@@ -37,11 +37,11 @@ def test_adds_the_keys_that_score_best_on_the_first_components(
         assert selected == best_keys(inputs, head, components, 11)
 
 
-def test_keys_that_differ_in_few_directions_lose_nothing(make_inputs: Make) -> None:
+def test_keys_in_a_subspace_are_ranked_exactly(make_inputs: Make) -> None:
     inputs = make_inputs(keys=90)
     generator = torch.Generator().manual_seed(3)
     plane = torch.randn(1, 2, 4, 16, generator=generator)
-    # What all keys share is outside of the plane, and changes no order.
+    # A shared offset outside the plane changes no order.
     shared = 5 * torch.randn(1, 2, 1, 16, generator=generator)
     inputs = replace(inputs, key=inputs.key[..., :4] @ plane + shared)
     empty = AttentionMask.empty(inputs)
@@ -57,7 +57,7 @@ def test_the_index_is_a_share_of_the_keys_and_the_directions_of_each_head(
     assert index.nbytes == inputs.key.nbytes // 4 + 2 * 16 * 4 * 4
 
 
-def test_keys_that_are_not_finite_are_read_so_that_the_output_shows_them(
+def test_keys_that_are_not_finite_show_in_the_output(
     make_inputs: Make,
 ) -> None:
     inputs = make_inputs(keys=30)
@@ -68,6 +68,6 @@ def test_keys_that_are_not_finite_are_read_so_that_the_output_shows_them(
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.5])
-def test_a_share_of_no_components_or_of_more_than_all_is_refused(fraction: float) -> None:
+def test_an_invalid_fraction_of_components_is_refused(fraction: float) -> None:
     with pytest.raises(ValueError, match=r"Loki: components_fraction must be in \(0, 1\]"):
         Loki(tokens=4, components_fraction=fraction)

@@ -1,4 +1,4 @@
-"""MagicPIG against its statistics: how often keys at known angles are sampled, and what for."""
+"""MagicPIG: sampling frequencies and weights of keys at known angles, and its hash tables."""
 
 import math
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from sah.maskers.sink import Sink
 Make = Callable[..., Any]
 
 ANGLES = [math.radians(degrees) for degrees in (10, 30, 45, 60, 75, 85)]
-# What a key at each angle holds: e^score, made up.
+# Made-up scores of the keys at each angle.
 SCORES = [2.0, 1.4, 0.9, 0.5, 0.2, 0.0]
 
-# Planes project on orthogonal subspaces independently: each row of the batch is a draw.
+# Projections on orthogonal subspaces are independent: each row of the batch is a draw.
 ROWS = 64
 SEEDS = 60
 DRAWS = ROWS * SEEDS
 
 
 def at_angles() -> AttentionInputs:
-    """One query and keys at ANGLES to it, in a plane of its own for every row of the batch.
+    """Return one query and keys at ANGLES to it, in a separate plane for every row.
 
     Every key is followed by its opposite, so that their mean is zero and centring them
     changes nothing.
@@ -37,7 +37,7 @@ def at_angles() -> AttentionInputs:
     for row in range(ROWS):
         query[row, 0, 0, 2 * row] = 3.0
         for number, angle in enumerate(ANGLES):
-            # Lengths differ: angles alone matter.
+            # Lengths differ, because only angles should matter.
             x, y = (1 + number) * math.cos(angle), (1 + number) * math.sin(angle)
             keys[row, 0, 2 * number, 2 * row : 2 * row + 2] = torch.tensor([x, y])
             keys[row, 0, 2 * number + 1] = -keys[row, 0, 2 * number]
@@ -55,7 +55,7 @@ ALL_ANGLES = [angle for near in ANGLES for angle in (near, math.pi - near)]
 
 
 def tail(angle: float, planes: int, tables: int, least: int) -> float:
-    """Probability of at least that many collisions: the sum from there on, all terms positive."""
+    """Return the probability of at least `least` collisions, as a sum of positive terms."""
     p = (1 - angle / math.pi) ** planes
     if p in (0, 1):
         return p
@@ -67,7 +67,7 @@ def tail(angle: float, planes: int, tables: int, least: int) -> float:
 
 @pytest.fixture(scope="module", params=[(3, 6, 1), (3, 6, 2), (2, 8, 3)], ids=str)
 def draws(request: pytest.FixtureRequest) -> tuple[MagicPIG, Tensor, Tensor]:
-    """A masker, and for every draw which keys were sampled [n, K], with which weight [n, K]."""
+    """A masker, and for every draw the sampled keys [n, K] and their weights [n, K]."""
     planes, tables, collisions = request.param
     masker = MagicPIG(planes=planes, tables=tables, min_collisions=collisions)
     given, masks = at_angles(), []
@@ -85,8 +85,8 @@ def test_keys_are_sampled_as_often_as_the_formula_says(
     frequency = selected.double().mean(0).tolist()
     for angle, observed in zip(ALL_ANGLES, frequency, strict=True):
         expected = tail(angle, masker.planes, masker.tables, masker.min_collisions)
-        # 36 comparisons: 4.5 standard errors are passed by chance once in 4,000 times. The
-        # rarest keys are expected less than once in all draws.
+        # 36 comparisons: one in 4,000 seeds exceeds 4.5 standard errors by chance. The rarest
+        # keys are expected less than once in all draws.
         allowed = 4.5 * math.sqrt(expected * (1 - expected) / DRAWS) + 2 / DRAWS
         assert abs(observed - expected) < allowed
 
@@ -98,13 +98,13 @@ def test_a_sampled_key_weighs_one_over_its_probability(
     for number, angle in enumerate(ALL_ANGLES):
         expected = 1 / tail(angle, masker.planes, masker.tables, masker.min_collisions)
         own = weights[:, number][selected[:, number]]
-        # Angles come out of float32 products.
+        # Angles are computed from float32 products.
         assert torch.allclose(own, torch.full_like(own, expected), rtol=1e-3)
 
 
 def test_denominator_and_numerator_are_unbiased(draws: tuple[MagicPIG, Tensor, Tensor]) -> None:
     _, _, weights = draws
-    # The keys at acute angles: the others are sampled too seldom to tell.
+    # Keys at acute angles only: the others are sampled too rarely to measure.
     mass = torch.tensor(SCORES).double().exp()
     value = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, 2.0]).double()
     for quantity in (mass, mass * value):
@@ -125,12 +125,12 @@ def test_the_inclusion_probability_is_the_tail_of_a_binomial(
         angle = math.pi * step / 100
         computed = float(masker.inclusion_probability(torch.tensor(angle, dtype=torch.float64)))
         expected = tail(angle, planes, tables, collisions)
-        # A difference of numbers near 1, one of them a power up to 255: off by some 255 · 2^-53.
+        # A difference of numbers near 1, one a power up to 255: an error of about 255 · 2^-53.
         assert computed == pytest.approx(expected, rel=1e-9, abs=2e-13)
 
 
 def test_the_angles_are_those_of_the_centred_keys(make_inputs: Make) -> None:
-    # A mean much larger than what tells the keys apart.
+    # A mean much larger than the differences between keys.
     inputs = make_inputs(keys=60, dim=8)
     inputs.key[:] += 5.0
     masker = MagicPIG(planes=2, tables=10, min_collisions=1)
@@ -158,7 +158,7 @@ def tables_of(context: Tensor, planes: int = 4, **options: Any) -> HashTables:
 
 
 def expected_collisions(tables: HashTables, query: Tensor, keys: Tensor) -> Tensor:
-    """Tables in which bucket is bucket, all keys hashed afresh around the mean."""
+    """Count the tables with equal buckets, hashing all centred keys from scratch."""
     buckets = tables.hyperplanes.buckets(keys - tables.mean)
     own = tables.hyperplanes.buckets(query)
     counts = torch.zeros(*query.shape[:3], keys.shape[2], dtype=torch.long)
@@ -191,8 +191,8 @@ def test_collisions_are_counted_and_never_stale(context_length: int, centre: boo
 
 
 @pytest.mark.parametrize("planes", [1, 8, 15])
-def test_the_first_and_the_last_bucket_of_a_table_are_found_too(planes: int) -> None:
-    # With as many planes as dimensions there is a vector on the upper side of all of them.
+def test_the_first_and_last_bucket_of_a_table_are_found(planes: int) -> None:
+    # With at most as many planes as dimensions, some vector is above all of them.
     settings = MagicPIG(planes=planes, tables=1, min_collisions=1, centre=False)
     vectors = torch.randn(1, 1, 40, 16, generator=torch.Generator().manual_seed(0))
     of_all_planes = HashTables(settings, vectors, vectors, 3).hyperplanes.normals.T
@@ -204,7 +204,7 @@ def test_the_first_and_the_last_bucket_of_a_table_are_found_too(planes: int) -> 
     assert torch.equal(tables.collisions(ends), expected_collisions(tables, ends, keys))
 
 
-def test_collisions_do_not_depend_on_chunks_of_keys_and_queries(
+def test_collisions_do_not_depend_on_chunking(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keys = torch.randn(1, 2, 50, 8, generator=torch.Generator().manual_seed(0))
@@ -226,8 +226,6 @@ def test_collisions_do_not_depend_on_chunks_of_keys_and_queries(
         ({"tables": 3, "min_collisions": 4}, "min_collisions must be from 1 to tables=3, got 4"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused_by_name(
-    changes: dict[str, Any], said: str
-) -> None:
+def test_invalid_parameters_are_refused_by_name(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         MagicPIG(**changes)

@@ -1,4 +1,4 @@
-"""A decode step reads the index and what is selected: it never copies the keys per head."""
+"""A decode step reads the index and the selected keys, without a copy of the keys per head."""
 
 import math
 from collections.abc import Callable
@@ -18,13 +18,13 @@ PRESETS = sorted(path.stem for path in (CONF / "sparse_attention").glob("*.yaml"
 FOLDS = [name for name in PRESETS if name not in ("custom", "dense")]
 
 KEYS = 4096
-# Shapes of the tiny model, which is what the calibrations of the tests are for; else larger ones.
+# Methods with calibration files need the tiny model's shapes; the others get larger ones.
 CALIBRATED = {"heads": 4, "groups": 2, "dim": 16}
 LARGER = {"heads": 8, "groups": 2, "dim": 64}
 
 
 class LargestOutput(TorchDispatchMode):
-    """Notes the number of elements of the largest new tensor; views are not new."""
+    """Records the number of elements of the largest new tensor; views are not new."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class LargestOutput(TorchDispatchMode):
         for leaf in tree_leaves(output):
             for part in strided_parts(leaf) if isinstance(leaf, torch.Tensor) else ():
                 storage = part.untyped_storage()
-                # What is expanded takes no memory: storages count, not shapes.
+                # Count storages, not shapes: expanded tensors take no memory.
                 size = storage.nbytes() // part.element_size()
                 if storage.data_ptr() not in given and size > self.elements:
                     self.elements, self.operation = size, str(func)
@@ -50,14 +50,14 @@ class LargestOutput(TorchDispatchMode):
 
 
 def strided_parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What takes memory: the tensor, or the three that a sparse matrix is made of."""
+    """Return the tensor, or the three that a sparse matrix consists of."""
     if tensor.layout == torch.sparse_csr:
         return tensor.crow_indices(), tensor.col_indices(), tensor.values()
     return (tensor,)
 
 
 @pytest.mark.parametrize("name", FOLDS)
-def test_a_decode_step_makes_nothing_as_large_as_the_keys_of_every_query_head(
+def test_a_decode_step_allocates_nothing_as_large_as_the_keys_of_every_query_head(
     name: str, composed: Callable[..., Any], make_inputs: Callable[..., Any]
 ) -> None:
     config = composed(f"sparse_attention={name}")
@@ -67,7 +67,7 @@ def test_a_decode_step_makes_nothing_as_large_as_the_keys_of_every_query_head(
     shape = CALIBRATED if needs_calibration else LARGER
     inputs = make_inputs(keys=KEYS, **shape)
     attention = instantiate(config, _convert_="all", dense_layers=[])
-    # Builds the indexes, which is not part of a step.
+    # Build the indexes first; that is not part of a step.
     attention.select(inputs)
     step = make_inputs(keys=KEYS, **shape)
     step.indexes.update(inputs.indexes)
@@ -77,7 +77,7 @@ def test_a_decode_step_makes_nothing_as_large_as_the_keys_of_every_query_head(
     assert largest.elements < shape["heads"] * KEYS * shape["dim"], largest.operation
 
 
-def test_a_copy_of_the_keys_per_query_head_would_be_seen(make_inputs: Callable[..., Any]) -> None:
+def test_a_copy_of_the_keys_per_query_head_is_detected(make_inputs: Callable[..., Any]) -> None:
     inputs = make_inputs(keys=KEYS, **LARGER)
     with LargestOutput() as largest:
         inputs.key.repeat_interleave(4, dim=1)

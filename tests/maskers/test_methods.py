@@ -1,4 +1,4 @@
-"""Each masker against its definition, written out with loops and sorting."""
+"""The maskers without an index, against their definitions by loops and sorting."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ few = settings(max_examples=30, deadline=None, derandomize=True)
 
 
 def _rows(inputs: AttentionInputs) -> Iterator[tuple[tuple[int, int, int], list[int]]]:
-    """Every (batch, head, query), and the positions of the keys it sees."""
+    """Yield every (batch, head, query) and the positions of its visible keys."""
     batch, heads, queries = inputs.query.shape[:3]
     for b in range(batch):
         for h in range(heads):
@@ -43,7 +43,7 @@ def _selected(mask: AttentionMask, row: tuple[int, int, int]) -> list[int]:
 
 
 def _scores(inputs: AttentionInputs, row: tuple[int, int, int]) -> list[float]:
-    """q·k·scaling in float64."""
+    """Return q·k·scaling in float64."""
     b, h, q = row
     group = h // (inputs.query.shape[1] // inputs.key.shape[1])
     scores = inputs.key[b, group].double() @ inputs.query[b, h, q].double() * inputs.scaling
@@ -121,7 +121,7 @@ def test_oracle_top_p_adds_the_fewest_keys_that_reach_p_with_those_selected_befo
         assert _selected(mask, row) == sorted(chosen)
 
 
-def test_random_sampling_draws_without_replacement_and_weighs_by_what_it_left_out(
+def test_random_sampling_draws_without_replacement_and_weighs_by_the_inverse_probability(
     make_inputs: Make,
 ) -> None:
     inputs = make_inputs(keys=30, queries=20, padding=(0, 4))
@@ -139,7 +139,7 @@ def test_random_sampling_draws_without_replacement_and_weighs_by_what_it_left_ou
             assert mask.weights[row][k].item() == 1
 
 
-def test_random_sampling_draws_anew_for_every_head_query_and_seed(make_inputs: Make) -> None:
+def test_random_sampling_draws_differently_for_every_head_query_and_seed(make_inputs: Make) -> None:
     drawn = set()
     for seed in range(3):
         inputs = make_inputs(keys=200, queries=5, run_seed=seed)
@@ -150,7 +150,7 @@ def test_random_sampling_draws_anew_for_every_head_query_and_seed(make_inputs: M
 
 @pytest.fixture(scope="module")
 def draws(make_inputs: Make) -> tuple[torch.Tensor, torch.Tensor]:
-    """12,000 draws of 6 of 24 candidates: which were drawn [n, 24], with which weight [n, 24].
+    """12,000 draws of 6 of 24 candidates: the drawn keys [n, 24] and their weights [n, 24].
 
     20 seeds, 4 heads and 150 queries that all see the same 26 keys, of which Sink took 2.
     """
@@ -178,7 +178,7 @@ def test_random_sampling_includes_every_candidate_with_probability_b_over_n(
     selected, _ = draws
     frequency = selected.double().mean(0)
     standard_error = math.sqrt(6 / 24 * (1 - 6 / 24) / len(selected))
-    # 24 keys: 4 standard errors are passed by chance once in 700 times.
+    # 24 keys: one in 700 seeds exceeds 4 standard errors by chance.
     assert (frequency - 6 / 24).abs().max() < 4 * standard_error
 
 
@@ -190,7 +190,7 @@ def test_random_sampling_includes_every_pair_as_often_as_drawing_without_replace
     expected = 6 * 5 / (24 * 23)
     standard_error = math.sqrt(expected * (1 - expected) / len(selected))
     pairs = together[torch.triu(torch.ones(24, 24, dtype=torch.bool), diagonal=1)]
-    # 276 pairs: 4.5 standard errors are passed by chance once in 500 times.
+    # 276 pairs: one in 500 seeds exceeds 4.5 standard errors by chance.
     assert (pairs - expected).abs().max() < 4.5 * standard_error
 
 
@@ -203,11 +203,11 @@ def test_random_sampling_is_unbiased_in_denominator_and_numerator(
     values = torch.randn(24, generator=generator).double()
     for quantity in (exponentials, exponentials * values):
         estimates = weights.double() @ quantity
-        # The variance of a total estimated from 6 of 24 drawn without replacement.
+        # Variance of a total that is estimated from 6 of 24, drawn without replacement.
         variance = 24**2 * (1 - 6 / 24) * quantity.var() / 6
         standard_error = math.sqrt(variance / len(estimates))
         assert abs(estimates.mean() - quantity.sum()) < 4 * standard_error
-        # Drawing with replacement would make it a third larger.
+        # It would be a third larger with replacement.
         assert estimates.var().item() == pytest.approx(variance.item(), rel=0.1)
 
 
@@ -217,19 +217,17 @@ def test_random_sampling_is_unbiased_in_denominator_and_numerator(
         (lambda: Sink(tokens=0), "Sink: tokens must be a whole number of at least 1, got 0"),
         (lambda: Local(tokens=2.0), "Local: tokens must be a whole number of at least 1, got 2.0"),
         (lambda: OracleTopK(), "OracleTopK: give exactly one of tokens and fraction"),
-        (lambda: OracleTopK(tokens=1.0), "OracleTopK: tokens must be a whole number"),
+        (lambda: RandomSampling(tokens=1.0), "RandomSampling: tokens must be a whole number"),
         (lambda: RandomSampling(fraction="0.1"), r"RandomSampling: fraction must be in \(0, 1\]"),
         (lambda: OracleTopP(p=0), r"OracleTopP: p must be in \(0, 1\], got 0"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused_by_name(
-    make: Callable[[], object], said: str
-) -> None:
+def test_invalid_parameters_are_refused_by_name(make: Callable[[], object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         make()
 
 
-def test_a_whole_number_1_is_the_whole_fraction(make_inputs: Make) -> None:
+def test_an_integer_1_is_the_whole_fraction(make_inputs: Make) -> None:
     inputs = make_inputs(keys=9, queries=2)
-    mask = OracleTopK(fraction=1)(inputs, AttentionMask.empty(inputs))
-    assert torch.equal(mask.selected, inputs.visible.expand_as(mask.selected))
+    mask = RandomSampling(fraction=1)(inputs, AttentionMask.empty(inputs))
+    assert torch.equal(mask.weights, inputs.visible.expand_as(mask.selected).float())

@@ -1,4 +1,4 @@
-"""PQCache against its definition: k-means, codes and scores, written out with loops."""
+"""PQCache against its definition in loops: k-means, codes, scores."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ def settings(**changes: Any) -> PQCache:
 
 
 def keys(count: int, seed: int = 0) -> Tensor:
-    """B 2 rows, G 2 key-value heads, D 8: in clumps, of uneven length."""
+    """Return clustered keys of different lengths, [2, 2, count, 8]."""
     generator = torch.Generator().manual_seed(seed)
     centre = torch.randn(2, 2, 6, 8, generator=generator)
     member = torch.randint(6, (count,), generator=generator)
@@ -33,7 +33,7 @@ def keys(count: int, seed: int = 0) -> Tensor:
 
 
 def parts(key: Tensor, index: ProductQuantisedKeys, metric: Metric, context: Tensor) -> Any:
-    """Every (sub-vectors that are clustered [N, E], codes [N], centroids [C, E])."""
+    """Yield every (clustered sub-vectors [N, E], codes [N], centroids [C, E])."""
     (codes,) = index.codes
     width = key.shape[-1] // codes.shape[2]
     for b, g, m in torch.cartesian_prod(*map(torch.arange, codes.shape[:3])).tolist():
@@ -47,7 +47,7 @@ def parts(key: Tensor, index: ProductQuantisedKeys, metric: Metric, context: Ten
 
 
 def error(key: Tensor, index: ProductQuantisedKeys, metric: Metric) -> float:
-    """Σ |x - centroid(x)|² over the context's keys."""
+    """Return Σ |x - centroid(x)|² over the context's keys."""
     return math.fsum(
         float((vectors - centroids[codes]).square().sum())
         for vectors, codes, centroids in parts(key, index, metric, key)
@@ -55,7 +55,7 @@ def error(key: Tensor, index: ProductQuantisedKeys, metric: Metric) -> float:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_every_round_of_k_means_makes_the_error_smaller(metric: Metric) -> None:
+def test_every_iteration_of_k_means_reduces_the_error(metric: Metric) -> None:
     key = keys(120)
     errors = [
         error(key, ProductQuantisedKeys(settings(iterations=n, metric=metric), key, key, 3), metric)
@@ -99,16 +99,16 @@ def test_codes_are_the_nearest_centroids_of_context_and_later_keys(
             assert distances[code] <= min(distances) + 1e-4
 
 
-def test_ip_lengthens_all_context_keys_to_one_norm_so_that_near_means_a_large_product() -> None:
+def test_ip_extends_context_keys_to_one_norm_so_that_the_nearest_has_the_largest_product() -> None:
     key = keys(40)
     index = ProductQuantisedKeys(settings(metric="ip", subvectors=1, bits=8), key, key, 0)
-    # More centroids than keys: the centroids are the lengthened keys.
-    lengthened = index.centroids[0, 0, 0][index.codes[0][0, 0, 0].long()]
-    assert torch.allclose(lengthened[:, :-1], key[0, 0], atol=1e-5)
-    assert torch.allclose(lengthened.norm(dim=-1), key[0, 0].norm(dim=-1).max(), atol=1e-4)
+    # More centroids than keys: the centroids are the extended keys.
+    extended = index.centroids[0, 0, 0][index.codes[0][0, 0, 0].long()]
+    assert torch.allclose(extended[:, :-1], key[0, 0], atol=1e-5)
+    assert torch.allclose(extended.norm(dim=-1), key[0, 0].norm(dim=-1).max(), atol=1e-4)
     for query in torch.randn(10, 8, generator=torch.Generator().manual_seed(0)):
         target = torch.cat([query, torch.zeros(1)])
-        nearest = int((lengthened - target).norm(dim=-1).argmin())
+        nearest = int((extended - target).norm(dim=-1).argmin())
         assert nearest == int((key[0, 0] @ query).argmax())
 
 
@@ -127,7 +127,7 @@ def test_fewer_keys_than_centroids_are_kept_exactly(count: int, metric: Metric) 
 @pytest.mark.parametrize("metric", METRICS)
 def test_chunks_give_the_same_codes_and_centroids(metric: Metric) -> None:
     key = keys(300)
-    # 8 sub-vectors at 64 centroids of 4 bytes: 32 keys at a time, in place of all 300.
+    # 8 sub-vectors at 64 centroids of 4 bytes: 32 keys at a time instead of all 300.
     whole, chunked = (
         ProductQuantisedKeys(settings(bits=6, metric=metric, workspace_bytes=n), key, key, 3)
         for n in (2**26, 2**16)
@@ -137,7 +137,7 @@ def test_chunks_give_the_same_codes_and_centroids(metric: Metric) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 6, 8])
-def test_codes_take_a_byte_whatever_their_bits(bits: int) -> None:
+def test_codes_take_one_byte_for_any_number_of_bits(bits: int) -> None:
     key = keys(300)
     index = ProductQuantisedKeys(settings(bits=bits), key, key, 3)
     assert index.codes[0].dtype == torch.uint8
@@ -168,28 +168,28 @@ def test_adds_the_candidates_whose_centroids_score_highest(
                     scores[k] += query[m * width + d] * centroid[d]
         chosen = added[b, h, q].nonzero().flatten().tolist()
         assert len(chosen) == 8
-        # Keys of the same codes are equals.
+        # Keys with equal codes tie.
         rejected = max(score for k, score in scores.items() if k not in chosen)
         assert min(scores[k] for k in chosen) >= rejected - 1e-4
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_with_a_centroid_for_every_key_it_is_the_oracle(
+def test_with_one_centroid_per_key_it_equals_the_oracle(
     metric: Metric, make_inputs: Make, some_mask: Make
 ) -> None:
-    # Queries and all: later keys would have no centroid of their own.
+    # All keys are context: later keys would not have their own centroids.
     inputs = replace(make_inputs(keys=100, queries=4), context_length=100)
     mask = some_mask(inputs)
     found = settings(metric=metric, bits=7)(inputs, mask)
     assert torch.equal(found.selected, OracleTopK(tokens=8)(inputs, mask).selected)
 
 
-def test_centroids_depend_on_the_seed_and_on_the_context_alone(make_inputs: Make) -> None:
+def test_centroids_depend_on_seed_and_context_only(make_inputs: Make) -> None:
     key = keys(120)
     first, again, other = (ProductQuantisedKeys(settings(), key, key, n) for n in (3, 3, 4))
     assert torch.equal(first.centroids, again.centroids)
     assert not torch.equal(first.centroids, other.centroids)
-    # make_inputs takes all keys but the queries' own for the context.
+    # The context of make_inputs is all keys but those of the queries.
     masker = settings()
     inputs = make_inputs(keys=60, queries=20)
     masker(inputs, AttentionMask.empty(inputs))
@@ -213,8 +213,6 @@ def test_subvectors_that_do_not_divide_the_head_dimension_are_refused(make_input
         ({"workspace_bytes": 100}, r"workspace_bytes must be at least 2\*\*16, got 100"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused_by_name(
-    changes: dict[str, Any], said: str
-) -> None:
+def test_invalid_parameters_are_refused_by_name(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         settings(**changes)

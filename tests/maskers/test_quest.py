@@ -1,4 +1,4 @@
-"""Quest against its definition: pages, bounds and budgets, written out with loops."""
+"""Quest against its definition in loops: pages, bounds, budgets."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ Make = Callable[..., Any]
 
 
 def bound(query: Sequence[float], page: Sequence[Sequence[float]]) -> float:
-    """Σ_d max(q_d·min_d, q_d·max_d) over the keys of a page."""
+    """Return Σ_d max(q_d·min_d, q_d·max_d) over the keys of a page."""
     total = 0.0
     for q, channel in zip(query, zip(*page, strict=True), strict=True):
         total += max(q * min(channel), q * max(channel))
@@ -26,7 +26,7 @@ def bound(query: Sequence[float], page: Sequence[Sequence[float]]) -> float:
 def best_keys(
     query: Tensor, keys: Tensor, candidates: list[int], page_size: int, budget: int
 ) -> list[int]:
-    """The candidates of the best pages, key after key, until the budget is spent."""
+    """Return the candidates of the best pages, key by key, until the budget is spent."""
     pages = [range(start, start + page_size) for start in range(0, len(keys), page_size)]
     content, vector = keys.double().tolist(), query.double().tolist()
     ranked = sorted(
@@ -64,7 +64,7 @@ def test_adds_the_keys_of_the_pages_with_the_highest_bounds(
         inputs = make_inputs(keys=keys, queries=queries, padding=padding, seed=keys)
         for quest in (
             Quest(tokens=page_size, page_size=page_size),
-            # Not a multiple of the page: the last page is cut.
+            # Not a multiple of the page size: the last page is cut.
             Quest(tokens=2 * page_size + 1, page_size=page_size),
             Quest(fraction=0.3, page_size=page_size),
         ):
@@ -72,7 +72,7 @@ def test_adds_the_keys_of_the_pages_with_the_highest_bounds(
             check(inputs, some_mask(inputs), quest)
 
 
-def test_pages_of_one_key_make_it_the_oracle(make_inputs: Make, some_mask: Make) -> None:
+def test_pages_of_one_key_equal_the_oracle(make_inputs: Make, some_mask: Make) -> None:
     inputs = make_inputs(keys=60, queries=5)
     mask = some_mask(inputs)
     quest = Quest(tokens=9, page_size=1)(inputs, mask)
@@ -102,7 +102,7 @@ def assert_bounds(index: PageBounds, keys: Tensor, page_size: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("step", [1, 3, 11])
-def test_bounds_are_those_built_afresh_at_every_length(step: int, dtype: torch.dtype) -> None:
+def test_bounds_equal_freshly_built_ones_at_every_length(step: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     context, first, second = (
         torch.randn(2, 2, n, 3, generator=generator).to(dtype) for n in (13, 22, 22)
@@ -114,7 +114,7 @@ def test_bounds_are_those_built_afresh_at_every_length(step: int, dtype: torch.d
             keys = torch.cat([context[:, :, :length], answer], dim=2)
             index.rewind(length)
             assert index.length in (length, length // 4 * 4)
-            # What the rewind forgot of the context is appended again.
+            # Context keys that the rewind dropped are appended again.
             for stop in range(length + step, keys.shape[2] + 1, step):
                 new = keys[:, :, index.length : stop]
                 index.append(new, new)

@@ -1,4 +1,4 @@
-"""SOCKET against its definition: buckets bit by bit, and a softmax over all sign corners."""
+"""SOCKET against its definition in loops: buckets, and a softmax over all sign corners."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ Make = Callable[..., Any]
 
 
 def planes_of(masker: SOCKET, index: HashedKeys) -> list[list[list[float]]]:
-    """Planes as [table][plane] lists of D numbers."""
+    """Return the planes as [table][plane] lists of D numbers."""
     columns: list[list[float]] = index.hyperplanes.normals.T.double().tolist()
     return [
         columns[first : first + masker.planes] for first in range(0, len(columns), masker.planes)
@@ -33,7 +33,7 @@ def signs(vector: list[float], table: list[list[float]]) -> tuple[int, ...]:
 
 
 def scores(masker: SOCKET, inputs: AttentionInputs, b: int, h: int, q: int) -> list[float]:
-    """Σ over the tables of p(bucket of the key), times the norm of the value, for every key."""
+    """Return Σ_tables p(bucket of the key), times the norm of the value, for every key."""
     index = inputs.indexes[masker]
     assert isinstance(index, HashedKeys)
     query = inputs.query[b, h, q].double().tolist()
@@ -64,7 +64,7 @@ def test_ranks_keys_by_their_probability_in_the_softmax_over_all_corners(
     planes: int, tables: int, tau: float, make_inputs: Make
 ) -> None:
     inputs = replace(make_inputs(keys=12, queries=2, padding=(0, 0), dim=8), index_seed=planes)
-    # Every budget from 1 on: the order of all keys is that of the scores.
+    # Every budget from 1 up, which checks the whole order of the keys.
     picked = [
         select(SOCKET(tokens=n, planes=planes, tables=tables, tau=tau), inputs)
         for n in range(1, 11)
@@ -94,13 +94,13 @@ def test_buckets_are_the_sides_of_the_planes_bit_by_bit(make_inputs: Make) -> No
         assert norms[b, g, k].item() == pytest.approx(math.sqrt(dot(value, value)), rel=1e-5)
 
 
-def test_the_most_planes_still_fit_their_buckets(make_inputs: Make) -> None:
+def test_buckets_of_15_planes_fit_into_int16(make_inputs: Make) -> None:
     inputs = make_inputs(keys=400)
     (buckets, _) = HashedKeys(
         SOCKET(tokens=1, planes=15, tables=40), inputs.key, inputs.value, 0
     ).codes
     assert buckets.min() >= 0
-    # 16,000 draws out of 2^15 buckets: one of the upper half is there, and it is not negative.
+    # 16,000 draws out of 2^15 buckets: some are in the upper half, and none is negative.
     assert buckets.max() >= 2**14
 
 
@@ -129,7 +129,7 @@ def test_a_small_tau_counts_hard_collisions(planes: int, make_inputs: Make) -> N
         assert sorted(ranked[:6]) == selected[0, h, 0].nonzero().flatten().tolist()
 
 
-def test_a_large_tau_leaves_the_norms_of_the_values_alone(make_inputs: Make) -> None:
+def test_with_a_large_tau_only_the_norms_of_the_values_count(make_inputs: Make) -> None:
     inputs = make_inputs(keys=60)
     selected = select(SOCKET(tokens=7, planes=4, tables=5, tau=1e6), inputs)
     for h in range(4):
@@ -137,7 +137,7 @@ def test_a_large_tau_leaves_the_norms_of_the_values_alone(make_inputs: Make) -> 
         assert torch.equal(selected[0, h, 0].nonzero().flatten(), largest)
 
 
-def test_planes_are_normal_and_drawn_by_the_index_seed_alone(make_inputs: Make) -> None:
+def test_planes_are_normal_and_depend_on_the_index_seed_only(make_inputs: Make) -> None:
     inputs = make_inputs(keys=20)
     masker = SOCKET(tokens=3, planes=10, tables=60)
 
@@ -166,11 +166,11 @@ def test_codes_do_not_depend_on_how_keys_are_chunked(
     chunked = HashedKeys(masker, inputs.key, inputs.value, 0)
     assert torch.equal(whole.codes[0], chunked.codes[0])
     assert torch.allclose(whole.codes[1], chunked.codes[1])
-    # Two bytes a table and four for the norm, and the planes.
+    # Two bytes per table, four for the norm, and the planes.
     assert whole.nbytes == chunked.nbytes == 2 * 50 * (9 * 2 + 4) + 16 * 54 * 4
 
 
-def test_scores_do_not_depend_on_how_many_queries_are_taken_at_once(
+def test_scores_do_not_depend_on_the_size_of_query_chunks(
     make_inputs: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = make_inputs(keys=60, queries=20)
@@ -190,14 +190,12 @@ def test_scores_do_not_depend_on_how_many_queries_are_taken_at_once(
         ({"tau": math.nan}, "tau must be positive, got nan"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused_by_name(
-    changes: dict[str, Any], said: str
-) -> None:
+def test_invalid_parameters_are_refused_by_name(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         SOCKET(tokens=4, **changes)
 
 
-def test_value_norms_matter_only_where_they_are_asked_for(make_inputs: Make) -> None:
+def test_value_norms_matter_only_with_weigh_by_value(make_inputs: Make) -> None:
     inputs = make_inputs(keys=120)
     scale = 1 + 9 * torch.rand(120, 1, generator=torch.Generator().manual_seed(1))
     other = replace(inputs, value=inputs.value * scale, indexes={})

@@ -1,4 +1,4 @@
-"""A logger of its own for every test, and metrics that exist for its time."""
+"""Loggers that write to a temporary file, and metrics that exist only during a test."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,18 +8,18 @@ from typing import Any
 import orjson
 import pytest
 
-from sah.metric_logging import MicroMetricLogger
+from sah.metric_logging import MetricLogging, MicroMetricLogger
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Metrics `number` and `vector` are known; afterwards the process is as it was."""
-    known = MicroMetricLogger.get_registered_metrics()
-    monkeypatch.setattr(MicroMetricLogger, "_registered", known)
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, type]]:
+    """The registered metrics, `number` and `vector` among them; restored after the test."""
+    names = dict(MicroMetricLogger._registered)
+    monkeypatch.setattr(MicroMetricLogger, "_registered", names)
     MicroMetricLogger.register_metric("number", float)
     MicroMetricLogger.register_metric("vector", list)
     handler = signal.getsignal(signal.SIGTERM)
-    yield
+    yield names
     signal.signal(signal.SIGTERM, handler)
 
 
@@ -30,14 +30,13 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def configured(path: Path) -> Iterator[Callable[..., MicroMetricLogger]]:
-    """Make loggers that write to `path`; what they hold is written at the end of the test."""
+    """Make loggers that write to `path`; they are closed at the end of the test."""
     made = []
 
-    def make(**settings: Any) -> MicroMetricLogger:
-        logger = MicroMetricLogger()
-        logger.configure_logging(path, **settings)
-        made.append(logger)
-        return logger
+    def make(*, seed: int = 0, records_logged: int = 0, **settings: Any) -> MicroMetricLogger:
+        logging = MetricLogging(**{"name": "test", "enabled_metrics": "all", **settings})
+        made.append(logging.logger(path, seed=seed, records_logged=records_logged))
+        return made[-1]
 
     yield make
     for logger in made:
@@ -46,7 +45,7 @@ def configured(path: Path) -> Iterator[Callable[..., MicroMetricLogger]]:
 
 @pytest.fixture
 def records(path: Path) -> Callable[[], list[dict[str, Any]]]:
-    """What is in the file by now; every line must be whole."""
+    """Read the records in the file; every line must be complete."""
 
     def read() -> list[dict[str, Any]]:
         if not path.exists():

@@ -7,13 +7,14 @@ import torch
 
 from sah.attention import AttentionInputs, AttentionMask, Visibility
 from sah.metric_logging import AttentionMetrics, metrics
+from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL
 
 B, H, G, Q, K, D, V = 2, 4, 2, 3, 5, 4, 3
 
 
 @pytest.fixture
 def inputs():
-    """The last three queries of five; the first query of row 1 is padding and sees nothing."""
+    """The last three queries of five; the first query of row 1 is padding and sees no key."""
     draw = torch.Generator().manual_seed(0)
     visible = torch.ones(B, 1, Q, K, dtype=torch.bool).tril(K - Q)
     visible[1, :, :, 0] = False
@@ -31,14 +32,14 @@ def inputs():
 
 @pytest.fixture
 def mask(inputs):
-    """Each query reads some of what it sees, another share in every head."""
+    """Each query reads some of the keys it sees, different ones in every head."""
     draw = torch.Generator().manual_seed(1)
     chosen = torch.rand(B, H, Q, K, generator=draw) < 0.5
     return AttentionMask.empty(inputs).add(chosen)
 
 
 def cells(inputs):
-    """Every query that sees something, as (row, head, query, the keys it sees)."""
+    """Yield every query that sees a key, as (row, head, query, the keys it sees)."""
     for b in range(B):
         for h in range(H):
             for q in range(Q):
@@ -48,7 +49,7 @@ def cells(inputs):
 
 
 def shares(inputs, b, h, q, keys):
-    """The softmax over the visible keys, key by key."""
+    """Compute the softmax over the visible keys, key by key."""
     query, key = inputs.query[b, h, q], inputs.key[b, h // (H // G)]
     powers = [math.exp(float(query @ key[k]) * inputs.scaling) for k in keys]
     return [power / sum(powers) for power in powers]
@@ -102,19 +103,13 @@ def test_density_and_recall_are_one_for_all_keys_and_zero_for_none(inputs, all_o
     assert float(metrics.recall(inputs, mask)) == pytest.approx(all_or_nothing)
 
 
-def test_an_output_of_zeros_is_all_wrong(inputs, mask):
+def test_an_output_of_zeros_has_an_error_of_one(inputs, mask):
     zeros = torch.zeros(B, H, Q, V)
     assert float(metrics.output_error(inputs, mask, zeros)) == pytest.approx(1.0)
 
 
 def test_an_observer_logs_each_metric_with_layer_and_step(inputs, mask, configured, records):
-    logger = configured(
-        enabled_metrics=[
-            "research_attention_density",
-            "research_attention_output_error",
-            "research_attention_recall",
-        ]
-    )
+    logger = configured(enabled_metrics=[DENSITY, OUTPUT_ERROR, RECALL])
     logger.begin_example("example")
     AttentionMetrics(logger)(inputs, mask, torch.zeros(B, H, Q, V))
     logger.flush()
@@ -123,22 +118,18 @@ def test_an_observer_logs_each_metric_with_layer_and_step(inputs, mask, configur
     for record in records():
         assert record["metadata"] == {"example_id": "example", "layer_idx": 5, "step": K - Q}
         assert record["location"] == "sah.metric_logging.metrics.AttentionMetrics.__call__"
-    assert found["research_attention_density"]["value"] == pytest.approx(
-        float(metrics.density(mask))
-    )
-    assert found["research_attention_output_error"]["value"] == pytest.approx(1.0)
-    assert found["research_attention_recall"]["value"] == pytest.approx(
-        float(metrics.recall(inputs, mask))
-    )
+    assert found[DENSITY]["value"] == pytest.approx(float(metrics.density(mask)))
+    assert found[OUTPUT_ERROR]["value"] == pytest.approx(1.0)
+    assert found[RECALL]["value"] == pytest.approx(float(metrics.recall(inputs, mask)))
 
 
-def test_what_is_not_enabled_is_not_computed(inputs, mask, configured, records, monkeypatch):
+def test_a_disabled_metric_is_not_computed(inputs, mask, configured, records, monkeypatch):
     def fail(*arguments):
         raise AssertionError
 
     monkeypatch.setattr(metrics, "output_error", fail)
     monkeypatch.setattr(metrics, "recall", fail)
-    logger = configured(enabled_metrics=["research_attention_density"])
+    logger = configured(enabled_metrics=[DENSITY])
     AttentionMetrics(logger)(inputs, mask, torch.zeros(B, H, Q, V))
     logger.flush()
-    assert [record["metric"] for record in records()] == ["research_attention_density"]
+    assert [record["metric"] for record in records()] == [DENSITY]

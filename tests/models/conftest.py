@@ -34,7 +34,7 @@ def sliding(build_model: Callable[..., LanguageModel]) -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def make_tokenizer() -> Callable[..., Any]:
-    """The tiny tokenizer, with another chat template, or adding BOS by itself."""
+    """Make copies of the tiny tokenizer, with another chat template, or one that adds BOS."""
 
     def make(template: str | None = None, *, adds_bos: bool = False) -> Any:
         tokenizer = copy.deepcopy(tiny_tokenizer())

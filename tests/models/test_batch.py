@@ -1,4 +1,4 @@
-"""Questions decoded in one batch: what they would answer one by one, over one cache."""
+"""Questions decoded in one batch get the answers they would get one by one, from one cache."""
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ QUESTIONS = {
 ATTENTIONS = ("dense", "sparse", "streaming_llm", "oracle_top_k", "oracle_top_p", "random_sampling")
 
 
-class Listener:
-    """Keeps the logits that a sampler saw."""
+class RecordingSampler:
+    """A sampler that records the logits it is given."""
 
     def __init__(self, sampler):
         self.sampler = sampler
@@ -35,9 +35,9 @@ def one_by_one(model, context, session, generation):
     answers = {}
     for name, (ids, limit) in QUESTIONS.items():
         session.begin_example(name)
-        listener = Listener(generation.sampler(0, name, model.device))
-        answer = model.answer(context, ids, session=session, sampler=listener, max_new_tokens=limit)
-        answers[name] = (answer, session.density(), listener.logits)
+        sampler = RecordingSampler(generation.sampler(0, name, model.device))
+        answer = model.answer(context, ids, session=session, sampler=sampler, max_new_tokens=limit)
+        answers[name] = (answer, session.density(), sampler.logits)
     return answers
 
 
@@ -47,7 +47,7 @@ def together(model, context, session, generation, turns=None):
             example_id=name,
             question_ids=ids,
             session=session.fork(),
-            sampler=Listener(generation.sampler(0, name, model.device)),
+            sampler=RecordingSampler(generation.sampler(0, name, model.device)),
             max_new_tokens=limit,
             begin_turn=lambda name=name: turns.append(name) if turns is not None else None,
         )
@@ -71,7 +71,7 @@ def start(model, attention):
     "generation", [Generation(), Generation(temperature=1.5)], ids=["greedy", "sampled"]
 )
 @pytest.mark.parametrize("name", ATTENTIONS)
-def test_a_batch_answers_what_single_questions_answer(tiny, preset, name, generation):
+def test_a_batch_gives_the_answers_of_single_questions(tiny, preset, name, generation):
     context, session = start(tiny, preset(name))
     single = one_by_one(tiny, context, session, generation)
     batch = together(tiny, context, session, generation)
@@ -81,7 +81,7 @@ def test_a_batch_answers_what_single_questions_answer(tiny, preset, name, genera
         assert (other.finish_reason, other.steps) == (answer.finish_reason, answer.steps)
         assert other_density == pytest.approx(density)
         for one, same in zip(logits, other_logits, strict=True):
-            # Not bit for bit: products of another shape round differently.
+            # Not bit-identical: products of another shape round differently.
             torch.testing.assert_close(same, one, rtol=1e-4, atol=1e-4)
     assert (
         one_by_one(tiny, context, session, generation)["A"][0].token_ids == single["A"][0].token_ids
@@ -94,10 +94,10 @@ def test_the_context_is_neither_copied_nor_changed(tiny, preset):
     before = [(layer.keys.data_ptr(), layer.keys.clone()) for layer in layers]
     turns = []
     together(tiny, context, session, Generation(), turns)
-    for layer, (place, keys) in zip(context.cache.layers, before, strict=True):
-        assert layer.keys.data_ptr() == place
+    for layer, (address, keys) in zip(context.cache.layers, before, strict=True):
+        assert layer.keys.data_ptr() == address
         assert torch.equal(layer.keys, keys)
-    # Read one by one, then by turns in every layer, for as long as each goes on.
+    # Questions are read one by one, then take turns in every layer until their answers end.
     assert turns[:4] == ["A", "B", "C", "D"]
     assert turns[4:].count("C") == 0
     assert turns.count("B") == 1 + 4 * 2
@@ -109,15 +109,15 @@ def test_layers_that_cannot_be_rewound_are_refused(sliding):
         together(sliding, context, session, Generation())
 
 
-def test_an_index_sees_the_keys_of_its_own_question_alone(tiny):
-    """Each question's index holds the context and that question's tokens, nothing else."""
+def test_an_index_holds_only_the_keys_of_its_own_question(tiny):
+    """An index holds the keys of the context and of its question, and no others."""
     seen = []
 
-    def kept_as_they_are(key, value):
+    def unencoded(key, value):
         return EncodedKeys(lambda key, value: [key], key, value, dim=2)
 
     def masker(inputs, mask):
-        (keys,) = inputs.index("probe", kept_as_they_are).codes
+        (keys,) = inputs.index("probe", unencoded).codes
         seen.append(torch.equal(keys, inputs.key))
         return mask.add(inputs.visible)
 

@@ -1,4 +1,4 @@
-"""The cache grows in place, and goes back to the context without copying or losing anything."""
+"""The cache grows in place, and rewinds to the context without copying or losing anything."""
 
 from collections.abc import Sequence
 
@@ -48,7 +48,7 @@ def assert_identical(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor,
     capacity=st.integers(0, 12),
     steps=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 4)), min_size=1, max_size=8),
 )
-def test_a_buffered_layer_holds_what_concatenation_and_cropping_hold(
+def test_a_buffered_layer_equals_concatenation_and_cropping(
     capacity: int, steps: list[tuple[int, int]]
 ) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -82,13 +82,13 @@ def test_appending_within_the_capacity_moves_nothing() -> None:
     assert layer.keys[:, :, 5:].eq(0).all()
 
 
-def test_beyond_its_capacity_a_layer_does_not_move_for_every_token() -> None:
+def test_beyond_its_capacity_a_layer_is_not_reallocated_for_every_token() -> None:
     layer = BufferedLayer(100)
-    places = set()
+    sizes = set()
     for _ in range(200):
         layer.update(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))
-        places.add(layer.keys.untyped_storage().nbytes())
-    assert len(places) <= 5
+        sizes.add(layer.keys.untyped_storage().nbytes())
+    assert len(sizes) <= 5
 
 
 @pytest.mark.parametrize("length", [3, 30], ids=["within_the_window", "beyond_the_window"])
@@ -107,7 +107,7 @@ def test_rewinding_leaves_keys_and_values_bit_identical(
 
 
 @pytest.mark.parametrize("name", ["tiny", "sliding"])
-def test_the_second_answer_is_that_of_a_fresh_context(
+def test_later_answers_equal_those_from_a_fresh_context(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     model = request.getfixturevalue(name)
@@ -119,7 +119,7 @@ def test_the_second_answer_is_that_of_a_fresh_context(
     assert len({tuple(found) for found in answers}) > 1
 
 
-def test_a_question_longer_than_what_was_reserved_works(tiny: LanguageModel) -> None:
+def test_a_question_longer_than_the_reserved_room_works(tiny: LanguageModel) -> None:
     roomy = tiny.prefill(CONTEXT, reserve_tokens=100)
     tight = tiny.prefill(CONTEXT, reserve_tokens=0)
     before = held(roomy.cache)
@@ -139,7 +139,7 @@ def test_rewinding_at_the_mark_changes_nothing(name: str, request: pytest.Fixtur
 
 
 @pytest.mark.parametrize("name", ["tiny", "sliding"])
-def test_an_empty_context_can_be_rewound_to(name: str, request: pytest.FixtureRequest) -> None:
+def test_an_empty_context_can_be_restored(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     context = model.prefill([], reserve_tokens=40)
     assert context.length == 0

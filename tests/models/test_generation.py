@@ -1,4 +1,4 @@
-"""Choosing the next token."""
+"""The choice of the next token."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ def drawn(generation: Generation, logits: Tensor, count: int, example: str = "on
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1 or null, got 0"),
         ({"max_new_tokens": -3}, "got -3"),
@@ -32,17 +32,17 @@ def drawn(generation: Generation, logits: Tensor, count: int, example: str = "on
         ({"temperature": 1.0, "top_k": 0}, "top_k must be at least 1 or null, got 0"),
         ({"temperature": 1.0, "top_p": 0.0}, r"top_p must be in \(0, 1\] or null, got 0.0"),
         ({"temperature": 1.0, "top_p": 1.1}, "got 1.1"),
-        ({"top_k": 5}, "do nothing at temperature 0"),
-        ({"top_p": 0.5}, "do nothing at temperature 0"),
+        ({"top_k": 5}, "have no effect at temperature 0"),
+        ({"top_p": 0.5}, "have no effect at temperature 0"),
         ({"seed": 0.5}, "seed must be .*, got 0.5"),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_settings_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Generation(**arguments)
 
 
-def test_the_cap_lowers_an_example_s_limit_and_never_raises_it() -> None:
+def test_max_new_tokens_lowers_an_example_s_limit_and_never_raises_it() -> None:
     capped = Generation(max_new_tokens=10)
     assert [capped.token_limit(limit) for limit in (3, 10, 50, 7)] == [3, 10, 10, 7]
     assert [Generation().token_limit(limit) for limit in (3, 50)] == [3, 50]
@@ -64,7 +64,7 @@ def test_top_k_1_is_greedy_at_any_temperature(temperature: float) -> None:
         assert drawn(generation, logits, 3) == [int(logits.argmax())] * 3
 
 
-def test_tokens_are_drawn_with_the_softmax_at_the_temperature() -> None:
+def test_tokens_are_drawn_from_the_softmax_at_the_temperature() -> None:
     logits, temperature, count = torch.tensor([[0.0, 1.0, 2.0, -1.0]]), 1.7, 8000
     tokens = torch.tensor(drawn(Generation(temperature=temperature), logits, count))
     weights = [math.exp(logit / temperature) for logit in logits[0].tolist()]
@@ -75,29 +75,29 @@ def test_tokens_are_drawn_with_the_softmax_at_the_temperature() -> None:
         assert abs(frequency - probability) < 4 * standard_error
 
 
-def test_top_k_keeps_the_k_best_tokens_and_no_other() -> None:
+def test_top_k_keeps_only_the_k_best_tokens() -> None:
     logits = torch.tensor([[3.0, 2.9, 2.8, 2.7, 2.6]])
     assert set(drawn(Generation(temperature=1.0, top_k=2), logits, 200)) == {0, 1}
     assert set(drawn(Generation(temperature=1.0, top_k=99), logits, 400)) == {0, 1, 2, 3, 4}
 
 
-def test_top_p_keeps_the_fewest_tokens_that_hold_p() -> None:
+def test_top_p_keeps_the_fewest_tokens_that_sum_to_p() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     assert set(drawn(Generation(temperature=1.0, top_p=0.7), logits, 300)) == {0, 1}
     assert set(drawn(Generation(temperature=1.0, top_p=0.9), logits, 500)) == {0, 1, 2}
-    # Whole numbers are shares and temperatures too.
+    # Integers are accepted too.
     assert set(drawn(Generation(temperature=1, top_p=1), logits, 500)) == {0, 1, 2, 3}
 
 
-def test_a_sample_depends_on_seed_and_example_and_on_nothing_else() -> None:
+def test_a_sample_depends_only_on_seed_and_example() -> None:
     logits = torch.zeros(1, 1000)
     generation = Generation(temperature=1.0)
     first = drawn(generation, logits, 5)
     torch.manual_seed(99)
     assert drawn(generation, logits, 5) == first
     assert drawn(generation, logits, 5, example="two") != first
-    other_run = generation.sampler(1, "one", CPU)
-    assert [other_run.choose(logits) for _ in range(5)] != first
+    other_seed = generation.sampler(1, "one", CPU)
+    assert [other_seed.choose(logits) for _ in range(5)] != first
     own_seed = Generation(temperature=1.0, seed=0).sampler(1, "one", CPU)
     assert [own_seed.choose(logits) for _ in range(5)] == first
 
@@ -121,6 +121,6 @@ def test_logits_that_are_not_finite_are_an_error(logits: list[float], temperatur
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_token_that_is_ruled_out_is_no_error_and_never_chosen(temperature: float) -> None:
+def test_a_token_with_a_logit_of_minus_infinity_is_never_chosen(temperature: float) -> None:
     logits = torch.tensor([[-math.inf, 0.0, -math.inf]])
     assert set(drawn(Generation(temperature=temperature), logits, 30)) == {1}

@@ -1,4 +1,4 @@
-"""Answers from a prefilled context: those of `generate`, one example at a time."""
+"""Answers from a prefilled context equal those of `generate` on the whole prompt."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ EOS = 1
 
 
 def generate(model: LanguageModel, ids: Sequence[int], new_tokens: int) -> list[int]:
-    """What transformers answers, greedily, without the end-of-sequence token."""
+    """Answer greedily with transformers; the end-of-sequence token is left out."""
     output = model.model.generate(
         torch.tensor([ids]),
         attention_mask=torch.ones(1, len(ids), dtype=torch.long),
@@ -51,7 +51,7 @@ def answer(
 
 @contextmanager
 def changed_logits(model: LanguageModel, change: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Change the logits of the model's calls, which are numbered from 0."""
+    """Change the logits of the model's calls, numbered from 0."""
     calls = iter(range(10**6))
 
     def hook(module: Any, inputs: Any, output: Any) -> None:
@@ -66,13 +66,13 @@ def changed_logits(model: LanguageModel, change: Callable[[int, Tensor], None]) 
 
 @pytest.mark.parametrize("end", [0, 1, 25, 50], ids=lambda end: f"context_of_{end}")
 @pytest.mark.parametrize("name", ["tiny", "sliding"])
-def test_greedy_tokens_are_those_of_generate(
+def test_greedy_tokens_equal_those_of_generate(
     name: str, end: int, request: pytest.FixtureRequest
 ) -> None:
     model = request.getfixturevalue(name)
     context = model.prefill(CONTEXT[:end], reserve_tokens=40)
     for question in QUESTIONS:
-        # Wherever the context ends, the model sees the same tokens.
+        # The model sees the same tokens wherever the context ends.
         whole = CONTEXT + question
         found = answer(model, context, whole[end:], new_tokens=25)
         assert found.token_ids == generate(model, whole, 25)
@@ -96,7 +96,7 @@ def test_eos_as_the_first_token_ends_with_an_empty_answer(tiny: LanguageModel) -
     assert (found.token_ids, found.finish_reason, found.steps) == ([], "eos", 1)
 
 
-def test_eos_is_counted_and_not_part_of_the_answer(tiny: LanguageModel) -> None:
+def test_eos_is_counted_but_not_part_of_the_answer(tiny: LanguageModel) -> None:
     def eos_third(call: int, logits: Tensor) -> None:
         logits[..., EOS] = 1e6 if call == 2 else -1e6
 
@@ -110,7 +110,7 @@ def test_eos_is_counted_and_not_part_of_the_answer(tiny: LanguageModel) -> None:
 @pytest.mark.parametrize(
     ("configured", "expected"), [(7, {7}), ([7, 9], {7, 9}), (None, {EOS})], ids=str
 )
-def test_what_ends_an_answer_is_the_model_s_or_else_the_tokenizer_s(
+def test_eos_token_ids_are_the_model_s_or_else_the_tokenizer_s(
     configured: Any, expected: set[int], tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiny.model.generation_config, "eos_token_id", configured)
@@ -118,7 +118,7 @@ def test_what_ends_an_answer_is_the_model_s_or_else_the_tokenizer_s(
 
 
 @pytest.mark.parametrize("call", [0, 2], ids=["question", "decoding"])
-def test_nan_logits_are_an_error_and_leave_the_context_as_it_was(
+def test_nan_logits_are_an_error_and_leave_the_context_unchanged(
     call: int, tiny: LanguageModel
 ) -> None:
     def broken(number: int, logits: Tensor) -> None:
@@ -135,7 +135,7 @@ def test_nan_logits_are_an_error_and_leave_the_context_as_it_was(
 
 
 @pytest.mark.parametrize("name", ["tiny", "sliding"])
-def test_breaking_off_between_tokens_leaves_the_context_as_it_was(
+def test_stopping_between_tokens_leaves_the_context_unchanged(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     model = request.getfixturevalue(name)

@@ -1,4 +1,4 @@
-"""On long contexts the cache is what fills a GPU: there is never a second one."""
+"""On long contexts the cache fills the GPU, so it must never be copied."""
 
 import copy
 import itertools
@@ -26,17 +26,17 @@ QUESTION_IDS = [5, 9, 14, 30]
 
 
 def peak_bytes(action):
-    """The most memory that was held at once beyond what was held at the beginning."""
+    """Return the peak of memory above that at the beginning, and what the action returned."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         kept = action()
-    # profiler.events() leaves out what is allocated inside of operators.
+    # profiler.events() omits allocations inside operators.
     events = profiler.profiler.kineto_results.events()
     changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
     held = itertools.accumulate(size for _, size in sorted(changes, key=lambda change: change[0]))
     return max(held, default=0), kept
 
 
-def places(cache):
+def addresses(cache):
     return [(layer.keys.data_ptr(), layer.values.data_ptr()) for layer in cache.layers]
 
 
@@ -58,18 +58,18 @@ def context(model):
     ],
     ids=["by_python", "by_operators"],
 )
-def test_a_copy_of_the_cache_would_be_seen(copied, context):
+def test_a_copy_of_the_cache_would_be_noticed(copied, context):
     peak, _ = peak_bytes(lambda: copied(context.cache))
     assert peak > 0.95 * CACHE_BYTES
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_answers_of_an_arm_copy_nothing_of_the_cache(model, context, compose, name):
-    # The buckets of SOCKET's sixty tables are larger than so small a cache.
+def test_answering_copies_nothing_of_the_cache(model, context, compose, name):
+    # The buckets of SOCKET's sixty tables are larger than this small cache.
     fewer = ["sparse_attention.maskers.socket.tables=8"] if name == "socket" else []
     config = compose("model=tiny", f"attention={name}", *fewer).sparse_attention
     attention = instantiate(config, _convert_="all")
-    before = places(context.cache)
+    before = addresses(context.cache)
     session = AttentionSession(attention, seed=0)
     session.begin_context(context.length)
 
@@ -83,12 +83,12 @@ def test_answers_of_an_arm_copy_nothing_of_the_cache(model, context, compose, na
             max_new_tokens=3,
         )
 
-    # Builds the arm's index if it has one, which may be larger, too.
+    # Builds the arm's index, if it has one; that may be larger than the cache.
     answer("A")
     peak, _ = peak_bytes(lambda: answer("B"))
-    # What one layer works on.
+    # The working memory of one layer.
     assert peak < 0.5 * CACHE_BYTES
-    assert places(context.cache) == before
+    assert addresses(context.cache) == before
     assert context.cache.get_seq_length() == CONTEXT
 
 

@@ -1,4 +1,4 @@
-"""From an example to token ids: one template, one BOS, split where the context ends."""
+"""Encoding examples as token ids: one template, one BOS, split at the end of the context."""
 
 import dataclasses
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def encode(tokenizer: Any, example: Any) -> EncodedPrompt:
     "template", [WITH_BOS, WITHOUT_BOS, None], ids=["template_bos", "template", "no_template"]
 )
 @pytest.mark.parametrize("context", ["The grass is green. ", ""], ids=["context", "no_context"])
-def test_there_is_one_bos_where_template_or_tokenizer_want_one(
+def test_there_is_one_bos_if_template_or_tokenizer_add_one(
     context: str, template: str | None, adds_bos: bool, make_tokenizer: Make, make_example: Make
 ) -> None:
     prompt = encode(make_tokenizer(template, adds_bos=adds_bos), make_example(context))
@@ -84,13 +84,13 @@ def test_a_template_may_strip_the_message(make_tokenizer: Make, make_example: Ma
 def test_a_template_that_drops_or_repeats_the_message_is_an_error(
     template: str, times: int, make_tokenizer: Make, make_example: Make
 ) -> None:
-    with pytest.raises(TokenizerError, match=f"shows the user's message {times} times"):
+    with pytest.raises(TokenizerError, match=f"renders the user's message {times} times"):
         encode(make_tokenizer(template), make_example())
 
 
 @pytest.mark.parametrize("part", ["context", "question", "answer_prefix"])
 @pytest.mark.parametrize("template", [WITH_BOS, None], ids=["template", "no_template"])
-def test_text_with_the_mark_itself_is_an_error_that_names_the_example(
+def test_text_that_contains_the_split_mark_is_an_error_naming_the_example(
     template: str | None, part: str, make_tokenizer: Make, make_example: Make
 ) -> None:
     example = make_example(**{part: "The sky \uf8ff is blue."}, id="number 7")
@@ -98,7 +98,7 @@ def test_text_with_the_mark_itself_is_an_error_that_names_the_example(
         encode(make_tokenizer(template), example)
 
 
-def test_without_a_template_the_text_is_encoded_as_it_is(
+def test_without_a_template_the_text_is_encoded_unchanged(
     make_tokenizer: Make, make_example: Make
 ) -> None:
     prompt = encode(make_tokenizer(None), make_example(answer_prefix=" The"))
@@ -106,9 +106,7 @@ def test_without_a_template_the_text_is_encoded_as_it_is(
     assert prompt.question_ids == ids("What is the answer? The")
 
 
-def test_a_template_gets_a_date_that_is_the_same_every_day(
-    make_tokenizer: Make, make_example: Make
-) -> None:
+def test_a_template_gets_the_same_date_every_day(make_tokenizer: Make, make_example: Make) -> None:
     dated = WITH_BOS.replace(
         "{{ bos_token }}", "{{ bos_token }}{{ date_string or strftime_now('%d %b %Y') }}"
     )
@@ -124,7 +122,7 @@ def test_special_tokens_of_the_template_are_single_ids(
     assert len(prompt.question_ids) == len(ids("The")) + 2
 
 
-def test_a_prompt_does_not_depend_on_what_was_encoded_before(
+def test_a_prompt_does_not_depend_on_earlier_examples(
     make_tokenizer: Make, make_example: Make
 ) -> None:
     examples = [
@@ -165,7 +163,7 @@ def test_decoding_leaves_special_tokens_out(make_tokenizer: Make) -> None:
     assert encoder.decode([]) == ""
 
 
-def test_the_input_hash_changes_with_any_id_and_not_with_where_the_context_ends() -> None:
+def test_the_input_hash_depends_on_every_id_and_not_on_the_end_of_the_context() -> None:
     prompt = EncodedPrompt(context_ids=[1, 2, 3], question_ids=[4, 5])
     everything = [1, 2, 3, 4, 5]
     for end in range(6):
@@ -198,8 +196,10 @@ def test_a_prompt_that_does_not_fit_is_an_error_with_both_numbers(
     length = len(prompt.context_ids) + len(prompt.question_ids)
     encoder = PromptEncoder(make_tokenizer(WITH_BOS), length + 5)
     assert encoder.fit([example], [prompt], [5]) == [prompt]
-    said = f"number 7: {length} prompt tokens and 6 new ones are more than the {length + 5}"
-    with pytest.raises(ConfigurationError, match=said):
+    message = (
+        f"number 7: {length} prompt tokens and 6 new ones are more than the limit of {length + 5}"
+    )
+    with pytest.raises(ConfigurationError, match=message):
         encoder.fit([example], [prompt], [6])
     unlimited = PromptEncoder(make_tokenizer(WITH_BOS), None)
     assert unlimited.fit([example], [prompt], [10**9]) == [prompt]
@@ -227,7 +227,7 @@ def cuttable(count: int, context: int = 100) -> tuple[list[Example], list[Encode
 
 
 @pytest.mark.parametrize("limit", [20, 21, 57, 106])
-def test_a_context_that_may_be_cut_loses_its_middle(make_tokenizer: Make, limit: int) -> None:
+def test_a_context_that_may_be_cut_is_cut_in_the_middle(make_tokenizer: Make, limit: int) -> None:
     examples, prompts = cuttable(2)
     cut = PromptEncoder(make_tokenizer(WITH_BOS), limit).fit(examples, prompts, [5, 5])
     kept = limit - 2 - 5
@@ -237,15 +237,15 @@ def test_a_context_that_may_be_cut_loses_its_middle(make_tokenizer: Make, limit:
         assert len(after.context_ids) == kept
         begin = next((n for n, token in enumerate(after.context_ids) if token != n), kept)
         assert after.context_ids[begin:] == list(range(100 - (kept - begin), 100))
-        assert 0 <= begin - (kept - begin) <= 1, "as much of the beginning as of the end"
+        assert 0 <= begin - (kept - begin) <= 1, "beginning and end keep equal shares"
 
 
-def test_what_fits_is_not_cut(make_tokenizer: Make) -> None:
+def test_a_context_that_fits_is_not_cut(make_tokenizer: Make) -> None:
     examples, prompts = cuttable(2)
     assert PromptEncoder(make_tokenizer(WITH_BOS), 107).fit(examples, prompts, [5, 5]) == prompts
 
 
-def test_the_examples_own_limit_counts_where_it_is_smaller(make_tokenizer: Make) -> None:
+def test_the_smaller_of_the_example_s_and_the_model_s_limit_applies(make_tokenizer: Make) -> None:
     examples, prompts = cuttable(2)
     own = [dataclasses.replace(example, max_tokens=50) for example in examples]
     for limit, length in ((80, 50), (30, 30), (None, 50)):
@@ -253,20 +253,20 @@ def test_the_examples_own_limit_counts_where_it_is_smaller(make_tokenizer: Make)
         assert len(cut.context_ids) + 2 + 5 == length
 
 
-def test_one_example_that_may_not_be_cut_refuses_for_all(make_tokenizer: Make) -> None:
+def test_one_example_that_may_not_be_cut_is_an_error_for_all(make_tokenizer: Make) -> None:
     examples, prompts = cuttable(2)
     examples[0] = dataclasses.replace(examples[0], may_cut=False)
     with pytest.raises(ConfigurationError, match="102 prompt tokens and 5 new ones"):
         PromptEncoder(make_tokenizer(WITH_BOS), 60).fit(examples, prompts, [5, 5])
 
 
-def test_a_question_too_long_by_itself_is_an_error(make_tokenizer: Make) -> None:
+def test_a_question_longer_than_the_limit_is_an_error(make_tokenizer: Make) -> None:
     examples, prompts = cuttable(1)
-    with pytest.raises(ConfigurationError, match="more than the 7"):
+    with pytest.raises(ConfigurationError, match="more than the limit of 7"):
         PromptEncoder(make_tokenizer(WITH_BOS), 7).fit(examples, prompts, [5])
 
 
-def test_a_forced_example_has_no_template(make_tokenizer: Make, make_example: Make) -> None:
+def test_a_continuation_gets_no_template(make_tokenizer: Make, make_example: Make) -> None:
     example = make_example(context="In the", question=" beginning", is_continuation=True)
     prompt = encode(make_tokenizer(WITH_BOS), example)
     assert prompt.context_ids == ids("In the")

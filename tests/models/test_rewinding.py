@@ -1,4 +1,4 @@
-"""Rewinding leaves no trace: whatever was asked before, under every preset of the conf."""
+"""Rewinding leaves no trace of earlier questions, under every preset in conf."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_answering_a_then_b_equals_answering_b_alone(
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_another_context_in_between_leaves_no_trace(
+def test_an_intermediate_context_leaves_no_trace(
     name: str, tiny: LanguageModel, preset: Callable[[str], Any]
 ) -> None:
     generation = Generation()

@@ -1,4 +1,4 @@
-"""The bundled model, the only real one that is always here."""
+"""The bundled model, the only real one that is always available."""
 
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def example(question: str, answer_prefix: str = " Answer:") -> Example:
     [DenseAttention(), SparseAttention(name="all", maskers={"all": Causal()})],
     ids=["dense", "causal"],
 )
-def test_greedy_answers_are_those_of_generate(attention: Any, smollm2: LanguageModel) -> None:
+def test_greedy_answers_equal_those_of_generate(attention: Any, smollm2: LanguageModel) -> None:
     session = AttentionSession(attention, seed=0)
     context = None
     for question in ("How many steps does the lighthouse have?", "What does Marta buy?"):
@@ -72,7 +72,7 @@ def test_greedy_answers_are_those_of_generate(attention: Any, smollm2: LanguageM
             attention_mask=torch.ones(1, len(ids), dtype=torch.long),
             max_new_tokens=24,
             do_sample=False,
-            # What the checkpoint recommends is not what was asked for.
+            # The checkpoint's generation config sets another one.
             repetition_penalty=1.0,
         )
         expected = output[0, len(ids) :].tolist()
@@ -96,7 +96,7 @@ def test_it_reads_the_context(smollm2: LanguageModel) -> None:
 
 
 @pytest.mark.slow
-def test_its_prompts_have_one_turn_of_the_user_and_no_second_bos(smollm2: LanguageModel) -> None:
+def test_its_prompts_have_one_user_turn_and_a_single_bos(smollm2: LanguageModel) -> None:
     prompt = smollm2.prompts.encode(example("What does Marta buy?"))
     tokenizer = smollm2.prompts.tokenizer
     text = tokenizer.decode(prompt.context_ids + prompt.question_ids)
@@ -115,7 +115,7 @@ def test_without_its_package_the_error_says_what_to_install(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_cache_folder_is_the_user_s_or_the_one_he_names(
+def test_the_cache_folder_is_in_the_user_s_cache_home_unless_sah_cache_is_set(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("SAH_CACHE", raising=False)

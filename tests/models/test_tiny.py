@@ -1,4 +1,4 @@
-"""The tiny model: the same everywhere, and sensitive to what attention leaves out."""
+"""The tiny model is reproducible, and sensitive to keys that attention leaves out."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from sah.models.language_model import LanguageModel
 from sah.models.tiny import TinyModel
 
 
-def test_the_same_seed_gives_the_same_weights_whatever_the_global_generator(
+def test_weights_depend_on_the_seed_and_not_on_the_global_generator(
     tiny: LanguageModel,
 ) -> None:
     torch.manual_seed(123)
@@ -18,7 +18,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_global_generator(
         assert torch.equal(again[name], weight)
 
 
-def test_another_seed_gives_other_weights(tiny: LanguageModel) -> None:
+def test_different_seeds_give_different_weights(tiny: LanguageModel) -> None:
     other = TinyModel(weight_seed=1).load().model.state_dict()
     name = "model.layers.0.self_attn.q_proj.weight"
     assert not torch.equal(other[name], tiny.model.state_dict()[name])
@@ -37,5 +37,5 @@ def test_every_token_of_the_context_matters_to_the_next_one(
 
 
 def test_heads_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(ValueError, match="heads=5 is no multiple of key_value_heads=2"):
+    with pytest.raises(ValueError, match="heads=5 is not a multiple of key_value_heads=2"):
         TinyModel(heads=5)

@@ -2,17 +2,19 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from sah.report.reading.collect import Run, collect
+from sah.report.reading.collect import collect
 from sah.results.aggregate import summarise
+from sah.results.schema import Provenance, Result, to_document
 from sah.types import Prediction, Score
 
-WriteRun = Callable[..., Path]
+WriteResult = Callable[..., Path]
 
 
 @pytest.fixture
@@ -22,8 +24,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def write_run(root: Path) -> WriteRun:
-    """Write one complete experiment; every example is its own context unless told otherwise."""
+def write_result(root: Path) -> WriteResult:
+    """Write one complete experiment; by default every example has its own context."""
 
     def write(
         attention: str = "dense",
@@ -38,7 +40,7 @@ def write_run(root: Path) -> WriteRun:
         prompts: str = "",
         maskers: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
-        results: dict[str, Any] | None = None,
+        fields: dict[str, Any] | None = None,
         provenance: dict[str, Any] | None = None,
         questions: str = "What?",
         context_text: str = "A short context.",
@@ -54,8 +56,8 @@ def write_run(root: Path) -> WriteRun:
         }
         predictions, scored = [], []
         for number, (task, score) in enumerate(zip(tasks, scores, strict=True)):
-            place = f"{benchmark} {subset} {config['seed']} {number} {prompts}"
-            digest = hashlib.blake2b(place.encode(), digest_size=12).hexdigest()
+            inputs = f"{benchmark} {subset} {config['seed']} {number} {prompts}"
+            digest = hashlib.blake2b(inputs.encode(), digest_size=12).hexdigest()
             predictions.append(
                 Prediction(
                     example_id=f"{task}-{number}",
@@ -75,27 +77,30 @@ def write_run(root: Path) -> WriteRun:
                 )
             )
             scored.append(Score(example_id=f"{task}-{number}", task=task, score=score))
-        content = {
-            "schema": 1,
-            "fingerprint": hashlib.sha256(orjson.dumps([config, prompts])).hexdigest()[:12],
-            "model": model,
-            "attention": attention,
-            "benchmark": benchmark,
-            "subset": subset,
-            "protocol": config["protocol"]["name"],
-            **summarise(predictions, scored, load_seconds=1.0),
-            "provenance": {
-                "git_commit": "a" * 40,
-                "git_dirty": False,
-                "versions": {"torch": "2", "transformers": "5"},
-                "peak_memory_bytes": 10**9,
-                **(provenance or {}),
-            },
-            "config": config,
-            **(results or {}),
-        }
-        folder = root / model / attention / f"{benchmark}_x" / content["fingerprint"]
+        fingerprint = hashlib.sha256(orjson.dumps([config, prompts])).hexdigest()[:12]
+        folder = root / model / attention / f"{benchmark}_x" / fingerprint
         folder.mkdir(parents=True)
+        content = Result(
+            directory=folder,
+            fingerprint=fingerprint,
+            model=model,
+            attention=attention,
+            benchmark=benchmark,
+            subset=subset,
+            protocol=config["protocol"]["name"],
+            cache_bytes_per_token=None,
+            **vars(summarise(predictions, scored, load_seconds=1.0)),
+            provenance=Provenance(
+                **{
+                    "git_commit": "a" * 40,
+                    "git_dirty": False,
+                    "versions": {"torch": "2", "transformers": "5"},
+                    "peak_memory_bytes": 10**9,
+                    **(provenance or {}),
+                }
+            ),
+            config=config,
+        )
         asked = [
             {
                 "example_id": one.example_id,
@@ -113,7 +118,9 @@ def write_run(root: Path) -> WriteRun:
         ):
             lines = (orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in records)
             (folder / name).write_bytes(b"".join(lines))
-        (folder / "results.json").write_bytes(orjson.dumps(content))
+        (folder / "results.json").write_bytes(
+            orjson.dumps(to_document(replace(content, **(fields or {}))))
+        )
         return folder
 
     return write
@@ -121,7 +128,7 @@ def write_run(root: Path) -> WriteRun:
 
 @pytest.fixture
 def write_metrics() -> Callable[[Path, Sequence[tuple[str, float, int, int]]], None]:
-    """Write (metric, value, layer, step) records of the first example of a run."""
+    """Write (metric, value, layer, step) records of the first example."""
 
     def write(folder: Path, records: Sequence[tuple[str, float, int, int]]) -> None:
         lines = [
@@ -139,8 +146,8 @@ def write_metrics() -> Callable[[Path, Sequence[tuple[str, float, int, int]]], N
 
 
 @pytest.fixture
-def runs(root: Path) -> Callable[[], list[Run]]:
-    """What `collect` finds."""
+def results(root: Path) -> Callable[[], list[Result]]:
+    """Read the results below the root."""
     return lambda: collect(root)
 
 

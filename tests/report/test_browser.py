@@ -1,4 +1,4 @@
-"""The HTML file as a person meets it: in a real Chromium, with mouse, keyboard and small screen."""
+"""The HTML page in a real Chromium: mouse, keyboard and a small screen."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless Chromium. Required where SAH_REQUIRE_BROWSER is set, else skipped if not there."""
+    """A headless Chromium; without one tests are skipped, or fail if SAH_REQUIRE_BROWSER is set."""
     programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     missing = [name for name, path in programs.items() if path is None]
     if missing:
@@ -45,10 +45,10 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(chromium, write_run, write_metrics, root, tmp_path, budget) -> Iterator[Any]:
-    """The page of six runs, open; at the end the console must be free of errors."""
+def page(chromium, write_result, write_metrics, root, tmp_path, budget) -> Iterator[Any]:
+    """A page of six results, open in the browser; its console must end without errors."""
     for benchmark, right in (("ruler", 1.0), ("mock", 0.5)):
-        write_run(
+        write_result(
             "dense",
             [right, 1.0, 0.0],
             benchmark=benchmark,
@@ -56,14 +56,14 @@ def page(chromium, write_run, write_metrics, root, tmp_path, budget) -> Iterator
             questions=f"Which? {HOSTILE}",
         )
         for share in (0.05, 0.2):
-            folder = write_run(
+            folder = write_result(
                 "sparse",
                 [right, 0.0, 1.0 if share > 0.1 else 0.0],
                 benchmark=benchmark,
                 maskers=budget(share),
                 texts=["yes", HOSTILE, "no"],
                 questions=f"Which? {HOSTILE}",
-                results={"density": share},
+                fields={"density": share},
             )
             write_metrics(
                 folder,
@@ -90,7 +90,7 @@ def rows(page):
 
 
 def column(page, header):
-    """The texts of a column, from top to bottom."""
+    """Return the texts of a column, from top to bottom."""
     headers = [
         cell.text.split(" ▲")[0].split(" ▼")[0] for cell in page.find_elements(By.TAG_NAME, "th")
     ]
@@ -123,7 +123,7 @@ def test_filters_filter_and_can_be_combined(page):
     assert len(rows(page)) == 1
 
 
-def test_sorting_sorts_both_ways_and_says_so(page):
+def test_sorting_works_in_both_directions_and_sets_aria_sort(page):
     button = page.find_element(By.CSS_SELECTOR, '[data-sort="density"]')
     button.click()
     assert column(page, "density") == ["1.000", "1.000", "0.200", "0.200", "0.050", "0.050"]
@@ -133,25 +133,28 @@ def test_sorting_sorts_both_ways_and_says_so(page):
     assert head.get_attribute("aria-sort") == "ascending"
 
 
-def test_what_was_not_measured_sorts_last(page):
+def test_unmeasured_values_sort_last(page):
     for _ in range(2):
         page.find_element(By.CSS_SELECTOR, '[data-sort="error"]').click()
         assert column(page, "output error")[-2:] == ["–", "–"]
 
 
-def test_figures_are_drawn_and_follow_the_filters(page):
+def test_figures_are_shown_and_their_points_lead_to_experiments(page):
     page.find_element(By.LINK_TEXT, "Figures").click()
-    until(page, ".figure .main-svg")
-    titles = [title.text for title in page.find_elements(By.CSS_SELECTOR, "main h2")]
-    assert "Score against density" in titles
-    assert "Output error per layer" in titles
-    before = len(page.find_elements(By.CSS_SELECTOR, ".figure"))
-    chip(page, "ruler").click()
-    after = len(page.find_elements(By.CSS_SELECTOR, ".figure"))
-    assert 0 < after < before
+    figures = until(page, ".figure svg")
+    titles = [title.text for title in page.find_elements(By.CSS_SELECTOR, "#figures h2")]
+    assert len(titles) == len(figures)
+    assert {"Score against density", "Output error by layer"} <= set(titles)
+    assert not page.find_element(By.ID, "filters").is_displayed()
+    assert not page.find_element(By.ID, "main").is_displayed()
+    title = page.find_element(By.CSS_SELECTOR, "#figures svg title")
+    assert title.get_attribute("textContent").startswith("sparse fraction=0.05: ")
+    page.find_element(By.CSS_SELECTOR, "#figures svg a").click()
+    until(page, ".example")
+    assert not page.find_element(By.ID, "figures").is_displayed()
 
 
-def test_answers_are_side_by_side_with_flips_first_and_scripts_stay_text(page):
+def test_answers_are_side_by_side_with_flips_first_and_scripts_remain_text(page):
     page.find_element(By.CSS_SELECTOR, "#results tr:nth-child(6) a").click()
     examples = until(page, ".example")
     badges = [one.text for one in page.find_elements(By.CSS_SELECTOR, ".badge")]
@@ -181,19 +184,19 @@ def test_everything_works_from_the_keyboard(page):
     scores = [float(text) for text in column(page, "score")]
     assert scores == sorted(scores, reverse=True)
     focused = page.switch_to.active_element
-    assert focused.get_attribute("data-sort") == "score", "the focus stays where it was"
+    assert focused.get_attribute("data-sort") == "score", "the focus remains on the button"
     outline = page.execute_script("return getComputedStyle(arguments[0]).outlineStyle", focused)
     assert outline == "solid"
 
 
-@pytest.mark.parametrize("view", ["#/", "#/figures", "run"])
+@pytest.mark.parametrize("view", ["#/", "#/figures", "experiment"])
 def test_a_narrow_screen_scrolls_only_inside_the_table(page, view):
     page.set_window_size(500, 900)
-    if view == "run":
+    if view == "experiment":
         view = page.find_element(By.CSS_SELECTOR, "#results a").get_attribute("href")
         view = f"#{view.partition('#')[2]}"
     page.execute_script("location.hash = arguments[0]", view)
-    until(page, "#results, .figure .main-svg, .example")
+    until(page, "#results, .figure svg, .example")
     page.execute_script(
         "return new Promise((done) => requestAnimationFrame(() => setTimeout(done, 300)))"
     )

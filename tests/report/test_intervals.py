@@ -12,7 +12,7 @@ def stderr(values):
 
 
 @pytest.mark.parametrize("successes", [0, 1, 7, 50, 99, 100])
-def test_of_many_binary_scores_it_is_wilsons_of_scipy(successes):
+def test_for_many_binary_scores_it_is_scipys_wilson_interval(successes):
     values = [1.0] * successes + [0.0] * (100 - successes)
     found = score_interval(successes / 100, stderr(values), 100)
     expected = stats.binomtest(successes, 100).proportion_ci(method="wilson")
@@ -22,7 +22,7 @@ def test_of_many_binary_scores_it_is_wilsons_of_scipy(successes):
     assert found.high - found.low >= expected.high - expected.low
 
 
-def test_far_from_the_limits_it_is_students():
+def test_far_from_the_limits_it_is_students_interval():
     values = np.random.default_rng(0).normal(0.5, 0.05, 50)
     mean, error = float(values.mean()), stderr(values)
     found = score_interval(mean, error, 50)
@@ -51,7 +51,7 @@ def test_means_of_independent_tasks_have_narrower_intervals():
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.97])
 @pytest.mark.parametrize("n", [10, 30, 100])
-def test_the_interval_covers_the_truth_as_often_as_it_says(share, n):
+def test_the_interval_has_its_nominal_coverage(share, n):
     generator = np.random.default_rng(1)
     hits, trials = 0, 2000
     for _ in range(trials):

@@ -1,4 +1,4 @@
-"""The HTML file without a browser: that it is whole, small, and that data stays data."""
+"""The HTML file without a browser: complete, self-contained, and data never becomes markup."""
 
 import base64
 import gzip
@@ -14,7 +14,7 @@ HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror=window.
 
 
 class Scripts(HTMLParser):
-    """What a browser takes for script elements."""
+    """Collects script elements as a browser would."""
 
     def __init__(self):
         super().__init__()
@@ -36,10 +36,10 @@ class Scripts(HTMLParser):
 
 
 @pytest.fixture
-def page(write_run, runs, tmp_path):
-    """A parsed page of hostile runs."""
+def page(write_result, results, tmp_path):
+    """A parsed page of results with hostile texts."""
     for attention in ("dense", "sparse"):
-        write_run(
+        write_result(
             attention,
             [1.0, 0.0],
             texts=[HOSTILE, "fine"],
@@ -48,12 +48,12 @@ def page(write_run, runs, tmp_path):
             model=f"m{HOSTILE[:9]}".replace("/", "_"),
             provenance={"git_commit": "<b>x</b>", "versions": {HOSTILE: HOSTILE}},
         )
-    return written(runs(), tmp_path / "report.html")
+    return written(results(), tmp_path / "report.html")
 
 
-def written(runs, target):
-    """Write a page and read it as a browser does."""
-    write_page(runs, target)
+def written(results, target):
+    """Write a page and parse it."""
+    write_page(results, target)
     parsed = Scripts()
     parsed.text = target.read_text(encoding="utf-8")
     parsed.feed(parsed.text)
@@ -69,11 +69,11 @@ def blob(page, name):
     return orjson.loads(gzip.decompress(base64.b64decode(script(page, name))))
 
 
-def test_hostile_texts_open_no_element(page):
+def test_hostile_texts_do_not_become_elements(page):
     assert "img" not in page.tags
     assert page.tags.count("script") == len(page.scripts)
-    # Data, details of two runs, what was asked, plotly, and the program.
-    assert len(page.scripts) == 1 + 2 + 1 + 1 + 1
+    # Data, details of two results, their examples, and the program.
+    assert len(page.scripts) == 1 + 2 + 1 + 1
     executed = [text for attributes, text in page.scripts if "type" not in attributes]
     assert len(executed) == 1
     assert "hacked" not in executed[0]
@@ -81,38 +81,50 @@ def test_hostile_texts_open_no_element(page):
 
 def test_nothing_is_loaded_from_elsewhere(page):
     outside = re.sub(r"(?s)<script.*?</script>", "", page.text)
-    assert not re.search(r"(src|href)=[\"'](?!#|data:)", outside)
+    assert "<svg" in outside
+    assert not re.search(r"(src|href)=[\"'](?!#|data:)|url\((?!#)", outside)
     assert "default-src 'none'" in page.text
 
 
-def test_details_hold_answers_and_what_was_asked_is_there_once(page):
-    runs = orjson.loads(script(page, "data"))["runs"]
-    assert {run["attention"] for run in runs} == {"dense", "sparse"}
-    assert len({run["asked"] for run in runs}) == 1
-    assert blob(page, "run-0")["examples"][0][3] == HOSTILE
-    context, question, _, references = blob(page, f"asked-{runs[0]['asked']}")["task-0"]
+def test_details_have_the_answers_and_examples_are_stored_once(page):
+    found = orjson.loads(script(page, "data"))["results"]
+    assert {one["attention"] for one in found} == {"dense", "sparse"}
+    assert len({one["examples"] for one in found}) == 1
+    assert blob(page, "result-0")["answers"][0][3] == HOSTILE
+    context, question, _, references = blob(page, f"examples-{found[0]['examples']}")["task-0"]
     assert question == HOSTILE
     assert references == ["right"]
     assert len(context) < 3100
     assert "characters …]" in context
 
 
-def test_runs_are_compared_with_dense(page):
-    by_name = {run["attention"]: run for run in orjson.loads(script(page, "data"))["runs"]}
+def test_results_are_compared_with_dense(page):
+    by_name = {one["attention"]: one for one in orjson.loads(script(page, "data"))["results"]}
     assert "difference" not in by_name["dense"]
     assert by_name["sparse"]["difference"] == 0.0
 
 
-def test_the_same_results_make_the_same_page(write_run, runs, tmp_path):
-    write_run("dense", [1.0, 0.0])
+def test_the_same_results_make_the_same_page(write_result, results, tmp_path):
+    write_result("dense", [1.0, 0.0])
     for name in ("a.html", "b.html"):
-        write_page(runs(), tmp_path / name)
+        write_page(results(), tmp_path / name)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
-def test_runs_without_a_dense_one_have_a_page_too(write_run, runs, tmp_path):
-    write_run("sparse", [1.0])
-    page = written(runs(), tmp_path / "a.html")
-    (run,) = orjson.loads(script(page, "data"))["runs"]
-    assert (run["attention"], "difference" in run) == ("sparse", False)
-    assert len(page.text.encode()) < 6_000_000
+def test_a_page_without_a_dense_result_has_no_differences(write_result, results, tmp_path):
+    write_result("sparse", [1.0])
+    page = written(results(), tmp_path / "a.html")
+    (only,) = orjson.loads(script(page, "data"))["results"]
+    assert (only["attention"], "difference" in only) == ("sparse", False)
+    assert len(page.text.encode()) < 200_000
+
+
+def test_figures_are_elements_of_the_page_whose_ids_are_unique(page):
+    figure = "".join(re.findall(r"(?s)<svg.*?</svg>", page.text))
+    assert "Score by task" in page.text
+    assert "<title>sparse: 50.0" in figure
+    assert re.search(r'xlink:href="#/experiment/[0-9a-f]{12}"', figure)
+    ids = re.findall(r'id="([^"]*)"', re.sub(r"(?s)<script.*?</script>", "", page.text))
+    assert len(set(ids)) == len(ids)
+    for reference in re.findall(r'(?:xlink:href="#|url\(#)(?!/)([^")]*)', figure):
+        assert reference in ids

@@ -40,14 +40,14 @@ def test_the_interval_agrees_with_scipys_bootstrap_for_independent_examples():
     assert found.high == pytest.approx(expected.high, abs=0.003)
 
 
-def test_the_interval_is_as_wide_as_students_where_samples_are_few():
+def test_for_few_samples_the_interval_is_as_wide_as_students():
     values = np.random.default_rng(0).normal(0.1, 0.2, 12)
     found = bootstrap_interval(*clusters(values), seed=0)
     low, high = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
     assert width(found) == pytest.approx(high - low, rel=0.1)
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_seed_another_one():
+def test_the_interval_depends_on_the_seed_alone():
     data = clusters(np.random.default_rng(0).normal(0, 1, 30))
     assert bootstrap_interval(*data, seed=1) == bootstrap_interval(*data, seed=1)
     assert bootstrap_interval(*data, seed=1) != bootstrap_interval(*data, seed=2)
@@ -61,8 +61,8 @@ def test_questions_about_one_context_are_resampled_together():
     assert width(together) / width(apart) == pytest.approx(np.sqrt(5), rel=0.15)
 
 
-def test_tasks_are_strata_and_weigh_the_same():
-    """A difference between tasks is no noise: it does not widen the interval."""
+def test_tasks_are_strata_of_equal_weight():
+    """A difference between tasks is not noise and does not widen the interval."""
     noise = np.random.default_rng(0).normal(0, 0.05, 80)
     values = noise + np.repeat([0.5, -0.5], [60, 20])
     tasks = ["a"] * 60 + ["b"] * 20
@@ -83,7 +83,7 @@ def test_tasks_that_share_contexts_are_resampled_together():
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0])
-def test_examples_that_all_agree_do_not_give_certainty(value):
+def test_unanimous_examples_do_not_give_a_point_interval(value):
     found = bootstrap_interval(*clusters([value] * 20), seed=0)
     assert 0.1 < width(found) < 0.4
 
@@ -102,7 +102,7 @@ def test_the_sign_test_is_mcnemars_exact_test_for_binary_scores(gained, lost):
     assert sign_test(sums) == pytest.approx(expected)
 
 
-def test_a_context_has_one_vote_however_many_questions_it_has():
+def test_a_context_has_one_vote_regardless_of_its_questions():
     sums, _ = clusters([-1.0] * 10 + [1.0], ["x"] * 10 + ["y"])
     assert sign_test(sums) == 1.0
 
@@ -111,13 +111,13 @@ def test_without_differences_there_is_no_p_value():
     assert sign_test(clusters([0.0, 0.0])[0]) is None
 
 
-def test_holm_s_correction_is_the_one_computed_by_hand():
+def test_holms_correction_matches_values_computed_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, None, 0.9]) == [1.0, None, 1.0]
     assert holm([]) == []
 
 
-def test_needed_examples_shrink_with_the_margin_and_find_equality_in_four_of_five_tries():
+def test_the_needed_number_of_examples_gives_a_power_of_four_fifths():
     generator = np.random.default_rng(0)
     share = 0.1
     pilot = clusters(generator.choice([-1.0, 0.0, 1.0], 400, p=[share / 2, 1 - share, share / 2]))
@@ -155,7 +155,7 @@ WORLDS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
-def test_the_interval_covers_the_truth_and_the_test_keeps_its_size(world):
+def test_interval_and_sign_test_keep_coverage_and_size(world):
     generator = np.random.default_rng(7)
     hits = rejected = 0
     trials = 600

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from sah.results.aggregate import summarise
+from sah.results.schema import MeanScore, TaskResult, Timing
 from sah.types import Score
 
 
@@ -25,30 +26,31 @@ def summary(prediction):
 
 
 def test_tasks_have_means_and_standard_errors(summary):
-    tasks = summary([("a", 1.0), ("b", 0.5), ("a", 0.0), ("b", 0.5), ("a", 1.0)])["tasks"]
+    tasks = summary([("a", 1.0), ("b", 0.5), ("a", 0.0), ("b", 0.5), ("a", 1.0)]).tasks
     # Sample variance of 1, 0, 1 is 1/3; its mean's variance a third of that.
-    a = {"score": pytest.approx(2 / 3), "stderr": pytest.approx(1 / 3), "n": 3, "contexts": 3}
-    assert tasks["a"] == a
-    assert tasks["b"] == {"score": 0.5, "stderr": 0.0, "n": 2, "contexts": 2}
+    a = tasks["a"]
+    assert (a.score, a.stderr) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert (a.n, a.contexts) == (3, 3)
+    assert tasks["b"] == TaskResult(score=0.5, stderr=0.0, n=2, contexts=2)
     assert list(tasks) == ["a", "b"]
 
 
 def test_overall_score_is_the_mean_of_the_tasks_whatever_their_sizes(summary):
     overall = summary([("a", 1.0), ("b", 0.0), ("b", 0.0), ("b", 0.0)])
-    assert overall["score"] == 0.5
-    assert overall["n"] == 4
+    assert overall.score == 0.5
+    assert overall.n == 4
 
 
 def test_overall_standard_error_follows_from_those_of_the_tasks(summary):
     overall = summary([("a", 1.0), ("a", 0.0), ("b", 1.0), ("b", 0.0)])
     # Each task: sd √½, over √2 samples: ½. The mean of two: √(¼ + ¼) / 2.
-    assert overall["tasks"]["a"]["stderr"] == pytest.approx(0.5)
-    assert overall["stderr"] == pytest.approx(math.sqrt(0.5) / 2)
+    assert overall.tasks["a"].stderr == pytest.approx(0.5)
+    assert overall.stderr == pytest.approx(math.sqrt(0.5) / 2)
 
 
-def test_of_one_task_both_standard_errors_are_the_same(summary):
+def test_the_standard_error_of_a_single_task_is_the_overall_one(summary):
     overall = summary([("a", 1.0), ("a", 0.0), ("a", 0.25)])
-    assert overall["stderr"] == pytest.approx(overall["tasks"]["a"]["stderr"])
+    assert overall.stderr == pytest.approx(overall.tasks["a"].stderr)
 
 
 def test_questions_about_one_context_count_as_one_observation(summary):
@@ -56,27 +58,27 @@ def test_questions_about_one_context_count_as_one_observation(summary):
     scores = [("a", 1.0)] * 3 + [("a", 0.0)] * 3
     fields = [{"context_hash": "x"}] * 3 + [{"context_hash": "y"}] * 3
     overall = summary(scores, fields)
-    assert overall["stderr"] == pytest.approx(0.5)
-    assert overall["tasks"]["a"]["contexts"] == 2
+    assert overall.stderr == pytest.approx(0.5)
+    assert overall.tasks["a"].contexts == 2
 
 
 def test_tasks_that_share_contexts_do_not_average_their_errors_away(summary):
     scores = [("a", 1.0), ("b", 1.0), ("a", 0.0), ("b", 0.0)]
     fields = [{"context_hash": name} for name in "xxyy"]
-    assert summary(scores, fields)["stderr"] == pytest.approx(0.5)
+    assert summary(scores, fields).stderr == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("pairs", [[("a", 1.0)], [("a", 1.0), ("a", 0.0), ("b", 1.0)]])
 def test_one_sample_has_no_standard_error(summary, pairs):
     overall = summary(pairs)
-    assert overall["stderr"] is None
-    assert overall["tasks"][pairs[-1][0]]["stderr"] is None
+    assert overall.stderr is None
+    assert overall.tasks[pairs[-1][0]].stderr is None
 
 
-def test_what_was_not_measured_is_none(summary):
+def test_unmeasured_values_are_none(summary):
     overall = summary([("a", 1.0), ("a", 0.0)])
-    assert overall["output_error"] is None
-    assert overall["recall"] is None
+    assert overall.output_error is None
+    assert overall.recall is None
 
 
 def test_measurements_are_means_over_the_examples_that_have_them(summary):
@@ -86,15 +88,15 @@ def test_measurements_are_means_over_the_examples_that_have_them(summary):
         {"density": 0.6, "output_error": 0.0, "recall": 1.0},
     ]
     overall = summary([("a", 0.0), ("b", 0.0), ("b", 0.0)], fields)
-    assert overall["density"] == pytest.approx(0.3)
-    assert overall["output_error"] == pytest.approx(0.1)
-    assert overall["recall"] == 1.0
+    assert overall.density == pytest.approx(0.3)
+    assert overall.output_error == pytest.approx(0.1)
+    assert overall.recall == 1.0
 
 
-def test_index_memory_is_told_per_masker(summary):
+def test_index_memory_is_averaged_per_masker(summary):
     fields = [{"index_bytes": {"quest": 32.0}}, {"index_bytes": {"quest": 34.0, "late": 8.0}}, {}]
     overall = summary([("a", 0.0)] * 3, fields)
-    assert overall["index_bytes"] == {"quest": 33.0, "late": 8.0}
+    assert overall.index_bytes == {"quest": 33.0, "late": 8.0}
 
 
 def test_a_prefill_is_counted_once_for_all_questions_of_a_context(summary):
@@ -109,15 +111,15 @@ def test_a_prefill_is_counted_once_for_all_questions_of_a_context(summary):
             "decode_seconds": 0.25,
         },
     ]
-    timing = summary([("a", 0.0)] * 3, fields)["timing"]
-    assert timing == {
-        "load_seconds": 2.5,
-        "prefill_seconds": 4.0,
-        "prefill_seconds_saved": 1.0,
-        "decode_seconds": 1.0,
-        "context_tokens": 140,
-        "new_tokens": 9,
-    }
+    timing = summary([("a", 0.0)] * 3, fields).timing
+    assert timing == Timing(
+        load_seconds=2.5,
+        prefill_seconds=4.0,
+        prefill_seconds_saved=1.0,
+        decode_seconds=1.0,
+        context_tokens=140,
+        new_tokens=9,
+    )
 
 
 def test_details_are_averaged_over_the_examples_that_have_them(prediction):
@@ -126,42 +128,38 @@ def test_details_are_averaged_over_the_examples_that_have_them(prediction):
         Score(example_id="1", task="a", score=0.0, details={"words": 2}),
         Score(example_id="2", task="b", score=0.0),
     ]
-    tasks = summarise([prediction(str(n)) for n in range(3)], scores, load_seconds=1.0)["tasks"]
-    assert tasks["a"]["metrics"] == {"words": 3.0, "exact": 1.0}
-    assert "metrics" not in tasks["b"]
+    tasks = summarise([prediction(str(n)) for n in range(3)], scores, load_seconds=1.0).tasks
+    assert tasks["a"].metrics == {"words": 3.0, "exact": 1.0}
+    assert tasks["b"].metrics == {}
 
 
-def test_groups_have_averages_of_their_own_and_empty_ones_are_absent(prediction):
+def test_groups_are_averaged_and_empty_ones_are_absent(prediction):
     scores = [
         Score(example_id="0", task="a", score=1.0, groups=("easy", "short")),
         Score(example_id="1", task="a", score=0.0, groups=("easy", "long")),
         Score(example_id="2", task="a", score=0.5, groups=("hard", "long")),
     ]
-    tasks = summarise([prediction(str(n)) for n in range(3)], scores, load_seconds=1.0)["tasks"]
-    groups = tasks["a"]["groups"]
-    assert {name: group["n"] for name, group in groups.items()} == {
+    tasks = summarise([prediction(str(n)) for n in range(3)], scores, load_seconds=1.0).tasks
+    groups = tasks["a"].groups
+    assert {name: group.n for name, group in groups.items()} == {
         "easy": 2,
         "hard": 1,
         "long": 2,
         "short": 1,
     }
-    assert groups["easy"]["score"] == 0.5
-    assert groups["hard"] == {"score": 0.5, "stderr": None, "n": 1, "contexts": 1}
+    assert groups["easy"].score == 0.5
+    assert groups["hard"] == MeanScore(score=0.5, stderr=None, n=1, contexts=1)
 
 
-def test_a_task_without_public_references_has_no_score_and_neither_has_the_whole(prediction):
+def test_without_public_references_neither_the_task_nor_the_experiment_has_a_score(prediction):
     scores = [
         Score(example_id="0", task="a", score=1.0),
         Score(example_id="1", task="b", score=None, details={"words": 3}),
     ]
     overall = summarise([prediction(str(n)) for n in range(2)], scores, load_seconds=1.0)
-    assert overall["score"] is None
-    assert overall["stderr"] is None
-    assert overall["tasks"]["a"]["score"] == 1.0
-    assert overall["tasks"]["b"] == {
-        "score": None,
-        "stderr": None,
-        "n": 1,
-        "contexts": 1,
-        "metrics": {"words": 3.0},
-    }
+    assert overall.score is None
+    assert overall.stderr is None
+    assert overall.tasks["a"].score == 1.0
+    assert overall.tasks["b"] == TaskResult(
+        score=None, stderr=None, n=1, contexts=1, metrics={"words": 3.0}
+    )

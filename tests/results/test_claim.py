@@ -44,7 +44,7 @@ def is_alive(folder):
 
 @pytest.fixture
 def start():
-    """Start processes that claim a directory; whatever is left of them ends with the test."""
+    """Start processes that claim a directory; those still alive end with the test."""
     started = []
 
     def begin(folder, *, once=Path("/")):
@@ -66,7 +66,7 @@ def start():
 
 @pytest.fixture
 def put_claim(tmp_path):
-    """Leave a claim file as another process would, with a heartbeat so many seconds ago."""
+    """Write the claim file of another process, with a heartbeat of the given age in seconds."""
 
     def put(seconds_ago=0.0, **holder):
         path = tmp_path / ".claim"
@@ -98,7 +98,7 @@ def test_a_claim_is_released_after_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_process_is_told_who_is_busy(tmp_path, start):
+def test_a_second_process_learns_which_process_is_busy(tmp_path, start):
     with Claim(tmp_path) as claim:
         answer = start(tmp_path).stdout.readline()
         assert answer.startswith("busy")
@@ -106,7 +106,7 @@ def test_a_second_process_is_told_who_is_busy(tmp_path, start):
         claim.check()
 
 
-def test_a_living_process_keeps_its_claim_whatever_its_heartbeat(tmp_path, start):
+def test_a_live_process_keeps_its_claim_regardless_of_its_heartbeat(tmp_path, start):
     process = start(tmp_path)
     assert process.stdout.readline() == "claimed\n"
     os.utime(tmp_path / ".claim", (0, 0))
@@ -122,7 +122,7 @@ def test_a_second_claim_of_the_same_process_is_busy_too(tmp_path):
         claim.check()
 
 
-def test_a_killed_owner_is_followed(tmp_path, start):
+def test_the_claim_of_a_killed_owner_is_taken_over(tmp_path, start):
     process = start(tmp_path)
     assert process.stdout.readline() == "claimed\n"
     process.kill()
@@ -147,7 +147,7 @@ def test_a_zombie_is_dead(tmp_path, start):
         claim.check()
 
 
-def test_a_process_id_that_was_used_again_is_not_the_owner(tmp_path, put_claim):
+def test_a_reused_process_id_is_not_the_owner(tmp_path, put_claim):
     put_claim(host=socket.gethostname(), process_start=f"{int(my_start_time()) - 1}")
     assert is_alive(tmp_path) is False
     with Claim(tmp_path) as claim:
@@ -164,7 +164,7 @@ def test_the_same_process_id_and_start_is_the_owner(tmp_path, put_claim):
 def test_a_fresh_heartbeat_on_another_host_is_alive(tmp_path, put_claim):
     path = put_claim(seconds_ago=100, host="another-host", process_start="1")
     assert is_alive(tmp_path) is True
-    with pytest.raises(Busy, match=r"another-host \(last sign of life 100 s ago\)"):
+    with pytest.raises(Busy, match=r"another-host \(last heartbeat 100 s ago\)"):
         Claim(tmp_path).__enter__()
     assert json.loads(path.read_text())["token"] == "another"
     assert list(tmp_path.iterdir()) == [path]
@@ -178,8 +178,8 @@ def test_an_old_heartbeat_on_another_host_is_dead(tmp_path, put_claim):
         claim.check()
 
 
-def test_a_link_that_was_made_though_its_answer_says_otherwise_is_one_s_own(tmp_path, monkeypatch):
-    """NFS repeats a request whose answer was lost, and finds the link that it made."""
+def test_a_link_that_nfs_reports_as_failed_is_recognised(tmp_path, monkeypatch):
+    """NFS repeats a request whose reply was lost, and then finds its own link."""
     real = os.link
 
     def link(source, target):
@@ -191,7 +191,7 @@ def test_a_link_that_was_made_though_its_answer_says_otherwise_is_one_s_own(tmp_
         claim.check()
 
 
-def test_a_name_with_parentheses_does_not_hide_a_living_process(tmp_path, put_claim):
+def test_parentheses_in_a_process_name_do_not_hide_the_process(tmp_path, put_claim):
     name = Path("/proc/self/comm")
     before = name.read_text()
     start_time = my_start_time()
@@ -207,13 +207,13 @@ def test_a_name_with_parentheses_does_not_hide_a_living_process(tmp_path, put_cl
 def test_in_another_container_on_this_host_the_heartbeat_counts(
     seconds_ago, alive, tmp_path, put_claim
 ):
-    """Process ids of another namespace say nothing here."""
+    """Process ids of another namespace are meaningless here."""
     put_claim(seconds_ago, host=socket.gethostname(), pid_namespace="pid:[1]", process_start="1")
     assert is_alive(tmp_path) is alive
 
 
 @pytest.mark.parametrize(("seconds_ago", "alive"), [(100, True), (1000, False)])
-def test_of_a_process_that_proc_hides_the_heartbeat_counts(
+def test_for_a_process_hidden_in_proc_the_heartbeat_counts(
     seconds_ago, alive, tmp_path, put_claim, monkeypatch
 ):
     put_claim(seconds_ago, host=socket.gethostname(), process_start="1")
@@ -228,7 +228,7 @@ def test_of_a_process_that_proc_hides_the_heartbeat_counts(
     assert is_alive(tmp_path) is alive
 
 
-def test_others_see_who_is_at_it(tmp_path, monkeypatch):
+def test_other_processes_see_the_owner(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     before = time.time()
@@ -241,7 +241,7 @@ def test_others_see_who_is_at_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])
-def test_an_unreadable_claim_counts_by_its_age(tmp_path, content):
+def test_an_unreadable_claim_is_dead_once_it_is_stale(tmp_path, content):
     """A machine that loses power leaves empty files."""
     path = tmp_path / ".claim"
     path.write_text(content)
@@ -279,7 +279,7 @@ def test_a_file_system_that_fails_once_does_not_end_the_heartbeat(tmp_path, monk
             time.sleep(0.01)
 
 
-def test_an_owner_that_lost_its_claim_is_told_and_leaves_the_new_one(tmp_path, put_claim):
+def test_an_owner_that_lost_its_claim_notices_and_leaves_the_new_one(tmp_path, put_claim):
     claim = Claim(tmp_path)
     with claim:
         claim.check()
@@ -289,7 +289,7 @@ def test_an_owner_that_lost_its_claim_is_told_and_leaves_the_new_one(tmp_path, p
     assert json.loads(path.read_text())["token"] == "another"
 
 
-def test_an_owner_whose_claim_is_gone_is_told(tmp_path):
+def test_an_owner_whose_claim_was_deleted_notices(tmp_path):
     with Claim(tmp_path) as claim:
         claim.path.unlink()
         with pytest.raises(Busy):
@@ -297,7 +297,7 @@ def test_an_owner_whose_claim_is_gone_is_told(tmp_path):
 
 
 def test_a_claim_renewed_while_it_was_taken_over_is_put_back(tmp_path, put_claim, monkeypatch):
-    """Another taker was faster: between our look and our rename the claim became its own."""
+    """Another process was faster and renewed the claim between reading and renaming it."""
     put_claim(host="another-host", seconds_ago=1000)
     real_rename = os.rename
 
@@ -312,7 +312,7 @@ def test_a_claim_renewed_while_it_was_taken_over_is_put_back(tmp_path, put_claim
     assert [path.name for path in tmp_path.iterdir()] == [".claim"]
 
 
-def test_of_several_processes_one_takes_over(tmp_path, start, put_claim):
+def test_only_one_of_several_processes_takes_over(tmp_path, start, put_claim):
     put_claim(seconds_ago=1000, host="another-host")
     racing = [start(tmp_path, once=tmp_path / "go") for _ in range(6)]
     (tmp_path / "go").touch()
@@ -327,7 +327,7 @@ def test_of_several_processes_one_takes_over(tmp_path, start, put_claim):
 @pytest.mark.parametrize(
     ("job", "restart", "free"), [("7", "1", True), ("7", "0", False), ("8", "1", False)]
 )
-def test_a_requeued_job_follows_its_own_earlier_start(
+def test_a_requeued_job_takes_over_from_its_earlier_start(
     tmp_path, put_claim, monkeypatch, job, restart, free
 ):
     put_claim(host="another-host", job="7", restart="0")
@@ -341,7 +341,7 @@ def test_a_requeued_job_follows_its_own_earlier_start(
             Claim(tmp_path).__enter__()
 
 
-def test_others_see_how_many_examples_there_are(tmp_path):
+def test_other_processes_see_the_number_of_examples(tmp_path):
     with Claim(tmp_path) as claim:
         assert read_claim(tmp_path).examples is None
         claim.note_examples(12)

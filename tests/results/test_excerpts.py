@@ -1,4 +1,4 @@
-"""What of a long context a report shows."""
+"""Excerpts of long contexts."""
 
 import re
 
@@ -20,18 +20,16 @@ NUMBERS = "".join(f"{number:04}|" for number in range(2000))
         (("0500|",), [(2200, 2805)]),
         (("0500|", "0560|"), [(2200, 3105)]),
         (("0500|", "1000|"), [(2200, 2805), (4700, 5305)]),
-        # The surroundings of one reach the end.
+        # The text around this reference reaches the end.
         (("1850|",), [(8950, 9555)]),
-        # At the very beginning; a reference that is a text itself is shown in part.
+        # At the very beginning; a long reference is shown in part.
         ((NUMBERS[:900],), [(0, 600)]),
         ((NUMBERS[3000:5000],), [(2700, 3600)]),
-        # The first four count.
+        # Only the first four references count.
         (("", "a", "b", "c", "0500|"), []),
     ],
 )
-def test_ends_and_surroundings_of_references_are_shown_and_the_rest_is_counted(
-    references, shown_besides
-):
+def test_excerpts_show_both_ends_and_references_and_count_the_rest(references, shown_besides):
     expected = ["?"] * len(NUMBERS)
     for start, end in [(0, 600), (9400, 10000), *shown_besides]:
         expected[start:end] = NUMBERS[start:end]
@@ -54,7 +52,7 @@ def test_overlapping_places_are_shown_once():
     assert text.count("needle") == 1
 
 
-def test_shown_holds_what_a_judge_needs():
+def test_shown_has_everything_needed_to_judge_an_answer():
     example = Example(
         id="1", task="t", context="c", question="q", references=("r",), max_new_tokens=1
     )

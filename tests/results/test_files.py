@@ -23,7 +23,7 @@ def test_a_crash_before_the_rename_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+def test_content_is_synced_before_the_rename(tmp_path, monkeypatch):
     events = []
     real_fsync, real_replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (events.append("fsync"), real_fsync(fd)))
@@ -44,14 +44,14 @@ JSON = st.dictionaries(st.text(max_size=5), st.text(max_size=10) | st.integers(0
 
 @given(records=st.lists(JSON, max_size=5))
 @settings(max_examples=50, deadline=None)
-def test_what_was_written_line_by_line_is_read_back(tmp_path_factory, records):
+def test_json_lines_are_read_back(tmp_path_factory, records):
     path = tmp_path_factory.mktemp("lines") / "file"
     content = json_lines(records)
     path.write_bytes(content)
     assert read_json_lines(path) == (records, len(content), False)
 
 
-def test_a_missing_file_holds_no_records(tmp_path):
+def test_a_missing_file_has_no_records(tmp_path):
     assert read_json_lines(tmp_path / "file") == ([], 0, False)
 
 
@@ -68,7 +68,7 @@ def test_a_damaged_line_in_the_middle_is_refused(tmp_path, bad):
 
 
 @pytest.mark.parametrize("content", [b"", b"not json", b"[]", b"3", b'{"a": 1'])
-def test_a_file_that_is_no_json_object_is_refused(tmp_path, content):
+def test_a_file_that_is_not_a_json_object_is_refused(tmp_path, content):
     path = tmp_path / "file.json"
     path.write_bytes(content)
     with pytest.raises(DamagedResults, match=r"file\.json is damaged"):

@@ -43,11 +43,11 @@ def test_spelling_and_order_of_overrides_do_not_count(compose, one, other):
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_every_order_of_overrides_has_one_directory(compose, order):
+def test_all_orders_of_overrides_have_the_same_directory(compose, order):
     assert directory(compose(*order)) == directory(compose(*sorted(order)))
 
 
-def test_every_changed_value_has_another_fingerprint(compose):
+def test_every_changed_value_changes_the_fingerprint(compose):
     changes = (
         [],
         ["seed=1"],
@@ -133,7 +133,7 @@ def test_lists_keep_their_order_and_types_differ(one, other):
         *("bundle=none", "bundle_max=3", "tracker=tensorboard"),
     ],
 )
-def test_what_cannot_change_the_files_does_not_count(compose, override):
+def test_keys_that_cannot_change_the_files_do_not_count(compose, override):
     assert fingerprint(compose(*TINY, override)) == fingerprint(compose(*TINY))
 
 
@@ -182,7 +182,7 @@ def test_sanitised_names_are_one_harmless_path_component(name):
 
 @given(name=NASTY)
 @settings(max_examples=50, deadline=None)
-def test_a_sanitised_name_stays_as_it_is(name):
+def test_sanitising_a_safe_name_changes_nothing(name):
     assert sanitise(sanitise(name)) == sanitise(name)
 
 
@@ -205,7 +205,7 @@ def test_directory_is_always_four_levels_below_the_output_root(names):
     assert path.name == fingerprint(config)
 
 
-def test_names_that_become_equal_still_have_their_own_directories(compose):
+def test_names_that_sanitise_alike_have_different_directories(compose):
     one = compose("model=hf", "model.name_or_path=org/name")
     other = compose("model=hf", "model.name_or_path=org:name")
     assert directory(one).parent == directory(other).parent

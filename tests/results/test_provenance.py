@@ -1,4 +1,4 @@
-"""Which code a result comes from."""
+"""Provenance: the commit of the code, and whether it has changes."""
 
 import subprocess
 
@@ -10,7 +10,7 @@ from sah.results.provenance import provenance
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A repository with the package in it, committed; the code that runs is said to be its own."""
+    """A repository with the package committed, from which the running code seems to come."""
     for name in ("sah", "conf", "docs"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("")
@@ -54,13 +54,13 @@ def test_committed_code_is_named_by_its_commit(checkout):
         ("outputs/results.json", False),
     ],
 )
-def test_code_that_nobody_else_has_is_flagged(path, dirty, checkout):
+def test_uncommitted_code_is_flagged(path, dirty, checkout):
     (checkout / path).parent.mkdir(parents=True, exist_ok=True)
     (checkout / path).write_text("changed = True")
     assert code_of(provenance()) == (git(checkout, "rev-parse", "HEAD"), dirty)
 
 
-def test_an_installation_inside_somebody_else_s_repository_has_no_commit(checkout, monkeypatch):
+def test_an_installation_inside_an_unrelated_repository_has_no_commit(checkout, monkeypatch):
     package = checkout / "venv" / "sah"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")

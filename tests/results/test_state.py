@@ -8,7 +8,7 @@ from sah.results.claim import Claim
 from sah.results.state import read_state
 
 
-def test_a_directory_that_is_not_there_is_waiting(folder):
+def test_a_missing_directory_is_waiting(folder):
     state = read_state(folder)
     assert (state.directory, state.state, state.answered) == (folder, "waiting", 0)
     assert state.examples is None
@@ -22,14 +22,14 @@ def test_a_directory_that_is_not_there_is_waiting(folder):
         (["config.yaml", "error.json", "results.json"], "done"),
     ],
 )
-def test_without_a_claim_the_files_tell(folder, files, expected):
+def test_without_a_claim_the_files_determine_the_state(folder, files, expected):
     folder.mkdir(parents=True)
     for name in files:
         (folder / name).write_text("{}")
     assert read_state(folder).state == expected
 
 
-def test_a_claim_tells_whether_somebody_is_at_it(folder):
+def test_a_claimed_experiment_is_running_or_dead(folder):
     folder.mkdir(parents=True)
     with Claim(folder) as claim:
         claim.note_examples(3)
@@ -41,14 +41,14 @@ def test_a_claim_tells_whether_somebody_is_at_it(folder):
         assert read_state(folder).state == "dead"
 
 
-def test_an_interrupted_run_is_stopped_and_has_not_failed(folder):
+def test_an_interrupted_experiment_is_stopped_not_failed(folder):
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("{}")
     (folder / "error.json").write_text(json.dumps({"category": "interrupt"}))
     assert read_state(folder).state == "stopped"
 
 
-def test_an_error_is_told_in_one_line(folder):
+def test_an_error_is_summarised_in_one_line(folder):
     folder.mkdir(parents=True)
     assert read_state(folder).first_error_line == ""
     error = {"category": "network", "message": "first\nsecond"}

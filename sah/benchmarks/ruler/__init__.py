@@ -1,4 +1,4 @@
-"""RULER (arXiv:2404.06654), generated here: one file a family of tasks."""
+"""RULER (arXiv:2404.06654), generated at run time: one file per family of tasks."""
 
 from sah.benchmarks.ruler.ruler import Ruler
 

@@ -1,4 +1,4 @@
-"""What RULER's keys and values are made of."""
+"""Random keys and values for RULER."""
 
 import random
 import string
@@ -12,7 +12,7 @@ Kind = Literal["words", "numbers", "uuids"]
 
 
 def random_text(kind: Kind, draw: random.Random) -> str:
-    """A key or a value: two words with a hyphen, a number of seven digits, or a UUID."""
+    """Draw a key or value: two hyphenated words, a seven-digit number, or a UUID."""
     if kind == "numbers":
         return str(draw.randint(1_000_000, 9_999_999))
     if kind == "uuids":
@@ -21,12 +21,12 @@ def random_text(kind: Kind, draw: random.Random) -> str:
 
 
 def random_letters(count: int, draw: random.Random) -> str:
-    """Capital letters."""
+    """Draw `count` capital letters."""
     return "".join(draw.choices(string.ascii_uppercase, k=count))
 
 
 def distinct(count: int, make: Callable[[], str], taken: set[str] | None = None) -> list[str]:
-    """Draw until there are `count` texts, all different and none of those taken."""
+    """Draw `count` different texts, none of which is already taken."""
     found: dict[str, None] = {}
     while len(found) < count:
         text = make()

@@ -1,10 +1,11 @@
 """RULER's needle tasks: special magic numbers, words or UUIDs hidden in a long text.
 
-Deviations from NVIDIA's scripts: the prose haystack is the King James Bible, from a place
-drawn for each sample, where theirs is a fixed collection of essays under copyright, which is
-read if `benchmark.essays` says where from; essays are split into sentences by punctuation
-(theirs: nltk) and cut between sentences (theirs: between words); a queried key never occurs
-among the distractors by chance.
+Deviations from NVIDIA's scripts:
+- The prose haystack is the King James Bible, starting at a random verse for each sample; theirs is
+  a fixed collection of essays under copyright, which `benchmark.essays` selects.
+- Essays are split into sentences by punctuation (theirs: nltk) and cut between sentences (theirs:
+  between words).
+- A queried key never occurs among the distractors by chance.
 """
 
 import random
@@ -16,6 +17,7 @@ from typing import Literal
 from sah.benchmarks.haystacks import NOISE, prose_from
 from sah.benchmarks.ruler.drawing import Kind, distinct, random_text
 from sah.benchmarks.ruler.prompt_budget import Budget
+from sah.benchmarks.ruler.tasks import TASKS
 from sah.types import Example
 
 
@@ -42,9 +44,7 @@ NEEDLE_TASKS = {
     "niah_multiquery": NeedleTask(haystack="prose", keys_hidden=4, keys_queried=4),
 }
 
-_MAX_NEW_TOKENS = 128
-
-# RULER puts needles at one of 40 evenly spaced depths of a prose haystack, in per cent.
+# RULER places a needle at one of 40 evenly spaced depths of a prose haystack, in per cent.
 _DEPTHS = [round(100 * step / 39) for step in range(40)]
 
 
@@ -59,15 +59,15 @@ def needle_example(
     """Generate one sample: needles, the question about them, and the largest haystack that fits.
 
     Args:
-        name: of the task.
-        task: what is hidden where.
-        number: of the sample.
-        budget: the tokens to fill.
-        seed: everything is drawn from it.
-        essays: sentences that take the place of the public-domain prose.
+        name: name of the task.
+        task: what is hidden, and in which haystack.
+        number: number of the sample.
+        budget: token budget of prompt and answer.
+        seed: determines everything that is drawn.
+        essays: sentences that replace the public-domain prose.
 
     Raises:
-        ConfigurationError: if the budget has no room for the needles.
+        ConfigurationError: if the needles do not fit into the budget.
     """
     draw = random.Random(seed)
     keys = distinct(task.keys_hidden, lambda: random_text(task.keys, draw))
@@ -87,18 +87,18 @@ def needle_example(
 
     example = budget.fill(build, estimates, least=len(needles))
     missing = [needle for needle in needles if example.context.count(needle) != 1]
-    assert not missing, f"{example.id}: {missing[0]!r} is not in the text once"
+    assert not missing, f"{example.id}: {missing[0]!r} is not in the text exactly once"
     return example
 
 
 def _haystack(
     task: NeedleTask, taken: set[str], draw: random.Random, essays: Sequence[str] | None
 ) -> Iterator[str]:
-    """Units of text without end."""
+    """Yield units of text endlessly."""
     if task.haystack == "noise":
         yield from repeat(NOISE)
     if task.haystack == "prose":
-        # Always from the beginning: so are the essays of the published numbers.
+        # Essays always start at the beginning, as for the published numbers.
         yield from cycle(essays) if essays else prose_from(draw.randrange(2**32))
     used = set(taken)
     while True:
@@ -108,13 +108,13 @@ def _haystack(
 
 
 def _hide(
-    task: NeedleTask, needles: Sequence[str], haystack: Sequence[str], place: random.Random
+    task: NeedleTask, needles: Sequence[str], haystack: Sequence[str], draw: random.Random
 ) -> str:
     units = list(haystack)
     if task.haystack == "prose":
-        positions = [len(units) * depth // 100 for depth in place.sample(_DEPTHS, len(needles))]
+        positions = [len(units) * depth // 100 for depth in draw.sample(_DEPTHS, len(needles))]
     else:
-        positions = place.sample(range(len(units)), len(needles))
+        positions = draw.sample(range(len(units)), len(needles))
     for position, needle in zip(sorted(positions, reverse=True), needles, strict=True):
         units.insert(position, needle)
     return (" " if task.haystack == "prose" else "\n").join(units)
@@ -148,7 +148,7 @@ def _example(
             f" The special magic {kind} for {asked} mentioned in the provided text {verb}"
         ),
         references=references,
-        max_new_tokens=_MAX_NEW_TOKENS,
+        max_new_tokens=TASKS[name].max_new_tokens,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the generators of RULER's tasks share: a tokenizer and a number of tokens."""
+"""The token budget that RULER's generators fill."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from sah.types import Example, PromptTokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Fills prompts up to a number of tokens."""
+    """A number of tokens, and the tokenizer that counts them."""
 
     tokenizer: PromptTokenizer
     counts: TokenCounts
-    """Shared by all samples: a verse or a number is counted once."""
+    """Shared by all samples, so that each verse or number is tokenised once."""
     context_tokens: int
-    """Of prompt plus answer."""
+    """Maximum length of prompt plus answer."""
 
     def enough(self, units: Iterator[str]) -> tuple[list[str], list[int]]:
-        """Units that are more than fit, and about how many tokens the first n take."""
+        """Take more units than fit; see `TokenCounts.enough_units`."""
         return self.counts.enough_units(units, self.context_tokens)
 
     def fill(
         self, build: Callable[[int], Example], estimates: Sequence[float], least: int
     ) -> Example:
-        """The example with the most units that fits; see `fit_units`."""
+        """Build the example with the most units that fits; see `fit_units`."""
         return fit_units(
             build,
             estimates,

@@ -1,9 +1,9 @@
-"""RULER's question answering: a question, and the documents that answer it among others.
+"""RULER's question answering: a question, and its supporting documents among distractors.
 
-`qa_1` needs SQuAD (dev-v2.0.json) and `qa_2` HotpotQA (hotpot_dev_distractor_v1.json) from a
-path. `qa_factbook` is the same task over fields of the CIA World Factbook: always there, and
-not one of the published ones. Deviations from NVIDIA's scripts: questions are drawn from the
-whole file, where theirs are its first; a question is asked once.
+`qa_1` reads SQuAD (dev-v2.0.json) and `qa_2` HotpotQA (hotpot_dev_distractor_v1.json) from a
+path. `qa_factbook` is the same task over fields of the CIA World Factbook; it needs no file and is
+not one of the published tasks. Deviations from NVIDIA's scripts: questions are drawn from the whole
+file instead of taken from its beginning, and no question is asked twice.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 
 from sah.benchmarks.factbook.documents import documents
 from sah.benchmarks.ruler.prompt_budget import Budget
+from sah.benchmarks.ruler.tasks import TASKS
 from sah.errors import ConfigurationError, DatasetError
 from sah.seeding import derive
 from sah.types import Example
@@ -29,43 +30,43 @@ _TASK = f"{_INSTRUCTION}\n\nThe following are given documents.\n\n{{text}}\n\n{_
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A question with its answers and where they stand."""
+    """A question, its answers, and the documents that support them."""
 
     text: str
     answers: tuple[str, ...]
     documents: tuple[str, ...]
-    """Always in the context."""
+    """Supporting documents, always in the context."""
     related: tuple[str, ...] = ()
-    """The first to fill the context."""
+    """Preferred distractors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """Questions, and all the documents that there are."""
+    """Questions, and all documents that may serve as distractors."""
 
     questions: tuple[Question, ...]
     documents: tuple[str, ...]
 
 
 def question_example(
-    name: str, collection: Collection, run_seed: int, number: int, budget: Budget, seed: int
+    name: str, collection: Collection, experiment_seed: int, number: int, budget: Budget, seed: int
 ) -> Example:
-    """Generate one sample: a question, its documents, and as many others as fit.
+    """Generate one sample: a question, its documents, and as many distractors as fit.
 
     Args:
-        name: of the task.
-        collection: where the question comes from.
-        run_seed: draws the order of the questions, the same for all samples of a run.
-        number: of the sample.
-        budget: the tokens to fill.
-        seed: draws the other documents and the order of all.
+        name: name of the task.
+        collection: source of the question and the documents.
+        experiment_seed: determines the order of the questions, the same for all samples.
+        number: number of the sample.
+        budget: token budget of prompt and answer.
+        seed: determines the distractors and the order of the documents.
 
     Raises:
-        ConfigurationError: if there are fewer questions than samples, or the budget has no
-            room for the question's own documents.
+        ConfigurationError: if there are fewer questions than samples, or the question's own
+            documents do not fit into the budget.
     """
     order = list(range(len(collection.questions)))
-    random.Random(derive(run_seed, name)).shuffle(order)
+    random.Random(derive(experiment_seed, name)).shuffle(order)
     if number >= len(order):
         raise ConfigurationError(
             f"benchmark.samples: {name} has only {len(order)} questions; lower samples"
@@ -86,14 +87,14 @@ def question_example(
             question=f"Question: {question.text}",
             answer_prefix=" Answer:",
             references=question.answers,
-            max_new_tokens=32,
+            max_new_tokens=TASKS[name].max_new_tokens,
         )
 
     return budget.fill(build, estimates, least=len(question.documents))
 
 
 def _by_rank(question: Question, everything: Sequence[str], draw: random.Random) -> Iterator[str]:
-    """The question's documents, related ones, then all others; the latter two in an order drawn."""
+    """Yield the question's documents, then related ones, then all others, the last two shuffled."""
     related = [text for text in question.related if text not in question.documents]
     first = [*question.documents, *draw.sample(related, len(related))]
     yield from first
@@ -105,10 +106,10 @@ def _by_rank(question: Question, everything: Sequence[str], draw: random.Random)
 
 @cache
 def squad(path: str) -> Collection:
-    """Read SQuAD 2.0: questions that have an answer, each with the paragraph it is about.
+    """Read SQuAD 2.0: the answerable questions, each with its paragraph.
 
     Raises:
-        DatasetError: if the file is not one of SQuAD.
+        DatasetError: if the file is not SQuAD's.
     """
     articles = _read("squad", path)
     try:
@@ -136,7 +137,7 @@ def hotpotqa(path: str) -> Collection:
     """Read HotpotQA's distractor setting: questions with ten paragraphs each.
 
     Raises:
-        DatasetError: if the file is not one of HotpotQA.
+        DatasetError: if the file is not HotpotQA's.
     """
     items = _read("hotpotqa", path)
     try:
@@ -156,7 +157,7 @@ def hotpotqa(path: str) -> Collection:
 
 @cache
 def factbook() -> Collection:
-    """Questions on the World Factbook, each with the field that answers it."""
+    """Return questions on the World Factbook, each with the field that answers it."""
     titled = {
         (document.name, field): f"{document.name}: {field.category}\n{field.text}"
         for document in documents()

@@ -1,9 +1,9 @@
 """RULER's variable tracking `vt`: one chain of five assignments, hidden in noise.
 
-As published, the prompt begins with a solved example of up to 500 tokens whose variables
-have three letters; those asked for have five. Deviations from NVIDIA's scripts: no variable
-is called VAR, the solved example never has the value asked for, and it is laid out anew for
-each sample, where theirs gets new names and a new value only.
+As published, the prompt begins with a solved example of at most 500 tokens, whose variables have
+three letters; those of the question have five. Deviations from NVIDIA's scripts: no variable is
+called VAR, the solved example never uses the value asked for, and it is generated anew for each
+sample, while theirs only gets new names and a new value.
 """
 
 import random
@@ -12,12 +12,12 @@ from itertools import repeat
 from sah.benchmarks.haystacks import NOISE
 from sah.benchmarks.ruler.drawing import distinct, random_letters
 from sah.benchmarks.ruler.prompt_budget import Budget
+from sah.benchmarks.ruler.tasks import TASKS
 from sah.types import Example, PromptTokenizer
 
 CHAINS = 1
 HOPS = 4
 
-_MAX_NEW_TOKENS = 30
 _SOLVED_EXAMPLE_TOKENS = 500
 
 _TASK = (
@@ -33,10 +33,10 @@ _ANSWER_PREFIX = (
 
 
 def variable_tracking_example(number: int, budget: Budget, seed: int) -> Example:
-    """Generate one sample: a chain, and as many lines of noise around it as fit.
+    """Generate one sample: a chain, hidden in as many lines of noise as fit.
 
     Raises:
-        ConfigurationError: if the budget has no room for the chain.
+        ConfigurationError: if the chain does not fit into the budget.
     """
     draw = random.Random(seed)
     value, chains = _chains(5, draw)
@@ -52,7 +52,7 @@ def variable_tracking_example(number: int, budget: Budget, seed: int) -> Example
             question=_QUESTION.format(value=value),
             answer_prefix=_ANSWER_PREFIX.format(count=HOPS + 1, value=value),
             references=tuple(chains[0]),
-            max_new_tokens=_MAX_NEW_TOKENS,
+            max_new_tokens=TASKS["vt"].max_new_tokens,
         )
 
     _, estimates = budget.enough(repeat(f"{NOISE}\n"))
@@ -62,7 +62,7 @@ def variable_tracking_example(number: int, budget: Budget, seed: int) -> Example
 def _chains(
     letters: int, draw: random.Random, taken: str | None = None
 ) -> tuple[str, list[dict[str, str]]]:
-    """The value asked for and, for each chain, its variables in order with their statements."""
+    """Draw the value asked for and each chain: its variables in order, with their statements."""
     names = distinct(CHAINS * (HOPS + 1), lambda: random_letters(letters, draw), {"VAR"})
     values = distinct(CHAINS, lambda: str(draw.randrange(10_000, 99_999)), {taken or ""})
     chains = []
@@ -75,18 +75,18 @@ def _chains(
     return values[0], chains
 
 
-def _hide(chains: list[dict[str, str]], lines: int, place: random.Random) -> str:
-    """Lines of noise with each chain's statements between them, in order."""
+def _hide(chains: list[dict[str, str]], lines: int, draw: random.Random) -> str:
+    """Insert each chain's statements, in order, between lines of noise."""
     text = [NOISE] * lines
     for chain in chains:
-        positions = sorted(place.sample(range(len(text)), len(chain)))
+        positions = sorted(draw.sample(range(len(text)), len(chain)))
         for shift, (position, statement) in enumerate(zip(positions, chain.values(), strict=True)):
             text.insert(position + shift, statement)
     return "\n".join(text)
 
 
 def _solved_example(asked: str, tokenizer: PromptTokenizer, draw: random.Random) -> str:
-    """A question of the same kind with its answer: the longest of at most 500 tokens."""
+    """Generate a question of the same kind with its answer: the longest of at most 500 tokens."""
     value, chains = _chains(3, draw, taken=asked)
     placement = draw.getrandbits(63)
 
@@ -102,5 +102,5 @@ def _solved_example(asked: str, tokenizer: PromptTokenizer, draw: random.Random)
         for text, count in zip(candidates, counts, strict=True)
         if count <= _SOLVED_EXAMPLE_TOKENS
     ]
-    # RULER's scripts too go below no number of lines, whatever the tokenizer makes of them.
+    # RULER's scripts have the same minimum number of lines, even if they take more tokens.
     return f"{(fitting or candidates[:1])[-1]} {' '.join(chains[0])}\n"

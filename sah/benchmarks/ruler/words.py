@@ -1,7 +1,7 @@
 """RULER's word-counting tasks: common words in a list (`cwe`), frequent coded words (`fwe`).
 
-Deviations from NVIDIA's scripts: lists longer than the vocabulary of wonderwords go on with
-pairs of its words (theirs: with another list of English words).
+Deviation from NVIDIA's scripts: lists longer than the vocabulary of wonderwords continue with pairs
+of its words (theirs: with another list of English words).
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import overload
 from sah.benchmarks.haystacks import random_word, words
 from sah.benchmarks.ruler.drawing import distinct
 from sah.benchmarks.ruler.prompt_budget import Budget
+from sah.benchmarks.ruler.tasks import TASKS
 from sah.types import Example
 
 COMMON_WORDS = 10
@@ -40,24 +41,25 @@ _LETTERS = 6
 _EXPONENT = 2.0
 # The zeta function at the exponent.
 _ZETA = math.pi**2 / 6
-# With fewer words the third and the fourth could be equally frequent.
+# With fewer words, the third and fourth could be equally frequent.
 _FEWEST_WORDS = 74
 
 
 def common_words_example(number: int, budget: Budget, seed: int) -> Example:
-    """Generate one sample of `cwe`: ten words that come often, among others that come rarely.
+    """Generate one sample of `cwe`: ten frequent words among rare ones.
 
-    As published: 30 times and 3 times, with a solved list of 40 words (10 and 3 times) before;
-    for less than 4,096 tokens 6 times and once, with 20 words (3 times and once) before.
+    As published, frequent words occur 30 times and rare ones 3 times, after a solved list of 40
+    words (10 and 3 times); below 4,096 tokens 6 times and once, after a solved list of 20 words
+    (3 times and once).
 
     Raises:
-        ConfigurationError: if the budget has no room for the ten words.
+        ConfigurationError: if the ten words do not fit into the budget.
     """
     draw = random.Random(seed)
     short = budget.context_tokens < 4096
     often, rarely = (6, 1) if short else (30, 3)
     solved = _solved_list(draw, *((20, 3, 1) if short else (40, 10, 3)))
-    # Every word comes `rarely` times at least.
+    # Every word occurs at least `rarely` times.
     vocabulary, _ = budget.counts.enough_units(_vocabulary(draw), budget.context_tokens // rarely)
     order = draw.getrandbits(63)
 
@@ -70,7 +72,7 @@ def common_words_example(number: int, budget: Budget, seed: int) -> Example:
             question=_CWE_QUESTION,
             answer_prefix=_CWE_PREFIX,
             references=tuple(vocabulary[:COMMON_WORDS]),
-            max_new_tokens=120,
+            max_new_tokens=TASKS["cwe"].max_new_tokens,
         )
 
     repeats = [often if rank < COMMON_WORDS else rarely for rank in range(len(vocabulary))]
@@ -83,7 +85,7 @@ def common_words_example(number: int, budget: Budget, seed: int) -> Example:
 
 
 def _vocabulary(draw: random.Random) -> Iterator[str]:
-    """Different words in an order drawn, without end."""
+    """Yield different words endlessly, in random order."""
     known = sorted({*words("noun"), *words("adjective"), *words("verb")})
     draw.shuffle(known)
     yield from known
@@ -111,11 +113,11 @@ def _solved_list(draw: random.Random, count: int, often: int, rarely: int) -> st
 def frequent_words_example(number: int, budget: Budget, seed: int) -> Example:
     """Generate one sample of `fwe`: coded words whose frequencies follow a zeta distribution.
 
-    As published, the exponent is 2, there is a word for every 50 tokens of the budget, and
-    the most frequent one is replaced by dots, which do not count.
+    As published, the exponent is 2, the vocabulary has one word per 50 tokens of the budget, and
+    the most frequent word is replaced by dots, which do not count.
 
     Raises:
-        ConfigurationError: if the budget has no room for frequencies that differ.
+        ConfigurationError: if the budget is too small for the top frequencies to differ.
     """
     draw = random.Random(seed)
     size = max(budget.context_tokens // 50, 5)
@@ -134,17 +136,17 @@ def frequent_words_example(number: int, budget: Budget, seed: int) -> Example:
             question=_FWE_QUESTION,
             answer_prefix=_FWE_PREFIX,
             references=tuple(vocabulary[1:4]),
-            max_new_tokens=50,
+            max_new_tokens=TASKS["fwe"].max_new_tokens,
         )
 
     each = budget.counts.of([f" {word}" for word in vocabulary])
-    # Nearly every word is in the text and takes a token at least.
+    # The text has nearly `count` words of at least one token each: more than this never fit.
     estimates = _ZetaEstimates(each, most=2 * budget.context_tokens)
     return budget.fill(build, estimates, least=_FEWEST_WORDS)
 
 
 def _frequencies(count: int) -> Iterator[int]:
-    """How often each word comes in a text of about `count` words, by rank, as long as it does."""
+    """Yield the frequency of each word in a text of about `count` words, by rank, until it is 0."""
     rank = 1
     while times := int(count * rank**-_EXPONENT / _ZETA):
         yield times
@@ -152,7 +154,7 @@ def _frequencies(count: int) -> Iterator[int]:
 
 
 class _ZetaEstimates(Sequence[float]):
-    """Tokens of coded texts by their number of words, computed when asked for."""
+    """Estimated tokens of coded texts by number of words, computed on access."""
 
     def __init__(self, each: Sequence[int], most: int) -> None:
         self._each = each

@@ -1,6 +1,6 @@
-"""Scores of single answers: pure functions `score(prediction, references, **extras) -> float`.
+"""Scorers of single answers: pure functions `scorer(prediction, references, **extras) -> float`.
 
-All are in [0, 1]. `benchmark.metric=` of the jsonl benchmark takes any of these names.
+All scores are in [0, 1]. `benchmark.metric=` of the jsonl benchmark accepts any of these names.
 """
 
 from sah.benchmarks.scorers.choices import bug_choice, first_choice, last_choice, stated_choice

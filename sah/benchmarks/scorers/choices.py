@@ -1,4 +1,4 @@
-"""Scores for multiple choice."""
+"""Scorers for multiple choice."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def stated_choice(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """1 if the prediction says `The correct answer is (B)` for the right letter (LongBench-v2)."""
+    """Return 1 if it says `The correct answer is (B)` with the right letter (LongBench-v2)."""
     text = prediction.replace("*", "")
     for pattern in (r"The correct answer is \(([A-D])\)", r"The correct answer is ([A-D])"):
         found = re.search(pattern, text)
@@ -16,7 +16,7 @@ def stated_choice(prediction: str, references: Sequence[str], **_extras: Any) ->
 
 
 def first_choice(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """1 if the first of A to D that stands alone is the reference's (ZeroSCROLLS' `quality`)."""
+    """Return 1 if the first standalone A to D is the reference's (ZeroSCROLLS' `quality`)."""
     letter = _lone_letter(prediction)
     return float(letter is not None and letter in map(_lone_letter, references))
 
@@ -24,12 +24,12 @@ def first_choice(prediction: str, references: Sequence[str], **_extras: Any) -> 
 def last_choice(
     prediction: str, references: Sequence[str], *, options: Sequence[str] = (), **_extras: Any
 ) -> float:
-    """InfiniteBench's rule for books: the last letter of a line, else what follows `answer is`.
+    """Apply InfiniteBench's rule for books: a line's last letter, else what follows `answer is`.
 
     Args:
         prediction: the answer.
         references: the right letter.
-        options: texts of A, B, C and D; the right one's text counts as its letter.
+        options: texts of A, B, C and D; the text of the right option counts like its letter.
     """
     right = _with_texts(references, options)
     text = prediction.strip()
@@ -55,7 +55,7 @@ def last_choice(
 def bug_choice(
     prediction: str, references: Sequence[str], *, options: Sequence[str] = (), **_extras: Any
 ) -> float:
-    """InfiniteBench's rule for `code_debug`: the letter, or the name of the function.
+    """Apply InfiniteBench's rule for `code_debug`: the letter, or the name of the function.
 
     Args:
         prediction: the answer.

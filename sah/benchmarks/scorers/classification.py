@@ -1,4 +1,4 @@
-"""LongBench's scores for classification, counting, retrieval and code."""
+"""LongBench's scorers for classification, counting, retrieval and code."""
 
 import re
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from typing import Any
 def classification(
     prediction: str, references: Sequence[str], *, all_classes: Sequence[str], **_extras: Any
 ) -> float:
-    """1 / n if the right class is among the n classes that the prediction names, else 0.
+    """Return 1 / n if the right class is among the n classes that the prediction names, else 0.
 
-    Classes whose names are part of the right one's do not count. As published, the class
-    after one that is left out for that is not looked at.
+    A class whose name is part of the right class's name does not count. As published, the class
+    after such a class is not checked for this.
     """
 
     def score(reference: str) -> float:
@@ -27,20 +27,20 @@ def classification(
 
 
 def count(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Share of the numbers in the prediction that are the right one."""
+    """Return the share of the prediction's numbers that are the right one."""
     return max(_share_of_numbers(prediction, reference) for reference in references)
 
 
 def paragraph_retrieval(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Share of the numbers in the prediction that are the one of `Paragraph 7`."""
+    """Return the share of the prediction's numbers that are the 7 of `Paragraph 7`."""
     return max(_share_of_numbers(prediction, _only_number(item)) for item in references)
 
 
 def code_similarity(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Edit similarity of the first line of code with the reference, in whole per cent.
+    """Return the edit similarity of the first line of code to the reference, in whole per cent.
 
-    The first line without a backtick, `#` or `//`. The ratio is that of rapidfuzz, which
-    LongBench's fuzzywuzzy gives with python-Levenshtein.
+    The first line of code is the first one without a backtick, `#` or `//`. The ratio is
+    rapidfuzz's, equal to that of LongBench's fuzzywuzzy with python-Levenshtein.
     """
     from rapidfuzz.fuzz import ratio
 
@@ -59,5 +59,7 @@ def _share_of_numbers(prediction: str, number: str) -> float:
 def _only_number(reference: str) -> str:
     found = re.search(r"(?:Paragraph |段落)(\d+)", reference)
     if found is None:
-        raise ValueError(f"the reference {reference!r} names no paragraph")
+        raise ValueError(
+            f"the reference {reference!r} does not name a paragraph, such as Paragraph 7"
+        )
     return found.group(1)

@@ -1,4 +1,4 @@
-"""Scores for answers that are numbers, compared as numbers."""
+"""Scorers for answers that are numbers, compared as numbers."""
 
 import math
 import re
@@ -7,22 +7,22 @@ from typing import Any
 
 
 def first_integer(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """1 if the first run of digits is the reference, digit by digit (InfiniteBench's keys)."""
+    """Return 1 if the first run of digits is the reference, as text (InfiniteBench's keys)."""
     found = re.search(r"[0-9]+", prediction)
     return float(found is not None and found.group() in references)
 
 
 def first_number(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """1 if the first number is the reference (InfiniteBench's `math_find`).
+    """Return 1 if the first number equals the reference (InfiniteBench's `math_find`).
 
-    Unlike the official script a minus sign belongs to the number, and 7.0 equals 7.
+    Unlike in the official script, a minus sign is part of the number, and 7.0 equals 7.
     """
     found = re.search(r"-?\d+(?:\.\d+)?", prediction.replace(",", ""))
     return float(found is not None and float(found.group()) in map(float, references))
 
 
 def last_integer(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """1 if the last word is the right integer (InfiniteBench's `code_run`)."""
+    """Return 1 if the last word is the right integer (InfiniteBench's `code_run`)."""
     words = re.sub(r"[\n.`'\":]", " ", prediction).split()
     if not words or not re.fullmatch(r"[+-]?\d+", words[-1]):
         return 0.0
@@ -30,7 +30,7 @@ def last_integer(prediction: str, references: Sequence[str], **_extras: Any) -> 
 
 
 def leading_integers(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Share of the references that come first and in order (InfiniteBench's `math_calc`)."""
+    """Return the share of references that come first, in order (InfiniteBench's `math_calc`)."""
     given = [int(digits) for digits in re.findall(r"[0-9]+", prediction)]
     right = 0
     for number, reference in zip(given, references, strict=False):
@@ -41,30 +41,30 @@ def leading_integers(prediction: str, references: Sequence[str], **_extras: Any)
 
 
 def key_value(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """1 if the value is a word of the prediction (InfiniteBench's `kv_retrieval`)."""
+    """Return 1 if the value is a word of the prediction (InfiniteBench's `kv_retrieval`)."""
     words = re.sub(r"[\n:\"'.,?!{}]", " ", prediction).split()
     return float(references[0] in words)
 
 
 def exponential_similarity(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Halved for every ten points between the first percentages (ZeroSCROLLS' `space_digest`).
+    """Halve the score for every ten points of difference (ZeroSCROLLS' `space_digest`).
 
-    2^(-|p - g| / 10) for p % predicted and g % right (arXiv:2305.14196); 0 if the prediction
-    names no percentage. A number without the sign is none, as in the official script.
+    2^(-|p - g| / 10) for the first percentages, p predicted and g right (arXiv:2305.14196); 0 if
+    the prediction has none. As in the official script, a number without % is not a percentage.
     """
     given = _percentage(prediction)
     right = [_percentage(reference) for reference in references]
     if None in right:
-        raise ValueError(f"a reference of {list(references)!r} names no percentage such as 40%")
+        raise ValueError(f"a reference of {list(references)!r} has no percentage, such as 40%")
     if given is None:
         return 0.0
     return max(math.exp2(-abs(given - value) / 10) for value in right if value is not None)
 
 
 def competition_integer(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    r"""1 if the answer is the right integer; 033 equals 33 (AIME).
+    r"""Return 1 if the answer is the right integer; 033 equals 33 (AIME).
 
-    The answer is the last integer of the last `\boxed{…}`, else what follows the last
+    The answer is the last integer in the last `\boxed{…}`, else the number after the last
     `answer is`, else the last number of the last line that has one.
     """
     answer = _competition_answer(prediction.replace(",", ""))

@@ -1,7 +1,7 @@
-"""Scores of summaries and long answers: ROUGE, BLEU, METEOR.
+"""Scorers of summaries and long answers: ROUGE, BLEU, METEOR.
 
-Computed by the packages that the benchmarks' own scripts use, so that the numbers compare:
-`rouge` for LongBench and LooGLE, `rouge-score` for ZeroSCROLLS and InfiniteBench, `nltk`.
+They use the same packages as the official scripts, so that scores are comparable: `rouge` for
+LongBench and LooGLE, `rouge-score` for ZeroSCROLLS and InfiniteBench, and `nltk`.
 """
 
 import math
@@ -13,12 +13,12 @@ from sah.benchmarks.scorers.text import segment_chinese
 
 
 def rouge_l(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Best ROUGE-L F1 over the references, by the package rouge (LongBench)."""
+    """Return the best ROUGE-L F1 over the references, by rouge (LongBench)."""
     return max(_rouge(prediction, reference)["rouge-l"]["f"] for reference in references)
 
 
 def rouge_l_chinese(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """ROUGE-L of the words that jieba finds (LongBench)."""
+    """Return the ROUGE-L of words segmented by jieba (LongBench)."""
     return rouge_l(
         " ".join(segment_chinese(prediction)),
         [" ".join(segment_chinese(reference)) for reference in references],
@@ -26,48 +26,48 @@ def rouge_l_chinese(prediction: str, references: Sequence[str], **_extras: Any) 
 
 
 def rouge_1_recall(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Best ROUGE-1 recall over the references, by the package rouge (LooGLE)."""
+    """Return the best ROUGE-1 recall over the references, by rouge (LooGLE)."""
     return max(_rouge(prediction, reference)["rouge-1"]["r"] for reference in references)
 
 
 def rouge_2_recall(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Best ROUGE-2 recall over the references, by the package rouge (LooGLE)."""
+    """Return the best ROUGE-2 recall over the references, by rouge (LooGLE)."""
     return max(_rouge(prediction, reference)["rouge-2"]["r"] for reference in references)
 
 
 def rouge_l_recall(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Best ROUGE-L recall over the references, by the package rouge (LooGLE)."""
+    """Return the best ROUGE-L recall over the references, by rouge (LooGLE)."""
     return max(_rouge(prediction, reference)["rouge-l"]["r"] for reference in references)
 
 
 def rouge_l_sum(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Best ROUGE-Lsum F1 over the references, by rouge-score (InfiniteBench)."""
+    """Return the best ROUGE-Lsum F1 over the references, by rouge-score (InfiniteBench)."""
     (score,) = _rouge_score(prediction, references, ("rougeLsum",))
     return score
 
 
 def rouge_geometric_mean(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Geometric mean of ROUGE-1, -2 and -L F1 with stemming, by rouge-score (ZeroSCROLLS)."""
+    """Return the geometric mean of stemmed ROUGE-1, -2, -L F1, by rouge-score (ZeroSCROLLS)."""
     return math.prod(_rouge_score(prediction, references, ("rouge1", "rouge2", "rougeL"))) ** (
         1 / 3
     )
 
 
 def bleu_1(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """BLEU of single words, by nltk (LooGLE)."""
+    """Return the BLEU of single words, by nltk (LooGLE)."""
     return _bleu(prediction, references, (1, 0, 0, 0))
 
 
 def bleu_4(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """BLEU of sequences of four words alone, by nltk (LooGLE)."""
+    """Return the BLEU of 4-grams alone, by nltk (LooGLE)."""
     return _bleu(prediction, references, (0, 0, 0, 1))
 
 
 def meteor(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Best METEOR over the references, by nltk (LooGLE).
+    """Return the best METEOR over the references, by nltk (LooGLE).
 
-    Unlike LooGLE's script: synonyms do not match, since WordNet would have to be downloaded,
-    and words keep their order and number, where theirs compares sets in no order.
+    Unlike in LooGLE's script, synonyms do not match, since WordNet would have to be downloaded,
+    and words keep their order and number, while theirs compares unordered sets.
     """
     from nltk.translate.meteor_score import single_meteor_score
 
@@ -81,7 +81,7 @@ def meteor(prediction: str, references: Sequence[str], **_extras: Any) -> float:
 
 
 class _NoSynonyms:
-    """A WordNet that knows no word."""
+    """A WordNet without entries."""
 
     def synsets(self, _word: str) -> list[Any]:
         return []
@@ -91,7 +91,7 @@ _ZERO = {name: {"r": 0.0, "p": 0.0, "f": 0.0} for name in ("rouge-1", "rouge-2",
 
 
 def _rouge(prediction: str, reference: str) -> dict[str, dict[str, float]]:
-    # The package splits at full stops and raises where nothing is left.
+    # The package splits at full stops and raises if nothing is left.
     if not prediction.replace(".", "").strip() or not reference.replace(".", "").strip():
         return _ZERO
     from rouge import Rouge
@@ -99,7 +99,7 @@ def _rouge(prediction: str, reference: str) -> dict[str, dict[str, float]]:
     try:
         scores: dict[str, dict[str, float]] = Rouge().get_scores([prediction], [reference])[0]
     except RecursionError:
-        # A sentence of a thousand words; the official scripts count what raises as 0.
+        # A sentence of about a thousand words; the official scripts score exceptions as 0.
         return _ZERO
     return scores
 
@@ -126,6 +126,6 @@ def _bleu(prediction: str, references: Sequence[str], weights: tuple[int, ...]) 
     if not words:
         return 0.0
     with warnings.catch_warnings():
-        # That no sequence of four words is shared is a score of 0, not a reason to warn.
+        # Without a common 4-gram the score is 0, which needs no warning.
         warnings.simplefilter("ignore", UserWarning)
         return float(sentence_bleu([item.split() for item in references], words, weights=weights))

@@ -1,4 +1,4 @@
-"""Scores for answers that are lists or mappings; a model's text is parsed, never evaluated."""
+"""Scorers for answers that are lists or mappings; a model's text is parsed, never evaluated."""
 
 import ast
 import json
@@ -12,21 +12,21 @@ from sah.benchmarks.scorers.text import normalise, token_f1
 
 
 def cloze_exact(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Share of the masks that are filled with exactly the right words (LooGLE).
+    """Return the share of masks filled with exactly the right words (LooGLE).
 
-    Unlike LooGLE, which divides all right masks by all masks, the score is one of an example.
+    Unlike LooGLE's, which is the share over all masks of the data set, it is a score per example.
     """
     right, given = _mapping(references[0]), _mapping(prediction)
     if not right:
-        raise ValueError(f"the reference {references[0]!r} is no JSON object")
+        raise ValueError(f"the reference {references[0]!r} is not a JSON object")
     return sum(bool(given.get(mask) == value) for mask, value in right.items()) / len(right)
 
 
 def cloze_partial(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Share of the masks that are filled with a word of the right ones at least (LooGLE)."""
+    """Return the share of masks filled with at least one of the right words (LooGLE)."""
     right, given = _mapping(references[0]), _mapping(prediction)
     if not right:
-        raise ValueError(f"the reference {references[0]!r} is no JSON object")
+        raise ValueError(f"the reference {references[0]!r} is not a JSON object")
     shared = [
         not {*str(value).split()}.isdisjoint(str(given.get(mask, "")).split())
         for mask, value in right.items()
@@ -37,12 +37,12 @@ def cloze_partial(prediction: str, references: Sequence[str], **_extras: Any) ->
 def list_subspan(
     prediction: str, references: Sequence[str], *, several: bool = False, **_extras: Any
 ) -> float:
-    """1 if the answer contains a reference; with several, if each has an answer of its own (LOFT).
+    """Return 1 if the answer contains a reference; with `several`, if each has an answer (LOFT).
 
     Args:
-        prediction: lists its answers in brackets.
+        prediction: text with a list of answers in brackets.
         references: the right answers.
-        several: all of them are asked for, not one of them.
+        several: whether all of them are asked for, each matched by a different answer, or any one.
     """
     answers, right = _answers(prediction), _normalised(references)
     if not answers:
@@ -59,7 +59,7 @@ def list_subspan(
 def list_exact(
     prediction: str, references: Sequence[str], *, several: bool = False, **_extras: Any
 ) -> float:
-    """1 if the answer is a reference; with several, if the answers are the references (LOFT)."""
+    """Return 1 if the answer is a reference; with `several`, if the two sets are equal (LOFT)."""
     answers, right = _answers(prediction), _normalised(references)
     if several:
         return float(set(answers) == set(right))
@@ -67,28 +67,28 @@ def list_exact(
 
 
 def list_f1(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Token F1 of the first answer (LOFT)."""
+    """Return the token F1 of the first answer (LOFT)."""
     answers = _answers(prediction)
     return token_f1(answers[0], _normalised(references)) if answers else 0.0
 
 
 def list_coverage(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Share of the references that are among the answers (LOFT)."""
+    """Return the share of the references that are among the answers (LOFT)."""
     return len(set(_answers(prediction)) & set(_normalised(references))) / len(references)
 
 
 def concordance_index(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Share of the pairs that come in the right order (ZeroSCROLLS' `book_sum_sort`).
+    """Return the share of pairs in the right order (ZeroSCROLLS' `book_sum_sort`).
 
-    Both are numbers between commas; 0 if the prediction is no permutation of the reference.
-    A random order has 0.5 (arXiv:2305.14196).
+    Prediction and references are numbers separated by commas; 0 if the prediction is not a
+    permutation of the reference. A random order scores 0.5 on average (arXiv:2305.14196).
     """
     return max(_concordance(_order(prediction), _order(reference)) for reference in references)
 
 
 def _concordance(given: Sequence[int], right: Sequence[int]) -> float:
     if not right:
-        raise ValueError("the reference is no list of numbers between commas")
+        raise ValueError("the reference is not a list of numbers separated by commas")
     if sorted(given) != sorted(right):
         return 0.0
     place = {item: position for position, item in enumerate(given)}
@@ -97,20 +97,20 @@ def _concordance(given: Sequence[int], right: Sequence[int]) -> float:
 
 
 def _order(text: str) -> list[int]:
-    """The numbers between commas, whatever words are around them; none if one is missing."""
+    """Parse numbers separated by commas, ignoring words; empty if a number is missing."""
     items = [item.strip() for item in re.sub(r"[^0-9\s,]", "", text).split(",")]
     return [int(item) for item in items] if all(map(str.isdigit, items)) else []
 
 
 def _mapping(text: str) -> Mapping[str, Any]:
-    """The JSON object, or the Python dict of literals, in a text; empty if there is none."""
+    """Parse the JSON object or Python dict literal in a text; empty if there is none."""
     found = re.search(r"\{.*\}", text, flags=re.DOTALL)
     value = _literal(found.group()) if found else None
     return value if isinstance(value, dict) else {}
 
 
 def _literal(text: str) -> Any:
-    """A value of JSON, or of Python literals; None for anything else."""
+    """Parse JSON or a Python literal; None for anything else."""
     try:
         return json.loads(text)
     except ValueError:
@@ -122,9 +122,10 @@ def _literal(text: str) -> Any:
 
 
 def _answers(prediction: str) -> list[str]:
-    """The answers of the first line with a list, else what follows `Final Answer:`, normalised.
+    """Return the answers of the first line with a list, else the text after `Final Answer:`.
 
-    The prompt ends with `Final Answer:`, so that a first line without a list is an answer.
+    Without either, the first line is the answer, since the prompt ends with `Final Answer:`. All
+    answers are normalised.
     """
     lines = prediction.replace("*", "").replace("`", "").strip().split("\n")
     for line in lines:
@@ -145,7 +146,7 @@ def _normalised(answers: Sequence[str]) -> list[str]:
 
 
 def _all_matched(fits: Sequence[Sequence[int]]) -> bool:
-    """Whether each row can have a column of its own among those that fit it."""
+    """Whether each row can be matched to a different column among those that fit it."""
     owner: dict[int, int] = {}
 
     def place(row: int, tried: set[int]) -> bool:

@@ -1,4 +1,4 @@
-"""Scores that compare words: F1, exact match, containment."""
+"""Scorers that compare words: F1, exact match, containment."""
 
 import re
 import string
@@ -16,61 +16,61 @@ _DROP_CHINESE = str.maketrans("", "", string.punctuation + _CHINESE_PUNCTUATION)
 
 
 def normalise(text: str) -> str:
-    """SQuAD's normalisation: lower case, no punctuation, no articles, single spaces."""
+    """Normalise as SQuAD does: lower case, no punctuation, no articles, single spaces."""
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(_DROP_ASCII)).split())
 
 
 def normalise_chinese(text: str) -> str:
-    """LongBench's normalisation of Chinese: lower case, no punctuation, no white space."""
+    """Normalise Chinese as LongBench does: lower case, no punctuation, no white space."""
     return "".join(text.lower().translate(_DROP_CHINESE).split())
 
 
 def exact_match(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """1 if the prediction is one of the references, but for case and outer white space."""
+    """Return 1 if the prediction is a reference, ignoring case and outer white space."""
     answer = prediction.strip().casefold()
     return float(any(answer == reference.strip().casefold() for reference in references))
 
 
 def normalised_exact_match(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """1 if the prediction is one of the references under SQuAD's normalisation."""
+    """Return 1 if the prediction is a reference under SQuAD's normalisation."""
     answer = normalise(prediction)
     return float(any(answer == normalise(reference) for reference in references))
 
 
 def contained_share(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Share of the references that the prediction contains, whatever the case (RULER)."""
+    """Return the share of references that the prediction contains, ignoring case (RULER)."""
     _require(references)
     answer = prediction.lower()
     return sum(reference.lower() in answer for reference in references) / len(references)
 
 
 def contained_any(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """1 if the prediction contains one of the references, whatever the case (RULER's qa)."""
+    """Return 1 if the prediction contains a reference, ignoring case (RULER's qa)."""
     _require(references)
     answer = prediction.lower()
     return float(any(reference.lower() in answer for reference in references))
 
 
 def token_f1(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Best F1 over the references, of the words under SQuAD's normalisation."""
+    """Return the best F1 over the references, of words under SQuAD's normalisation."""
     words = normalise(prediction).split()
     return max(_f1(words, normalise(reference).split()) for reference in _require(references))
 
 
 def token_f1_chinese(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Best F1 over the references, of the words that jieba finds (LongBench)."""
+    """Return the best F1 over the references, of words segmented by jieba (LongBench)."""
     words = _chinese_words(prediction)
     return max(_f1(words, _chinese_words(reference)) for reference in _require(references))
 
 
 def character_f1_chinese(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    """Best F1 over the references, of single characters (InfiniteBench)."""
+    """Return the best F1 over the references, of single characters (InfiniteBench)."""
     characters = normalise_chinese(prediction)
     return max(_f1(characters, normalise_chinese(reference)) for reference in _require(references))
 
 
 def segment_chinese(text: str) -> list[str]:
-    """The words that jieba finds in a text."""
+    """Segment a text into words with jieba."""
     import logging
 
     import jieba

@@ -1,1 +1,1 @@
-"""Published data sets: read from the Hugging Face Hub, its cache, or a local folder."""
+"""Published data sets, read from the Hugging Face Hub, its cache, or a local folder."""

@@ -17,8 +17,9 @@ from sah.benchmarks.scorers import (
     rouge_l_sum,
     token_f1,
 )
+from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source, column
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 from sah.errors import DatasetError
 
 _OPTIONS = re.compile(r"\nA\. (.*)\nB\. (.*)\nC\. (.*)\nD\. (.*)\Z")
@@ -26,7 +27,7 @@ _OPTIONS = re.compile(r"\nA\. (.*)\nB\. (.*)\nC\. (.*)\nD\. (.*)\Z")
 
 @dataclass(frozen=True, kw_only=True)
 class InfiniteBench(Suite):
-    """One configuration a task, each with the official rule for its answers."""
+    """One configuration per task, each scored by the official rule."""
 
     name: str = "infinite_bench"
 
@@ -48,11 +49,11 @@ class InfiniteBench(Suite):
     }
 
     def source(self, subset: str) -> Source:
-        """A configuration called like the task."""
+        """Return the configuration of the same name."""
         return Source(dataset="MaxJeblick/InfiniteBench", config=subset)
 
     def extras(self, row: Row, subset: str, source: Source) -> dict[str, Any]:
-        """The texts of the options, which end the question; an answer may name one."""
+        """Extract the options at the end of the question; an answer may quote one."""
         if self.tasks[subset].scorer not in (last_choice, bug_choice):
             return {}
         found = _OPTIONS.search(column(row, "question", source))

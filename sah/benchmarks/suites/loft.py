@@ -1,11 +1,12 @@
-"""LOFT's retrieval-augmented generation (arXiv:2406.13121): a corpus in the context."""
+"""LOFT's retrieval-augmented generation (arXiv:2406.13121): a whole corpus in the context."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sah.benchmarks.scorers import list_coverage, list_exact, list_f1, list_subspan
+from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 
 _ONE_ANSWER = Task(
     max_new_tokens=256, scorer=list_subspan, details={"em": list_exact, "f1": list_f1}
@@ -23,7 +24,7 @@ class Loft(Suite):
     name: str = "loft"
 
     title: ClassVar[str] = "LOFT, retrieval-augmented generation, 32k to 1M tokens"
-    licence: ClassVar[str] = "Apache-2.0; parts have licences of their own"
+    licence: ClassVar[str] = "Apache-2.0; parts have other licences"
     tasks: ClassVar = {
         f"{name}_{length}": _SEVERAL_ANSWERS if name in _SEVERAL else _ONE_ANSWER
         for name in ("nq", "hotpotqa", "musique", *_SEVERAL)
@@ -31,9 +32,9 @@ class Loft(Suite):
     }
 
     def source(self, subset: str) -> Source:
-        """A data set for each corpus and length."""
+        """Return the data set of the corpus and length."""
         return Source(dataset=f"f20180301/loft-rag-{subset.replace('_', '-')}")
 
     def extras(self, row: Row, subset: str, source: Source) -> dict[str, Any]:
-        """Whether all of the references are asked for."""
+        """Say whether all references are asked for, or any one."""
         return {"several": subset.split("_")[0] in _SEVERAL}

@@ -13,10 +13,11 @@ from sah.benchmarks.scorers import (
     token_f1,
     token_f1_chinese,
 )
+from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source, column
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 
-# Answer lengths: the official ones and 20 more, as in the data set.
+# Answer limits are the official ones plus 20 tokens, as in the data set.
 _TASKS = {
     "narrativeqa": Task(max_new_tokens=148, scorer=token_f1),
     "qasper": Task(max_new_tokens=148, scorer=token_f1),
@@ -48,20 +49,20 @@ _EVEN = (
 
 @dataclass(frozen=True, kw_only=True)
 class LongBench(Suite):
-    """One configuration a task; `_e` tasks are also averaged by length in words."""
+    """One configuration per task; scores of `_e` tasks are also averaged by length in words."""
 
     name: str = "longbench"
 
     title: ClassVar[str] = "LongBench, 21 tasks and 13 with even lengths"
-    licence: ClassVar[str] = "MIT; parts have licences of their own"
+    licence: ClassVar[str] = "MIT; parts have other licences"
     tasks: ClassVar = _TASKS | {f"{name}_e": replace(_TASKS[name]) for name in _EVEN}
 
     def source(self, subset: str) -> Source:
-        """A configuration called like the task."""
+        """Return the configuration of the same name."""
         return Source(dataset="Xnhyacinth/LongBench", config=subset)
 
     def extras(self, row: Row, subset: str, source: Source) -> dict[str, Any]:
-        """Classes to choose from, and for `_e` the length's bucket."""
+        """Return the classes to choose from and, for `_e` tasks, the length bucket."""
         extras: dict[str, Any] = {}
         if self.tasks[subset].scorer is classification:
             extras["all_classes"] = tuple(column(row, "all_classes", source))

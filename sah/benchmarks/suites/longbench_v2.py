@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sah.benchmarks.scorers import stated_choice
+from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source, column
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 
 
 @dataclass(frozen=True, kw_only=True)
 class LongBenchV2(Suite):
-    """Asked straight (`0shot`) or with reasoning (`cot`); averaged by difficulty and length."""
+    """Asked directly (`0shot`) or with reasoning (`cot`); averaged by difficulty and length too."""
 
     name: str = "longbench_v2"
 
@@ -22,11 +23,11 @@ class LongBenchV2(Suite):
     }
 
     def source(self, subset: str) -> Source:
-        """A configuration for each way of asking."""
+        """Return the configuration of the same name."""
         return Source(dataset="Xnhyacinth/LongBench-v2", config=subset)
 
     def extras(self, row: Row, subset: str, source: Source) -> dict[str, Any]:
-        """The groups that the paper reports."""
+        """Return the groups that the paper reports."""
         return {
             "groups": (
                 f"difficulty {column(row, 'difficulty', source)}",

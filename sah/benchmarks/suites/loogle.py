@@ -13,8 +13,9 @@ from sah.benchmarks.scorers import (
     rouge_2_recall,
     rouge_l_recall,
 )
+from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Source
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 
 _OVERLAP = {
     "rouge_1": rouge_1_recall,
@@ -27,10 +28,10 @@ _OVERLAP = {
 
 @dataclass(frozen=True, kw_only=True)
 class LooGLE(Suite):
-    """Scored by ROUGE-L recall, clozes by the share of masks filled exactly.
+    """Scored by ROUGE-L recall; clozes by the share of masks filled exactly.
 
-    The other automatic scores of the paper are in the details, without BERTScore and without
-    those by a judge model.
+    The other automatic scores of the paper are in the details, except BERTScore and the scores
+    given by a judge model.
     """
 
     name: str = "loogle"
@@ -47,5 +48,5 @@ class LooGLE(Suite):
     }
 
     def source(self, subset: str) -> Source:
-        """A configuration called like the task."""
+        """Return the configuration of the same name."""
         return Source(dataset="simonjegou/loogle", config=subset)

@@ -1,4 +1,4 @@
-"""Reading the rows of a published data set, from the Hub or from a folder."""
+"""Reading the rows of a published data set from the Hub or from a folder."""
 
 import itertools
 import logging
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 _SPLITS = frozenset({"train", "test", "dev", "validation"})
 _FORMATS = (".parquet", ".jsonl")
-# Some sixteen million tokens. What is longer is not read into memory.
+# About sixteen million tokens. Longer lines are refused before they fill the memory.
 _LONGEST_LINE_BYTES = 64 * 10**6
 
 Row = Mapping[str, Any]
@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where on the Hub the rows of a subset are."""
+    """Data set, configuration and split that a subset's rows are read from."""
 
     dataset: str
     config: str | None = None
@@ -37,11 +37,11 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """The rows of a source, and which state of the data set they are."""
+    """The rows of a source, and the commit they are from."""
 
     rows: list[Row]
     commit: str | None
-    """On the Hub; None for files of a folder that does not tell."""
+    """The commit on the Hub; None for files in a folder that does not show it."""
 
 
 def load_rows(source: Source, *, path: str | None, revision: str) -> Loaded:
@@ -49,18 +49,18 @@ def load_rows(source: Source, *, path: str | None, revision: str) -> Loaded:
 
     Args:
         source: what to read.
-        path: a folder with the data set's .parquet or .jsonl files, as `hf download` leaves
-            them, or with a folder of them called like the data set; None reads from the Hub
+        path: a folder with the .parquet or .jsonl files of the data set, as `hf download` leaves
+            them, or with a subfolder of them named like the data set; None reads from the Hub
             or its cache.
-        revision: commit, tag or branch on the Hub. Without a network a tag or branch is the
+        revision: commit, tag or branch on the Hub. Without a network, a tag or branch means the
             newest commit in the cache.
 
     Raises:
-        DatasetError: naming what is missing and where it was looked for.
+        DatasetError: naming what is missing and where it was searched.
     """
     if path is not None:
         folder = Path(path).expanduser()
-        # A suite of several data sets: each in a folder called like it.
+        # The data sets of a suite may be in subfolders named like them.
         own = folder / source.dataset.rpartition("/")[2]
         folder = own if own.is_dir() else folder
         rows = [row for file in _files(folder, source) for row in _read(file)]
@@ -73,41 +73,41 @@ def load_rows(source: Source, *, path: str | None, revision: str) -> Loaded:
 
 
 def column(row: Row, name: str, source: Source) -> Any:
-    """A value of a row.
+    """Return a value of a row.
 
     Raises:
-        DatasetError: naming the column and those there are.
+        DatasetError: naming the missing column and the existing ones.
     """
     if name not in row:
         raise DatasetError(
-            f"{source} has no column {name!r}, only {', '.join(sorted(row))}; is it the data set "
-            "that was published under this name?"
+            f"{source} has no column {name!r}, only {', '.join(sorted(row))}; is this the data set "
+            "published under this name?"
         )
     return row[name]
 
 
 def text_column(row: Row, name: str, source: Source) -> str:
-    """A value of a row that must be a text.
+    """Return a value of a row that must be a string.
 
     Raises:
-        DatasetError: naming the column and what it holds, or that it is missing.
+        DatasetError: if the column is missing or holds something else.
     """
     value = column(row, name, source)
     if not isinstance(value, str):
         raise DatasetError(
-            f"{source}: column {name!r} holds {type(value).__name__} {_short(value)}, not a text; "
-            "is it the data set that was published under this name?"
+            f"{source}: column {name!r} holds {type(value).__name__} {_short(value)}, not a "
+            "string; is this the data set published under this name?"
         )
     return value
 
 
 def is_commit(revision: str) -> bool:
-    """Whether a revision is a commit, which stays what it is, and no branch or tag."""
+    """Whether a revision is a commit hash, which is fixed, and not a branch or tag."""
     return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
 def cached_commits(source: Source) -> list[str]:
-    """The commits of a source that can be read without a network, the newest last."""
+    """List the commits of a source in the cache, the newest last."""
     from datasets import config
     from datasets.naming import camelcase_to_snakecase
 
@@ -131,17 +131,17 @@ def _from_hub(source: Source, revision: str) -> Loaded:
         )
     except (DatasetNotFoundError, FileNotFoundError, ValueError, ConnectionError) as error:
         if isinstance(error, ConnectionError) and not constants.HF_HUB_OFFLINE:
-            # A network that is there may come back: the run tries again.
+            # A temporary failure of the network: the experiment is retried.
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise DatasetError(
             f"{source} (revision {revision}) cannot be loaded: {reason}; run `sah fetch` "
-            "where there is a network, or set benchmark.path to a folder with its files"
+            "with network access, or set benchmark.path to a folder with its files"
         ) from error
     files = [Path(file["filename"]) for file in loaded.cache_files]
     commit = files[0].parent.name if files and is_commit(files[0].parent.name) else None
     if commit is not None and is_commit(revision) and commit != revision:
-        # Without a network the library takes the newest commit it has, whichever is asked for.
+        # Without a network, the library ignores the revision and takes the newest cached commit.
         loaded = _cached(source, files[0].parent.with_name(revision), instead_of=commit)
         commit = revision
     return Loaded(rows=list(loaded), commit=commit)
@@ -159,31 +159,34 @@ def _cached(source: Source, folder: Path, *, instead_of: str) -> Any:
     if not files:
         raise DatasetError(
             f"{source}: commit {folder.name} is not on this machine, only {instead_of}; run "
-            "`sah fetch` where there is a network, or choose the other with "
+            "`sah fetch` with network access, or use the other commit with "
             f"benchmark.revision={instead_of}"
         )
     return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
 
 
 def _snapshot_commit(folder: Path) -> str | None:
-    """The commit that a folder of the Hub's cache has in its path, as `hf download` prints it."""
+    """Return the commit in the path of a snapshot folder, as `hf download` prints it."""
     parts = folder.resolve().parts
     named = [after for before, after in pairwise(parts) if before == "snapshots"]
     return named[-1] if named and is_commit(named[-1]) else None
 
 
 def _files(folder: Path, source: Source) -> list[Path]:
-    """The files of a configuration and split, whichever way the folder is laid out.
+    """Find the files of a configuration and split, in any of the usual layouts.
 
-    Both may be folders (`qasper/test-00000-of-00001.parquet`) or the beginning of a file's
-    name (`qasper.jsonl`, `test-00000-of-00001.parquet`); a file that names no split has one.
+    Configuration and split may be folders (`qasper/test-00000-of-00001.parquet`) or the beginning
+    of a file name (`qasper.jsonl`, `test-00000-of-00001.parquet`). A file whose name has no split
+    counts as the one asked for.
     """
     if not folder.is_dir():
-        raise DatasetError(f"benchmark.path={str(folder)!r} is no folder; give one with the files")
+        raise DatasetError(
+            f"benchmark.path={str(folder)!r} is not a folder; give the folder with the files"
+        )
     files = sorted(file for file in folder.rglob("*") if file.suffix in _FORMATS)
     found = [file for file in files if source.config in (None, *_names(folder, file))]
     splits = [_SPLITS.union({source.split}) & {*_names(folder, file)} for file in found]
-    # A configuration may be called like its split.
+    # A configuration may have the name of a split.
     of_split = [
         file
         for file, named in zip(found, splits, strict=True)
@@ -192,14 +195,14 @@ def _files(folder: Path, source: Source) -> list[Path]:
     if not of_split:
         names = [str(file.relative_to(folder)) for file in files]
         raise DatasetError(
-            f"benchmark.path={str(folder)!r} has no .parquet or .jsonl file of {source}; it has "
-            f"{_some(names)}"
+            f"benchmark.path={str(folder)!r} has no .parquet or .jsonl file of {source}; "
+            f"it contains {_some(names)}"
         )
     return of_split
 
 
 def _names(folder: Path, file: Path) -> list[str]:
-    """Folders on the way to a file, its name, and what comes before `-00000-of-00001` in it."""
+    """Return the folders above a file, its name, and its name without `-00000-of-00001`."""
     relative = file.relative_to(folder).with_suffix("")
     return [*relative.parts, relative.name.split("-0")[0]]
 
@@ -214,14 +217,14 @@ def _read(file: Path) -> Iterator[Row]:
     try:
         yield from parquet.read_table(file).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise DatasetError(f"{file} is no readable parquet file: {error}") from error
+        raise DatasetError(f"{file} is not a readable parquet file: {error}") from error
 
 
 def read_json_lines(file: Path) -> Iterator[Row]:
-    """Read one JSON object a line; empty lines do not count.
+    """Read one JSON object per line, skipping empty lines.
 
     Raises:
-        DatasetError: naming the line that is anything else, or longer than is read.
+        DatasetError: naming a line that is not a JSON object or is too long.
     """
     with open(file, "rb") as lines:
         yield from _json_objects(file, lines)
@@ -235,16 +238,16 @@ def _json_objects(file: Path, lines: BinaryIO) -> Iterator[Row]:
         if len(line) > _LONGEST_LINE_BYTES:
             raise DatasetError(
                 f"{file} line {number} is longer than {_LONGEST_LINE_BYTES // 10**6} MB, more than "
-                "any model's context; is each example on a line of its own?"
+                "any model's context; is there one example per line?"
             )
         if not line.strip():
             continue
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise DatasetError(f"{file} line {number} is no JSON: {error}") from error
+            raise DatasetError(f"{file} line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise DatasetError(f"{file} line {number} is no JSON object")
+            raise DatasetError(f"{file} line {number} is not a JSON object")
         yield row
 
 
@@ -255,5 +258,5 @@ def _short(value: Any) -> str:
 
 def _some(names: Sequence[str]) -> str:
     if not names:
-        return "none at all"
+        return "none"
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

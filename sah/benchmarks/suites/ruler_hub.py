@@ -1,45 +1,32 @@
-"""RULER as others generated and published it, with fixed samples and lengths."""
+"""RULER as generated and published by others, with fixed samples and lengths."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sah.benchmarks.scorers import contained_any, contained_share
+from sah.benchmarks.ruler.tasks import PUBLISHED_TASKS
 from sah.benchmarks.suites.rows import Row, Source, column
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 from sah.errors import ConfigurationError
 
 _BY_LENGTH = dict.fromkeys(("4096", "8192", "16384"), "simonjegou/ruler")
 _BY_TASK = {"16k": "xAlg-AI/att-hub-ruler-16k", "32k": "xAlg-AI/att-hub-ruler-32k"}
 
-_NEEDLES = (
-    *("niah_single_1", "niah_single_2", "niah_single_3"),
-    *("niah_multikey_1", "niah_multikey_2", "niah_multikey_3"),
-    *("niah_multivalue", "niah_multiquery"),
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class RulerHub(Suite):
-    """Thirteen tasks at one length; contexts are never cut, since the answer could be lost."""
+    """Thirteen tasks at one length; contexts are never cut, since that could remove the answer."""
 
     name: str = "ruler_hub"
     length: str | int = "4096"
-    """4096, 8192 or 16384 (Llama 3.1's tokens), 16k or 32k (another collection)."""
+    """4096, 8192 or 16384 (tokens of Llama 3.1), or 16k or 32k (another collection)."""
 
     title: ClassVar[str] = "RULER as published, 4k to 32k tokens"
     licence: ClassVar[str] = "Apache-2.0; essays, SQuAD and HotpotQA have their own"
     may_cut: ClassVar[bool] = False
-    tasks: ClassVar = {
-        **{name: Task(max_new_tokens=128, scorer=contained_share) for name in _NEEDLES},
-        "vt": Task(max_new_tokens=30, scorer=contained_share),
-        "cwe": Task(max_new_tokens=120, scorer=contained_share),
-        "fwe": Task(max_new_tokens=50, scorer=contained_share),
-        "qa_1": Task(max_new_tokens=32, scorer=contained_any),
-        "qa_2": Task(max_new_tokens=32, scorer=contained_any),
-    }
+    tasks: ClassVar = PUBLISHED_TASKS
 
     def __post_init__(self) -> None:
-        """Check the length too."""
+        """Also check the length."""
         super().__post_init__()
         if str(self.length) not in (*_BY_LENGTH, *_BY_TASK):
             raise ConfigurationError(
@@ -48,16 +35,16 @@ class RulerHub(Suite):
             )
 
     def source(self, subset: str) -> Source:
-        """A configuration for each length, or for each task of a length."""
+        """Return the configuration of the length or, in the other collection, of the task."""
         length = str(self.length)
         if length in _BY_TASK:
             return Source(dataset=_BY_TASK[length], config=subset, split=subset)
         return Source(dataset=_BY_LENGTH[length], config=length)
 
-    def datasets(self) -> tuple[str, ...]:
-        """Those of all lengths."""
+    def all_datasets(self) -> tuple[str, ...]:
+        """Return the data sets of all lengths."""
         return tuple(dict.fromkeys((*_BY_LENGTH.values(), *_BY_TASK.values())))
 
     def belongs(self, row: Row, subset: str) -> bool:
-        """A length's configuration holds all tasks."""
+        """Select the rows of the task: the configuration of a length has all tasks."""
         return bool(column(row, "task", self.source(subset)) == subset)

@@ -1,14 +1,12 @@
-"""What the suites of published data sets share."""
+"""The base class of suites: published data sets of several tasks."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
 
-from sah.benchmarks.checks import chosen_subsets, require_positive
-from sah.benchmarks.sampling import limit_examples
-from sah.benchmarks.scoring import Scorer, score_one
+from sah.benchmarks.base import BaseBenchmark
 from sah.benchmarks.suites.rows import (
     Loaded,
     Row,
@@ -20,85 +18,57 @@ from sah.benchmarks.suites.rows import (
     text_column,
 )
 from sah.errors import ConfigurationError, DatasetError
-from sah.types import Example, Prediction, PromptTokenizer, Score
-from sah.validation import check_types
+from sah.types import Example, PromptTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """How one subset is answered and scored."""
+class Suite(BaseBenchmark):
+    """A published data set of long-context tasks whose rows contain the prompts.
 
-    max_new_tokens: int
-    """For rows that do not say; those that do are right about themselves."""
-    scorer: Scorer
-    details: Mapping[str, Scorer] = field(default_factory=dict)
-    """Further scores, by the name that results.json gives them."""
-    first_line: bool = False
-    """Only the first line of the answer counts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Suite(ABC):
-    """A published data set of long-context tasks; its rows carry their own prompts.
-
-    Construction reads nothing; the first call of `examples` does.
+    Construction reads nothing; `examples` does.
     """
 
-    name: str
-    subset: str | Sequence[str] | None = None
-    """One task, a list of tasks, or None for all."""
-    limit: int | None = None
     context_tokens: int | None = None
-    """Longest prompt plus answer: longer contexts lose their middle. None: the model's limit."""
+    """Longest prompt plus answer; longer contexts lose their middle. None: the model's limit."""
     path: str | None = None
-    """A folder with the data set's files; None reads from the Hub or its cache."""
+    """A folder with the files of the data set; None reads from the Hub or its cache."""
     revision: str | Mapping[str, str] | None = None
-    """Commit, tag or branch on the Hub, or one for each data set by its name; None is main."""
+    """Commit, tag or branch on the Hub, or a mapping from data sets to them; None means main."""
 
-    tasks: ClassVar[Mapping[str, Task]]
-    title: ClassVar[str]
-    """What the suite is, for lists."""
-    licence: ClassVar[str]
+    data: ClassVar[str] = "Hugging Face Hub"
     may_cut: ClassVar[bool] = True
+    """Whether contexts that are too long lose their middle; if not, they are refused."""
 
     def __post_init__(self) -> None:
-        check_types(self)
-        chosen_subsets(self.name, self.subset, self.subsets())
-        for field_name in ("limit", "context_tokens"):
-            require_positive(self.name, field_name, getattr(self, field_name))
+        """Also check that `revision` names only data sets of this suite."""
+        super().__post_init__()
         if isinstance(self.revision, Mapping):
-            unknown = sorted(self.revision.keys() - set(self.datasets()))
+            unknown = sorted(self.revision.keys() - set(self.all_datasets()))
             if unknown:
                 raise ConfigurationError(
                     f"benchmark.revision names {', '.join(unknown)}; the data sets of {self.name} "
-                    f"are {', '.join(self.datasets())}"
+                    f"are {', '.join(self.all_datasets())}"
                 )
 
-    @classmethod
-    def subsets(cls) -> tuple[str, ...]:
-        """The names that `subset` may take."""
-        return tuple(cls.tasks)
-
-    def available_subsets(self) -> tuple[str, ...]:
-        """All of them: one whose data are missing fails the run, never shrinks the average."""
-        return self.subsets()
-
     def sources(self) -> tuple[Source, ...]:
-        """Where the chosen subsets come from."""
-        chosen = chosen_subsets(self.name, self.subset, self.subsets())
-        return tuple(dict.fromkeys(self.source(subset) for subset in chosen))
+        """Return the sources of the chosen subsets."""
+        return tuple(dict.fromkeys(self.source(subset) for subset in self.chosen()))
 
-    def datasets(self) -> tuple[str, ...]:
-        """The data sets of all subsets."""
+    def hub_datasets(self) -> tuple[str, ...]:
+        """Return the data sets of the chosen subsets."""
+        return _sets(self.sources())
+
+    def all_datasets(self) -> tuple[str, ...]:
+        """Return the data sets that `revision` may name: those of all subsets."""
         return _sets([self.source(subset) for subset in self.subsets()])
 
     def revision_of(self, dataset: str) -> str:
-        """The commit, tag or branch of a data set."""
+        """Return the commit, tag or branch to read a data set at."""
         revision = self.revision
         return (revision.get(dataset) if isinstance(revision, Mapping) else revision) or "main"
 
     def is_here(self) -> bool:
-        """Whether the chosen subsets can be read without a network, as far as files tell."""
+        """Whether the chosen subsets can be read without a network: from `path` or the cache."""
         if self.path is not None:
             return True
         for source in self.sources():
@@ -108,29 +78,30 @@ class Suite(ABC):
         return True
 
     def revision_note(self) -> str:
-        """Whether the data are pinned to a commit, and how to pin those on this machine."""
+        """Say whether the data are pinned to a commit, and how to pin those on this machine."""
         if self.path is not None:
             return "files of benchmark.path"
         cached = [(source.dataset, cached_commits(source)[-1:]) for source in self.sources()]
         return self._note([(dataset, commit) for dataset, commits in cached for commit in commits])
 
     def fetch(self) -> str:
-        """Bring the chosen subsets into the Hub's cache; return what was read."""
+        """Download the chosen subsets into the Hub's cache; return a note on what was read."""
         loaded = {source: self._load(source) for source in self.sources()}
         rows = sum(len(item.rows) for item in loaded.values())
         commits = [(source.dataset, item.commit) for source, item in loaded.items() if item.commit]
         note = "files of benchmark.path" if self.path is not None else self._note(commits)
         return f"{rows} rows of {len(loaded)} configurations; {note}"
 
-    def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
-        """The examples of the chosen subsets, in the order of the data set.
+    def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
+        """Return the examples of the chosen subsets, in the order of the data set.
 
         Raises:
-            DatasetError: if the data are missing, or not as published.
+            DatasetError: if data are missing or not as published, even of one subset: an average
+                over fewer tasks would be a wrong number.
         """
         load = cache(self._load)
         examples: list[Example] = []
-        for subset in chosen_subsets(self.name, self.subset, self.subsets()):
+        for subset in self.chosen():
             source = self.source(subset)
             loaded = load(source)
             origin = f"{source.dataset}@{loaded.commit or self.path or 'unknown'}"
@@ -141,29 +112,22 @@ class Suite(ABC):
                 replace(self.example(row, subset, f"{subset}-{number}", source), origin=origin)
                 for number, row in enumerate(chosen)
             ]
-        return limit_examples(examples, self.limit, seed)
-
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
-        """The official score of each task, with further ones in the details."""
-        return [
-            self._score(example, prediction)
-            for example, prediction in zip(examples, predictions, strict=True)
-        ]
+        return examples
 
     @abstractmethod
     def source(self, subset: str) -> Source:
-        """Where the rows of a subset are."""
+        """Return the source of a subset's rows."""
 
     def belongs(self, row: Row, subset: str) -> bool:
-        """Whether a row of a subset's source is one of the subset."""
+        """Whether a row of the subset's source belongs to the subset."""
         return True
 
     def extras(self, row: Row, subset: str, source: Source) -> dict[str, Any]:
-        """What the scorer of a subset needs besides the references."""
+        """Return the scorer's arguments besides the references."""
         return {}
 
     def references(self, row: Row, source: Source) -> tuple[str, ...]:
-        """The right answers, from `answers` or `answer`, whichever there is."""
+        """Return the right answers, from the column `answers` or else `answer`."""
         value = row["answers"] if "answers" in row else column(row, "answer", source)
         if isinstance(value, str):
             return (value,)
@@ -173,12 +137,12 @@ class Suite(ABC):
             isinstance(item, str | int | float) for item in value
         ):
             raise DatasetError(
-                f"{source}: the answers of a row must be a text or a list of texts, got {value!r}"
+                f"{source}: answers must be a string or a list of strings, got {value!r}"
             )
         return tuple(str(item) for item in value)
 
     def example(self, row: Row, subset: str, identifier: str, source: Source) -> Example:
-        """One row as an example."""
+        """Convert one row to an example."""
         limit = row.get("max_new_tokens")
         if limit is not None and (not isinstance(limit, int) or limit < 1):
             raise DatasetError(
@@ -197,29 +161,22 @@ class Suite(ABC):
             max_tokens=self.context_tokens,
         )
 
-    def _score(self, example: Example, prediction: Prediction) -> Score:
-        task = self.tasks[example.task]
-        text = prediction.text
-        if task.first_line:
-            text = text.lstrip("\n").split("\n")[0]
-        return score_one(task.scorer, example, text, details=task.details)
-
     def _load(self, source: Source) -> Loaded:
         return load_rows(source, path=self.path, revision=self.revision_of(source.dataset))
 
     def _note(self, found: Collection[tuple[str, str]]) -> str:
-        """Say which data sets are not pinned; the commits found are what would pin them."""
-        moving = [name for name in _sets(self.sources()) if not is_commit(self.revision_of(name))]
+        """Say which data sets are not pinned, and which override pins them to the commits found."""
+        moving = [name for name in self.hub_datasets() if not is_commit(self.revision_of(name))]
         if not moving:
             return "pinned to a commit"
         names = ", ".join(dict.fromkeys(map(self.revision_of, moving)))
         note = f"revision {names} is not pinned to a commit"
         commits = {name: {commit for set_, commit in found if set_ == name} for name in moving}
         if any(len(several) != 1 for several in commits.values()):
-            # None is here, or configurations are at different ones: no commit pins them all.
+            # Not cached, or configurations at different commits: no single commit pins them.
             return note
         pins = {name: commit for name, (commit,) in commits.items()}
-        if len(self.datasets()) == 1:
+        if len(self.all_datasets()) == 1:
             return f"{note}; pin it with benchmark.revision={pins[moving[0]]}"
         each = ", ".join(f"{name}: {commit}" for name, commit in pins.items())
         return f"{note}; pin it with 'benchmark.revision={{{each}}}'"

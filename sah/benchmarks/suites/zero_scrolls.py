@@ -1,8 +1,8 @@
 """ZeroSCROLLS (arXiv:2305.14196): ten tasks whose test references are not public.
 
-Predictions are kept, with their length in words; a score is there only for rows that have
-an answer, which those of the Hub have not. To get one, submit the predictions to the
-benchmark's site, or set benchmark.path to rows with references of your own.
+The rows on the Hub have no answers, so predictions get no score; only their length in words is
+recorded. To get a score, submit the predictions to the benchmark's site, or set benchmark.path to
+rows with references.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ from sah.benchmarks.scorers import (
     rouge_geometric_mean,
     token_f1,
 )
+from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source, column
-from sah.benchmarks.suites.suite import Suite, Task
+from sah.benchmarks.suites.suite import Suite
 from sah.types import Example, Prediction, Score
 
 
@@ -32,15 +33,15 @@ def _task(max_new_tokens: int, scorer: Any) -> Task:
 class ZeroScrolls(Suite):
     """All tasks in one table.
 
-    Where references are given: the official scores of each answer. The score of a summary task
-    is the mean over examples of the geometric mean of three ROUGE scores, where the official
-    script takes the geometric mean of their means.
+    Rows with references get the official score. For a summary task it is the mean over examples of
+    the geometric mean of three ROUGE scores; the official script takes the geometric mean of the
+    three means.
     """
 
     name: str = "zero_scrolls"
 
     title: ClassVar[str] = "ZeroSCROLLS; test references are not public"
-    licence: ClassVar[str] = "MIT; parts have licences of their own"
+    licence: ClassVar[str] = "MIT; parts have other licences"
     tasks: ClassVar = {
         "gov_report": _task(1024, rouge_geometric_mean),
         "summ_screen_fd": _task(512, rouge_geometric_mean),
@@ -55,20 +56,21 @@ class ZeroScrolls(Suite):
     }
 
     def source(self, subset: str) -> Source:
-        """One table for all tasks."""
+        """Return the one table of all tasks."""
         return Source(dataset="simonjegou/zero_scrolls")
 
     def belongs(self, row: Row, subset: str) -> bool:
-        """The table says which task a row is of."""
+        """Select the rows of the task."""
         return bool(column(row, "task", self.source(subset)) == subset)
 
     def references(self, row: Row, source: Source) -> tuple[str, ...]:
-        """None where the answer is empty, as published."""
+        """Return no reference where the answer is empty, as published."""
         return tuple(filter(None, super().references(row, source)))
 
-    def _score(self, example: Example, prediction: Prediction) -> Score:
+    def score_one(self, example: Example, prediction: Prediction) -> Score:
+        """Score the answer if there are references; otherwise only count its words."""
         if example.references:
-            return super()._score(example, prediction)
+            return super().score_one(example, prediction)
         return Score(
             example_id=example.id,
             task=example.task,

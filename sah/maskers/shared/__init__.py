@@ -1,1 +1,1 @@
-"""What several maskers share: hyperplanes, and the files of fitted methods."""
+"""Code that several maskers share."""

@@ -1,4 +1,4 @@
-"""Files a method was fitted to a model with: where they lie, and which one is meant."""
+"""Calibration files of methods that are fitted to a model: their paths, names and digests."""
 
 import functools
 import hashlib
@@ -8,36 +8,36 @@ from sah.paths import calibration_home, sanitise
 
 SUFFIXES = {"double_sparsity": ".json", "hash_attention": ".safetensors"}
 
-# Made by `sah calibrate`, for the bundled model.
+# Files of the bundled model, made by `sah calibrate`.
 _SHIPPED = Path(__file__).resolve().parents[2] / "calibration" / "shipped"
 
 _DIGEST_LENGTH = 8
 
 
 def calibration_path(method: str, model: str) -> Path:
-    """Where `sah calibrate` and `sah convert` write the file of a model."""
+    """Return where `sah calibrate` and `sah convert` write a model's file."""
     return calibration_home() / _file_name(method, model)
 
 
 def calibration_reference(method: str, model: str) -> str:
-    """The calibration of a model as a configuration names it: `model@digest of the content`.
+    """Return the name of a model's file in a configuration: `model@digest of its content`.
 
-    The user's own file goes before the shipped one. Without any file it is the model's name
-    alone, which `find_calibration` refuses with the way out.
+    The user's own file takes precedence over the shipped one. Without a file, return the model's
+    name alone; `find_calibration` then raises an error that says how to make one.
     """
     path = _found(method, model)
     return model if path is None else f"{model}@{_digest_of(path)}"
 
 
 def find_calibration(method: str, reference: str) -> Path:
-    """The file that a reference means.
+    """Return the file that a reference names.
 
     Args:
         method: a key of SUFFIXES.
         reference: `model@digest`, a model's name, or the path of a file.
 
     Raises:
-        ValueError: if there is no such file, or it is not the one that the digest names.
+        ValueError: if the file does not exist or its digest differs.
     """
     if reference.endswith(SUFFIXES[method]):
         if not Path(reference).is_file():
@@ -53,9 +53,9 @@ def find_calibration(method: str, reference: str) -> Path:
         )
     if digest and digest != _digest_of(path):
         raise ValueError(
-            f"{method}: the file of model {model!r} is another than the experiment was composed "
-            f"with ({path} has digest {_digest_of(path)}, not {digest}); compose the experiment "
-            "again, or give the path of the file that was meant"
+            f"{method}: the file of model {model!r} has changed since the experiment was composed "
+            f"({path} has digest {_digest_of(path)}, not {digest}); compose the experiment again, "
+            "or give the path of the original file"
         )
     return path
 

@@ -1,6 +1,6 @@
-"""Locality-sensitive hashing by random hyperplanes, which several maskers share."""
+"""Locality-sensitive hashing by random hyperplanes."""
 
-# D head dimension, N vectors, L tables, P planes per table
+# D head dimension, L tables, P planes per table
 
 import torch
 from jaxtyping import Float, Int16
@@ -8,17 +8,21 @@ from torch import Tensor
 
 
 class Hyperplanes:
-    """`tables` tables of `planes` hyperplanes through the origin, normally distributed.
+    """`tables` tables of `planes` hyperplanes through the origin, drawn from a normal distribution.
 
-    Two vectors at an angle θ lie on the same side of one of them with probability 1 - θ/π.
+    Two vectors at an angle θ lie on the same side of a plane with probability 1 - θ/π.
     """
 
     def __init__(
         self, vectors: Float[Tensor, "*rest D"], *, tables: int, planes: int, seed: int
     ) -> None:
-        """Draw the planes where the vectors are.
+        """Draw the planes.
 
-        `planes` is at most 15, so that a bucket fits into int16.
+        Args:
+            vectors: any tensor with the dimension and device of the vectors to hash.
+            tables: number of tables.
+            planes: planes per table, at most 15, so that a bucket fits into int16.
+            seed: of the draw.
         """
         dim, device = vectors.shape[-1], vectors.device
         self.planes = planes
@@ -29,7 +33,7 @@ class Hyperplanes:
         )
 
     def buckets(self, vectors: Float[Tensor, "*rest D"]) -> Int16[Tensor, "*rest L"]:
-        """The bucket of each vector in each table: bit p is the side of plane p."""
+        """Return the bucket of each vector in each table; bit p is the side of plane p."""
         side: Tensor = (vectors @ self.normals >= 0).float().unflatten(-1, (-1, self.planes))
-        # Whole numbers below 2^15 are exact in float32.
+        # float32 holds integers below 2^15 exactly.
         return (side @ self._bit_values).short()

@@ -1,4 +1,4 @@
-"""What the figures have in common: style, grids of panels, points with intervals, legends."""
+"""Building blocks of the figures: style, panels, points with intervals, legends."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ from sah.report.figures.series import ScoredPoint
 from sah.report.figures.style import DENSE_COLOUR, Look
 
 PANEL = (3.3, 2.6)
-"""Inches of one panel."""
+"""Size of one panel in inches."""
 _COLUMNS = 3
 
-# Round numbers on a logarithmic axis that may span less than a decade.
+# Tick labels of a logarithmic axis that may span less than a decade.
 _DENSITIES = [
     *(0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07),
     *(0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0),
@@ -34,7 +34,9 @@ _STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "legend.frameon": False,
     "svg.fonttype": "none",
-    # The same figure is the same file.
+    # Names may contain a dollar sign.
+    "text.parse_math": False,
+    # The same figure gives the same file.
     "svg.hashsalt": "sah",
     "savefig.bbox": "tight",
 }
@@ -42,13 +44,13 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw in the style of the report inside the with block."""
+    """Apply the style of the report inside the with block."""
     with mpl.rc_context(_STYLE):
         yield
 
 
 def density_axis(axis: Any, densities: Sequence[float]) -> None:
-    """A logarithmic axis of densities with round numbers."""
+    """Make the x axis logarithmic with round densities as labels."""
     axis.set_xscale("log")
     axis.set_xlim(0.8 * min(densities), 1.25 * max(densities))
     axis.xaxis.set_major_locator(mpl.ticker.FixedLocator(_DENSITIES))
@@ -57,7 +59,7 @@ def density_axis(axis: Any, densities: Sequence[float]) -> None:
 
 
 def dense_line(axis: Any, point: ScoredPoint) -> None:
-    """The score of dense attention across the panel, its interval as a band."""
+    """Draw the score of dense attention across the panel, with its interval as a band."""
     axis.axhline(100 * point.score, color=DENSE_COLOUR, linestyle="--", linewidth=1)
     interval = point.estimate.interval
     if interval is not None:
@@ -66,13 +68,24 @@ def dense_line(axis: Any, point: ScoredPoint) -> None:
         )
 
 
+HOVER = "hover:"
+"""Prefix of an SVG id that `svg` turns into a hover title."""
+
+
+def describe(artist: Any, point: ScoredPoint) -> None:
+    """Attach a hover title and a link to the experiment to the marker of a point."""
+    density = "" if point.density is None else f", density {point.density:.4g}"
+    artist.set_gid(f"{HOVER}{point.name}: {100 * point.score:.1f}{density}")
+    artist.set_url(f"#/experiment/{point.results[0].fingerprint}")
+
+
 def dot(axis: Any, cost: float | None, point: ScoredPoint, look: Look) -> None:
-    """One point with the interval of its score."""
+    """Draw a point with the interval of its score."""
     score, interval = 100 * point.score, point.estimate.interval
     error = None
     if interval is not None:
         error = [[score - 100 * interval.low], [100 * interval.high - score]]
-    axis.errorbar(
+    drawn = axis.errorbar(
         cost,
         score,
         _not_negative(error),
@@ -84,10 +97,11 @@ def dot(axis: Any, cost: float | None, point: ScoredPoint, look: Look) -> None:
         markeredgecolor="white",
         markeredgewidth=0.5,
     )
+    describe(drawn.lines[0], point)
 
 
 def connect(axis: Any, line: Sequence[tuple[float, ScoredPoint]], look: Look) -> None:
-    """Join the settings of one method."""
+    """Connect the settings of one method."""
     ordered = sorted(line, key=lambda item: item[0])
     axis.plot(
         [cost for cost, _ in ordered],
@@ -100,7 +114,7 @@ def connect(axis: Any, line: Sequence[tuple[float, ScoredPoint]], look: Look) ->
 
 
 def steps(axis: Any, front: Sequence[tuple[float, float]]) -> None:
-    """A Pareto front of (cost, score): what the best method gets for at most that cost."""
+    """Draw a Pareto front of (cost, score): the best score at each cost or less."""
     costs, scores = zip(*front, strict=True)
     axis.step(
         costs,
@@ -115,11 +129,11 @@ def steps(axis: Any, front: Sequence[tuple[float, float]]) -> None:
 
 
 ASIDE = 0.06
-"""How far points are moved aside at most, as a share of their density."""
+"""Largest horizontal shift of a point, as a share of its density."""
 
 
 def side_by_side(names: Sequence[str]) -> dict[str, float]:
-    """A factor near 1 for each method, so that equal values on a logarithmic axis do not hide."""
+    """Return a factor near 1 per method, so that points of equal density do not overlap."""
     distinct = list(dict.fromkeys(names))
     if len(distinct) == 1:
         return {distinct[0]: 1.0}
@@ -128,14 +142,14 @@ def side_by_side(names: Sequence[str]) -> dict[str, float]:
 
 
 def _not_negative(error: Any) -> Any:
-    """Matplotlib takes None for no error bar, and rounding may make one slightly negative."""
+    """Clip error bars at 0, because rounding can make them slightly negative."""
     return None if error is None else np.maximum(error, 0.0)
 
 
 def grid(
     count: int, columns: int = _COLUMNS, panel: tuple[float, float] = PANEL
 ) -> tuple[Figure, list[Any]]:
-    """A figure of so many panels, and their axes."""
+    """Create a figure with `count` panels and return it with their axes."""
     columns = min(columns, count)
     rows = -(-count // columns)
     if count == 1:
@@ -155,7 +169,7 @@ def legend(
     *,
     lines: bool = False,
 ) -> None:
-    """One legend for all panels, below them."""
+    """Add one legend below all panels."""
     handles = [
         axes[0].plot(
             [],

@@ -1,8 +1,7 @@
-"""The figures of a report as SVG and PNG: readable in print, in grey, and by the colour-blind."""
+"""The figures of a report: readable in print, in grey and with colour blindness."""
 
-import logging
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
@@ -14,16 +13,14 @@ from sah.report.figures.axes import (
     connect,
     dense_line,
     density_axis,
+    describe,
     dot,
     grid,
     legend,
     side_by_side,
     steps,
-    style,
 )
 from sah.report.figures.series import (
-    OUTPUT_ERROR,
-    RECALL,
     Point,
     Profile,
     ScoredPoint,
@@ -34,48 +31,68 @@ from sah.report.figures.series import (
     task_points,
 )
 from sah.report.figures.style import Look, looks
-from sah.report.reading.collect import Run
-
-logger = logging.getLogger(__name__)
+from sah.results.schema import OUTPUT_ERROR, RECALL, Result
 
 
-def draw_all(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Draw every figure that these runs have data for; return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = scored_points(runs)
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A figure with its title and a remark on how to read it."""
+
+    name: str
+    """Name of its file, without suffix."""
+    title: str
+    remark: str = ""
+    figure: Figure | None
+    """None if the results have no data for it."""
+
+
+def drawings(results: Sequence[Result]) -> Iterator[Drawing]:
+    """Draw every figure; call inside `style`."""
+    found = scored_points(results)
     look = looks([point.attention for point in found])
     known = {
-        point.name + point.panel: profiles(point.runs)
+        point.name + point.panel: profiles(point.results)
         for point in found
         if point.attention != "dense"
     }
-    figures: dict[str, Callable[[], Figure | None]] = {
-        "score_density": lambda: score_against(found, look, "density"),
-        "score_seconds": lambda: score_against(found, look, "seconds"),
-        "score_bytes": lambda: score_against(found, look, "bytes"),
-        "output_error_layers": lambda: layers(found, known, OUTPUT_ERROR),
-        "recall_layers": lambda: layers(found, known, RECALL),
-        "output_error_position": lambda: positions(found, known, look),
-        "tasks": lambda: tasks(found, look),
-    }
-    written = []
-    with style():
-        for name, draw in figures.items():
-            figure = draw()
-            if figure is None:
-                logger.info("no data for the figure %s", name)
-                continue
-            for suffix in ("svg", "png"):
-                path = folder / f"{name}.{suffix}"
-                metadata = {"Date": None} if suffix == "svg" else None
-                figure.savefig(path, dpi=200, metadata=metadata)
-                written.append(path)
-    return written
+    yield Drawing(
+        name="score_density",
+        title="Score against density",
+        remark="Grey steps: the Pareto front. Dashed: dense attention.",
+        figure=score_against(found, look, "density"),
+    )
+    yield Drawing(
+        name="score_seconds",
+        title="Score against time",
+        remark="Seconds per decoded token, question included.",
+        figure=score_against(found, look, "seconds"),
+    )
+    yield Drawing(
+        name="score_bytes",
+        title="Score against keys and values read",
+        remark="Density × prompt × bytes of a token, per decoded token.",
+        figure=score_against(found, look, "bytes"),
+    )
+    yield Drawing(name="tasks", title="Score by task", figure=tasks(found, look))
+    yield Drawing(
+        name="output_error_layers",
+        title="Output error by layer",
+        figure=layers(found, known, OUTPUT_ERROR),
+    )
+    yield Drawing(
+        name="recall_layers", title="Recall by layer", figure=layers(found, known, RECALL)
+    )
+    yield Drawing(
+        name="output_error_position",
+        title="Output error by position in the answer",
+        remark="Settings of a method from light to dark.",
+        figure=positions(found, known, look),
+    )
 
 
 _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
     "density": (
-        f"density (share of keys read; drawn up to {ASIDE:.0%} aside)",
+        f"density (points shifted by up to {ASIDE:.0%})",
         lambda point: point.density,
     ),
     "seconds": ("seconds per decoded token", lambda point: point.seconds_per_token),
@@ -87,10 +104,10 @@ _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
 
 
 def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str) -> Figure | None:
-    """Score against a cost, a panel a benchmark, with 95 % intervals and the Pareto front."""
+    """Draw score against a cost, one panel per benchmark, with 95 % intervals and Pareto front."""
     label, value = _AXES[cost]
     known = panels([point for point in found if value(point) is not None])
-    # Dense alone is no comparison.
+    # A panel with dense alone compares nothing.
     grouped = {
         title: group
         for title, group in known.items()
@@ -109,7 +126,7 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
         front = pareto_front([(value(p) or 0.0, p.score) for p in sparse])
         if len(front) > 1:
             steps(axis, front)
-        # Many methods have the same densities: they stand side by side there.
+        # Methods often share their densities: shift them apart.
         aside = side_by_side([p.attention for p in sparse]) if cost == "density" else {}
         for attention in dict.fromkeys(point.attention for point in sparse):
             line = [
@@ -124,6 +141,7 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
             density_axis(axis, [value(point) or 1.0 for point in sparse])
         else:
             axis.set_xlim(left=0)
+            axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
         axis.set(title=title, xlabel=label, ylabel="score × 100", ylim=(-4, 104))
     legend(figure, axes, look, [point.attention for point in found])
     return figure
@@ -132,12 +150,12 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
 def layers(
     found: Sequence[Point], known: dict[str, dict[str, Profile]], metric: str
 ) -> Figure | None:
-    """A heat map: a row a method, a column a layer; a panel a benchmark."""
+    """Draw a heat map of methods by layers, one panel per benchmark."""
     grouped = panels([p for p in found if metric in known.get(p.name + p.panel, {})])
     if not grouped:
         return None
     tallest = max(len(group) for group in grouped.values())
-    figure, axes = grid(len(grouped), columns=2, panel=(4.2, 0.6 + 0.22 * tallest))
+    figure, axes = grid(len(grouped), columns=2, panel=(4.2, 0.8 + 0.22 * max(tallest, 3)))
     everything = [
         value
         for group in grouped.values()
@@ -165,7 +183,7 @@ def layers(
 def positions(
     found: Sequence[Point], known: dict[str, dict[str, Profile]], look: dict[str, Look]
 ) -> Figure | None:
-    """Output error against the position in the answer; a panel a benchmark."""
+    """Draw output error against the position in the answer, one panel per benchmark."""
 
     def line(point: Point) -> dict[float, float]:
         profile = known.get(point.name + point.panel, {}).get(OUTPUT_ERROR)
@@ -180,7 +198,7 @@ def positions(
             same = [point for point in group if point.attention == attention]
             for number, point in enumerate(same):
                 one = look[attention]
-                # The settings of one method, from light to dark.
+                # Settings of one method go from light to dark.
                 strength = 1.0 if len(same) == 1 else 0.35 + 0.65 * number / (len(same) - 1)
                 means = line(point)
                 axis.plot(
@@ -198,7 +216,7 @@ def positions(
 
 
 def tasks(found: Sequence[Point], look: dict[str, Look]) -> Figure | None:
-    """Scores by task, a panel each: against density, or a row a method that has one setting."""
+    """Draw one panel per task: scores against density, or rows if methods have one setting each."""
     of_tasks = task_points(found)
     methods = {(point.attention, point.settings) for point in of_tasks}
     if len(methods) > len({attention for attention, _ in methods}):
@@ -207,7 +225,7 @@ def tasks(found: Sequence[Point], look: dict[str, Look]) -> Figure | None:
 
 
 def rows_of_methods(found: Sequence[ScoredPoint], look: dict[str, Look]) -> Figure | None:
-    """Scores and intervals, a row a method."""
+    """Draw scores with intervals, one row per method."""
     grouped = panels(found)
     if not grouped:
         return None
@@ -223,8 +241,10 @@ def rows_of_methods(found: Sequence[ScoredPoint], look: dict[str, Look]) -> Figu
                     color=one.colour,
                     linewidth=1,
                 )
-            axis.plot(100 * point.score, height, one.marker, color=one.colour, markersize=4.5)
+            (marker,) = axis.plot(
+                100 * point.score, height, one.marker, color=one.colour, markersize=4.5
+            )
+            describe(marker, point)
         axis.set_yticks(range(len(group)), [point.name for point in group])
-        axis.set(title=title, xlabel="score × 100", xlim=(-4, 104))
-        axis.invert_yaxis()
+        axis.set(title=title, xlabel="score × 100", xlim=(-4, 104), ylim=(len(group) - 0.5, -0.5))
     return figure

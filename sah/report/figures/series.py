@@ -1,4 +1,4 @@
-"""What the figures show, on paper and in the browser: points, fronts, profiles."""
+"""The data of the figures: points, Pareto fronts and profiles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,36 +7,33 @@ from typing import TypeVar
 import polars as pl
 
 from sah.report.reading.answers import read_micro_metrics, read_scored
-from sah.report.reading.collect import Run
 from sah.report.reading.differences import METHOD, differing_keys, method_settings, short_names
 from sah.report.reading.order import natural
 from sah.report.reading.select import shown_value, value_of
 from sah.report.statistics.estimates import (
     Estimate,
     group_estimate,
-    mean_of,
-    run_estimate,
+    known_mean,
+    result_estimate,
     task_interval,
 )
+from sah.results.schema import OUTPUT_ERROR, RECALL, Result
 
 AnyPoint = TypeVar("AnyPoint", bound="Point")
 
-OUTPUT_ERROR = "research_attention_output_error"
-RECALL = "research_attention_recall"
-
 _POSITIONS = 32
-"""Bins of the answer, so that a line has as many points for every length."""
+"""Number of bins of the answer, so that every line has about the same number of points."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One method at one setting on one benchmark; seeds are averaged."""
+    """One method at one setting on one benchmark, averaged over seeds."""
 
     panel: str
-    """Model, benchmark and whatever else is not the method."""
+    """Title of its panel: model, benchmark and all other settings but those of the method."""
     attention: str
     settings: str
-    runs: Sequence[Run]
+    results: Sequence[Result]
     estimate: Estimate
     density: float | None
 
@@ -47,16 +44,16 @@ class Point:
 
     @property
     def seconds_per_token(self) -> float | None:
-        """Decoding, question included."""
-        seconds = mean_of(self.runs, "timing", "decode_seconds")
-        tokens = mean_of(self.runs, "timing", "new_tokens")
-        return seconds / tokens if seconds is not None and tokens else None
+        """Decoding time per new token, question included."""
+        seconds = sum(result.timing.decode_seconds for result in self.results)
+        tokens = sum(result.timing.new_tokens for result in self.results)
+        return seconds / tokens if tokens else None
 
     @property
     def bytes_per_step(self) -> float | None:
         """Keys and values read per decoded token: density × prompt × bytes of a token."""
-        tokens = mean_of(self.runs, "prompt_tokens")
-        size = mean_of(self.runs, "cache_bytes_per_token")
+        tokens = known_mean(result.prompt_tokens for result in self.results)
+        size = known_mean(result.cache_bytes_per_token for result in self.results)
         if self.density is None or tokens is None or size is None:
             return None
         return self.density * tokens * size
@@ -64,66 +61,66 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredPoint(Point):
-    """A point that can be drawn against its score."""
+    """A point with a score."""
 
     score: float
 
 
-def points(runs: Sequence[Run]) -> list[Point]:
-    """One point for every method, setting and benchmark."""
-    keys = differing_keys(runs)
+def points(results: Sequence[Result]) -> list[Point]:
+    """Return one point per method, setting and benchmark."""
+    keys = differing_keys(results)
     of_method = [key for key in keys if key.startswith(METHOD)]
     of_panel = [key for key in keys if key not in of_method and key != "seed"]
     headers = short_names(of_panel)
-    several_models = len({run.model for run in runs}) > 1
-    groups: dict[tuple[str, str, str], list[Run]] = {}
-    for run, settings in zip(runs, method_settings(runs, of_method), strict=True):
-        subset = "" if run.subset == "all" else run.subset
-        parts = [run.model if several_models else "", run.benchmark, subset]
+    several_models = len({result.model for result in results}) > 1
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for result, settings in zip(results, method_settings(results, of_method), strict=True):
+        subset = "" if result.subset_name == "all" else result.subset_name
+        parts = [result.model if several_models else "", result.benchmark, subset]
         parts += [
-            f"{headers[key]}={shown_value(value_of(run, key))}"
+            f"{headers[key]}={shown_value(value_of(result, key))}"
             for key in of_panel
-            if value_of(run, key) is not None
+            if value_of(result, key) is not None
         ]
-        if run.protocol != "default":
-            parts.append(f"({run.protocol})")
+        if result.protocol != "default":
+            parts.append(f"({result.protocol})")
         panel = " ".join(part for part in parts if part)
-        groups.setdefault((panel, run.attention, settings), []).append(run)
+        groups.setdefault((panel, result.attention, settings), []).append(result)
     ordered = sorted(groups.items(), key=lambda item: [natural(part) for part in item[0]])
     return [
         Point(
             panel=panel,
             attention=attention,
             settings=settings,
-            runs=group,
-            estimate=run_estimate(group[0])
+            results=group,
+            estimate=result_estimate(group[0])
             if len(group) == 1
             else group_estimate(read_scored(group)),
-            density=mean_of(group, "density"),
+            density=known_mean(result.density for result in group),
         )
         for (panel, attention, settings), group in ordered
     ]
 
 
 def panels(found: Sequence[AnyPoint]) -> dict[str, list[AnyPoint]]:
-    """The points by panel, in their order."""
+    """Group points by panel, keeping their order."""
     grouped: dict[str, list[AnyPoint]] = {}
     for point in found:
         grouped.setdefault(point.panel, []).append(point)
     return grouped
 
 
-def scored_points(runs: Sequence[Run]) -> list[ScoredPoint]:
-    """The points that have a score."""
+def scored_points(results: Sequence[Result]) -> list[ScoredPoint]:
+    """Return the points that have a score."""
     return [
         ScoredPoint(**vars(point), score=point.estimate.score)
-        for point in points(runs)
+        for point in points(results)
         if point.estimate.score is not None
     ]
 
 
 def pareto_front(found: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, score) pairs that no other pair beats in one and equals in the other."""
+    """Return the (cost, score) pairs that no other pair dominates, by ascending cost."""
     front: list[tuple[float, float]] = []
     for cost, score in sorted(found, key=lambda pair: (pair[0], -pair[1])):
         if not front or score > front[-1][1]:
@@ -131,48 +128,53 @@ def pareto_front(found: Sequence[tuple[float, float]]) -> list[tuple[float, floa
     return front
 
 
-def task_estimates(run: Run) -> dict[str, Estimate]:
-    """Scores by task, with 95 % intervals."""
+def task_estimates(result: Result) -> dict[str, Estimate]:
+    """Return the scores of the tasks with 95 % intervals."""
     return {
-        name: Estimate(score=float(task["score"]), interval=task_interval(task), n=int(task["n"]))
-        for name, task in run.results.get("tasks", {}).items()
-        if task["score"] is not None
+        name: Estimate(score=task.score, interval=task_interval(task), n=task.n)
+        for name, task in result.tasks.items()
+        if task.score is not None
     }
 
 
 def task_points(found: Sequence[Point]) -> list[ScoredPoint]:
-    """The points task by task, a panel for each."""
+    """Split points by task, with one panel per task."""
     several_panels = len(panels(found)) > 1
     of_tasks = []
     for point in found:
-        # Seeds of one point share their tasks; the first stands for them where they differ.
-        run = point.runs[0]
-        for task, estimate in task_estimates(run).items():
+        # The seeds of a point have the same tasks; the first one stands for all.
+        result = point.results[0]
+        for task, estimate in task_estimates(result).items():
             panel = task
             if several_panels:
-                # The task takes the place of the subset that it is a part of: of a whole word.
-                named = f" {point.panel} ".replace(f" {run.subset} ", f" {task} ")
+                # The task replaces the name of the subset that contains it, as a whole word.
+                named = f" {point.panel} ".replace(f" {result.subset_name} ", f" {task} ")
                 panel = (named if f" {task} " in named else named + task).strip()
-            own = {"panel": panel, "runs": [run], "estimate": estimate, "score": estimate.score}
-            of_tasks.append(ScoredPoint(**{**vars(point), **own}))
+            changed = {
+                "panel": panel,
+                "results": [result],
+                "estimate": estimate,
+                "score": estimate.score,
+            }
+            of_tasks.append(ScoredPoint(**{**vars(point), **changed}))
     return sorted(of_tasks, key=lambda point: natural(point.panel))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Means of a micro metric of some runs."""
+    """Means of one micro metric over some results."""
 
     by_layer: dict[float, float]
     by_position: dict[float, float]
-    """By the number of tokens after the end of the prompt (the middle of a bin)."""
+    """By number of tokens after the prompt (the middle of a bin)."""
 
 
-def profiles(runs: Sequence[Run]) -> dict[str, Profile]:
-    """Output error and recall by layer and by position in the answer; empty if not logged."""
+def profiles(results: Sequence[Result]) -> dict[str, Profile]:
+    """Return the profiles of output error and recall that were logged, by metric name."""
     frames = []
-    for run in runs:
-        records = read_micro_metrics(run).filter(pl.col("metric").is_in([OUTPUT_ERROR, RECALL]))
-        lengths = read_scored([run]).select(
+    for result in results:
+        records = read_micro_metrics(result).filter(pl.col("metric").is_in([OUTPUT_ERROR, RECALL]))
+        lengths = read_scored([result]).select(
             "example_id", prompt=pl.col("context_tokens") + pl.col("question_tokens")
         )
         frames.append(records.join(lengths, on="example_id", how="left"))
@@ -190,7 +192,7 @@ def profiles(runs: Sequence[Run]) -> dict[str, Profile]:
 
 
 def _by_position(records: pl.DataFrame) -> dict[float, float]:
-    # A record of the question carries the position of its first token: before the answer.
+    # The record of a question carries the position of its first token, which is before the answer.
     after = records.with_columns(position=pl.col("step") - pl.col("prompt")).filter(
         pl.col("position") >= 0
     )

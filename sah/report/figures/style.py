@@ -1,35 +1,20 @@
-"""Colours, markers and lines of methods: the same in every figure of a report."""
+"""Colours, markers and line styles of methods, the same in every figure of a report."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Okabe & Ito (2008): told apart with every kind of colour blindness. Yellow is left out, it
-# does not print; black is dense.
+# Okabe & Ito (2008): distinguishable with every kind of colour blindness. Without yellow, which is
+# invisible in print; black is dense.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 _LINES = ("-", "--", "-.", ":")
-
-# The same markers in plotly's words.
-PLOTLY_MARKERS = {
-    "o": "circle",
-    "s": "square",
-    "^": "triangle-up",
-    "D": "diamond",
-    "v": "triangle-down",
-    "P": "cross",
-    "X": "x",
-    "<": "triangle-left",
-    ">": "triangle-right",
-    "*": "star",
-    "h": "hexagon",
-}
 
 DENSE_COLOUR = "#000000"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How one method is drawn. Marker and line tell methods apart without any colour."""
+    """The look of one method; marker and line style identify it without colour too."""
 
     colour: str
     marker: str
@@ -37,7 +22,7 @@ class Look:
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each method; dense is black."""
+    """Assign a look to each method; dense is black."""
     found = {"dense": Look(colour=DENSE_COLOUR, marker="o", line="--")}
     for number, name in enumerate(sorted(set(names) - {"dense"})):
         found[name] = Look(

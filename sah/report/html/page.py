@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no network, no server."""
+"""The report as one HTML file that needs neither network nor server."""
 
 import base64
 import gzip
@@ -10,38 +10,52 @@ from typing import Any
 import jinja2
 import orjson
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
-from sah.report.html.page_data import PageData, page_data
-from sah.report.reading.collect import Run
-from sah.report.tables.overview import warnings
+from sah.report.figures.axes import style
+from sah.report.figures.draw import drawings
+from sah.report.figures.export import svg_element
+from sah.report.html.page_data import page_data
+from sah.report.reading.caveats import caveats
+from sah.results.schema import Result
 
 TEMPLATES = "sah.report.html.templates"
 
 
-def write_page(runs: Sequence[Run], target: Path) -> None:
-    """Write the report. Everything that a model or a file said is data in it, never markup."""
+def write_page(results: Sequence[Result], target: Path) -> None:
+    """Write the report. Text from models and files enters it as data, never as markup."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render_page(page_data(runs), warnings(runs)), encoding="utf-8")
+    target.write_text(render_page(results), encoding="utf-8")
 
 
-def render_page(data: PageData, notes: Sequence[str]) -> str:
-    """The page's text."""
+def render_page(results: Sequence[Result]) -> str:
+    """Return the page as text."""
+    data = page_data(results)
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("page.html.j2").render(
-        notes=notes,
-        runs=len(data.overview["runs"]),
+        notes=caveats(results),
+        count=len(results),
         data=_script_json(data.overview),
         blobs={name: _packed(value) for name, value in data.details.items()},
+        figures=_figures(results),
         style=Markup(_source("report.css")),
-        script=Markup(
-            "\n".join(_source(name) for name in ("dom.js", "figures.js", "run.js", "report.js"))
-        ),
-        # Not run before a figure is looked at; a string in it must not end the element.
-        plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),
+        script=Markup("\n".join(_source(name) for name in ("dom.js", "detail.js", "report.js"))),
     )
+
+
+def _figures(results: Sequence[Result]) -> list[dict[str, Any]]:
+    with style():
+        return [
+            {
+                "title": drawing.title,
+                "remark": drawing.remark,
+                # Matplotlib has escaped its texts.
+                "svg": Markup(svg_element(drawing.figure, drawing.name)),
+            }
+            for drawing in drawings(results)
+            if drawing.figure is not None
+        ]
 
 
 def _source(name: str) -> str:
@@ -49,7 +63,7 @@ def _source(name: str) -> str:
 
 
 def _script_json(value: Any) -> Markup:
-    """JSON for a script element: no character in it can end the element."""
+    """Return JSON for a script element, escaped so that it cannot end the element."""
     text = orjson.dumps(value).decode()
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -57,6 +71,6 @@ def _script_json(value: Any) -> Markup:
 
 
 def _packed(value: Any) -> str:
-    """Compressed, in characters that mean nothing to HTML; unpacked when it is looked at."""
-    # Without the time, so that the same results make the same file.
+    """Compress JSON into base64; the page unpacks it when it is needed."""
+    # Without a time stamp, so that the same results give the same file.
     return base64.b64encode(gzip.compress(orjson.dumps(value), mtime=0)).decode()

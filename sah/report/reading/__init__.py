@@ -1,1 +1,1 @@
-"""Complete experiments, read back: found, chosen, ordered, and with their answers."""
+"""Reading results: finding, choosing and ordering them, and their answers."""

@@ -1,4 +1,4 @@
-"""The answers of many experiments in one frame, read in bulk."""
+"""The answers of many experiments in one data frame."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from sah.report.reading.collect import Run
+from sah.results.schema import Result
 from sah.results.store import EXAMPLES, MICRO_METRICS, PREDICTIONS, SCORES
 
 _PREDICTION = {
@@ -36,47 +36,54 @@ _RECORD = {
 }
 
 
-def read_scored(runs: Sequence[Run]) -> pl.DataFrame:
-    """Every scored answer: `run` (number in `runs`), task, score, hashes and text.
+def read_scored(results: Sequence[Result]) -> pl.DataFrame:
+    """Read every scored answer.
 
-    A context without a hash, as older versions wrote them, is one of its own.
+    Returns:
+        Columns `result` (index into `results`), task, score, hashes, text and token counts. A
+        context without a hash, as early versions wrote them, counts as distinct.
     """
-    scores = _read_lines(runs, SCORES, _SCORE)
-    predictions = _read_lines(runs, PREDICTIONS, _PREDICTION)
-    joined = scores.join(predictions, on=["run", "example_id"], how="left", maintain_order="left")
-    own = pl.format("example {} {}", "run", "example_id")
-    return joined.with_columns(context=pl.coalesce("context_hash", own))
+    scores = _read_lines(results, SCORES, _SCORE)
+    predictions = _read_lines(results, PREDICTIONS, _PREDICTION)
+    keys = ["result", "example_id"]
+    joined = scores.join(predictions, on=keys, how="left", maintain_order="left")
+    own = pl.format("example {} {}", *keys)
+    return joined.with_columns(
+        context=pl.coalesce("context_hash", own),
+        # Schema 1 called a continuation forced.
+        finish_reason=pl.col("finish_reason").replace("forced", "given"),
+    )
 
 
-def read_asked(runs: Sequence[Run]) -> pl.DataFrame:
-    """What the examples asked: `run`, example_id, context (an excerpt), question, references."""
-    return _read_lines(runs, EXAMPLES, _EXAMPLE)
+def read_examples(results: Sequence[Result]) -> pl.DataFrame:
+    """Read the examples: `result`, example_id, context (an excerpt), question, references."""
+    return _read_lines(results, EXAMPLES, _EXAMPLE)
 
 
-def read_micro_metrics(run: Run) -> pl.DataFrame:
-    """The micro metrics of one experiment: metric, value, example_id, layer_idx, step.
+def read_micro_metrics(result: Result) -> pl.DataFrame:
+    """Read one experiment's micro metrics: metric, value, example_id, layer_idx, step.
 
-    Metrics whose value is no number are left out.
+    Metrics whose value is not a number are left out.
     """
-    records = _read_lines([run], MICRO_METRICS, _RECORD, tolerant=True)
+    records = _read_lines([result], MICRO_METRICS, _RECORD, tolerant=True)
     return records.drop_nulls("value").unnest("metadata")
 
 
 def _read_lines(
-    runs: Sequence[Run],
+    results: Sequence[Result],
     name: str,
     schema: Mapping[str, Any],
     *,
     tolerant: bool = False,
 ) -> pl.DataFrame:
-    """Parse one file of every run at once; fields that a line lacks are null."""
-    contents = [_content(run.directory / name) for run in runs]
+    """Parse one file of every result in a single pass; fields that a line lacks are null."""
+    contents = [_content(result.directory / name) for result in results]
     frame = pl.read_ndjson(
         io.BytesIO(b"".join(contents)), schema=dict(schema), ignore_errors=tolerant
     )
     counts = [content.count(b"\n") for content in contents]
-    numbers = pl.Series("run", range(len(runs)), dtype=pl.Int32)
-    return frame.with_columns(run=numbers.repeat_by(pl.Series(counts)).list.explode())
+    numbers = pl.Series("result", range(len(results)), dtype=pl.Int32)
+    return frame.with_columns(result=numbers.repeat_by(pl.Series(counts)).list.explode())
 
 
 def _content(path: Path) -> bytes:

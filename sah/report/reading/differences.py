@@ -1,13 +1,12 @@
-"""What differs between experiments, beyond their names."""
+"""The settings in which experiments differ, beyond their names."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sah.report.reading.collect import Run
 from sah.report.reading.select import NAMES, shown_value, value_of
+from sah.results.schema import Result
 
-# Settings of these groups are implied by the name that stands for them, unless two
-# experiments of one name differ.
+# A name implies the settings of its group, unless two experiments of that name differ.
 _NAMED_GROUPS = {
     "model": "model",
     "sparse_attention": "attention",
@@ -18,21 +17,21 @@ _NAMED_GROUPS = {
 METHOD = "sparse_attention."
 MASKERS = "sparse_attention.maskers."
 
-# What is recorded on the side changes no answer; the subset is a name already.
+# Metric logging changes no answer, and the subset is one of the names.
 _LEFT_OUT = ("metric_logging.", "benchmark.subset")
 
 
-def differing_keys(runs: Sequence[Run]) -> list[str]:
-    """The configuration keys in which experiments of the same names differ, in their order."""
+def differing_keys(results: Sequence[Result]) -> list[str]:
+    """Return the settings in which experiments of the same names differ, in their order."""
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
     sizes: dict[str, int] = defaultdict(int)
     seen: dict[tuple[str, str], int] = defaultdict(int)
     order: dict[str, None] = {}
-    for run in runs:
-        names = {group: f"{group}={value_of(run, name)}" for group, name in _NAMED_GROUPS.items()}
+    for result in results:
+        names = {group: f"{group}={value_of(result, key)}" for group, key in _NAMED_GROUPS.items()}
         for scope in (*names.values(), "all"):
             sizes[scope] += 1
-        for key, value in run.config.items():
+        for key, value in result.settings.items():
             if key.startswith(_LEFT_OUT) or key.endswith(".name"):
                 continue
             order[key] = None
@@ -48,7 +47,7 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """The shortest end of each key that no other one has."""
+    """Shorten each key to its shortest ending that no other key has."""
     ends = {key: key.removeprefix(MASKERS).split(".") for key in keys}
     names = {}
     for key, parts in ends.items():
@@ -61,15 +60,15 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def method_settings(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
-    """Per run, the settings of its attention that differ among runs of that attention.
+def method_settings(results: Sequence[Result], keys: Sequence[str]) -> list[str]:
+    """Return, for each result, those of `keys` that differ among results of its attention.
 
-    For example `fraction=0.05`: what a column for every masker of every method would
-    spread over many, mostly empty ones.
+    For example `fraction=0.05`. One text per result, because a column for every setting of
+    every method would be mostly empty.
     """
-    by_attention: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        by_attention[run.attention].append(run)
+    by_attention: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        by_attention[result.attention].append(result)
     names: dict[str, dict[str, str]] = {}
     for attention, group in by_attention.items():
         names[attention] = short_names(
@@ -77,9 +76,9 @@ def method_settings(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
         )
     return [
         " ".join(
-            f"{name}={shown_value(run.config[key])}"
-            for key, name in names[run.attention].items()
-            if key in run.config
+            f"{name}={shown_value(result.settings[key])}"
+            for key, name in names[result.attention].items()
+            if key in result.settings
         )
-        for run in runs
+        for result in results
     ]

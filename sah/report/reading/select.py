@@ -1,4 +1,4 @@
-"""Choosing experiments by their names and settings: `model=llama,mistral,benchmark=ruler`."""
+"""Choosing results by their names and settings: `model=llama,mistral,benchmark=ruler`."""
 
 import difflib
 from collections.abc import Sequence
@@ -6,16 +6,16 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from sah.errors import ConfigurationError
-from sah.report.reading.collect import Run
+from sah.results.schema import Result
 
 NAMES = ("model", "attention", "benchmark", "subset", "protocol", "fingerprint")
-"""Keys that every run has; any other is a key of the configuration or the end of one."""
+"""Keys that every result has; any other is a key of the configuration or the end of one."""
 
 Conditions = dict[str, list[str]]
 
 
 def parse_conditions(texts: Sequence[str]) -> Conditions:
-    """Parse KEY=VALUE[,VALUE...][,KEY=VALUE...]; values may hold * and ?.
+    """Parse KEY=VALUE[,VALUE...][,KEY=VALUE...]; values may contain the wildcards * and ?.
 
     Raises:
         ConfigurationError: if a text does not begin with KEY=.
@@ -29,38 +29,39 @@ def parse_conditions(texts: Sequence[str]) -> Conditions:
                 key, part = name.strip(), value
             if not key:
                 raise ConfigurationError(
-                    f"{text!r} is no condition; write KEY=VALUE, for example "
+                    f"{text!r} is not a condition; write KEY=VALUE, for example "
                     "model=llama,mistral,benchmark=ruler"
                 )
             conditions.setdefault(key, []).append(part.strip())
     return conditions
 
 
-def select(runs: Sequence[Run], conditions: Conditions) -> list[Run]:
-    """The runs that meet all conditions.
+def select(results: Sequence[Result], conditions: Conditions) -> list[Result]:
+    """Return the results that meet all conditions.
 
     Raises:
-        ConfigurationError: if no run has such a key, naming similar ones.
+        ConfigurationError: if no result has such a key, naming similar ones.
     """
-    keys = {name: resolve_key(name, runs) for name in conditions}
+    keys = {name: resolve_key(name, results) for name in conditions}
     return [
-        run
-        for run in runs
+        result
+        for result in results
         if all(
-            _matches(value_of(run, keys[name]), accepted) for name, accepted in conditions.items()
+            _matches(value_of(result, keys[name]), accepted)
+            for name, accepted in conditions.items()
         )
     ]
 
 
-def resolve_key(name: str, runs: Sequence[Run]) -> str:
-    """The full key that a name stands for: its own, or the one that ends with it.
+def resolve_key(name: str, results: Sequence[Result]) -> str:
+    """Return the full key that a name stands for: the key itself, or the only one it ends.
 
     Raises:
-        ConfigurationError: if none does, or several do.
+        ConfigurationError: if there is none, or several.
     """
     if name in NAMES:
         return name
-    known = {key for run in runs for key in run.config}
+    known = {key for result in results for key in result.settings}
     if name == "sparse_attention":
         return "attention"
     if name in known:
@@ -69,15 +70,17 @@ def resolve_key(name: str, runs: Sequence[Run]) -> str:
     if len(ends) == 1:
         return ends[0]
     if ends:
-        raise ConfigurationError(f"{name!r} is the end of several keys: {', '.join(ends)}")
+        raise ConfigurationError(f"several keys end in {name!r}: {', '.join(ends)}")
     similar = difflib.get_close_matches(name, [*NAMES, *known], n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
     raise ConfigurationError(f"no experiment has the key {name!r}{hint}")
 
 
-def value_of(run: Run, key: str) -> Any:
-    """The value of a full key; None where a run does not have it."""
-    return getattr(run, key) if key in NAMES else run.config.get(key)
+def value_of(result: Result, key: str) -> Any:
+    """Return the value of a full key; None if the result does not have it."""
+    if key == "subset":
+        return result.subset_name
+    return getattr(result, key) if key in NAMES else result.settings.get(key)
 
 
 def _matches(value: Any, accepted: Sequence[str]) -> bool:
@@ -86,7 +89,7 @@ def _matches(value: Any, accepted: Sequence[str]) -> bool:
 
 
 def shown_value(value: Any) -> str:
-    """A value as the command line would spell it."""
+    """Spell a value as on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Comparisons with a baseline on identical inputs, and what may be said about them."""
+"""Comparisons with a baseline on identical inputs, and their verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,63 +17,64 @@ from sah.report.statistics.paired import (
 )
 from sah.report.statistics.pairing import Match, Pairs, read_pairs
 
-# Matches whose answers are read at once.
+# Number of matches whose answers are read at once.
 _BATCH = 256
 
 Verdict = Literal["within", "worse", "better", "undecided"]
 
 FLOOR, CEILING = 0.05, 0.98
-"""Where the baseline itself scores so little or so much, a benchmark cannot tell arms apart."""
+"""A benchmark tells no methods apart if its baseline scores at most FLOOR or at least CEILING."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to compare."""
+    """Settings of a comparison."""
 
     margin: float = 0.01
-    """What counts as no difference, in score (0.01 is one point)."""
+    """Largest difference that counts as none, in score (0.01 is one point)."""
     resamples: int = 10_000
     seed: int = 0
     level: float = 0.05
-    """Of the tests, over all comparisons together; intervals have 1 - level."""
+    """Family-wise level of the tests; intervals have a confidence of 1 - level."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One method against its baseline, on one benchmark or one task."""
+    """The comparison of one method with its baseline, on one benchmark or one task."""
 
     match: Match
     task: str | None
-    """None for all tasks of the benchmark, each with the same weight."""
+    """None for the mean over all tasks of the benchmark."""
     pairs: int
     different_inputs: int
-    """Of the whole match, whatever the task; so is `unanswered`."""
+    """Of the whole match, like `unanswered`, even if `task` is given."""
     unanswered: int
     baseline_score: float
     score: float
     difference: float
     interval: Interval | None
-    """Of the difference; None with fewer than two contexts in a task."""
+    """Interval of the difference; None with fewer than two contexts in a task."""
     p_value: float | None
     """None if no context differs."""
     adjusted_p_value: float | None
-    """Holm's, over all comparisons made together."""
+    """Holm-adjusted over all comparisons of the table."""
     gained: int
-    """Examples that score higher than with the baseline."""
+    """Number of examples that score higher than with the baseline."""
     lost: int
+    """Number of examples that score lower."""
     verdict: Verdict
     needed: int | None
-    """About how many examples would decide an undecided comparison of equal arms."""
+    """Approximate number of examples that would decide it if the methods are equal; else None."""
     significant: bool
 
     @property
     def suspicious(self) -> bool:
-        """Significantly better than the baseline: of a sparse method, usually a bug."""
+        """Whether it is significantly better than the baseline, which is usually a bug."""
         return self.significant and self.difference > 0
 
     @property
     def uninformative(self) -> Literal["floor", "ceiling"] | None:
-        """Whether the baseline leaves no room to tell arms apart."""
+        """`floor` or `ceiling` if the baseline scores too low or too high to tell methods apart."""
         if self.baseline_score <= FLOOR:
             return "floor"
         return "ceiling" if self.baseline_score >= CEILING else None
@@ -82,7 +83,7 @@ class Comparison:
 def compare(
     matches: Sequence[Match], settings: Settings, *, per_task: bool = False
 ) -> tuple[list[Comparison], list[tuple[Match, str]]]:
-    """Compare every match; correct for their number.
+    """Compare every match, with p-values adjusted for the number of comparisons.
 
     Returns:
         The comparisons, and the matches that cannot be compared, each with the reason.
@@ -164,10 +165,10 @@ def _verdict(interval: Interval | None, margin: float) -> Verdict:
 
 def _refusal(pairs: Pairs) -> str:
     if pairs.paired:
-        return "their answers have no scores: the references are not public"
+        return "their answers have no scores, because the references are not public"
     if pairs.different_inputs:
         return (
-            f"none of {pairs.different_inputs} common examples has the same input tokens: the "
-            "prompts differ, and scores of different prompts are not compared"
+            f"none of {pairs.different_inputs} common examples has the same input tokens; "
+            "scores of different prompts are not compared"
         )
     return "they have no example in common"

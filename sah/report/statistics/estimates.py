@@ -1,14 +1,13 @@
-"""Scores of runs and of groups of runs, with their intervals."""
+"""Scores of results and groups of results, with their intervals, and means of measurements."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
-from sah.report.reading.collect import Run, measured
 from sah.report.statistics.intervals import Interval, mean_interval, score_interval
+from sah.results.schema import MeanScore, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,61 +15,55 @@ class Estimate:
     """A mean score in [0, 1]."""
 
     score: float | None
-    """None where nothing could be scored: references that are not public."""
+    """None if nothing could be scored because the references are not public."""
     interval: Interval | None
-    """95 %; None where there are too few contexts."""
+    """95 %; None with fewer than two contexts in a task."""
     n: int
-    """Answers behind it."""
+    """Number of answers."""
 
 
-def run_estimate(run: Run) -> Estimate:
-    """The overall score of one run, from results.json alone."""
-    tasks: Mapping[str, Mapping[str, Any]] = run.results.get("tasks", {})
-    if run.results.get("score") is None:
-        return Estimate(score=None, interval=None, n=int(run.results["n"]))
-    means = [float(task["score"]) for task in tasks.values()]
-    intervals = [task_interval(task) for task in tasks.values()]
+def result_estimate(result: Result) -> Estimate:
+    """Return the overall score of one result, from results.json alone."""
+    if result.score is None:
+        return Estimate(score=None, interval=None, n=result.n)
+    means = [task.score for task in result.tasks.values() if task.score is not None]
+    intervals = [task_interval(task) for task in result.tasks.values()]
     interval = mean_interval(means, intervals)
-    score = float(run.results["score"])
-    stderr = measured(run, "stderr")
-    independent = [float(task.get("stderr") or 0.0) for task in tasks.values()]
+    independent = [task.stderr or 0.0 for task in result.tasks.values()]
     together = math.hypot(*independent) / max(1, len(independent))
-    if interval is not None and stderr is not None and len(tasks) > 1 and together > 0:
-        # Where tasks share contexts their errors do not average away.
-        wider = max(1.0, stderr / together)
+    if interval is not None and result.stderr is not None and len(means) > 1 and together > 0:
+        # The errors of tasks that share contexts do not average out.
+        wider = max(1.0, result.stderr / together)
         interval = Interval(
-            low=max(0.0, score - wider * (score - interval.low)),
-            high=min(1.0, score + wider * (interval.high - score)),
+            low=max(0.0, result.score - wider * (result.score - interval.low)),
+            high=min(1.0, result.score + wider * (interval.high - result.score)),
         )
-    return Estimate(score=score, interval=interval, n=int(run.results["n"]))
+    return Estimate(score=result.score, interval=interval, n=result.n)
 
 
-def task_interval(task: Mapping[str, Any]) -> Interval | None:
-    """The interval of one entry of `tasks` in results.json."""
-    if task["score"] is None:
-        return None
-    contexts = int(task.get("contexts", task["n"]))
-    return score_interval(float(task["score"]), task.get("stderr"), contexts)
+def task_interval(task: MeanScore) -> Interval | None:
+    """Return the interval of one task's score."""
+    return None if task.score is None else score_interval(task.score, task.stderr, task.contexts)
 
 
 def group_estimate(scored: pl.DataFrame) -> Estimate:
-    """The mean over runs of their overall scores, answers to one context clustered.
+    """Return the mean over results of their overall scores, clustered by context.
 
-    The same contexts under several seeds or methods are not independent: they move the
-    mean together, and count once.
+    The same context under several seeds or methods is not independent: all its answers move
+    the mean together and count as one observation.
 
     Args:
-        scored: answers of the group's runs, as `read_scored` gives them.
+        scored: answers of the group's results, as `read_scored` returns them.
     """
     scored = scored.drop_nulls("score")
     if scored.is_empty():
         return Estimate(score=None, interval=None, n=0)
     weighted = scored.with_columns(
-        mean=pl.col("score").mean().over("run", "task"),
+        mean=pl.col("score").mean().over("result", "task"),
         weight=1.0
-        / pl.len().over("run", "task")
-        / pl.col("task").n_unique().over("run")
-        / pl.col("run").n_unique(),
+        / pl.len().over("result", "task")
+        / pl.col("task").n_unique().over("result")
+        / pl.col("result").n_unique(),
     )
     deviations = weighted.group_by("context").agg(
         (pl.col("weight") * (pl.col("score") - pl.col("mean"))).sum()
@@ -83,28 +76,25 @@ def group_estimate(scored: pl.DataFrame) -> Estimate:
     return Estimate(score=score, interval=score_interval(score, stderr, contexts), n=len(scored))
 
 
-def mean_of(runs: Sequence[Run], *path: str) -> float | None:
-    """Mean of a measurement over the runs that have it."""
-    known = [value for run in runs if (value := measured(run, *path)) is not None]
+def known_mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that were measured; None if none was."""
+    known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
-def tokens_per_second(runs: Sequence[Run]) -> float | None:
-    """Decoded tokens per second of question and answer, over all runs."""
-    tokens = sum(measured(run, "timing", "new_tokens") or 0.0 for run in runs)
-    seconds = sum(measured(run, "timing", "decode_seconds") or 0.0 for run in runs)
+def tokens_per_second(results: Sequence[Result]) -> float | None:
+    """Return the decoding speed, question included, over all results."""
+    tokens = sum(result.timing.new_tokens for result in results)
+    seconds = sum(result.timing.decode_seconds for result in results)
     return tokens / seconds if seconds > 0 else None
 
 
-def peak_memory(runs: Sequence[Run]) -> float | None:
-    """The most memory a run held, in bytes."""
-    known = [measured(run, "provenance", "peak_memory_bytes") for run in runs]
+def peak_memory(results: Sequence[Result]) -> float | None:
+    """Return the largest peak memory of the results, in bytes."""
+    known = [result.provenance.peak_memory_bytes for result in results]
     return max((value for value in known if value is not None), default=None)
 
 
-def index_bytes(runs: Sequence[Run]) -> float | None:
-    """Memory of all key indexes of a run, in bytes per key and layer; None without any."""
-    totals = [
-        sum(sizes.values()) for run in runs if (sizes := run.results.get("index_bytes") or {})
-    ]
-    return sum(totals) / len(totals) if totals else None
+def index_bytes(results: Sequence[Result]) -> float | None:
+    """Return the mean size of all key indexes, in bytes per key and layer; None without any."""
+    return known_mean(sum(result.index_bytes.values()) for result in results if result.index_bytes)

@@ -1,4 +1,4 @@
-"""Confidence intervals of scores in [0, 1], from their mean, standard error and number."""
+"""Confidence intervals of scores in [0, 1], from mean, standard error and number of contexts."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from scipy import stats
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Limits of a confidence interval."""
+    """The limits of a confidence interval."""
 
     low: float
     high: float
@@ -19,17 +19,20 @@ class Interval:
 def score_interval(
     mean: float, stderr: float | None, contexts: int, confidence: float = 0.95
 ) -> Interval | None:
-    """Wilson's interval with the effective sample size (Franco et al., 2019, eq. 8).
+    """Return Wilson's interval with the effective sample size (Franco et al., 2019, eq. 8).
 
-    The effective size is that of a binary score with this standard error, so that one
-    formula serves exact match, token F1 and clustered questions; limits stay in [0, 1]. It
-    is at most what the data can support: where all scores are equal, the number of contexts.
+    The effective size is that of a binary score with the same standard error, so one formula
+    serves exact match, token F1 and clustered questions, and the limits stay in [0, 1]. If all
+    scores are equal, it is the number of contexts.
 
     Args:
         mean: in [0, 1].
-        stderr: standard error of the mean, clustered by context; None gives None.
-        contexts: independent contexts behind the mean; fewer than two give None.
+        stderr: standard error of the mean, clustered by context.
+        contexts: number of independent contexts.
         confidence: of the two-sided interval.
+
+    Returns:
+        None if there is no standard error or fewer than two contexts.
     """
     if stderr is None or contexts < 2:
         return None
@@ -46,14 +49,15 @@ def score_interval(
 
 @cache
 def student_quantile(confidence: float, freedom: int) -> float:
-    """Half the width of a two-sided interval, in standard errors."""
+    """Return Student's quantile: half the width of a two-sided interval in standard errors."""
     return float(stats.t.ppf((1 + confidence) / 2, freedom))
 
 
 def mean_interval(means: Sequence[float], intervals: Sequence[Interval | None]) -> Interval | None:
-    """Interval of the mean of independent means, from theirs (MOVER, Zou & Donner, 2008).
+    """Combine intervals into that of the mean of independent means (MOVER, Zou & Donner, 2008).
 
-    None if one of them has none.
+    Returns:
+        None if one of the means has no interval.
     """
     known = [interval for interval in intervals if interval is not None]
     if not means or len(known) < len(means):

@@ -1,7 +1,7 @@
-"""Statistics of paired differences: bootstrap interval, sign test, Holm's correction, sizes.
+"""Statistics of paired differences: bootstrap interval, sign test, Holm's correction, sample size.
 
-Everything works on contexts: questions about one context are not independent, so that they
-are resampled together and vote together.
+The unit is the context: questions about the same context are not independent, so they are
+resampled together and cast one vote.
 """
 
 # R resamples, C contexts, T tasks
@@ -13,12 +13,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
+from scipy.sparse import csgraph
 
 from sah.report.statistics.intervals import Interval, student_quantile
 from sah.seeding import derive
 
 _FEW_DIFFERING = 10
-"""With fewer contexts that are unlike the others, a bootstrap knows too little of them."""
+"""A bootstrap underestimates the spread with fewer contexts that differ from the majority."""
 
 _CELLS_AT_ONCE = 2_000_000
 
@@ -28,7 +29,7 @@ Matrix = NDArray[np.float64]
 def cluster_sums(
     differences: Sequence[float] | Matrix, contexts: Sequence[str], tasks: Sequence[str]
 ) -> tuple[Matrix, Matrix]:
-    """Sum and number of the differences of each context in each task, both [C, T]."""
+    """Return the sum and number of the differences of each context in each task, both [C, T]."""
     _, context = np.unique(np.asarray(contexts), return_inverse=True)
     _, task = np.unique(np.asarray(tasks), return_inverse=True)
     sums = np.zeros((context.max() + 1, task.max() + 1))
@@ -39,7 +40,7 @@ def cluster_sums(
 
 
 def mean_difference(sums: Matrix, counts: Matrix) -> float:
-    """Mean over tasks of the mean difference in each."""
+    """Return the mean over tasks of their mean differences."""
     return float((sums.sum(0) / counts.sum(0)).mean())
 
 
@@ -51,17 +52,18 @@ def bootstrap_interval(
     resamples: int = 10_000,
     confidence: float = 0.95,
 ) -> Interval | None:
-    """Interval of `mean_difference`, contexts resampled within their tasks.
+    """Return a bootstrap interval of `mean_difference`, resampling contexts within tasks.
 
-    Tasks that share contexts are resampled together. Percentiles, expanded for small
-    samples (Hesterberg, 2015, section 5.3). Where fewer than ten contexts of a stratum (and
-    fewer than half) are unlike the others, one that gains and one that loses everything are
-    added (after Agresti & Min, 2005): no flip among twenty does not prove that there are none.
+    Tasks that share contexts are resampled together. The interval takes percentiles, expanded
+    for small samples (Hesterberg, 2015, section 5.3). If fewer than ten contexts of a stratum
+    (and fewer than half) differ from the majority, one pseudo-context that gains everything and
+    one that loses everything are added (after Agresti & Min, 2005), because zero flips in twenty
+    contexts do not prove that flips never happen.
 
     Args:
         sums: differences by context and task, [C, T].
         counts: their numbers, [C, T].
-        seed: the same seed and data give the same interval.
+        seed: seed of the resampling.
         resamples: R.
         confidence: of the two-sided interval.
 
@@ -85,12 +87,10 @@ def bootstrap_interval(
 
 
 def _strata(counts: Matrix) -> list[NDArray[np.intp]]:
-    """Tasks in groups that have no context in common with each other."""
-    shared = (counts.T @ counts) > 0
-    reached = np.linalg.matrix_power(shared.astype(float), len(shared)) > 0
-    _, stratum = np.unique(reached, axis=0, return_inverse=True)
-    stratum = stratum.ravel()
-    return [np.flatnonzero(stratum == number) for number in range(stratum.max() + 1)]
+    """Group tasks so that no two groups share a context."""
+    number, stratum = csgraph.connected_components((counts.T @ counts) > 0, directed=False)
+    # The order of the groups seeds their resampling.
+    return [np.flatnonzero(stratum == label) for label in reversed(range(number))]
 
 
 def _with_pseudo_contexts(sums: Matrix, counts: Matrix) -> tuple[Matrix, Matrix]:
@@ -103,13 +103,13 @@ def _with_pseudo_contexts(sums: Matrix, counts: Matrix) -> tuple[Matrix, Matrix]
 
 
 def _resampled_means(sums: Matrix, counts: Matrix, resamples: int, seed: int) -> Matrix:
-    """The sum over tasks of the mean difference, of each resample of contexts, [R]."""
+    """Return the sum over tasks of the mean difference, for each resample of contexts, [R]."""
     pieces = []
     step = max(1, _CELLS_AT_ONCE // len(sums))
     for start in range(0, resamples, step):
         drawn = _drawn(len(sums), min(step, resamples - start), derive(seed, start))
         numbers = drawn @ counts
-        # A task that none of the drawn contexts has contributes its own mean.
+        # A task without any of the drawn contexts contributes its observed mean.
         means = np.divide(
             drawn @ sums,
             numbers,
@@ -122,9 +122,9 @@ def _resampled_means(sums: Matrix, counts: Matrix, resamples: int, seed: int) ->
 
 @lru_cache(maxsize=16)
 def _drawn(contexts: int, resamples: int, seed: int) -> Matrix:
-    """How often each context is in each resample, [R, C].
+    """Draw how often each context occurs in each resample, [R, C].
 
-    Remembered: the comparisons of a matrix mostly have the same number of contexts.
+    Cached, because most comparisons of a sweep have the same number of contexts.
     """
     generator = np.random.default_rng(seed)
     share = np.full(contexts, 1 / contexts)
@@ -132,7 +132,7 @@ def _drawn(contexts: int, resamples: int, seed: int) -> Matrix:
 
 
 def _expanded(confidence: float, contexts: int, strata: int) -> tuple[float, float]:
-    """The two quantiles to take for an interval as wide as Student's."""
+    """Return the two quantiles that make the interval as wide as Student's."""
     freedom = max(1, contexts - strata)
     quantile = student_quantile(confidence, freedom)
     tail = float(special.ndtr(-math.sqrt(contexts / freedom) * quantile))
@@ -140,10 +140,9 @@ def _expanded(confidence: float, contexts: int, strata: int) -> tuple[float, flo
 
 
 def sign_test(sums: Matrix) -> float | None:
-    """Two-sided exact sign test over contexts: does either arm win more of them?
+    """Return the p-value of the two-sided exact sign test over contexts; None if none differs.
 
-    With one question a context and scores of 0 and 1 it is McNemar's exact test. None if
-    no context differs.
+    With one question per context and scores of 0 and 1 this is McNemar's exact test.
     """
     by_context = sums.sum(1)
     gained, lost = int((by_context > 1e-12).sum()), int((by_context < -1e-12).sum())
@@ -153,9 +152,9 @@ def sign_test(sums: Matrix) -> float | None:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """P-values adjusted so that all of them together err with the level (Holm, 1979).
+    """Adjust p-values to control the family-wise error rate (Holm, 1979).
 
-    A comparison without a p-value counts as one with 1.
+    A comparison without a p-value counts as p = 1.
     """
     values = [1.0 if value is None else value for value in p_values]
     adjusted = [1.0] * len(values)
@@ -169,21 +168,21 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def needed_examples(sums: Matrix, counts: Matrix, margin: float, level: float = 0.05) -> int:
-    """Examples with which two equal arms would be found to lie within the margin.
+    """Return the number of examples that shows equal methods to be within the margin, power 0.8.
 
-    In four of five tries. The spread is that of the differences around 0, with one more
-    context that differs: where none was seen, the next may.
+    The variance is that of the differences around 0, plus one more differing context: even if
+    none was observed, the next one may differ.
 
     Args:
         sums: differences by context and task, [C, T].
         counts: their numbers, [C, T].
-        margin: above 0.
-        level: of the two-sided interval that has to fit into the margin.
+        margin: the margin, above 0.
+        level: of the two-sided interval that must lie within the margin.
     """
     tasks = counts.shape[1]
     weight = 1 / (counts.sum(0) * tasks)
     variance = float(((sums @ weight) ** 2).sum())
     variance += float(((counts.sum(0) / (counts > 0).sum(0) * weight) ** 2).sum())
-    # Both sides of the margin can be missed: a power of 0.8 leaves 0.1 to each.
+    # A power of 0.8 leaves an error of 0.1 for each side of the margin.
     quantiles = float(stats.norm.ppf(1 - level / 2) + stats.norm.ppf(0.9))
     return math.ceil(float(counts.sum()) * variance * (quantiles / margin) ** 2)

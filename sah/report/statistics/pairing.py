@@ -1,4 +1,4 @@
-"""Which run is whose baseline, and which of their answers may be compared."""
+"""Matching results with their baselines and pairing their answers."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ import polars as pl
 
 from sah.errors import ConfigurationError
 from sah.report.reading.answers import read_scored
-from sah.report.reading.collect import Run
 from sah.report.reading.select import Conditions, resolve_key, select, shown_value
+from sah.results.schema import Result
 
-# A setting of these groups is part of what the name stands for.
+# The group whose settings each name stands for.
 _GROUP_OF_NAME = {
     "model": "model",
     "attention": "sparse_attention",
@@ -26,76 +26,77 @@ Signature = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """Runs of one method and the runs they are compared with, one for one."""
+    """Results of one method and their baselines, one for each."""
 
-    arms: Sequence[Run]
-    """One run, or several that differ only in what is pooled."""
-    baselines: Sequence[Run]
+    results: Sequence[Result]
+    """One result, or several that differ only in the pooled keys."""
+    baselines: Sequence[Result]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Answers to identical inputs."""
+    """Pairs of answers to identical inputs."""
 
     frame: pl.DataFrame
-    """A row a pair with scores: example_id, task, context, score and score_baseline."""
+    """One row per scored pair: example_id, task, context, score and score_baseline."""
     paired: int
-    """Pairs, those without scores included."""
+    """Number of pairs, including those without scores."""
     different_inputs: int
-    """Answers whose example the baseline had too, with other input tokens: not compared."""
+    """Number of examples that both sides answered with different input tokens; not compared."""
     unanswered: int
-    """Answers of either side whose example the other one lacks."""
+    """Number of answers whose example the other side lacks."""
 
 
 def match(
-    runs: Sequence[Run], baseline: Conditions, pool: Sequence[str] = ()
-) -> tuple[list[Match], list[tuple[Run, str]]]:
-    """Find the baseline of every run: equal in all but what the conditions are about.
+    results: Sequence[Result], baseline: Conditions, pool: Sequence[str] = ()
+) -> tuple[list[Match], list[tuple[Result, str]]]:
+    """Find the baseline of every result: equal in everything but the keys of the conditions.
 
-    With `attention=dense`, that is everything but the settings of the attention (and of
-    metric logging, which changes no answer).
+    With `attention=dense` that is everything but the settings of the attention, and of metric
+    logging, which changes no answer.
 
     Args:
-        runs: the matrix.
-        baseline: conditions that the baseline runs meet, and the others do not.
-        pool: keys such as `seed`; runs that differ only there become one match.
+        results: those to compare and their baselines.
+        baseline: conditions that only the baselines meet.
+        pool: keys such as `seed`; results that differ only there become one match.
 
     Returns:
-        The matches, and the runs without a baseline, each with the reason.
+        The matches, and the results without a baseline, each with the reason.
 
     Raises:
-        ConfigurationError: if no run is a baseline, or two are for the same run.
+        ConfigurationError: if there is no baseline, or two for the same result.
     """
-    baselines = select(runs, baseline)
+    baselines = select(results, baseline)
     if not baselines:
         raise ConfigurationError(
-            f"no run is the baseline {_spelled(baseline)}; run it, or choose another --baseline"
+            f"no result matches the baseline {_spelled(baseline)}; run it, or choose another "
+            "--baseline"
         )
-    keys = [resolve_key(name, runs) for name in baseline]
+    keys = [resolve_key(name, results) for name in baseline]
     ignored = {f"{_GROUP_OF_NAME.get(key, key).partition('.')[0]}." for key in keys}
-    by_signature: dict[Signature, Run] = {}
-    for run in baselines:
-        other = by_signature.setdefault(_signature(run, ignored), run)
-        if other is not run:
+    by_signature: dict[Signature, Result] = {}
+    for result in baselines:
+        other = by_signature.setdefault(_signature(result, ignored), result)
+        if other is not result:
             raise ConfigurationError(
-                f"two runs are the baseline {_spelled(baseline)} of the same runs: "
-                f"{other.directory} and {run.directory}; say which, for example "
+                f"two results match the baseline {_spelled(baseline)}: {other.directory} and "
+                f"{result.directory}; choose one, for example with "
                 "--baseline attention=sparse,fraction=0.2"
             )
-    pooled_keys = {resolve_key(name, runs) for name in pool}
-    matched: dict[Signature, list[tuple[Run, Run]]] = defaultdict(list)
+    pooled_keys = {resolve_key(name, results) for name in pool}
+    matched: dict[Signature, list[tuple[Result, Result]]] = defaultdict(list)
     unmatched = []
     chosen = set(baselines)
-    for run in runs:
-        if run in chosen:
+    for result in results:
+        if result in chosen:
             continue
-        found = by_signature.get(_signature(run, ignored))
+        found = by_signature.get(_signature(result, ignored))
         if found is None:
-            unmatched.append((run, _nearest(run, baselines, ignored)))
+            unmatched.append((result, _nearest(result, baselines, ignored)))
         else:
-            matched[_signature(run, {"metric_logging."}, pooled_keys)].append((run, found))
+            matched[_signature(result, {"metric_logging."}, pooled_keys)].append((result, found))
     matches = [
-        Match(arms=[arm for arm, _ in group], baselines=[base for _, base in group])
+        Match(results=[result for result, _ in group], baselines=[found for _, found in group])
         for group in matched.values()
     ]
     return matches, unmatched
@@ -103,30 +104,30 @@ def match(
 
 def read_pairs(matches: Sequence[Match]) -> list[Pairs]:
     """Pair the answers of each match by example id and hash of the input tokens."""
-    runs = list(dict.fromkeys(run for one in matches for run in (*one.arms, *one.baselines)))
-    number = {run: position for position, run in enumerate(runs)}
-    scored = read_scored(runs)
+    results = list(dict.fromkeys(r for one in matches for r in (*one.results, *one.baselines)))
+    number = {result: position for position, result in enumerate(results)}
+    scored = read_scored(results)
     linked = [
-        (position, number[arm], number[baseline])
+        (position, number[result], number[baseline])
         for position, one in enumerate(matches)
-        for arm, baseline in zip(one.arms, one.baselines, strict=True)
+        for result, baseline in zip(one.results, one.baselines, strict=True)
     ]
-    schema = {"match": pl.Int32, "run": pl.Int32, "run_baseline": pl.Int32}
+    schema = {"match": pl.Int32, "result": pl.Int32, "baseline": pl.Int32}
     links = pl.DataFrame(linked, schema=schema, orient="row")
-    arms = links.join(scored, on="run", maintain_order="left_right")
+    answers = links.join(scored, on="result", maintain_order="left_right")
     baselines = scored.select(
         "example_id",
-        run_baseline="run",
+        baseline="result",
         input_hash_baseline="input_hash",
         score_baseline="score",
     )
-    common = arms.join(baselines, on=["run_baseline", "example_id"], maintain_order="left")
+    common = answers.join(baselines, on=["baseline", "example_id"], maintain_order="left")
     same = common.filter(pl.col("input_hash") == pl.col("input_hash_baseline"))
-    # Without public references there is nothing to compare.
+    # Without public references there are no scores to compare.
     scored_pairs = same.drop_nulls(["score", "score_baseline"])
-    answered = _numbers(arms)
-    of_baseline = _numbers(links.join(baselines, on="run_baseline"))
-    shared, paired = _numbers(common), _numbers(same)
+    answered = _counts(answers)
+    of_baseline = _counts(links.join(baselines, on="baseline"))
+    shared, paired = _counts(common), _counts(same)
     frames = scored_pairs.partition_by("match", as_dict=True)
     return [
         Pairs(
@@ -141,30 +142,30 @@ def read_pairs(matches: Sequence[Match]) -> list[Pairs]:
     ]
 
 
-def _numbers(frame: pl.DataFrame) -> dict[int, int]:
-    """Rows of each match."""
+def _counts(frame: pl.DataFrame) -> dict[int, int]:
+    """Count the rows of each match."""
     return dict(frame.group_by("match").len().iter_rows())
 
 
 def _signature(
-    run: Run, ignored: AbstractSet[str], pooled: AbstractSet[str] = frozenset()
+    result: Result, ignored: AbstractSet[str], pooled: AbstractSet[str] = frozenset()
 ) -> Signature:
-    """The settings of a run without some groups and keys."""
+    """Return the settings of a result without some groups and keys."""
     prefixes = (*ignored, "metric_logging.")
     return tuple(
         sorted(
             (key, shown_value(value))
-            for key, value in run.config.items()
+            for key, value in result.settings.items()
             if not key.startswith(prefixes) and f"{key}." not in prefixes and key not in pooled
         )
     )
 
 
-def _nearest(run: Run, baselines: Sequence[Run], ignored: set[str]) -> str:
-    """In what the run differs from the baseline that is most like it."""
-    own = dict(_signature(run, ignored))
+def _nearest(result: Result, baselines: Sequence[Result], ignored: set[str]) -> str:
+    """Explain how a result differs from the most similar baseline."""
+    own = dict(_signature(result, ignored))
 
-    def differences(other: Run) -> list[str]:
+    def differences(other: Result) -> list[str]:
         theirs = dict(_signature(other, ignored))
         names = {**own, **theirs}
         return [key for key in names if own.get(key) != theirs.get(key)]
@@ -175,7 +176,7 @@ def _nearest(run: Run, baselines: Sequence[Run], ignored: set[str]) -> str:
         f"{key}={own.get(key, 'null')}, not {theirs.get(key, 'null')}"
         for key in differences(closest)[:3]
     ]
-    return f"the nearest baseline has other settings: {'; '.join(shown)}"
+    return f"the nearest baseline differs in {'; '.join(shown)}"
 
 
 def _spelled(conditions: Conditions) -> str:

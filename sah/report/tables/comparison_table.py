@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from sah.report.reading.collect import Run
+from sah.report.reading.caveats import caveats
 from sah.report.reading.differences import METHOD, differing_keys, method_settings, short_names
 from sah.report.reading.order import natural
 from sah.report.reading.select import shown_value, value_of
 from sah.report.statistics.comparison import CEILING, FLOOR, Comparison, Settings
 from sah.report.statistics.pairing import Match
-from sah.report.tables.overview import warnings
 from sah.report.tables.table import Cell, Column, Table, label, number
+from sah.results.schema import Result
 
 _NUMBERS = (
     *("baseline_score", "score", "difference", "difference_low", "difference_high"),
@@ -29,21 +29,23 @@ def compare_table(
     pooled: Sequence[str] = (),
     wide: bool = False,
 ) -> Table:
-    """One row a comparison: difference with interval, flips, adjusted p-value, verdict.
+    """Return a table with one row per comparison.
 
     Args:
-        comparisons: what was compared.
-        left_out: what could not be, each with the reason.
-        settings: how it was compared.
-        baseline: how the baseline was asked for.
-        pooled: keys whose values were pooled; they are no columns.
-        wide: every number in a column of its own, for programs.
+        comparisons: at least one.
+        left_out: matches that could not be compared, each with the reason.
+        settings: settings of the comparisons.
+        baseline: the condition that chose the baselines.
+        pooled: keys whose values were pooled; they do not become columns.
+        wide: for programs: every number in its own column.
     """
-    arms = [comparison.match.arms[0] for comparison in comparisons]
-    keys = [key for key in differing_keys(arms) if key not in pooled]
+    firsts = [comparison.match.results[0] for comparison in comparisons]
+    keys = [key for key in differing_keys(firsts) if key not in pooled]
     of_method = [key for key in keys if key.startswith(METHOD)]
     names = ["model", "benchmark", "subset", "protocol"]
-    common = [name for name in names if not wide and len({value_of(a, name) for a in arms}) <= 1]
+    common = [
+        name for name in names if not wide and len({value_of(one, name) for one in firsts}) <= 1
+    ]
     shown = [
         *(name for name in names if name not in common),
         *(key for key in keys if key not in of_method),
@@ -54,20 +56,20 @@ def compare_table(
         columns.append(Column(name="task", header="task", numeric=False))
     columns.append(Column(name="method", header="method", numeric=False))
     columns += _measured_columns(wide)
-    spelled = method_settings(arms, of_method)
+    spelled = method_settings(firsts, of_method)
     rows = []
-    for comparison, arm, setting in zip(comparisons, arms, spelled, strict=True):
-        cells = [label(shown_value(value_of(arm, key))) for key in shown]
+    for comparison, first, setting in zip(comparisons, firsts, spelled, strict=True):
+        cells = [label(shown_value(value_of(first, key))) for key in shown]
         if any(one.task for one in comparisons):
             cells.append(label(comparison.task))
-        cells.append(label(f"{arm.attention} {setting}".strip()))
+        cells.append(label(f"{first.attention} {setting}".strip()))
         rows.append(_styled([*cells, *_measured(comparison, wide)], comparison))
-    widest = len(columns) - len(_measured_columns(wide))
-    rows.sort(key=lambda row: [natural(cell.value) for cell in row[:widest]])
+    named = len(columns) - len(_measured_columns(wide))
+    rows.sort(key=lambda row: [natural(cell.value) for cell in row[:named]])
     caption = "  ".join(
-        str(value_of(arms[0], name))
+        str(value_of(firsts[0], name))
         for name in common
-        if arms and (name, value_of(arms[0], name)) not in (("protocol", "default"),)
+        if (name, value_of(firsts[0], name)) != ("protocol", "default")
     )
     return Table(
         columns=columns,
@@ -114,8 +116,8 @@ def _measured(comparison: Comparison, wide: bool) -> list[Cell]:
             comparison.unanswered,
             comparison.needed,
             comparison.verdict,
-            "+".join(arm.fingerprint for arm in comparison.match.arms),
-            "+".join(base.fingerprint for base in comparison.match.baselines),
+            "+".join(one.fingerprint for one in comparison.match.results),
+            "+".join(one.fingerprint for one in comparison.match.baselines),
         )
         return [Cell(text=str(value), value=value) for value in values]
     limits = "–"
@@ -142,7 +144,7 @@ def _verdict(comparison: Comparison) -> str:
     if comparison.verdict != "undecided":
         return _VERDICTS[comparison.verdict]
     if comparison.p_value is not None and comparison.p_value < 0.05:
-        # They differ, if not yet by more than the margin: no number would make them equal.
+        # They do differ, so no number of examples would show that they are equal.
         return "? worse" if comparison.difference < 0 else "? better"
     return "too few" if comparison.needed is None else f"? n≈{_rounded(comparison.needed)}"
 
@@ -165,31 +167,31 @@ def _notes(
     notes = [
         f"Scores × 100, paired on identical inputs. CI: {settings.resamples:,} bootstrap resamples "
         f"of contexts (seed {settings.seed}); flips: examples gained and lost; p: sign test over "
-        f"contexts, Holm-corrected for {len(comparisons)}; within?: is the interval within "
-        f"{points} of the baseline; n≈: examples needed to find so if it is true."
+        f"contexts, Holm-corrected for {len(comparisons)}; within?: whether the interval lies "
+        f"within {points} of the baseline; n≈: examples needed to show it if it is true."
     ]
     alarms = sum(comparison.suspicious for comparison in comparisons)
     if alarms:
         notes.append(
-            f"ALARM: {alarms} significantly better than the baseline. A sparse method rarely is: "
-            "look for a bug in the prompt or the mask before you believe it."
+            f"ALARM: {alarms} significantly better than the baseline. That is rare for a sparse "
+            "method: look for a bug in the prompt or the mask first."
         )
     if any(comparison.uninformative for comparison in comparisons):
         notes.append(
-            f"Grey, at floor or ceiling: the baseline itself scores at most {100 * FLOOR:g} or at "
-            f"least {100 * CEILING:g}; that cannot show that methods are equally good."
+            f"Grey, at floor or ceiling: the baseline scores at most {100 * FLOOR:g} or at least "
+            f"{100 * CEILING:g}, so equal scores do not show that methods are equally good."
         )
     pairs = sum(comparison.pairs for comparison in comparisons if comparison.task is None)
-    # With a row a task, each has the numbers of its whole match.
+    # With one row per task, each row carries the counts of its whole match.
     matched = {id(comparison.match): comparison for comparison in comparisons}.values()
     different = sum(comparison.different_inputs for comparison in matched)
     unanswered = sum(comparison.unanswered for comparison in matched)
     if different or unanswered:
         notes.append(
-            f"WARNING: not compared: {different} answers to other input tokens than the baseline's "
-            f"and {unanswered} that only one side has; compared: {pairs or 'see n'}."
+            f"WARNING: not compared: {different} answers whose input tokens differ from the "
+            f"baseline's and {unanswered} that only one side has; compared: {pairs or 'see n'}."
         )
-    notes += warnings(list(_runs(comparisons)))
+    notes += caveats(list(_results(comparisons)))
     for match, reason in left_out[:5]:
         notes.append(f"Not compared: {_shown(match)}: {reason}.")
     if len(left_out) > 5:
@@ -197,14 +199,14 @@ def _notes(
     return notes
 
 
-def _runs(comparisons: Sequence[Comparison]) -> dict[Run, None]:
+def _results(comparisons: Sequence[Comparison]) -> dict[Result, None]:
     matches = [comparison.match for comparison in comparisons]
-    return dict.fromkeys(run for one in matches for run in (*one.arms, *one.baselines))
+    return dict.fromkeys(result for one in matches for result in (*one.results, *one.baselines))
 
 
 def _shown(match: Match) -> str:
-    arm = match.arms[0]
-    return f"{arm.model} {arm.attention} {arm.benchmark} {arm.subset} {arm.fingerprint}"
+    one = match.results[0]
+    return f"{one.model} {one.attention} {one.benchmark} {one.subset_name} {one.fingerprint}"
 
 
 def _signed(value: float) -> str:
@@ -219,6 +221,6 @@ def _p_value(value: float | None) -> str:
 
 
 def _rounded(value: int) -> str:
-    """Two digits: it is an estimate."""
+    """Round to two digits: it is an estimate."""
     digits = max(0, len(str(value)) - 2)
     return f"{round(value, -digits):,}"

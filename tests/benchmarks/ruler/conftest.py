@@ -1,4 +1,4 @@
-"""Measuring prompts without the code under test."""
+"""Prompt lengths measured without the code under test."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from sah.types import Example
 
 @pytest.fixture
 def prompt_tokens(tiny: Any) -> Callable[[Example], int]:
-    """Tokens of the prompt under the tiny model's template, written out here."""
+    """Count the tokens of a prompt, with the tiny model's chat template written out."""
     tokenizer = tiny.prompts.tokenizer._tokenizer
 
     def count(example: Example) -> int:

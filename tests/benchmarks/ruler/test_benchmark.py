@@ -11,18 +11,18 @@ NEEDLES = [task for task in Ruler.subsets() if task.startswith("niah")]
 NUMBERS, NAMES = ("1234567", "7654321"), ("ABCDE", "FGHIJ", "KLMNO", "PQRST", "UVWXY")
 
 
-def test_without_a_subset_all_tasks_come_in_order(tiny):
+def test_subset_null_runs_all_available_tasks_in_order(tiny):
     made = Ruler(context_tokens=1800, samples=1).examples(tiny.prompts, seed=0)
     assert [item.task for item in made] == list(Ruler().available_subsets())
 
 
-def test_subsets_come_in_the_benchmarks_order_and_once(tiny):
+def test_chosen_subsets_run_once_in_the_order_of_the_benchmark(tiny):
     chosen = ["niah_single_2", "niah_single_1", "niah_single_2"]
     made = Ruler(subset=chosen, context_tokens=400, samples=1).examples(tiny.prompts, seed=0)
     assert [item.task for item in made] == ["niah_single_1", "niah_single_2"]
 
 
-def test_a_context_larger_than_the_model_takes_is_an_error_that_names_both(tiny):
+def test_more_context_than_the_model_takes_is_an_error_that_names_both(tiny):
     encoder = PromptEncoder(tiny.prompts.tokenizer, 512)
     Ruler(context_tokens=512, samples=1, subset="niah_single_1").examples(encoder, seed=0)
     with pytest.raises(ConfigurationError, match=r"context_tokens=513 .* 512 tokens"):
@@ -37,7 +37,7 @@ def test_a_model_without_a_limit_takes_any_context(tiny, prompt_tokens):
     assert 8900 < prompt_tokens(example) + 128 <= 9000
 
 
-def test_a_sample_depends_on_its_number_and_the_seed_and_not_on_how_many_there_are(tiny):
+def test_a_sample_depends_only_on_its_number_and_the_seed(tiny):
     tasks = ["niah_single_2", "niah_multikey_3", "vt", "cwe", "fwe"]
 
     def made(samples, seed):
@@ -55,7 +55,7 @@ def test_a_sample_depends_on_its_number_and_the_seed_and_not_on_how_many_there_a
     ("task", "context_tokens"),
     [*itertools.product([*NEEDLES, "vt"], [1, 3, 100]), ("vt", 600)],
 )
-def test_a_context_too_small_is_an_error_that_names_the_numbers(
+def test_too_little_context_is_an_error_that_names_both_numbers(
     task, context_tokens, tiny, prompt_tokens
 ):
     benchmark = Ruler(subset=task, context_tokens=context_tokens, samples=1)
@@ -68,7 +68,7 @@ def test_a_context_too_small_is_an_error_that_names_the_numbers(
     assert message
     shortest = int(message.group(1))
     assert shortest > context_tokens
-    # Words and numbers are drawn anew for another length; they differ by a few tokens.
+    # Another length draws other words and numbers, which differ by a few tokens.
     enough = Ruler(subset=task, context_tokens=shortest + 50, samples=1)
     (example,) = enough.examples(tiny.prompts, seed=0)
     assert shortest - 50 < prompt_tokens(example) + example.max_new_tokens <= shortest + 50
@@ -92,13 +92,13 @@ def test_counts_below_one_are_errors(field):
         ("vt", NAMES, " ".join(NAMES).lower(), 1.0),
         ("vt", NAMES, "abcde fghij", 0.4),
         ("vt", NAMES, "", 0.0),
-        # One of the answers to a question is enough.
+        # For qa, one of the references is enough.
         ("qa_1", ("a1", "b"), "it is B or c", 1.0),
         ("qa_1", ("a1", "b"), "x", 0.0),
         ("qa_1", ("a1", "b"), "", 0.0),
     ],
 )
-def test_the_score_is_the_share_of_references_contained_but_for_questions(
+def test_the_score_is_the_share_of_references_or_any_of_them_for_qa(
     task, references, text, score, example, predict
 ):
     asked = [example(task, references=references)]

@@ -9,8 +9,8 @@ from sah.benchmarks.ruler import Ruler
 from sah.errors import DatasetError
 from sah.paths import installed_folder
 
-# RULER's scripts (NVIDIA/RULER, synthetic.yaml): haystack, kind of key and value, and how many
-# keys are hidden, values each has, and keys are asked for.
+# From NVIDIA/RULER's synthetic.yaml: haystack, kind of key, kind of value, number of hidden keys,
+# values per key, and queried keys.
 PUBLISHED = {
     "niah_single_1": ("noise", "words", "numbers", 1, 1, 1),
     "niah_single_2": ("prose", "words", "numbers", 1, 1, 1),
@@ -29,7 +29,7 @@ TASKS = sorted(PUBLISHED)
 
 @pytest.fixture(scope="module")
 def examples(tiny):
-    """Three samples of every task, by task."""
+    """Three samples of every task, grouped by task."""
     made = Ruler(subset=TASKS, context_tokens=CONTEXT_TOKENS, samples=3).examples(
         tiny.prompts, seed=0
     )
@@ -54,7 +54,7 @@ def test_prompt_and_answer_fit_into_the_context(task, examples, prompt_tokens):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_one_more_unit_of_haystack_would_not_fit(task, examples, tiny, prompt_tokens):
-    """A unit of the kind the haystack is made of; a needle of the length of the others."""
+    """For a haystack of needles, the next one is assumed to be about as long as the others."""
     haystack = PUBLISHED[task][0]
     for example in examples[task]:
         if haystack == "needles":
@@ -62,12 +62,12 @@ def test_one_more_unit_of_haystack_would_not_fit(task, examples, tiny, prompt_to
                 len(tiny.prompts.tokenizer(f"\n{found.group()}").input_ids)
                 for found in NEEDLE.finditer(example.context)
             ]
-            # Needles differ in length; the longest there is bounds the next.
+            # Needles differ in length; the longest one bounds the next.
             spare = max(lengths) + 8
         elif haystack == "noise":
             spare = len(tiny.prompts.tokenizer(f"\n{NOISE}").input_ids)
         else:
-            # The next unit is a verse: look up which one follows the last.
+            # The next unit is the verse that follows the last one.
             spare = len(tiny.prompts.tokenizer(" " + next_verse(example.context)).input_ids) + 2
         length = prompt_tokens(example) + example.max_new_tokens
         assert length + spare > CONTEXT_TOKENS
@@ -84,7 +84,7 @@ def next_verse(context):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_needles_are_as_many_and_of_the_kinds_published(task, examples):
+def test_number_and_kinds_of_needles_are_as_published(task, examples):
     haystack, key_kind, value_kind, keys, values, queries = PUBLISHED[task]
     kinds = {
         "numbers": r"[1-9]\d{6}",
@@ -110,7 +110,7 @@ def test_needles_are_as_many_and_of_the_kinds_published(task, examples):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_answers_are_in_the_context_and_nowhere_else(task, examples):
+def test_each_answer_occurs_once_in_the_context_and_nowhere_else(task, examples):
     for example in examples[task]:
         values = {}
         for _, key, value in NEEDLE.findall(example.context):
@@ -118,7 +118,7 @@ def test_the_answers_are_in_the_context_and_nowhere_else(task, examples):
         asked = asked_keys(example)
         assert len(set(asked)) == len(asked)
         expected = [value for key in asked for value in values[key]]
-        # Keys in the order they are asked for; the values of one key in any order.
+        # Keys are in the order of the question; the values of one key in any order.
         assert sorted(example.references) == sorted(expected)
         if PUBLISHED[task][4] == 1:
             assert list(example.references) == expected
@@ -130,7 +130,7 @@ def test_the_answers_are_in_the_context_and_nowhere_else(task, examples):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_haystack_is_the_published_one_around_the_needles(task, examples):
+def test_the_text_around_the_needles_is_the_published_haystack(task, examples):
     haystack = PUBLISHED[task][0]
     for example in examples[task]:
         assert example.context.endswith("\n")
@@ -151,7 +151,7 @@ def test_the_haystack_is_the_published_one_around_the_needles(task, examples):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_prompts_are_worded_as_published_and_once(task, examples, tiny):
+def test_prompts_are_worded_as_published_without_repetition(task, examples, tiny):
     _, _, value_kind, _, values, queries = PUBLISHED[task]
     one = values * queries == 1
     kind = value_kind.removesuffix("s") if one else value_kind
@@ -181,7 +181,7 @@ def test_prompts_are_worded_as_published_and_once(task, examples, tiny):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_answers_may_take_128_tokens(task, examples):
+def test_the_answer_limit_is_128_tokens(task, examples):
     assert {example.max_new_tokens for example in examples[task]} == {128}
 
 
@@ -201,7 +201,7 @@ def test_needles_are_spread_over_the_haystack(tiny):
 
 
 @pytest.mark.parametrize("kind", ["folder", "text", "json"])
-def test_essays_take_the_place_of_the_prose(kind, tmp_path, tiny):
+def test_essays_replace_the_prose(kind, tmp_path, tiny):
     sentences = [f"Sentence number {number} of the essay." for number in range(60)]
     folder = tmp_path / "essays"
     folder.mkdir()
@@ -214,13 +214,13 @@ def test_essays_take_the_place_of_the_prose(kind, tmp_path, tiny):
     benchmark = Ruler(subset=tasks, context_tokens=600, samples=1, essays=str(source))
     noise, prose = benchmark.examples(tiny.prompts, seed=0)
     assert NOISE in noise.context
-    # From the beginning, as in the published samples, and again where they end.
+    # From the beginning, as in the published samples, and repeated at the end.
     body = NEEDLE.sub("", prose.context.split("\n", 1)[1]).split()
     text = " ".join(sentences * 9).split()
     assert body == text[: len(body)]
 
 
-def test_essays_that_are_not_there_are_an_error(tmp_path, tiny):
+def test_missing_essays_are_an_error(tmp_path, tiny):
     (tmp_path / "bad.json").write_text("[1]")
     for source in (tmp_path, tmp_path / "none.txt", tmp_path / "bad.json"):
         benchmark = Ruler(subset="niah_single_2", essays=str(source))

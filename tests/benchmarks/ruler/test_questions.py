@@ -14,7 +14,7 @@ INSTRUCTION = (
 
 @pytest.fixture
 def squad_file(tmp_path):
-    """A file of made-up articles in SQuAD's layout: answers are in the paragraph asked about."""
+    """A file of made-up articles in SQuAD's layout, each answer in its question's paragraph."""
 
     def paragraph(article, number):
         name = f"A{article}-{number}"
@@ -55,7 +55,7 @@ def hotpotqa_file(tmp_path):
 
 
 def documents(example):
-    """The numbered documents of a context, around which the instruction stands twice."""
+    """Return the numbered documents of a context, which the instruction precedes and follows."""
     head = f"{INSTRUCTION}\n\nThe following are given documents.\n\n"
     assert example.context.startswith(head)
     assert example.context.endswith(f"\n\n{INSTRUCTION}\n\n")
@@ -75,7 +75,9 @@ def check(examples, prompt_tokens, context_tokens):
         assert len(set(texts)) == len(texts) > 1
 
 
-def test_squad_questions_come_with_their_paragraph_and_its_article(squad_file, tiny, prompt_tokens):
+def test_squad_contexts_have_the_paragraph_and_the_rest_of_its_article(
+    squad_file, tiny, prompt_tokens
+):
     benchmark = Ruler(subset="qa_1", context_tokens=700, samples=8, squad=str(squad_file))
     examples = benchmark.examples(tiny.prompts, seed=0)
     check(examples, prompt_tokens, 700)
@@ -84,13 +86,13 @@ def test_squad_questions_come_with_their_paragraph_and_its_article(squad_file, t
         assert example.references == (f"mayor {name}",)
         article = name.split("-")[0]
         own = [text for text in documents(example) if f"The person {article}-" in text]
-        # The rest of the article fills the context before any other one does.
+        # The rest of the article is added before any other article.
         assert len(own) == 3
         assert len(documents(example)) > 3
     assert len({example.question for example in examples}) == 8
 
 
-def test_hotpotqa_questions_come_with_all_their_paragraphs(hotpotqa_file, tiny, prompt_tokens):
+def test_hotpotqa_contexts_have_all_paragraphs_of_the_question(hotpotqa_file, tiny, prompt_tokens):
     benchmark = Ruler(subset="qa_2", context_tokens=900, samples=3, hotpotqa=str(hotpotqa_file))
     examples = benchmark.examples(tiny.prompts, seed=0)
     check(examples, prompt_tokens, 900)
@@ -100,19 +102,19 @@ def test_hotpotqa_questions_come_with_all_their_paragraphs(hotpotqa_file, tiny, 
         assert expected <= set(documents(example))
 
 
-def test_factbook_questions_have_their_answer_in_one_of_the_documents(tiny, prompt_tokens):
+def test_one_of_the_documents_has_the_answer_to_a_factbook_question(tiny, prompt_tokens):
     benchmark = Ruler(subset="qa_factbook", context_tokens=1500, samples=5)
     check(benchmark.examples(tiny.prompts, seed=0), prompt_tokens, 1500)
 
 
-def test_published_tasks_without_their_file_are_errors_that_say_which():
+def test_a_published_task_without_its_file_is_an_error_that_names_the_option():
     with pytest.raises(ConfigurationError, match=r"subset=qa_1: set benchmark\.squad"):
         Ruler(subset="qa_1")
     with pytest.raises(ConfigurationError, match=r"subset=qa_2: set benchmark\.hotpotqa"):
         Ruler(subset=["vt", "qa_2"])
 
 
-def test_all_tasks_are_the_published_ones_where_their_files_are_given():
+def test_with_both_files_all_tasks_are_the_published_ones():
     published = {"qa_1", "qa_2"}
     assert not published & set(Ruler().available_subsets())
     assert "qa_factbook" in Ruler().available_subsets()
@@ -126,7 +128,7 @@ def test_all_tasks_are_the_published_ones_where_their_files_are_given():
     ("content", "match"),
     [("{", "cannot be read"), ("[]", "no questions"), ('[{"a": 1}]', "fields of the published")],
 )
-def test_files_that_are_not_the_published_ones_are_errors(tmp_path, tiny, content, match):
+def test_a_file_that_is_not_the_published_one_is_an_error(tmp_path, tiny, content, match):
     path = tmp_path / "file.json"
     path.write_text(content)
     for option, task in (("squad", "qa_1"), ("hotpotqa", "qa_2")):

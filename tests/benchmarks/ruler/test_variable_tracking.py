@@ -17,14 +17,14 @@ def examples(tiny):
 
 
 def parts(example):
-    """The solved example and the text of the question."""
+    """Split the context into the solved example and the text asked about."""
     empty, solved, asked = example.context.split(f"{TASK}\n\n")
     assert empty == ""
     return solved, asked
 
 
 def assigned(text):
-    """Follow the assignments of a text: value -> variables in order."""
+    """Follow the assignments in a text; return the variables of each value, in order."""
     value_of, found = {}, {}
     for name, source, number in STATEMENT.findall(text):
         assert name not in value_of, "assigned once"
@@ -83,14 +83,14 @@ def test_the_question_is_worded_as_published(examples):
         assert example.max_new_tokens == 30
 
 
-def test_fills_the_budget_but_for_less_than_a_line(examples, tiny, prompt_tokens):
+def test_less_than_a_line_of_the_budget_is_left(examples, tiny, prompt_tokens):
     line = len(tiny.prompts.tokenizer(NOISE + "\n").input_ids)
     for example in examples:
         length = prompt_tokens(example) + 30
         assert CONTEXT_TOKENS - line < length <= CONTEXT_TOKENS
 
 
-def test_samples_differ_and_their_chains_are_spread_over_the_text(tiny):
+def test_samples_differ_and_chains_are_spread_over_the_text(tiny):
     benchmark = Ruler(subset="vt", context_tokens=CONTEXT_TOKENS, samples=30)
     made = benchmark.examples(tiny.prompts, seed=0)
     assert len({example.references for example in made}) == 30

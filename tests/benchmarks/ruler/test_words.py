@@ -14,7 +14,7 @@ CWE_ASKED = (
     "Question: What are the 10 most common words in the above list?",
     " Answer: The top 10 words that appear most often in the list are:",
 )
-# How often common and other words come, and in the solved list: words, common, other.
+# Context tokens, frequency of common and of rare words; solved list: words, common, rare.
 SHORT = (2048, 6, 1, (20, 3, 1))
 LONG = (8000, 30, 3, (40, 10, 3))
 
@@ -29,14 +29,14 @@ def generate(tiny):
 
 
 def listed(text):
-    """The words of a numbered list, which must be numbered from 1."""
+    """Parse a numbered list, which must be numbered from 1."""
     found = re.findall(r"(\d+)\. (.+?)(?= \d+\. |$)", text)
     assert [int(number) for number, _ in found] == list(range(1, len(found) + 1))
     return [word for _, word in found]
 
 
 @pytest.mark.parametrize(("tokens", "often", "rarely", "solved"), [SHORT, LONG])
-def test_ten_words_are_common_and_all_others_rare(generate, tokens, often, rarely, solved):
+def test_ten_words_are_common_and_all_others_are_rare(generate, tokens, often, rarely, solved):
     for example in generate("cwe", tokens):
         empty, before, text = example.context.split(CWE_TASK)
         assert empty == ""
@@ -55,13 +55,13 @@ def test_ten_words_are_common_and_all_others_rare(generate, tokens, often, rarel
         assert set(counts.values()) == {often_before, rarely_before}
 
 
-def test_common_words_are_asked_for_as_published(generate):
+def test_the_question_of_cwe_is_worded_as_published(generate):
     for example in generate("cwe", SHORT[0]):
         assert (example.question, example.answer_prefix) == CWE_ASKED
         assert example.max_new_tokens == 120
 
 
-def test_words_go_on_in_pairs_where_the_vocabulary_ends():
+def test_the_vocabulary_continues_with_pairs_of_words():
     import random
     from itertools import islice
 
@@ -80,9 +80,9 @@ def test_coded_words_follow_a_zeta_distribution_with_exponent_two(generate):
         ranked = counts.most_common()
         assert ranked[0][0] == "..."
         assert [word for word, _ in ranked[1:4]] == list(example.references)
-        assert ranked[3][1] > ranked[4][1], "the third must be told from the fourth"
+        assert ranked[3][1] > ranked[4][1], "the third must be more frequent than the fourth"
         assert all(re.fullmatch("[a-z]{6}", word) for word, _ in ranked[1:])
-        # Frequencies are whole parts of total / zeta(2) / rank^2 of one total.
+        # There is one total whose total / zeta(2) / rank^2, rounded down, are the frequencies.
         low = max(count * rank**2 for rank, (_, count) in enumerate(ranked, 1))
         high = min((count + 1) * rank**2 for rank, (_, count) in enumerate(ranked, 1))
         assert low < high
@@ -90,7 +90,7 @@ def test_coded_words_follow_a_zeta_distribution_with_exponent_two(generate):
         assert share == pytest.approx(6 / math.pi**2, abs=0.05)
 
 
-def test_frequent_words_are_asked_for_as_published(generate):
+def test_the_question_of_fwe_is_worded_as_published(generate):
     for example in generate("fwe", 1024):
         assert example.context.startswith(
             "Read the following coded text and track the frequency of each coded word. Find the "
@@ -108,7 +108,7 @@ def test_frequent_words_are_asked_for_as_published(generate):
 
 
 @pytest.mark.parametrize("context_tokens", range(700, 800, 10))
-def test_the_third_most_frequent_word_is_always_told_from_the_fourth(generate, context_tokens):
+def test_the_third_word_is_always_more_frequent_than_the_fourth(generate, context_tokens):
     for example in generate("fwe", context_tokens):
         counts = Counter(example.context.removesuffix("\n").split("coded words. ")[1].split(" "))
         third, fourth = (count for _, count in counts.most_common()[3:5])
@@ -116,8 +116,8 @@ def test_the_third_most_frequent_word_is_always_told_from_the_fourth(generate, c
 
 
 @pytest.mark.parametrize(("task", "spare"), [("cwe", 60), ("fwe", 30)])
-def test_the_budget_is_kept_and_used(generate, prompt_tokens, task, spare):
-    """A word more of cwe comes up to six times; with its number it takes ten tokens."""
+def test_prompts_fill_the_budget(generate, prompt_tokens, task, spare):
+    """One more word of cwe occurs up to six times, each with its number: about ten tokens."""
     for tokens in (2000, 3000):
         for example in generate(task, tokens):
             length = prompt_tokens(example) + example.max_new_tokens

@@ -1,4 +1,4 @@
-"""Published data sets from made-up rows in exactly their columns."""
+"""Suites of published data sets, on made-up rows with exactly the published columns."""
 
 import dataclasses
 import re
@@ -22,7 +22,7 @@ SUITES = sorted(path.stem for path in CONF.glob("*.yaml") if "revision" in Omega
 
 @pytest.fixture
 def suite(published):
-    """Make a suite of the made-up rows, all subsets unless one is chosen."""
+    """Make a suite over the made-up rows, with all subsets by default."""
 
     def make(name, **options):
         config = OmegaConf.load(CONF / f"{name}.yaml")
@@ -33,7 +33,7 @@ def suite(published):
 
 
 def right_answer(example):
-    """What a model that knows the references would say."""
+    """Return the answer of a model that knows the references."""
     first = example.references[0]
     if example.task in ("0shot", "cot"):
         return f"The correct answer is ({first})."
@@ -46,13 +46,13 @@ def right_answer(example):
     return first
 
 
-def test_all_suites_are_found():
+def test_every_suite_has_a_yaml():
     found = {"longbench", "longbench_v2", "ruler_hub", "infinite_bench", "zero_scrolls", "loogle"}
     assert set(SUITES) == found | {"aime24", "aime25", "loft"}
 
 
 @pytest.mark.parametrize("name", sorted({*SUITES} - {"zero_scrolls"}))
-def test_right_answers_score_one_and_none_score_zero(name, suite, tiny, predict):
+def test_right_answers_score_one_and_empty_answers_score_zero(name, suite, tiny, predict):
     benchmark = suite(name)
     examples = benchmark.examples(tiny.prompts, seed=0)
     for score in benchmark.score(examples, predict(examples, right_answer)):
@@ -62,7 +62,7 @@ def test_right_answers_score_one_and_none_score_zero(name, suite, tiny, predict)
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_prompts_and_limits_are_those_of_the_rows(name, suite, published, tiny):
+def test_prompts_and_answer_limits_come_from_the_rows(name, suite, published, tiny):
     benchmark = suite(name)
     columns = ("context", "question", "answer_prefix", "max_new_tokens")
     rows = {
@@ -79,7 +79,7 @@ def test_the_limit_of_one_row_does_not_change_the_next(suite, tiny):
     assert [example.max_new_tokens for example in examples] == [40, 41, 42]
 
 
-def test_answer_lengths_are_the_documented_ones(suite):
+def test_default_answer_limits_of_longbench_are_as_published(suite):
     lengths = {name: task.max_new_tokens for name, task in suite("longbench").tasks.items()}
     documented = {
         148: "narrativeqa qasper dureader samsum",
@@ -98,11 +98,11 @@ def test_answer_lengths_are_the_documented_ones(suite):
     ("name", "count"),
     [("infinite_bench", 12), ("zero_scrolls", 10), ("loogle", 4), ("loft", 15), ("ruler_hub", 13)],
 )
-def test_all_subsets_are_there(name, count, suite):
+def test_a_suite_has_this_many_subsets(name, count, suite):
     assert len(suite(name).subsets()) == count
 
 
-def test_even_lengths_are_averaged_by_bucket(suite, tiny, predict):
+def test_scores_of_longbench_e_are_averaged_by_length_bucket(suite, tiny, predict):
     benchmark = suite("longbench", subset="qasper_e")
     examples = benchmark.examples(tiny.prompts, seed=0)
     scores = benchmark.score(examples, predict(examples, right_answer))
@@ -113,7 +113,7 @@ def test_even_lengths_are_averaged_by_bucket(suite, tiny, predict):
     ]
 
 
-def test_multiple_choice_is_averaged_by_difficulty_and_length(suite, tiny, predict):
+def test_scores_of_longbench_v2_are_averaged_by_difficulty_and_length(suite, tiny, predict):
     benchmark = suite("longbench_v2", subset="0shot")
     examples = benchmark.examples(tiny.prompts, seed=0)
     groups = [score.groups for score in benchmark.score(examples, predict(examples, str))]
@@ -121,7 +121,7 @@ def test_multiple_choice_is_averaged_by_difficulty_and_length(suite, tiny, predi
     assert groups[1] == ("difficulty hard", "length short")
 
 
-def test_only_the_first_line_counts_where_the_suite_says_so(suite, tiny, predict):
+def test_only_the_first_line_is_scored_for_few_shot_tasks(suite, tiny, predict):
     benchmark = suite("longbench", subset=["triviaqa", "qasper"])
     examples = benchmark.examples(tiny.prompts, seed=0)
     answers = predict(examples, lambda example: "\nOtto\nand much more about something else")
@@ -149,7 +149,7 @@ def test_without_public_references_there_is_no_score(suite, tiny, predict):
         ("quality", "(B) the cat", "B", 1.0),
     ],
 )
-def test_answers_with_references_of_ones_own_have_the_official_score(
+def test_answers_to_rows_with_references_get_the_official_score(
     task, reference, answer, expected, suite, tiny, predict
 ):
     benchmark = suite("zero_scrolls", subset=task)
@@ -165,14 +165,14 @@ def test_only_the_test_split_of_loft_is_read(suite, tiny):
 
 
 @pytest.mark.parametrize("length", [4096, "8192", "16k", "32k"])
-def test_published_ruler_has_several_lengths(length, suite, tiny):
+def test_ruler_hub_has_all_published_lengths(length, suite, tiny):
     benchmark = suite("ruler_hub", length=length)
     examples = benchmark.examples(tiny.prompts, seed=0)
     assert {example.task for example in examples} == set(benchmark.subsets())
     assert not any(example.may_cut for example in examples)
 
 
-def test_a_length_that_was_not_published_is_an_error():
+def test_an_unpublished_length_is_an_error():
     with pytest.raises(ConfigurationError, match=r"length='5000'.* 4096, 8192"):
         RulerHub(length="5000")
 
@@ -209,22 +209,22 @@ def test_files_are_found_in_any_of_the_usual_layouts(files, tmp_path):
     assert [row["file"] for row in rows] == expected
 
 
-def test_missing_files_are_an_error_that_says_what_is_there(tmp_path):
+def test_missing_files_are_an_error_that_lists_the_existing_ones(tmp_path):
     (tmp_path / "hotpotqa.jsonl").write_text("{}\n")
     source = Source(dataset="x/y", config="qasper")
-    with pytest.raises(DatasetError, match=r"x/y \(qasper, test\); it has hotpotqa\.jsonl"):
+    with pytest.raises(DatasetError, match=r"x/y \(qasper, test\); it contains hotpotqa\.jsonl"):
         load_rows(source, path=str(tmp_path), revision="main")
-    with pytest.raises(DatasetError, match="is no folder"):
+    with pytest.raises(DatasetError, match="is not a folder"):
         load_rows(source, path=str(tmp_path / "none"), revision="main")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("qasper.jsonl", b"{}\n{", "line 2 is no JSON"),
-        ("qasper.jsonl", b"[1]\n", "line 1 is no JSON object"),
+        ("qasper.jsonl", b"{}\n{", "line 2 is not JSON"),
+        ("qasper.jsonl", b"[1]\n", "line 1 is not a JSON object"),
         ("qasper.jsonl", b"", "has no rows"),
-        ("qasper.parquet", b"PAR1 or not", "no readable parquet"),
+        ("qasper.parquet", b"PAR1 or not", "not a readable parquet"),
     ],
 )
 def test_damaged_files_are_errors_that_name_them(name, content, match, tmp_path):
@@ -233,13 +233,13 @@ def test_damaged_files_are_errors_that_name_them(name, content, match, tmp_path)
         load_rows(Source(dataset="x/y", config="qasper"), path=str(tmp_path), revision="main")
 
 
-def test_a_column_that_is_missing_is_an_error_that_names_it(suite, tmp_path, tiny):
+def test_a_missing_column_is_an_error_that_names_it(suite, tmp_path, tiny):
     (tmp_path / "qasper.jsonl").write_text('{"question": "q", "answers": ["a"]}\n')
     with pytest.raises(DatasetError, match=r"no column 'context', only answers, question"):
         suite("longbench", subset="qasper", path=str(tmp_path)).examples(tiny.prompts, seed=0)
 
 
-def test_a_subset_that_is_missing_fails_the_whole(suite, tmp_path, tiny):
+def test_a_missing_subset_fails_the_experiment(suite, tmp_path, tiny):
     """An average over fewer tasks would be a wrong number."""
     (tmp_path / "qasper.jsonl").write_text(
         '{"context": "c", "question": "q", "answers": ["a"], "max_new_tokens": 3}\n'
@@ -248,14 +248,16 @@ def test_a_subset_that_is_missing_fails_the_whole(suite, tmp_path, tiny):
         suite("longbench", path=str(tmp_path)).examples(tiny.prompts, seed=0)
 
 
-def test_without_a_network_the_hubs_absence_is_one_clear_error(suite, tiny, tmp_path, monkeypatch):
+def test_an_uncached_data_set_without_a_network_is_one_clear_error(
+    suite, tiny, tmp_path, monkeypatch
+):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     with pytest.raises(DatasetError, match=r"Xnhyacinth/LongBench .*sah fetch.*benchmark\.path"):
         suite("longbench", subset="qasper", path=None).examples(tiny.prompts, seed=0)
 
 
-def test_a_data_set_by_name_is_read_with_the_library_of_the_hub(published, tmp_path, monkeypatch):
-    """A folder stands for the data set's name: configurations are those of its card."""
+def test_a_data_set_is_read_by_name_with_the_datasets_library(published, tmp_path, monkeypatch):
+    """A folder replaces the name of the data set; its card lists the configurations."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -285,7 +287,7 @@ def qasper(answer):
 
 @pytest.fixture
 def two_commits(cache_commit):
-    """The cache of somebody who fetched twice: an old state of a data set and a newer one."""
+    """A cache with an old and a newer commit of a data set."""
     cache_commit("Xnhyacinth/LongBench", "qasper", OLD, qasper("the old answer"))
     cache_commit("Xnhyacinth/LongBench", "qasper", NEW, qasper("the new answer"))
 
@@ -294,7 +296,7 @@ def two_commits(cache_commit):
     ("revision", "answer", "commit"),
     [(OLD, "the old answer", OLD), (NEW, "the new answer", NEW), ("main", "the new answer", NEW)],
 )
-def test_the_commit_asked_for_is_read_without_a_network(
+def test_the_requested_commit_is_read_without_a_network(
     revision, answer, commit, two_commits, suite, tiny
 ):
     benchmark = suite("longbench", subset="qasper", path=None, revision=revision)
@@ -303,14 +305,14 @@ def test_the_commit_asked_for_is_read_without_a_network(
     assert example.origin == f"Xnhyacinth/LongBench@{commit}"
 
 
-def test_a_commit_that_is_not_here_is_an_error_never_another_one(two_commits, suite, tiny):
+def test_an_uncached_commit_is_an_error_and_never_replaced_by_another(two_commits, suite, tiny):
     benchmark = suite("longbench", subset="qasper", path=None, revision=OTHER)
     with pytest.raises(DatasetError, match=rf"{OTHER} is not on this machine, only {NEW}"):
         benchmark.examples(tiny.prompts, seed=0)
     assert not benchmark.is_here()
 
 
-def test_a_branch_is_told_with_the_override_that_pins_what_is_here(two_commits, suite):
+def test_a_branch_is_reported_with_the_override_that_pins_the_cached_commit(two_commits, suite):
     moving = suite("longbench", subset="qasper", path=None, revision="main")
     note = f"revision main is not pinned to a commit; pin it with benchmark.revision={NEW}"
     assert moving.is_here()
@@ -320,7 +322,7 @@ def test_a_branch_is_told_with_the_override_that_pins_what_is_here(two_commits, 
     assert pinned.fetch() == "1 rows of 1 configurations; pinned to a commit"
 
 
-def test_configurations_at_different_commits_are_not_pinned_by_either(
+def test_no_pin_is_offered_for_configurations_at_different_commits(
     two_commits, cache_commit, suite
 ):
     cache_commit("Xnhyacinth/LongBench", "trec", OTHER, qasper("another answer"))
@@ -328,7 +330,7 @@ def test_configurations_at_different_commits_are_not_pinned_by_either(
     assert moving.revision_note() == "revision main is not pinned to a commit"
 
 
-def test_the_data_sets_of_a_suite_are_pinned_one_by_one(cache_commit, suite, compose, tiny):
+def test_each_data_set_of_a_suite_is_pinned_to_its_own_commit(cache_commit, suite, compose, tiny):
     row = {**qasper("Otto")[0], "answer_prefix": ""}
     for number, corpus in enumerate(("nq", "quest")):
         cache_commit(f"f20180301/loft-rag-{corpus}-32k", "default", f"{number}b" * 20, [row])
@@ -344,18 +346,18 @@ def test_the_data_sets_of_a_suite_are_pinned_one_by_one(cache_commit, suite, com
     }
 
 
-def test_a_pin_of_a_data_set_that_the_suite_does_not_read_is_an_error():
+def test_pinning_a_data_set_that_the_suite_does_not_read_is_an_error():
     with pytest.raises(ConfigurationError, match=r"names simonjegou/rules; .* simonjegou/ruler"):
         RulerHub(revision={"simonjegou/rules": OLD})
 
 
-def test_a_length_of_another_collection_is_not_read_at_the_first_ones_commit(suite):
+def test_a_pin_of_one_collection_does_not_apply_to_the_other(suite):
     assert suite("ruler_hub", path=None).revision_note() == "pinned to a commit"
     other = suite("ruler_hub", path=None, length="16k")
     assert other.revision_note() == "revision main is not pinned to a commit"
 
 
-def test_a_snapshot_folder_of_the_hubs_cache_tells_its_commit(tmp_path):
+def test_the_commit_is_read_from_the_path_of_a_snapshot_folder(tmp_path):
     folder = tmp_path / "datasets--x--y" / "snapshots" / OLD
     folder.mkdir(parents=True)
     (folder / "qasper.jsonl").write_text('{"a": 1}\n')
@@ -366,12 +368,14 @@ def test_a_snapshot_folder_of_the_hubs_cache_tells_its_commit(tmp_path):
     assert load_rows(source, path=str(tmp_path), revision="main").commit is None
 
 
-def test_results_name_the_commit_and_are_not_rescored_at_another(two_commits, compose, tmp_path):
+def test_results_name_the_commit_and_cannot_be_rescored_with_another(
+    two_commits, compose, tmp_path
+):
     options = ("model=tiny", "benchmark=longbench", "benchmark.subset=qasper", "attention=dense")
     config = compose(*options, "benchmark.revision=main", f"output_root={tmp_path}/outputs")
-    results = compute(config, [])
-    assert results["provenance"]["data"] == [f"Xnhyacinth/LongBench@{NEW}"]
-    assert rescore(directory(config)) == (results["score"], results["score"])
+    result = compute(config, [])
+    assert result.provenance.data == [f"Xnhyacinth/LongBench@{NEW}"]
+    assert rescore(directory(config)) == (result.score, result.score)
     newest = next((tmp_path / "datasets").glob(f"*/qasper/*/{NEW}"))
     newest.rename(newest.with_name(OTHER))
     with pytest.raises(DamagedResults, match=rf"LongBench@{NEW}, but .*LongBench@{OTHER}"):
@@ -388,25 +392,25 @@ def test_every_subset_runs_on_the_tiny_model(name, published, compose, tmp_path)
         *("benchmark.subset=null", "attention=streaming_llm", "generation.max_new_tokens=3"),
         *("metric_logging=off", f"output_root={tmp_path}"),
     )
-    results = compute(config, [])
-    assert set(results["tasks"]) == set(instantiate(config.benchmark).subsets())
-    assert results["truncated"] == 0
+    result = compute(config, [])
+    assert set(result.tasks) == set(instantiate(config.benchmark).subsets())
+    assert result.truncated == 0
     if name == "zero_scrolls":
-        assert results["score"] is None
-        assert all(task["metrics"]["words"] > 0 for task in results["tasks"].values())
+        assert result.score is None
+        assert all(task.metrics["words"] > 0 for task in result.tasks.values())
     else:
-        assert 0 <= results["score"] <= 1
+        assert 0 <= result.score <= 1
     assert (directory(config) / "results.json").exists()
 
 
-def test_a_context_too_long_is_cut_counted_and_still_answered(published, compose, tmp_path):
+def test_a_context_that_is_too_long_is_cut_and_counted_as_truncated(published, compose, tmp_path):
     config = compose(
         *("model=tiny", "benchmark=longbench", f"benchmark.path={published('longbench')}"),
         *("benchmark.subset=qasper", "benchmark.context_tokens=150", "attention=dense"),
         *("generation.max_new_tokens=3", f"output_root={tmp_path}"),
     )
-    results = compute(config, [])
-    assert results["truncated"] == results["n"] == 3
+    result = compute(config, [])
+    assert result.truncated == result.n == 3
     lines = (directory(config) / "predictions.jsonl").read_bytes().splitlines()
     for line in map(orjson.loads, lines):
         assert line["truncated"]

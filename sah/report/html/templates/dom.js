@@ -1,6 +1,6 @@
 "use strict";
 
-// Every text that enters the page goes through textContent: what a model wrote stays text.
+// Text enters the page through text nodes only, so that a model's answer is never markup.
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -18,7 +18,7 @@ const points = (value) => fixed(value === null || value === undefined ? null : 1
 const signed = (value) => value === null || value === undefined ? "–"
   : (value < 0 ? "−" : value > 0 ? "+" : "") + Math.abs(100 * value).toFixed(1);
 
-// Details are packed (base64 of gzip) and unpacked when they are looked at.
+// Details are base64 of gzip and unpacked when they are needed.
 const unpacked = new Map();
 async function unpack(name) {
   if (!unpacked.has(name)) {
@@ -31,5 +31,5 @@ async function unpack(name) {
 }
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-DATA.runs.forEach((run, number) => { run.number = number; });
-const methodName = (run) => `${run.attention} ${run.settings}`.trim();
+DATA.results.forEach((result, number) => { result.number = number; });
+const methodName = (result) => `${result.attention} ${result.settings}`.trim();

@@ -1,92 +1,92 @@
 "use strict";
 
 const COLUMNS = [
-  { key: "model", header: "model", text: (run) => run.model },
-  { key: "benchmark", header: "benchmark", text: (run) => run.benchmark },
-  ...(new Set(DATA.runs.map((run) => run.protocol)).size > 1 ? [{ key: "protocol", header: "protocol", text: (run) => run.protocol }] : []),
-  ...DATA.keys.map((header, number) => ({ key: `key-${number}`, header, text: (run) => run.keys[number] })),
+  { key: "model", header: "model", text: (result) => result.model },
+  { key: "benchmark", header: "benchmark", text: (result) => result.benchmark },
+  ...(new Set(DATA.results.map((result) => result.protocol)).size > 1 ? [{ key: "protocol", header: "protocol", text: (result) => result.protocol }] : []),
+  ...DATA.keys.map((header, number) => ({ key: `key-${number}`, header, text: (result) => result.keys[number] })),
   { key: "method", header: "method", text: methodName, link: true },
-  { key: "score", header: "score", value: (run) => run.score, text: (run) => points(run.score) },
-  { key: "interval", header: "95 % interval", value: (run) => run.low, text: (run) => run.low === null ? "–" : `${points(run.low)}–${points(run.high)}`, bar: true },
-  { key: "difference", header: "vs dense", value: (run) => run.difference, text: (run) => run.difference === undefined ? "–" : signed(run.difference) },
+  { key: "score", header: "score", value: (result) => result.score, text: (result) => points(result.score) },
+  { key: "interval", header: "95 % interval", value: (result) => result.low, text: (result) => result.low === null ? "–" : `${points(result.low)}–${points(result.high)}`, bar: true },
+  { key: "difference", header: "vs dense", value: (result) => result.difference, text: (result) => result.difference === undefined ? "–" : signed(result.difference) },
   { key: "verdict", header: "within 1 point", text: verdict },
-  { key: "density", header: "density", value: (run) => run.density, text: (run) => fixed(run.density, 3) },
-  { key: "error", header: "output error", value: (run) => run.error, text: (run) => fixed(run.error, 3) },
-  { key: "recall", header: "recall", value: (run) => run.recall, text: (run) => fixed(run.recall, 3) },
-  { key: "speed", header: "tokens/s", value: (run) => run.speed, text: (run) => fixed(run.speed, 1) },
-  { key: "memory", header: "GB", value: (run) => run.memory, text: (run) => fixed(run.memory === null ? null : run.memory / 1e9, 1) },
-  { key: "n", header: "n", value: (run) => run.n, text: (run) => String(run.n) },
+  { key: "density", header: "density", value: (result) => result.density, text: (result) => fixed(result.density, 3) },
+  { key: "error", header: "output error", value: (result) => result.error, text: (result) => fixed(result.error, 3) },
+  { key: "recall", header: "recall", value: (result) => result.recall, text: (result) => fixed(result.recall, 3) },
+  { key: "speed", header: "tokens/s", value: (result) => result.speed, text: (result) => fixed(result.speed, 1) },
+  { key: "memory", header: "GB", value: (result) => result.memory, text: (result) => fixed(result.memory === null ? null : result.memory / 1e9, 1) },
+  { key: "n", header: "n", value: (result) => result.n, text: (result) => String(result.n) },
 ];
 
-const FILTERS = [["model", (run) => run.model], ["method", (run) => run.attention], ["benchmark", (run) => run.benchmark]];
+const FILTERS = [["model", (result) => result.model], ["method", (result) => result.attention], ["benchmark", (result) => result.benchmark]];
 const state = { chosen: { model: new Set(), method: new Set(), benchmark: new Set() }, search: "", sort: null, descending: false };
 
-function verdict(run) {
-  if (run.verdict === undefined) return "";
-  if (run.verdict === "alarm") return "ALARM: better";
-  if (run.uninformative && !(run.p !== null && run.p < 0.05)) return `dense at ${run.uninformative}`;
-  return { within: "yes", worse: "no: worse", better: "no: better", undecided: "too few" }[run.verdict];
+function verdict(result) {
+  if (result.verdict === undefined) return "";
+  if (result.verdict === "alarm") return "ALARM: better";
+  if (result.uninformative && !(result.p !== null && result.p < 0.05)) return `dense at ${result.uninformative}`;
+  return { within: "yes", worse: "no: worse", better: "no: better", undecided: "undecided" }[result.verdict];
 }
 
 function visible() {
   const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
-  const found = DATA.runs.filter((run) => FILTERS.every(([name, of]) => !state.chosen[name].size || state.chosen[name].has(of(run)))
-    && words.every((word) => `${run.model} ${run.benchmark} ${methodName(run)} ${run.keys.join(" ")} ${run.fingerprint}`.toLowerCase().includes(word)));
+  const found = DATA.results.filter((result) => FILTERS.every(([name, of]) => !state.chosen[name].size || state.chosen[name].has(of(result)))
+    && words.every((word) => `${result.model} ${result.benchmark} ${methodName(result)} ${result.keys.join(" ")} ${result.fingerprint}`.toLowerCase().includes(word)));
   const column = COLUMNS.find((one) => one.key === state.sort);
   if (!column) return found;
   const order = state.descending ? -1 : 1;
   return found.sort((a, b) => {
     if (!column.value) return order * column.text(a).localeCompare(column.text(b), undefined, { numeric: true });
     const [first, second] = [column.value(a), column.value(b)];
-    // What was not measured comes last, either way.
+    // Missing values come last in both directions.
     if (first === null || first === undefined) return second === null || second === undefined ? 0 : 1;
     if (second === null || second === undefined) return -1;
     return order * (first - second);
   });
 }
 
-function bar(run) {
+function bar(result) {
   const track = element("span", { class: "bar", "aria-hidden": "true" });
-  if (run.score !== null && run.low !== null) {
+  if (result.score !== null && result.low !== null) {
     const range = element("span", { class: "range" });
-    range.style.left = `${100 * run.low}%`;
-    range.style.width = `${100 * (run.high - run.low)}%`;
+    range.style.left = `${100 * result.low}%`;
+    range.style.width = `${100 * (result.high - result.low)}%`;
     const mark = element("span", { class: "mark" });
-    mark.style.left = `${100 * run.score}%`;
+    mark.style.left = `${100 * result.score}%`;
     track.append(range, mark);
   }
   return track;
 }
 
-function cell(run, column) {
-  const text = column.text(run);
-  const content = column.link ? element("a", { href: `#/run/${run.fingerprint}` }, text) : text;
-  return element("td", { class: column.value ? "number" : "" }, content, column.bar ? bar(run) : null);
+function cell(result, column) {
+  const text = column.text(result);
+  const content = column.link ? element("a", { href: `#/experiment/${result.fingerprint}` }, text) : text;
+  return element("td", { class: column.value ? "number" : "" }, content, column.bar ? bar(result) : null);
 }
 
-function rowClass(run) {
-  if (run.verdict === "alarm") return "alarm";
-  return run.uninformative && !(run.p !== null && run.p < 0.05) ? "grey" : "";
+function rowClass(result) {
+  if (result.verdict === "alarm") return "alarm";
+  return result.uninformative && !(result.p !== null && result.p < 0.05) ? "grey" : "";
 }
 
 function showResults(main) {
-  const runs = visible();
-  const constant = new Set(DATA.runs.length > 1 ? COLUMNS.filter((column) => ["model", "benchmark"].includes(column.key) && new Set(DATA.runs.map(column.text)).size === 1).map((column) => column.key) : []);
+  const results = visible();
+  const constant = new Set(DATA.results.length > 1 ? COLUMNS.filter((column) => ["model", "benchmark"].includes(column.key) && new Set(DATA.results.map(column.text)).size === 1).map((column) => column.key) : []);
   const shown = COLUMNS.filter((column) => !constant.has(column.key));
-  const said = COLUMNS.filter((column) => constant.has(column.key)).map((column) => column.text(DATA.runs[0])).join(" · ");
+  const caption = COLUMNS.filter((column) => constant.has(column.key)).map((column) => column.text(DATA.results[0])).join(" · ");
   const heads = shown.map((column) => element("th", { scope: "col", class: column.value ? "number" : "", "aria-sort": state.sort === column.key ? (state.descending ? "descending" : "ascending") : "none" },
     element("button", { type: "button", "data-sort": column.key, onclick: () => sortBy(column) }, column.header)));
   const table = element("table", { id: "results" }, element("thead", {}, element("tr", {}, heads)),
-    element("tbody", {}, runs.map((run) => element("tr", { class: rowClass(run) }, shown.map((column) => cell(run, column))))));
+    element("tbody", {}, results.map((result) => element("tr", { class: rowClass(result) }, shown.map((column) => cell(result, column))))));
   main.replaceChildren(
-    said ? element("p", { class: "muted" }, said) : "",
+    caption ? element("p", { class: "muted" }, caption) : "",
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Results" }, table),
-    runs.length ? "" : element("p", {}, "No experiment is left; widen the filters."),
-    element("p", { class: "muted" }, "Scores × 100 with 95 % intervals, clustered by context. “vs dense” pairs identical inputs; red is significantly better than dense, which is usually a bug; grey is a benchmark on which dense itself is at floor or ceiling. –: not measured."));
+    results.length ? "" : element("p", {}, "No experiment matches the filters."),
+    element("p", { class: "muted" }, "Scores × 100 with 95 % intervals, clustered by context. “vs dense” pairs identical inputs. Red: significantly better than dense, which is usually a bug. Grey: dense itself is at floor or ceiling. –: not measured."));
 }
 
 function sortBy(column) {
-  // The first click on a number shows the largest.
+  // The first click on a numeric column puts the largest value first.
   state.descending = state.sort === column.key ? !state.descending : Boolean(column.value);
   state.sort = column.key;
   show();
@@ -97,7 +97,7 @@ function makeFilters() {
   const form = document.getElementById("filters");
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const [name, of] of FILTERS) {
-    const values = [...new Set(DATA.runs.map(of))].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
+    const values = [...new Set(DATA.results.map(of))].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
     if (values.length < 2) continue;
     form.append(element("fieldset", {}, element("legend", {}, name), values.map((value) => element("button", {
       type: "button", class: "chip", "aria-pressed": "false", "data-filter": name, "data-value": value,
@@ -115,16 +115,17 @@ function makeFilters() {
 function show() {
   const main = document.getElementById("main");
   const [, view, argument] = location.hash.split("/");
-  const name = view === "figures" ? "figures" : view === "run" ? "run" : "results";
-  document.getElementById("filters").hidden = name === "run";
+  const name = ["figures", "experiment"].includes(view) ? view : "results";
+  document.getElementById("filters").hidden = name !== "results";
+  document.getElementById("figures").hidden = name !== "figures";
+  main.hidden = name === "figures";
   const left = visible().length;
-  document.getElementById("count").textContent = left === DATA.runs.length ? `${left} experiments` : `${left} of ${DATA.runs.length} experiments`;
+  document.getElementById("count").textContent = name !== "results" || left === DATA.results.length ? `${DATA.results.length} experiments` : `${left} of ${DATA.results.length} experiments`;
   for (const link of document.querySelectorAll("[data-view]")) {
     if (link.dataset.view === name) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
   }
-  if (name === "figures") showFigures(main, visible());
-  else if (name === "run") return showRun(main, decodeURIComponent(argument || ""));
-  else showResults(main);
+  if (name === "experiment") return showExperiment(main, decodeURIComponent(argument || ""));
+  if (name === "results") showResults(main);
   return Promise.resolve();
 }
 

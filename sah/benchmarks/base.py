@@ -1,0 +1,115 @@
+"""The base class of benchmarks: subsets, checks, limit, score loop and description."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
+
+from sah.benchmarks.checks import chosen_subsets, require_positive
+from sah.benchmarks.sampling import limit_examples
+from sah.benchmarks.scoring import Task
+from sah.types import Example, Prediction, PromptTokenizer, Score
+from sah.validation import check_types
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseBenchmark(ABC):
+    """Implements `sah.types.Benchmark` on top of `tasks` and `make_examples`.
+
+    A subclass is a frozen dataclass whose fields are the options of its yaml. To offer `samples` or
+    `context_tokens` as options, it declares them as fields.
+
+    Raises:
+        ValueError: at construction, if a field has the wrong type.
+        ConfigurationError: at construction, for an unknown subset or a count below 1.
+    """
+
+    name: str
+    subset: str | Sequence[str] | None = None
+    """One subset, a list of subsets, or None for all."""
+    limit: int | None = None
+    """Maximum number of examples, drawn from all tasks in proportion; None means all."""
+    context_tokens: int | None = field(default=None, init=False)
+    """Longest prompt plus answer, in tokens of the model."""
+    samples: int | None = field(default=None, init=False)
+    """Samples per subset, for benchmarks that generate them."""
+
+    tasks: ClassVar[Mapping[str, Task]] = {}
+    """Answer limit and scorer by subset."""
+    title: ClassVar[str] = ""
+    licence: ClassVar[str] = "-"
+    data: ClassVar[str] = "-"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.subsets():
+            chosen_subsets(self.name, self.subset, self.subsets())
+        require_positive(self.name, "limit", self.limit)
+        require_positive(self.name, "context_tokens", self.context_tokens)
+        require_positive(self.name, "samples", self.samples)
+
+    @abstractmethod
+    def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
+        """Return all examples of the `chosen` subsets, before `limit`."""
+
+    def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
+        """Return the examples of the chosen subsets, at most `limit` of them."""
+        return limit_examples(self.make_examples(tokenizer, seed), self.limit, seed)
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
+        """Return one score per example, in order."""
+        return [
+            self.score_one(example, prediction)
+            for example, prediction in zip(examples, predictions, strict=True)
+        ]
+
+    def score_one(self, example: Example, prediction: Prediction) -> Score:
+        """Score one answer with the scorer of its task."""
+        return self.tasks[example.task].score(example, prediction.text)
+
+    @classmethod
+    def subsets(cls) -> tuple[str, ...]:
+        """Return the names that `subset` accepts: those of the tasks."""
+        return tuple(cls.tasks)
+
+    def available_subsets(self) -> tuple[str, ...]:
+        """Return the subsets that work as configured; here all of them."""
+        return self.subsets()
+
+    def chosen(self) -> tuple[str, ...]:
+        """Return the subsets asked for, in the benchmark's order."""
+        if self.subset is None:
+            return self.available_subsets()
+        # Without the data, subsets may be unknown.
+        known = self.subsets() or self.available_subsets()
+        return chosen_subsets(self.name, self.subset, known)
+
+    @classmethod
+    def answer_limits(cls) -> Mapping[str, int]:
+        """Return the default answer limit of each task."""
+        return {name: task.max_new_tokens for name, task in cls.tasks.items()}
+
+    @classmethod
+    def score_names(cls) -> Mapping[str, str]:
+        """Return the name of each task's scorer."""
+        return {name: task.scorer.__name__ for name, task in cls.tasks.items()}
+
+    def hub_datasets(self) -> tuple[str, ...]:
+        """Return the Hugging Face data sets of the chosen subsets; here none."""
+        return ()
+
+    def is_here(self) -> bool:
+        """Whether the data are on this machine; generated and packaged data always are."""
+        return True
+
+    def revision_note(self) -> str:
+        """Return nothing: there is no revision to pin."""
+        return ""
+
+    def fetch(self) -> str:
+        """Return a note that there is nothing to download."""
+        return f"{self.name} needs no download"
+
+    def with_one_sample(self) -> Self:
+        """Return a copy with `samples=1`, or itself if it has no samples."""
+        return self if self.samples is None else replace(self, samples=1)

@@ -1,0 +1,53 @@
+"""Figures as SVG and PNG files, and as SVG elements of an HTML page."""
+
+import io
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from sah.report.figures.axes import HOVER, style
+from sah.report.figures.draw import drawings
+from sah.results.schema import Result
+
+logger = logging.getLogger(__name__)
+
+
+def write_figures(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Write every figure that has data as SVG and PNG, and return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    with style():
+        for drawing in drawings(results):
+            if drawing.figure is None:
+                logger.info("no data for the figure %s", drawing.name)
+                continue
+            vector, bitmap = folder / f"{drawing.name}.svg", folder / f"{drawing.name}.png"
+            # Links lead into the HTML page, which a file is not part of.
+            vector.write_text(_without_links(svg(drawing.figure)), encoding="utf-8")
+            drawing.figure.savefig(bitmap, dpi=200)
+            written += [vector, bitmap]
+    return written
+
+
+def svg(figure: Figure) -> str:
+    """Render a figure as SVG, with hover titles on its points; call inside `style`."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    # Matplotlib writes ids, but no titles; both are escaped alike.
+    return re.sub(rf'<g id="{HOVER}([^"]*)">', r"<g><title>\1</title>", buffer.getvalue())
+
+
+def svg_element(figure: Figure, name: str) -> str:
+    """Render a figure as an SVG element whose ids begin with `name`, for use in HTML."""
+    text = svg(figure)
+    text = re.sub(r"(?s)<metadata>.*?</metadata>", "", text[text.index("<svg") :])
+    # Matplotlib's links open a new tab; these lead elsewhere in the same page.
+    text = text.replace(' target="_blank"', "")
+    return re.sub(r'(\bid="|xlink:href="#|url\(#)(?!/)', rf"\g<1>{name}-", text)
+
+
+def _without_links(text: str) -> str:
+    return re.sub(r"</?a\b[^>]*>", "", text)

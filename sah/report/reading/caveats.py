@@ -1,0 +1,53 @@
+"""Warnings about results that are hard to compare."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from sah.results.schema import Result
+
+
+def caveats(results: Sequence[Result]) -> list[str]:
+    """Return a warning for each reason why the numbers of these results are hard to compare."""
+    found = []
+    versions = Counter(_code_version(result) for result in results)
+    if len(versions) > 1:
+        found.append(f"WARNING: {len(versions)} versions of the code: {_counted(versions)}.")
+    libraries = Counter(_libraries(result) for result in results)
+    if len(libraries) > 1:
+        found.append(f"WARNING: {len(libraries)} sets of libraries: {_counted(libraries)}.")
+    protocols = Counter(result.protocol for result in results)
+    if len(protocols) > 1:
+        found.append(
+            f"WARNING: {len(protocols)} protocols, whose scores mean different things: "
+            f"{_counted(protocols)}."
+        )
+    dirty = sum(bool(result.provenance.git_dirty) for result in results)
+    if dirty:
+        found.append(f"WARNING: {dirty} of {len(results)} results are of uncommitted code.")
+    mixed = sum(bool(result.provenance.answered_by) for result in results)
+    if mixed:
+        found.append(
+            f"WARNING: {mixed} of {len(results)} results were answered in part by different code, "
+            "device or dtype; see provenance.answered_by in their results.json."
+        )
+    cut = sum(bool(result.truncated) for result in results)
+    if cut:
+        found.append(
+            f"WARNING: in {cut} of {len(results)} results contexts were cut to fit the model."
+        )
+    return found
+
+
+def _code_version(result: Result) -> str:
+    commit = result.provenance.git_commit
+    return commit[:8] if commit else "unknown"
+
+
+def _libraries(result: Result) -> str:
+    versions = result.provenance.versions
+    return " ".join(f"{name} {versions.get(name, '?')}" for name in ("torch", "transformers"))
+
+
+def _counted(values: "Counter[str]") -> str:
+    shown = ", ".join(f"{value} ({count} results)" for value, count in values.most_common(4))
+    return shown if len(values) <= 4 else f"{shown}, and {len(values) - 4} more"

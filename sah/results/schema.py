@@ -1,0 +1,202 @@
+"""The types of results.json and error.json, and the names of micro metrics."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 2
+"""Written to every results.json; `sah.results.upgrade` reads those of schema 1."""
+
+DENSITY = "research_attention_density"
+OUTPUT_ERROR = "research_attention_output_error"
+RECALL = "research_attention_recall"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanScore:
+    """The mean score of some answers."""
+
+    score: float | None
+    """In [0, 1]; None if the references are not public."""
+    stderr: float | None
+    """Standard error, clustered by context; None with fewer than two contexts."""
+    n: int
+    """Number of answers."""
+    contexts: int
+    """Number of different contexts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult(MeanScore):
+    """The mean score of one task, of its groups, and the means of its scorer's other metrics."""
+
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    groups: Mapping[str, MeanScore] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseAgreement:
+    """Agreement with the dense answer, token by token, measured under teacher forcing."""
+
+    kl: float
+    """KL divergence from the dense distribution, in nats."""
+    kl_stderr: float | None
+    top_agreement: float
+    """Share of tokens for which the most likely token is the dense one."""
+    top_agreement_stderr: float | None
+    tokens: int
+    output_error_by_layer: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Wall time of the experiment's own work and of the work it shared with other arms."""
+
+    load_seconds: float
+    prefill_seconds: float
+    prefill_seconds_saved: float
+    """Prefill time that another arm of the same bundle had already spent."""
+    decode_seconds: float
+    """Question and answer."""
+    context_tokens: int
+    """Prefilled tokens; each context counts once."""
+    new_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Code, libraries, data and machine behind the numbers."""
+
+    git_commit: str | None = None
+    """None outside a git checkout."""
+    git_dirty: bool | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    host: str | None = None
+    slurm_job: str | None = None
+    cuda_visible_devices: str | None = None
+    threads: int | None = None
+    model_commit: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    data: Sequence[str] = field(default_factory=list)
+    """Data sets that were read, each with its commit or folder."""
+    starts: int | None = None
+    """Number of processes that answered examples."""
+    answered_by: Sequence[Mapping[str, Any]] | None = None
+    """The different lines of starts.jsonl; None if every start had the same."""
+    peak_memory_bytes: int | None = None
+    started: str | None = None
+    finished: str | None = None
+    rescored: Mapping[str, Any] | None = None
+    """When and by which code the answers were rescored."""
+
+
+# Compared and hashed by identity: a result is a key of many mappings.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Summary:
+    """Means over the answers of an experiment. What was not measured is None, never 0."""
+
+    score: float | None
+    """Mean of the task scores, in [0, 1]; None if a task has none."""
+    stderr: float | None
+    """Standard error, clustered by context."""
+    n: int
+    """Number of answers."""
+    tasks: Mapping[str, TaskResult]
+    density: float | None
+    output_error: float | None
+    recall: float | None
+    prompt_tokens: float | None
+    """Mean length of context and question."""
+    index_bytes: Mapping[str, float]
+    """Memory of each masker's key index, in bytes per key and layer."""
+    dense_agreement: DenseAgreement | None
+    """None unless the protocol is teacher forcing."""
+    truncated: int
+    """Number of examples whose context was cut to fit the model."""
+    timing: Timing
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result(Summary):
+    """What results.json says about one complete experiment."""
+
+    directory: Path
+    """Output directory; not part of the file."""
+    schema: int = SCHEMA
+    """Schema of the file that was read."""
+    fingerprint: str
+    model: str
+    attention: str
+    """Name of the attention; its settings are in `config`."""
+    benchmark: str
+    subset: str | Sequence[str] | None
+    protocol: str
+    cache_bytes_per_token: int | None
+    provenance: Provenance
+    config: Mapping[str, Any]
+    """The resolved experiment, nested as in config.yaml."""
+
+    @property
+    def subset_name(self) -> str:
+        """Name of the subset; several are joined by +, and all of them are `all`."""
+        return subset_name(self.subset)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """`config` flattened to dotted keys such as `benchmark.context_tokens`.
+
+        Each masker is a key whose value is its class, so that two maskers of the same name
+        differ. Null values are left out, as in the fingerprint.
+        """
+        return dict(_flat(self.config, ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastError:
+    """What error.json says about the last failure of an experiment."""
+
+    category: str = "unknown"
+    """One of sah.errors.CATEGORIES."""
+    type: str = ""
+    message: str = ""
+    traceback: str = ""
+    attempt: int = 1
+    """Number of failures so far."""
+    time: str = ""
+
+
+# The names come first in the file.
+_ORDER = ("fingerprint", "model", "attention", "benchmark", "subset", "protocol")
+
+
+def to_document(result: Result) -> dict[str, Any]:
+    """Return the content of results.json; nested dataclasses are left to orjson."""
+    names = [one.name for one in fields(result) if one.name not in (*_ORDER, "directory")]
+    names.remove("schema")
+    return {"schema": SCHEMA} | {name: getattr(result, name) for name in (*_ORDER, *names)}
+
+
+def subset_name(subset: Any) -> str:
+    """Return the name of a `benchmark.subset`: `all` for None, several joined by +."""
+    if subset is None:
+        return "all"
+    if isinstance(subset, Sequence) and not isinstance(subset, str):
+        return "+".join(str(name) for name in subset)
+    # The benchmark refuses what is not the name of a subset.
+    return str(subset)
+
+
+def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            if key == "_target_":
+                if path.startswith("sparse_attention."):
+                    yield path, str(child).rpartition(".")[2]
+                continue
+            yield from _flat(child, f"{path}.{key}" if path else str(key))
+    elif value is not None:
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        yield path, ",".join(str(item) for item in value) if is_list else value

@@ -1,0 +1,44 @@
+"""Reading results.json of schema 1, which earlier versions wrote."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sah.results.identity import NOT_IDENTITY
+from sah.results.schema import Result
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# Fields that came later and whose value is known for what was written before.
+_BEFORE = {"protocol": "default", "index_bytes": {}, "truncated": 0, "provenance": {}}
+
+
+def upgrade(document: Mapping[str, Any], config: Path) -> dict[str, Any]:
+    """Convert results.json of schema 1 to schema 2.
+
+    `forced` becomes `dense_agreement`; what was not recorded yet becomes null.
+
+    Args:
+        document: content of the file; its `schema` is kept.
+        config: config.yaml beside it, read if the file has no copy of the configuration.
+    """
+    absent: dict[str, Any] = {one.name: None for one in fields(Result)} | _BEFORE
+    upgraded = absent | dict(document)
+    upgraded["dense_agreement"] = document.get("forced", document.get("dense_agreement"))
+    if isinstance(document.get("timing"), Mapping):
+        # Nothing was saved before arms shared their prefills.
+        upgraded["timing"] = {"prefill_seconds_saved": 0.0, **document["timing"]}
+    if isinstance(document.get("tasks"), Mapping):
+        upgraded["tasks"] = {name: _task(task) for name, task in document["tasks"].items()}
+    if upgraded["config"] is None:
+        written = yaml.load(config.read_bytes(), Loader=_LOADER)
+        upgraded["config"] = {k: v for k, v in written.items() if k not in NOT_IDENTITY}
+    return upgraded
+
+
+def _task(task: Any) -> Any:
+    """Add the number of contexts; before they were counted, each answer had its own."""
+    return {"contexts": task.get("n"), **task} if isinstance(task, Mapping) else task

@@ -1,0 +1,101 @@
+"""A benchmark that implements only what BaseBenchmark requires."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+
+from sah.benchmarks.base import BaseBenchmark
+from sah.benchmarks.scorers import contained_share, exact_match
+from sah.benchmarks.scoring import Task
+from sah.errors import ConfigurationError
+from sah.types import Benchmark, Example
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smallest(BaseBenchmark):
+    """Only a name, tasks and examples."""
+
+    name: str = "smallest"
+
+    tasks: ClassVar = {
+        "whole": Task(max_new_tokens=3, scorer=contained_share, details={"em": exact_match}),
+        "line": Task(max_new_tokens=5, scorer=exact_match, first_line=True),
+    }
+
+    def make_examples(self, tokenizer, seed):
+        return [
+            Example(
+                id=f"{task}-{number}",
+                task=task,
+                context=f"{number}",
+                question="?",
+                references=("a", "b"),
+                max_new_tokens=self.tasks[task].max_new_tokens,
+            )
+            for task in self.chosen()
+            for number in range(3)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Smallest):
+    samples: int = 4
+    context_tokens: int
+
+
+def test_has_everything_that_the_protocol_declares():
+    declared = {name for name in vars(Benchmark) if not name.startswith("_")}
+    declared |= {*Benchmark.__annotations__}
+    assert {"title", "fetch"} < declared
+    assert {name for name in declared if not hasattr(Smallest(), name)} == set()
+
+
+def test_describes_itself_by_its_tasks():
+    assert Smallest.subsets() == Smallest().available_subsets() == ("whole", "line")
+    assert Smallest.answer_limits() == {"whole": 3, "line": 5}
+    assert Smallest.score_names() == {"whole": "contained_share", "line": "exact_match"}
+    assert Smallest().is_here()
+    assert Smallest().hub_datasets() == ()
+    assert Smallest().revision_note() == ""
+    assert Smallest().fetch() == "smallest needs no download"
+
+
+def test_subset_and_limit_choose_examples(tiny):
+    ids = [one.id for one in Smallest(subset="line").examples(tiny.prompts, seed=0)]
+    assert ids == ["line-0", "line-1", "line-2"]
+    in_order = Smallest(subset=["line", "whole"]).examples(tiny.prompts, seed=0)
+    assert [one.task for one in in_order] == ["whole"] * 3 + ["line"] * 3
+    assert len(Smallest(limit=2).examples(tiny.prompts, seed=0)) == 2
+
+
+def test_each_answer_is_scored_by_the_scorer_of_its_task(tiny, predict):
+    examples = Smallest(limit=2).examples(tiny.prompts, seed=0)
+    whole, line = Smallest().score(examples, predict(examples, lambda example: "\nA\nb"))
+    assert (whole.score, whole.details) == (1.0, {"em": 0.0})
+    assert (line.score, line.details) == (1.0, {})
+
+
+def test_has_neither_samples_nor_context_tokens_unless_it_declares_them():
+    assert (Smallest().samples, Smallest().context_tokens) == (None, None)
+    with pytest.raises(TypeError, match="samples"):
+        Smallest(samples=3)
+    assert Smallest().with_one_sample() == Smallest()
+    assert Sampled(context_tokens=9).with_one_sample() == Sampled(context_tokens=9, samples=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: Smallest(subset="x"), r"subset='x': smallest has no such subset; .* whole, line"),
+        (lambda: Smallest(subset="*"), "one cell of a sweep for each subset"),
+        (lambda: Smallest(limit=0), r"smallest: benchmark\.limit must be at least 1, got 0"),
+        (lambda: Smallest(limit="3"), r"Smallest: limit must be int \| None, got '3'"),
+        (lambda: Sampled(context_tokens=9, samples=0), r"benchmark\.samples must be at least 1"),
+        (lambda: Sampled(context_tokens=0), r"benchmark\.context_tokens must be at least 1"),
+        (lambda: Sampled(), "Sampled: context_tokens must be int, got None"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name(make, match):
+    with pytest.raises((ConfigurationError, ValueError), match=match):
+        make()
