@@ -103,14 +103,14 @@ BUGS = (
     Bug(
         "keys that tie for the last place exceed the budget",
         "sah/attention/selection.py",
-        "cumsum(-1, dtype=torch.int32).flip(-1) <= excess",
-        "cumsum(-1, dtype=torch.int32).flip(-1) < excess",
+        "tied.cumsum(-1, dtype=torch.int32) <= room",
+        "tied.cumsum(-1, dtype=torch.int32) <= room + 1",
     ),
     Bug(
         "OracleTopK spends its budget on keys that are already selected",
-        "sah/maskers/oracle_top_k.py",
-        "mask.candidates",
-        "mask.visible.expand_as(mask.selected)",
+        "sah/attention/top_k.py",
+        "select_top(self.scores(inputs), mask.candidates,",
+        "select_top(self.scores(inputs), mask.visible.expand_as(mask.selected),",
     ),
     Bug(
         "OracleTopK ranks by |q·k|",
@@ -139,8 +139,8 @@ BUGS = (
     Bug(
         "Quest spends its budget on keys that are already selected",
         "sah/maskers/quest.py",
-        "torch.nn.functional.pad(mask.candidates,",
-        "torch.nn.functional.pad(mask.visible.expand_as(mask.selected),",
+        "select_pages(self._page_scores(inputs), mask.candidates,",
+        "select_pages(self._page_scores(inputs), mask.visible.expand_as(mask.selected),",
     ),
     Bug(
         "Quest appends to a page that is already full",
@@ -204,7 +204,7 @@ BUGS = (
     ),
     Bug(
         "DoubleSparsity swaps the two codes of a byte",
-        "sah/maskers/double_sparsity.py",
+        "sah/maskers/shared/packed_bits.py",
         "codes[:, :, 0::2] | codes[:, :, 1::2] << 4",
         "codes[:, :, 1::2] | codes[:, :, 0::2] << 4",
     ),
