@@ -338,7 +338,7 @@ def test_custom_takes_any_masker(name: str, composed: Make, configured_masker: M
     ("arguments", "said"),
     [
         ({"maskers": {}}, "would read nothing"),
-        ({"maskers": {"quest": 3}}, "maskers.quest is no masker: 3"),
+        ({"maskers": {"quest": 3}}, "maskers.quest is not a masker: 3"),
         ({"dense_layers": [-1]}, "layer numbers from 0 on"),
         ({"dense_layers": ["0"]}, "layer numbers from 0 on"),
         ({"workspace_bytes": 1000}, r"at least 2\*\*20, got 1000"),
