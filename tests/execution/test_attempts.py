@@ -16,7 +16,7 @@ def config(compose, tmp_path):
 
 
 @pytest.fixture
-def fail(monkeypatch):
+def fail(monkeypatch, make_result):
     """Let each attempt raise the next of these errors, and count the attempts."""
 
     def install(*errors: BaseException) -> list[int]:
@@ -29,7 +29,11 @@ def fail(monkeypatch):
             with arm.alone():
                 if waiting:
                     raise waiting.pop(0)
-                arm.finish(arm.store.complete({"score": 1.0}, []))
+                result = make_result(
+                    directory=arm.store.directory, fingerprint=arm.store.fingerprint, score=1.0
+                )
+                arm.store.complete(result, [])
+                arm.finish(result)
 
         monkeypatch.setattr("sah.execution.attempts.run", run)
         return attempts
