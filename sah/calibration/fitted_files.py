@@ -10,10 +10,8 @@ from typing import Any
 import orjson
 import safetensors.torch
 import torch
-from hydra.errors import HydraException, InstantiationException
-from hydra.utils import instantiate
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from sah.calibration.channels import ranked_channels
@@ -22,7 +20,7 @@ from sah.calibration.hash_networks import trained_networks
 from sah.calibration.hash_training import HashTraining
 from sah.calibration.passages import Passage, default_passages, passages_of_file
 from sah.errors import ConfigurationError
-from sah.execution.building import compose
+from sah.execution.building import build, compose
 from sah.execution.experiment import ModelSource
 from sah.maskers.shared.calibration_files import calibration_path
 from sah.models.language_model import LanguageModel
@@ -187,13 +185,10 @@ def _model(overrides: Sequence[str]) -> ModelSource:
             f"no model is given; add model=NAME, where NAME is one of {', '.join(models)}"
         )
     try:
-        model = compose(overrides).model
-        container = OmegaConf.to_container(model, resolve=True, throw_on_missing=True)
-        source: ModelSource = instantiate(container, _convert_="all")
-    except InstantiationException as error:
-        raise ConfigurationError(f"model: {error.__cause__ or error}") from error
-    except (HydraException, OmegaConfBaseException) as error:
+        config = compose(overrides)
+    except HydraException as error:
         raise ConfigurationError(str(error)) from error
+    source: ModelSource = build(config, "model")
     return source
 
 

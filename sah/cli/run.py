@@ -59,8 +59,8 @@ def _hydra_main(config: DictConfig) -> float | None:
         if kind == "unknown" and not isinstance(error, SahError):
             raise
         details = folder / ERROR
-        told = f"\ndetails in {details}" if details.exists() else ""
-        raise ExperimentFailed(plain(f"{kind}: {error}{told}")) from error
+        hint = f"\ndetails in {details}" if details.exists() else ""
+        raise ExperimentFailed(plain(f"{kind}: {error}{hint}")) from error
     show_result(result)
     return result.score
 

@@ -29,8 +29,8 @@ class CellOutcome:
 class CellWatch:
     """Detects by their files which cells have ended since the watch began.
 
-    An error.json from before is an earlier process's; it is told apart by inode and time, not
-    by the date, since clocks differ between hosts.
+    An error.json that exists already belongs to an earlier process. A new one is recognised by
+    its inode and time of change, never by comparing dates, since clocks differ between hosts.
     """
 
     def __init__(self, cells: Iterable[Cell]) -> None:
