@@ -77,7 +77,8 @@ class CellLauncher(BaseSubmititLauncher):
 def _log_jobs(bundles: "Sequence[Bundle]", folder: Path, *, verb: str = "", how: str = "") -> None:
     arms = sum(len(bundle.cells) for bundle in bundles)
     shared = "" if arms == len(bundles) else f" for {arms} experiments, which share prefills"
-    logger.info("%d jobs%s%s%s; logs in %s", len(bundles), verb, shared, how, folder)
+    jobs = "1 job" if len(bundles) == 1 else f"{len(bundles)} jobs"
+    logger.info("%s%s%s%s; logs in %s", jobs, verb, shared, how, folder)
 
 
 class LocalLauncher(CellLauncher):

@@ -113,7 +113,7 @@ def test_a_failed_arm_is_one_row_and_the_others_finish(run, tmp_path, result_fol
     matrix = ("-m", *TINY, "attention=sparse,streaming_llm", "sparse_attention.dense_layers=[],[9]")
     done = run(*matrix)
     assert done.returncode == 1
-    assert "1 jobs for 4 experiments" in done.stderr
+    assert "1 job for 4 experiments" in done.stderr
     assert "2 of 4 experiments failed" in done.stderr
     assert summary(tmp_path)["counts"] == {"done": 2, "failed": 2}
     rows = {tuple(row["overrides"][2:]): row for row in summary(tmp_path)["cells"]}
