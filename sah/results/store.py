@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from omegaconf import DictConfig, OmegaConf
 
 from sah.errors import ConfigurationError, DamagedResults, category
@@ -26,7 +27,6 @@ from sah.results.files import (
     write_json,
 )
 from sah.results.identity import experiment_of
-from sah.results.parse import WrongField, reader
 from sah.results.schema import SCHEMA, LastError, Result, to_document
 from sah.results.upgrade import upgrade
 from sah.types import Prediction, Score
@@ -48,9 +48,6 @@ PREVIOUS = ".previous"
 _FILES = (
     *(CONFIG, OVERRIDES, PREDICTIONS, MICRO_METRICS, STARTS, SCORES, EXAMPLES, RESULTS, ERROR),
 )
-
-
-_read_result = reader(Result)
 
 
 def read_result(directory: Path, fingerprint: str | None = None) -> Result | None:
@@ -81,12 +78,12 @@ def read_result(directory: Path, fingerprint: str | None = None) -> Result | Non
         document = upgrade(document, directory / CONFIG)
     document["directory"] = directory
     try:
-        result: Result = _read_result(document)
-    except WrongField as wrong:
+        # The hook is called for `directory` only, which is not JSON.
+        return msgspec.convert(document, Result, dec_hook=lambda _, value: value)
+    except msgspec.ValidationError as error:
         raise DamagedResults(
-            f"{path} is damaged: {wrong}; repair the file, or move its directory away"
-        ) from wrong
-    return result
+            f"{path} is damaged: {error}; repair the file, or move its directory away"
+        ) from error
 
 
 def is_complete(directory: Path, fingerprint: str) -> bool:
@@ -349,17 +346,13 @@ def write_error(directory: Path, kind: str, name: str, message: str, trace: str)
     write_json(directory / ERROR, error)
 
 
-_read_error = reader(LastError)
-
-
 def read_error(directory: Path) -> LastError | None:
     """Read error.json; None if there is none or it is damaged."""
     path = directory / ERROR
     try:
-        error: LastError = _read_error(read_json(path))
-    except (FileNotFoundError, DamagedResults, WrongField):
+        return msgspec.convert(read_json(path), LastError)
+    except (FileNotFoundError, DamagedResults, msgspec.ValidationError):
         return None
-    return error
 
 
 def require_writable(root: Path) -> None:
