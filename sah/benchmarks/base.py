@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
-from sah.benchmarks.checks import chosen_subsets, require_positive
+from sah.benchmarks.requirements import chosen_subsets, require_positive
 from sah.benchmarks.sampling import limit_examples
 from sah.benchmarks.scoring import Task
 from sah.types import Example, Prediction, PromptTokenizer, Score

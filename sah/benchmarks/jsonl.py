@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from sah.benchmarks import scorers
 from sah.benchmarks.base import BaseBenchmark
-from sah.benchmarks.checks import require_positive
+from sah.benchmarks.requirements import require_positive
 from sah.benchmarks.scoring import Scorer, Task
 from sah.benchmarks.suites.rows import read_json_lines
 from sah.errors import ConfigurationError, DatasetError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sah.benchmarks.base import BaseBenchmark
-from sah.benchmarks.checks import require_positive
+from sah.benchmarks.requirements import require_positive
 from sah.benchmarks.scorers import exact_match
 from sah.benchmarks.scoring import Task
 from sah.types import Example, Prediction, PromptTokenizer, Score

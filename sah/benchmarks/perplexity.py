@@ -13,10 +13,10 @@ from functools import cache
 from typing import ClassVar
 
 from sah.benchmarks.base import BaseBenchmark
-from sah.benchmarks.checks import require_context, require_positive
 from sah.benchmarks.factbook.documents import documents
 from sah.benchmarks.fitting import TokenCounts, fit_units
 from sah.benchmarks.haystacks import prose
+from sah.benchmarks.requirements import require_context, require_positive
 from sah.errors import ConfigurationError
 from sah.seeding import derive
 from sah.types import Example, Prediction, PromptTokenizer, Score

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from omegaconf import DictConfig
 
 from sah.attention import DenseAttention, SparseAttention
-from sah.benchmarks.checks import require_context
+from sah.benchmarks.requirements import require_context
 from sah.errors import ConfigurationError
 from sah.execution.building import build, build_section
 from sah.execution.protocol import Protocol as AttentionProtocol

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hydra.core.override_parser.types import QuotedString
 
-from sah.benchmarks.checks import EVERY_SUBSET
+from sah.benchmarks.requirements import EVERY_SUBSET
 from sah.errors import ConfigurationError
 from sah.execution.building import build
 from sah.launching.composer import Composer

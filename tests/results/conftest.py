@@ -9,7 +9,9 @@ import orjson
 import pytest
 from omegaconf import OmegaConf
 
+from sah.results.schema import Result
 from sah.results.store import ResultStore
+from sah.types import Score
 
 
 @pytest.fixture
@@ -38,3 +40,37 @@ def lines() -> Callable[[Path], list[dict[str, Any]]]:
         return [orjson.loads(line) for line in content.splitlines()]
 
     return read
+
+
+@pytest.fixture
+def store(folder: Path) -> ResultStore:
+    return ResultStore(folder, "fingerprint")
+
+
+@pytest.fixture
+def reopen(
+    folder: Path, claimed: Callable[..., AbstractContextManager[None]]
+) -> Callable[[], ResultStore]:
+    """Read what another process would find."""
+
+    def read() -> ResultStore:
+        found = ResultStore(folder, "fingerprint")
+        with claimed(found):
+            return found
+
+    return read
+
+
+@pytest.fixture
+def scores() -> list[Score]:
+    return [Score(example_id="a", task="task", score=1.0, details={"words": 2})]
+
+
+@pytest.fixture
+def result(make_result: Callable[..., Result], folder: Path) -> Callable[..., Result]:
+    """Make a result of the experiment; its model may carry a mark."""
+
+    def make(model: str = "tiny") -> Result:
+        return make_result(directory=folder, fingerprint="fingerprint", model=model)
+
+    return make

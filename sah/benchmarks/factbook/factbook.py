@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from sah.benchmarks.base import BaseBenchmark
-from sah.benchmarks.checks import require_context
 from sah.benchmarks.factbook.documents import (
     QUESTIONS,
     Document,
@@ -16,6 +15,7 @@ from sah.benchmarks.factbook.documents import (
     text_of,
 )
 from sah.benchmarks.fitting import TokenCounts, fit_units
+from sah.benchmarks.requirements import require_context
 from sah.benchmarks.scorers import normalised_exact_match, token_f1
 from sah.benchmarks.scoring import Task
 from sah.errors import ConfigurationError

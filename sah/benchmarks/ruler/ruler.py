@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from sah.benchmarks import haystacks
 from sah.benchmarks.base import BaseBenchmark
-from sah.benchmarks.checks import require_context
 from sah.benchmarks.fitting import TokenCounts
+from sah.benchmarks.requirements import require_context
 from sah.benchmarks.ruler.needles import NEEDLE_TASKS, needle_example
 from sah.benchmarks.ruler.prompt_budget import Budget
 from sah.benchmarks.ruler.questions import factbook, hotpotqa, question_example, squad

@@ -1,7 +1,6 @@
 """Suites of published data sets, on made-up rows with exactly the published columns."""
 
 import dataclasses
-import re
 from pathlib import Path
 
 import orjson
@@ -9,27 +8,14 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from sah.benchmarks.suites.rows import Source, load_rows
+from sah.benchmarks.suites.rows import load_rows
 from sah.benchmarks.suites.ruler_hub import RulerHub
-from sah.errors import ConfigurationError, DamagedResults, DatasetError
+from sah.errors import ConfigurationError
 from sah.execution.attempts import compute
-from sah.execution.rescoring import rescore
 from sah.results import directory
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "benchmark"
 SUITES = sorted(path.stem for path in CONF.glob("*.yaml") if "revision" in OmegaConf.load(path))
-
-
-@pytest.fixture
-def suite(published):
-    """Make a suite over the made-up rows, with all subsets by default."""
-
-    def make(name, **options):
-        config = OmegaConf.load(CONF / f"{name}.yaml")
-        given = {"subset": None, "path": str(published(name)), **options}
-        return instantiate(OmegaConf.merge(config, given), _convert_="all")
-
-    return make
 
 
 def right_answer(example):
@@ -183,203 +169,6 @@ def test_aime_answers_each_problem_k_times(suite, tiny):
     assert len(thrice) == 3 * len(once)
     assert len({example.id for example in thrice}) == len(thrice)
     assert [example.context for example in thrice[::3]] == [example.context for example in once]
-
-
-# -- reading ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        ["qasper/test-00000-of-00002.jsonl", "qasper/test-00001-of-00002.jsonl"],
-        ["qasper.jsonl"],
-        ["data/qasper/test.jsonl"],
-        ["qasper/test-00000-of-00001.jsonl", "qasper/train-00000-of-00001.jsonl"],
-        ["qasper/test.jsonl", "qasper_e/test.jsonl", "hotpotqa.jsonl"],
-    ],
-)
-def test_files_are_found_in_any_of_the_usual_layouts(files, tmp_path):
-    for number, name in enumerate(files):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(orjson.dumps({"file": name, "number": number}) + b"\n\n")
-    source = Source(dataset="x/y", config="qasper")
-    rows = load_rows(source, path=str(tmp_path), revision="main").rows
-    expected = [name for name in files if re.search(r"qasper[./]", name) and "train" not in name]
-    assert [row["file"] for row in rows] == expected
-
-
-def test_missing_files_are_an_error_that_lists_the_existing_ones(tmp_path):
-    (tmp_path / "hotpotqa.jsonl").write_text("{}\n")
-    source = Source(dataset="x/y", config="qasper")
-    with pytest.raises(DatasetError, match=r"x/y \(qasper, test\); it contains hotpotqa\.jsonl"):
-        load_rows(source, path=str(tmp_path), revision="main")
-    with pytest.raises(DatasetError, match="is not a folder"):
-        load_rows(source, path=str(tmp_path / "none"), revision="main")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "match"),
-    [
-        ("qasper.jsonl", b"{}\n{", "line 2 is not JSON"),
-        ("qasper.jsonl", b"[1]\n", "line 1 is not a JSON object"),
-        ("qasper.jsonl", b"", "has no rows"),
-        ("qasper.parquet", b"PAR1 or not", "not a readable parquet"),
-    ],
-)
-def test_damaged_files_are_errors_that_name_them(name, content, match, tmp_path):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DatasetError, match=match):
-        load_rows(Source(dataset="x/y", config="qasper"), path=str(tmp_path), revision="main")
-
-
-def test_a_missing_column_is_an_error_that_names_it(suite, tmp_path, tiny):
-    (tmp_path / "qasper.jsonl").write_text('{"question": "q", "answers": ["a"]}\n')
-    with pytest.raises(DatasetError, match=r"no column 'context', only answers, question"):
-        suite("longbench", subset="qasper", path=str(tmp_path)).examples(tiny.prompts, seed=0)
-
-
-def test_a_missing_subset_fails_the_experiment(suite, tmp_path, tiny):
-    """An average over fewer tasks would be a wrong number."""
-    (tmp_path / "qasper.jsonl").write_text(
-        '{"context": "c", "question": "q", "answers": ["a"], "max_new_tokens": 3}\n'
-    )
-    with pytest.raises(DatasetError, match="narrativeqa"):
-        suite("longbench", path=str(tmp_path)).examples(tiny.prompts, seed=0)
-
-
-def test_an_uncached_data_set_without_a_network_is_one_clear_error(
-    suite, tiny, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
-    with pytest.raises(DatasetError, match=r"Xnhyacinth/LongBench .*sah fetch.*benchmark\.path"):
-        suite("longbench", subset="qasper", path=None).examples(tiny.prompts, seed=0)
-
-
-def test_a_data_set_is_read_by_name_with_the_datasets_library(published, tmp_path, monkeypatch):
-    """A folder replaces the name of the data set; its card lists the configurations."""
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    folder = tmp_path / "set"
-    folder.mkdir()
-    for name in ("qasper", "trec"):
-        (folder / name).symlink_to(published("longbench") / name)
-    configs = "".join(
-        f"- config_name: {name}\n  data_files:\n  - split: test\n    path: {name}/test-*\n"
-        for name in ("qasper", "trec")
-    )
-    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
-    source = Source(dataset=str(folder), config="trec")
-    rows = load_rows(source, path=None, revision="main").rows
-    assert [row["task"] for row in rows] == ["trec"] * 3
-    assert rows[0]["all_classes"] == ["Plant", "Animal", "Wild Animal"]
-
-
-# -- which commit ----------------------------------------------------------------------
-
-OLD, NEW, OTHER = "a" * 40, "b1" * 20, "c" * 40
-
-
-def qasper(answer):
-    return [{"context": "c", "question": "q", "answers": [answer], "max_new_tokens": 2}]
-
-
-@pytest.fixture
-def two_commits(cache_commit):
-    """A cache with an old and a newer commit of a data set."""
-    cache_commit("Xnhyacinth/LongBench", "qasper", OLD, qasper("the old answer"))
-    cache_commit("Xnhyacinth/LongBench", "qasper", NEW, qasper("the new answer"))
-
-
-@pytest.mark.parametrize(
-    ("revision", "answer", "commit"),
-    [(OLD, "the old answer", OLD), (NEW, "the new answer", NEW), ("main", "the new answer", NEW)],
-)
-def test_the_requested_commit_is_read_without_a_network(
-    revision, answer, commit, two_commits, suite, tiny
-):
-    benchmark = suite("longbench", subset="qasper", path=None, revision=revision)
-    (example,) = benchmark.examples(tiny.prompts, seed=0)
-    assert example.references == (answer,)
-    assert example.origin == f"Xnhyacinth/LongBench@{commit}"
-
-
-def test_an_uncached_commit_is_an_error_and_never_replaced_by_another(two_commits, suite, tiny):
-    benchmark = suite("longbench", subset="qasper", path=None, revision=OTHER)
-    with pytest.raises(DatasetError, match=rf"{OTHER} is not on this machine, only {NEW}"):
-        benchmark.examples(tiny.prompts, seed=0)
-    assert not benchmark.is_here()
-
-
-def test_a_branch_is_reported_with_the_override_that_pins_the_cached_commit(two_commits, suite):
-    moving = suite("longbench", subset="qasper", path=None, revision="main")
-    note = f"revision main is not pinned to a commit; pin it with benchmark.revision={NEW}"
-    assert moving.is_here()
-    assert moving.revision_note() == note
-    assert moving.fetch() == f"1 rows of 1 configurations; {note}"
-    pinned = suite("longbench", subset="qasper", path=None, revision=NEW)
-    assert pinned.fetch() == "1 rows of 1 configurations; pinned to a commit"
-
-
-def test_no_pin_is_offered_for_configurations_at_different_commits(
-    two_commits, cache_commit, suite
-):
-    cache_commit("Xnhyacinth/LongBench", "trec", OTHER, qasper("another answer"))
-    moving = suite("longbench", subset=["qasper", "trec"], path=None, revision="main")
-    assert moving.revision_note() == "revision main is not pinned to a commit"
-
-
-def test_each_data_set_of_a_suite_is_pinned_to_its_own_commit(cache_commit, suite, compose, tiny):
-    row = {**qasper("Otto")[0], "answer_prefix": ""}
-    for number, corpus in enumerate(("nq", "quest")):
-        cache_commit(f"f20180301/loft-rag-{corpus}-32k", "default", f"{number}b" * 20, [row])
-    moving = suite("loft", subset=["nq_32k", "quest_32k"], path=None)
-    found = re.search(r"pin it with '(benchmark\.revision=.*)'", moving.fetch())
-    assert found is not None
-    config = compose("benchmark=loft", "benchmark.subset=[nq_32k,quest_32k]", found[1])
-    pinned = instantiate(config.benchmark, _convert_="all")
-    assert pinned.revision_note() == "pinned to a commit"
-    assert {example.origin for example in pinned.examples(tiny.prompts, seed=0)} == {
-        f"f20180301/loft-rag-nq-32k@{'0b' * 20}",
-        f"f20180301/loft-rag-quest-32k@{'1b' * 20}",
-    }
-
-
-def test_pinning_a_data_set_that_the_suite_does_not_read_is_an_error():
-    with pytest.raises(ConfigurationError, match=r"names simonjegou/rules; .* simonjegou/ruler"):
-        RulerHub(revision={"simonjegou/rules": OLD})
-
-
-def test_a_pin_of_one_collection_does_not_apply_to_the_other(suite):
-    assert suite("ruler_hub", path=None).revision_note() == "pinned to a commit"
-    other = suite("ruler_hub", path=None, length="16k")
-    assert other.revision_note() == "revision main is not pinned to a commit"
-
-
-def test_the_commit_is_read_from_the_path_of_a_snapshot_folder(tmp_path):
-    folder = tmp_path / "datasets--x--y" / "snapshots" / OLD
-    folder.mkdir(parents=True)
-    (folder / "qasper.jsonl").write_text('{"a": 1}\n')
-    (tmp_path / "link").symlink_to(folder)
-    source = Source(dataset="x/y", config="qasper")
-    for path in (folder, tmp_path / "link"):
-        assert load_rows(source, path=str(path), revision="main").commit == OLD
-    assert load_rows(source, path=str(tmp_path), revision="main").commit is None
-
-
-def test_results_name_the_commit_and_cannot_be_rescored_with_another(
-    two_commits, compose, tmp_path
-):
-    options = ("model=tiny", "benchmark=longbench", "benchmark.subset=qasper", "attention=dense")
-    config = compose(*options, "benchmark.revision=main", f"output_root={tmp_path}/outputs")
-    result = compute(config, [])
-    assert result.provenance.data == [f"Xnhyacinth/LongBench@{NEW}"]
-    assert rescore(directory(config)) == (result.score, result.score)
-    newest = next((tmp_path / "datasets").glob(f"*/qasper/*/{NEW}"))
-    newest.rename(newest.with_name(OTHER))
-    with pytest.raises(DamagedResults, match=rf"LongBench@{NEW}, but .*LongBench@{OTHER}"):
-        rescore(directory(config))
 
 
 # -- end to end ------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Checks of the options of a benchmark."""
+"""Requirements that the options of a benchmark must meet."""
 
 from collections.abc import Sequence
 

@@ -1,0 +1,106 @@
+"""Scorers on random texts: bounds, and agreement with independent implementations."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sah.benchmarks import scorers
+
+WORDS = ("a", "the", "cat", "cats", "sat", "on", "mat", "dog,", "Otto.", "3", "4")
+words = st.lists(st.sampled_from(WORDS), max_size=12)
+texts = words.map(" ".join)
+few = settings(max_examples=60, deadline=None)
+
+
+@given(order=st.permutations(range(1, 7)))
+@few
+def test_the_concordance_index_agrees_with_kendalls_tau(order):
+    """For permutations without ties, tau is 2 c - 1."""
+    from scipy import stats
+
+    places = [order.index(item) for item in range(1, 7)]
+    expected = (stats.kendalltau(range(6), places).statistic + 1) / 2
+    given = ", ".join(map(str, order))
+    assert scorers.concordance_index(given, ["1, 2, 3, 4, 5, 6"]) == pytest.approx(expected)
+
+
+@given(prediction=texts, reference=texts)
+@few
+def test_token_f1_agrees_with_rouge_1_of_normalised_words(prediction, reference):
+    """rouge-score calls the F1 of bags of words ROUGE-1."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    from sah.benchmarks.scorers.text import normalise
+
+    expected = RougeScorer(["rouge1"]).score(normalise(reference), normalise(prediction))["rouge1"]
+    assert scorers.token_f1(prediction, [reference]) == pytest.approx(expected.fmeasure)
+
+
+@given(prediction=st.text("abc ", min_size=1, max_size=12), reference=st.text("abc ", min_size=1))
+@few
+def test_edit_similarity_agrees_with_a_plain_indel_ratio(prediction, reference):
+    """The ratio is 2 × longest common subsequence / both lengths, by the textbook recurrence."""
+    common = longest_common(prediction, reference)
+    expected = round(100 * 2 * common / (len(prediction) + len(reference))) / 100
+    assert scorers.code_similarity(prediction, [reference]) == pytest.approx(expected, abs=0.0101)
+
+
+@given(prediction=words, reference=words)
+@few
+def test_rouge_l_of_one_sentence_agrees_with_the_textbook(prediction, reference):
+    """Words are distinct, for which both packages agree with the textbook."""
+    one, other = (
+        list(dict.fromkeys(word.strip(",.").lower() for word in side))
+        for side in (prediction, reference)
+    )
+    common = longest_common(one, other)
+    f1 = 2 * common / (len(one) + len(other)) if common else 0.0
+    for scorer in (scorers.rouge_l, scorers.rouge_l_sum):
+        assert scorer(" ".join(one), [" ".join(other)]) == pytest.approx(f1, abs=1e-6)
+
+
+@given(prediction=words, reference=words)
+@few
+def test_bleu_1_agrees_with_sacrebleu(prediction, reference):
+    sacrebleu = pytest.importorskip("sacrebleu")
+    if not prediction or not reference:
+        return
+    metric = sacrebleu.BLEU(
+        max_ngram_order=1, effective_order=True, tokenize="none", smooth_method="none"
+    )
+    expected = metric.sentence_score(" ".join(prediction), [" ".join(reference)]).score / 100
+    assert scorers.bleu_1(" ".join(prediction), [" ".join(reference)]) == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+@given(prediction=texts, reference=texts)
+@few
+def test_all_scores_are_between_zero_and_one(prediction, reference):
+    extras = {"all_classes": ["cat", "dog"], "options": ["a", "b", "c", "d"], "several": True}
+    special = {
+        "paragraph_retrieval": "Paragraph 3",
+        "last_choice": "B",
+        "bug_choice": "B",
+        "cloze_exact": json.dumps({"<mask-0>": reference}),
+        "cloze_partial": json.dumps({"<mask-0>": reference}),
+        "exponential_similarity": "40%",
+        "concordance_index": "2, 1",
+    }
+    numbers = ("first_number", "last_integer", "leading_integers", "competition_integer")
+    for name in scorers.__all__:
+        expected = "3" if name in numbers else special.get(name, reference)
+        assert 0 <= getattr(scorers, name)(prediction, [expected], **extras) <= 1 + 1e-9, name
+
+
+def longest_common(one, other):
+    row = [0] * (len(other) + 1)
+    for left in one:
+        above = row[:]
+        for column, right in enumerate(other, start=1):
+            row[column] = (
+                above[column - 1] + 1 if left == right else max(above[column], row[column - 1])
+            )
+    return row[-1]

@@ -1,0 +1,138 @@
+"""Interrupted and failed runs resume to the same results."""
+
+import orjson
+import pytest
+import torch
+
+from sah.errors import Busy, DamagedResults
+from sah.execution import run as experiment_module
+from sah.models.language_model import LanguageModel
+from sah.results import ResultStore, directory
+
+MOCK = ("model=tiny", "benchmark=mock")
+RULER = ("model=tiny", "benchmark=ruler", "benchmark.context_tokens=400", "benchmark.samples=2")
+
+
+def lines(path):
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+RESUMED = [
+    (MOCK, ("metric_logging=full",)),
+    (MOCK, ("metric_logging=default", "generation.temperature=0.8")),
+    (MOCK, ("metric_logging=full", "generation.temperature=0.8", "attention=random_sampling")),
+    (MOCK, ("metric_logging=full", "metric_logging.max_records=40", "attention=oracle_top_p")),
+    (MOCK, ("metric_logging=default", "metric_logging.flush_every=3", "protocol=question_dense")),
+    (MOCK, ("metric_logging=off", "attention=dense", "generation.temperature=0.8")),
+    (RULER, ("metric_logging=full", "generation.temperature=0.8", "generation.max_new_tokens=6")),
+    (RULER, ("metric_logging=default", "generation.max_new_tokens=6")),
+    (MOCK, ("metric_logging=full", "protocol=forced", "generation.temperature=0.8")),
+]
+
+
+@pytest.mark.parametrize(("benchmark", "overrides"), RESUMED)
+def test_interrupted_run_resumes_to_identical_results(
+    start, outcome, calls, configure, monkeypatch, benchmark, overrides
+):
+    _, undisturbed = start(*benchmark, *overrides, root="undisturbed")
+    # Once in the middle of an answer, once between its metrics and the answer itself.
+    for owner, name, number in ((LanguageModel, "_forward", 6), (ResultStore, "append", 1)):
+        calls(owner, name, raise_at=number, error=KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            start(*benchmark, *overrides)
+        monkeypatch.undo()
+    folder = directory(configure(*benchmark, *overrides))
+    assert orjson.loads((folder / "error.json").read_bytes())["attempt"] == 2
+    start(*benchmark, *overrides)
+    assert outcome(folder) == outcome(undisturbed)
+    assert not (folder / "error.json").exists()
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_answers_of_another_commit_or_device_are_reported(changed, start, calls, monkeypatch):
+    with monkeypatch.context() as patch:
+        calls(ResultStore, "append", raise_at=3, error=KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            start(*MOCK)
+        patch.undo()
+    monkeypatch.undo()
+    if changed:
+        monkeypatch.setattr(experiment_module, "device_name", lambda device: "another device")
+    result, folder = start(*MOCK)
+    assert result.provenance.starts == 2
+    devices = [start["device"] for start in lines(folder / "starts.jsonl")]
+    assert devices == ["cpu", "another device" if changed else "cpu"]
+    answered_by = result.provenance.answered_by
+    assert answered_by == (lines(folder / "starts.jsonl") if changed else None)
+
+
+def test_a_run_that_lost_its_claim_writes_no_more_metrics(start, configure, monkeypatch):
+    overrides = (*MOCK, "metric_logging=full")
+    folder = directory(configure(*overrides))
+    real = ResultStore.append
+    written = []
+
+    def append(store, prediction):
+        real(store, prediction)
+        if len(store.predictions) == 2:
+            holder = orjson.loads((folder / ".claim").read_bytes())
+            (folder / ".claim").write_bytes(orjson.dumps({**holder, "token": "another"}))
+            written.append((folder / "micro_metrics.jsonl").read_bytes())
+
+    monkeypatch.setattr(ResultStore, "append", append)
+    with pytest.raises(Busy, match="taken over by another process"):
+        start(*overrides)
+    assert (folder / "micro_metrics.jsonl").read_bytes() == written[0] != b""
+
+
+@pytest.mark.parametrize("answered", [1, 2, 3, 4])
+def test_what_was_answered_before_the_interruption_is_not_answered_again(
+    start, calls, configure, monkeypatch, answered
+):
+    calls(ResultStore, "append", raise_at=answered + 1, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        start(*MOCK, "metric_logging=full")
+    monkeypatch.undo()
+    path = directory(configure(*MOCK, "metric_logging=full")) / "predictions.jsonl"
+    before = path.read_bytes()
+    assert len(before.splitlines()) == answered
+    answers = calls(LanguageModel, "answer")
+    start(*MOCK, "metric_logging=full")
+    assert len(answers) == 5 - answered
+    assert path.read_bytes().startswith(before)
+
+
+def test_an_answer_to_another_benchmark_stops_the_experiment(start, calls, configure, monkeypatch):
+    calls(ResultStore, "append", raise_at=2, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        start(*MOCK)
+    monkeypatch.undo()
+    path = directory(configure(*MOCK)) / "predictions.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"mock-0"', b'"old-0"'))
+    with pytest.raises(DamagedResults, match="old-0"):
+        start(*MOCK)
+    assert b"old-0" in path.read_bytes()
+
+
+def test_error_json_counts_the_attempts(start, calls, configure, monkeypatch):
+    error = RuntimeError("CUDA error: device-side assert triggered")
+    for attempt in (1, 2):
+        calls(LanguageModel, "prefill", raise_at=1, error=error)
+        with pytest.raises(RuntimeError, match="CUDA error"):
+            start(*MOCK)
+        monkeypatch.undo()
+        folder = directory(configure(*MOCK))
+        written = orjson.loads((folder / "error.json").read_bytes())
+        assert (written["category"], written["attempt"]) == ("gpu", attempt)
+        assert "device-side assert" in written["traceback"]
+    assert not (folder / ".claim").exists()
+
+
+def test_a_retryable_error_is_retried_to_the_same_result(start, outcome, calls):
+    _, undisturbed = start(*MOCK, "metric_logging=full", root="undisturbed")
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    forwards = calls(LanguageModel, "_forward", raise_at=13, error=error)
+    _, folder = start(*MOCK, "metric_logging=full", "retries=1")
+    assert len(forwards) > 13
+    assert outcome(folder) == outcome(undisturbed)
+    assert not (folder / "error.json").exists()
