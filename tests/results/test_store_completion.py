@@ -71,7 +71,7 @@ def test_results_are_written_last(store, claimed, folder, scores, monkeypatch, r
         (b'{"fingerprint": "fingerprint"}', "schema None"),
         (b'{"schema": 2, "fingerprint": "another"}', "'another'"),
         (b'{"schema": 2}', "None"),
-        (b'{"schema": 2, "fingerprint": "fingerprint"}', "score is missing"),
+        (b'{"schema": 2, "fingerprint": "fingerprint"}', "missing required field `score`"),
         (b"not json", "damaged"),
         (b"", "damaged"),
         (b"[]", "damaged"),
@@ -96,15 +96,23 @@ def test_a_result_is_read_without_knowing_its_fingerprint(store, claimed, folder
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("score",), "high", "score must be a number, got 'high'"),
-        (("n",), 2.5, "n must be a whole number, got 2.5"),
-        (("truncated",), True, "truncated must be a whole number, got True"),
-        (("tasks",), [], "tasks must be an object"),
-        (("subset",), [1], "subset must be a text, got 1"),
-        (("timing", "new_tokens"), None, "timing.new_tokens must be a whole number, got None"),
-        (("provenance", "git_dirty"), "no", "provenance.git_dirty must be true or false"),
-        (("provenance", "data"), "x", "provenance.data must be a list"),
-        (("tasks", "vt", "groups"), {"easy": {}}, "tasks.vt.groups.easy.score is missing"),
+        (("score",), "high", "Expected `float | null`, got `str` - at `$.score`"),
+        (("n",), 2.5, "Expected `int`, got `float` - at `$.n`"),
+        (("truncated",), True, "Expected `int`, got `bool` - at `$.truncated`"),
+        (("tasks",), [], "Expected `object`, got `array` - at `$.tasks`"),
+        (("subset",), [1], "Expected `str`, got `int` - at `$.subset[0]`"),
+        (("timing", "new_tokens"), None, "Expected `int`, got `null` - at `$.timing.new_tokens`"),
+        (
+            ("provenance", "git_dirty"),
+            "no",
+            "Expected `bool | null`, got `str` - at `$.provenance.git_dirty`",
+        ),
+        (("provenance", "data"), "x", "Expected `array`, got `str` - at `$.provenance.data`"),
+        (
+            ("tasks", "vt", "groups"),
+            {"easy": {}},
+            "required field `score` - at `$.tasks[...].groups[...]`",
+        ),
     ],
 )
 def test_a_wrong_type_is_damage_that_names_file_and_field(
