@@ -90,10 +90,10 @@ def test_has_neither_samples_nor_context_tokens_unless_it_declares_them():
         (lambda: Smallest(subset="x"), r"subset='x': smallest has no such subset; .* whole, line"),
         (lambda: Smallest(subset="*"), "one cell of a sweep for each subset"),
         (lambda: Smallest(limit=0), r"smallest: benchmark\.limit must be at least 1, got 0"),
-        (lambda: Smallest(limit="3"), r"Smallest: limit must be int \| None, got '3'"),
+        (lambda: Smallest(limit="3"), r"Smallest: limit must be a whole number or null, got '3'"),
         (lambda: Sampled(context_tokens=9, samples=0), r"benchmark\.samples must be at least 1"),
         (lambda: Sampled(context_tokens=0), r"benchmark\.context_tokens must be at least 1"),
-        (lambda: Sampled(), "Sampled: context_tokens must be int, got None"),
+        (lambda: Sampled(), "Sampled: context_tokens must be a whole number, got None"),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(make, match):

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import orjson
 import pytest
@@ -79,9 +78,9 @@ def test_a_subset_with_path_characters_stays_below_the_output_root(benchmark, ru
     assert len(list(inside.glob("outputs/*/*/*/*/results.json"))) == 1
 
 
-def test_names_with_path_characters_stay_in_the_folder_of_a_tracker():
-    results = {"model": "../../x", "attention": "a/b", "benchmark": "..", "fingerprint": "0"}
-    name = Record.from_results(results, Path("directory")).name
+def test_names_with_path_characters_stay_in_the_folder_of_a_tracker(make_result):
+    result = make_result(model="../../x", attention="a/b", benchmark="..", fingerprint="0")
+    name = Record.from_result(result).name
     assert len(name.split("/")) == 4
     assert ".." not in name.split("/")
 

@@ -224,7 +224,7 @@ def test_code_that_comes_with_a_model_is_not_run(checkpoint: Path, tmp_path: Pat
         ({"dtype": "float31"}, "model.dtype='float31' is not a floating-point type"),
         ({"dtype": "int8"}, "model.dtype='int8' is not a floating-point type"),
         ({"dtype": "nn"}, "model.dtype='nn' is not a floating-point type"),
-        ({"trust_remote_code": "yes"}, "trust_remote_code must be bool, got 'yes'"),
+        ({"trust_remote_code": "yes"}, "trust_remote_code must be true or false, got 'yes'"),
         ({"revision": 3}, "revision must be .*, got 3"),
     ],
 )
