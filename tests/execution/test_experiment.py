@@ -126,7 +126,7 @@ def refused(config):
     return None
 
 
-@pytest.mark.parametrize("option", options())
+@pytest.mark.parametrize("option", list(options()))
 def test_a_value_of_a_wrong_type_is_refused_by_name(compose, tmp_path, calibrated, option):
     group, name = option.split("=")
     key = "sparse_attention" if group == "masker" else group
