@@ -28,7 +28,6 @@ def call(folder, *arguments, status=0):
         env={**os.environ, "COLUMNS": "80"},
         capture_output=True,
         text=True,
-        timeout=240,
     )
     assert done.returncode == status, done.stderr
     return done.stdout if status == 0 else done.stderr

@@ -102,7 +102,7 @@ def values(path):
 
 def test_flushes_at_exit(run_python, tmp_path):
     process = run_python(LOG_THREE, tmp_path)
-    process.communicate(timeout=120)
+    process.communicate()
     assert process.returncode == 0
     assert values(tmp_path / "log.jsonl") == [1.0, 2.0]
     assert values(tmp_path / "forgotten.jsonl") == [3.0]
@@ -113,7 +113,7 @@ def test_flushes_on_sigterm_and_terminates(run_python, tmp_path):
     assert process.stdout.readline() == "ready\n"
     assert list(tmp_path.iterdir()) == []
     process.terminate()
-    assert process.wait(timeout=120) == -signal.SIGTERM
+    assert process.wait() == -signal.SIGTERM
     assert values(tmp_path / "log.jsonl") == [1.0, 2.0]
     assert values(tmp_path / "forgotten.jsonl") == [3.0]
 
