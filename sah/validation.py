@@ -1,5 +1,6 @@
 """Checking field types of configured dataclasses."""
 
+import functools
 import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ def wrong_fields(kind: type, values: Mapping[str, Any]) -> Iterator[tuple[str, s
     """
     if not is_dataclass(kind):
         return
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     for field in fields(kind):
         if field.name not in values:
             continue
@@ -56,6 +57,12 @@ def wrong_fields(kind: type, values: Mapping[str, Any]) -> Iterator[tuple[str, s
             unstorable = next(_unstorable(value), None)
             if unstorable is not None:
                 yield field.name, f"must be finite and fit into 64 bits, got {unstorable!r}"
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Resolve the annotations of a class once: the cells of a sweep share their classes."""
+    return get_type_hints(kind)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from sah.errors import Busy, ConfigurationError
-from sah.execution.attempts import compute
+from sah.errors import Busy, ConfigurationError, DamagedResults
+from sah.execution import attempts as attempts_module
+from sah.execution.attempts import compute, compute_arms
 from sah.results import directory
 
 
@@ -55,6 +56,33 @@ def test_after_the_last_retry_the_error_has_the_number_of_attempts(config, fail)
     assert len(attempts) == 3
     error = json.loads((directory(config) / "error.json").read_text())
     assert (error["category"], error["attempt"]) == ("filesystem", 3)
+
+
+def test_answers_damaged_before_a_retry_end_their_own_arm_only(compose, tmp_path, monkeypatch):
+    configs = [
+        compose("model=tiny", "benchmark=mock", f"attention={name}", f"output_root={tmp_path}")
+        for name in ("dense", "sparse")
+    ]
+    attempted = []
+
+    def run(arms):
+        attempted.append([arm.experiment.sparse_attention.name for arm in arms])
+        if len(attempted) > 1:
+            real_run(arms)
+            return
+        for arm in arms:
+            with arm.alone():
+                raise OSError(errno.EIO, "flaky")
+        (directory(configs[1]) / "predictions.jsonl").write_text("damaged\n{}\n")
+
+    real_run = attempts_module.run
+    monkeypatch.setattr(attempts_module, "run", run)
+    dense, sparse = compute_arms([(config, []) for config in configs])
+    assert attempted == [["dense", "sparse"], ["dense"]]
+    assert dense.result is not None
+    assert dense.result.n == 5
+    assert isinstance(sparse.error, DamagedResults)
+    assert "DamagedResults" in (directory(configs[1]) / "error.json").read_text()
 
 
 @pytest.mark.parametrize("error", [ConfigurationError("no"), RuntimeError("bug"), MemoryError()])
