@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from sah.attention.compute import dense_attention, weighted_attention
 from sah.attention.index import KeyIndex
 from sah.attention.inputs import AttentionInputs, Visibility
+from sah.attention.keywords import check_keywords
+from sah.attention.layers import full_attention_layers
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, SparseAttention
 from sah.errors import ConfigurationError
@@ -52,8 +54,11 @@ class AttentionSession:
         self._example_id = ""
         self._densities: list[Tensor] = []
         self._dense_queries = 0
-        self._calls = 0
+        self.calls = 0
+        """Calls of the attention function in this example, local and dense layers included."""
         self._visibility: tuple[tuple[Any, ...], Tensor | None, Visibility] | None = None
+        self._full_layers: frozenset[int] | None = None
+        """Layers that attend to every earlier token; None stands for all of them."""
 
     def begin_context(self, length: int) -> None:
         """Start a context of `length` keys and drop the indexes of the previous one."""
@@ -71,7 +76,7 @@ class AttentionSession:
             self.rewind(layer)
         self._example_id = example_id
         self._densities = []
-        self._dense_queries = self._calls = 0
+        self._dense_queries = self.calls = 0
 
     def rewind(self, layer: int) -> None:
         """Rewind one layer's indexes to the end of the context."""
@@ -95,21 +100,18 @@ class AttentionSession:
         """Return the mean density of the example so far, over layers, heads and queries.
 
         None if the session computed nothing yet, as when the answer to a dense question ends at
-        its first token. Layers that the configuration keeps dense count as 1; sliding-window
-        layers, which always keep the model's attention, do not count.
+        its first token. Layers that the configuration keeps dense count as 1; sliding-window and
+        other local layers, which always keep the model's attention, do not count.
 
         Raises:
             ConfigurationError: if no layer was sparse.
         """
         if isinstance(self.attention, DenseAttention):
             return 1.0
-        if self._calls == 0:
+        if self.calls == 0:
             return None
         if not self._densities:
-            raise ConfigurationError(
-                f"sparse_attention {self.attention.name!r} had no layer to work on: all layers are "
-                "sliding-window layers or kept dense; use sparse_attention=dense"
-            )
+            raise self._nothing_to_do()
         sparse = torch.cat([density.flatten() for density in self._densities])
         # A query that sees no key (padding) has a density of NaN and does not count.
         queries = int((~sparse.isnan()).sum()) + self._dense_queries
@@ -130,6 +132,35 @@ class AttentionSession:
                     per_layer.setdefault(name, []).append(index.nbytes / index.length)
         return {name: sum(values) / len(values) for name, values in per_layer.items()}
 
+    def check(self, config: PreTrainedConfig) -> None:
+        """Check that the attention can work on a model, given the model's configuration.
+
+        Raises:
+            ConfigurationError: if dense_layers or layers names a layer that the model does not
+                have, or if no layer is left to be sparse.
+        """
+        if isinstance(self.attention, DenseAttention):
+            return
+        self._check_named_layers(config)
+        if all(self.attention.maskers_at(n) is None for n in full_attention_layers(config)):
+            raise self._nothing_to_do()
+
+    def _check_named_layers(self, config: PreTrainedConfig) -> None:
+        assert isinstance(self.attention, SparseAttention)
+        layers = config.get_text_config(decoder=True).num_hidden_layers
+        beyond = [number for number in self.attention.named_layers if number >= layers]
+        if beyond:
+            raise ConfigurationError(
+                f"sparse_attention {self.attention.name!r} names the layers {beyond} (in "
+                f"dense_layers or layers) of a model whose layers are 0 to {layers - 1}"
+            )
+
+    def _nothing_to_do(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"sparse_attention {self.attention.name!r} has no layer to work on: all layers are "
+            "local (sliding window, chunked) or kept dense; use sparse_attention=dense"
+        )
+
     @contextmanager
     def attached(self, model: PreTrainedModel) -> Iterator[None]:
         """Replace the model's attention by this session's; restore everything on exit.
@@ -140,14 +171,8 @@ class AttentionSession:
         if isinstance(self.attention, DenseAttention):
             yield
             return
-        config = model.config.get_text_config(decoder=True)
-        beyond = [n for n in self.attention.named_layers if n >= config.num_hidden_layers]
-        if beyond:
-            raise ConfigurationError(
-                f"sparse_attention {self.attention.name!r} names the layers {beyond} (in "
-                "dense_layers or layers) of a model whose layers are 0 to "
-                f"{config.num_hidden_layers - 1}"
-            )
+        self._check_named_layers(model.config)
+        self._full_layers = full_attention_layers(model.config)
         with attention_replaced(model, self._forward, sdpa_mask):
             yield
 
@@ -165,13 +190,20 @@ class AttentionSession:
         """
         if isinstance(self.attention, SparseAttention):
             return self._forward(module, query, key, value, None, **kwargs)[0]
-        if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        scaling = kwargs.pop("scaling", None)
+        if kwargs.pop("softcap", None) is not None or kwargs.pop("s_aux", None) is not None:
             raise ConfigurationError(
                 "generation.batch_questions: this model soft-caps its scores or has sinks, which "
                 "dense attention does not support in batches; leave it null"
             )
-        scaling = kwargs.get("scaling")
+        check_keywords(module, query.shape[2], None, kwargs)
         return sdpa_attention_forward(module, query, key, value, None, scaling=scaling)[0]
+
+    def is_local(self, layer: int, sliding_window: int | None) -> bool:
+        """Whether a layer attends to recent tokens only, by its configuration or its arguments."""
+        if sliding_window is not None:
+            return True
+        return self._full_layers is not None and layer not in self._full_layers
 
     def _forward(
         self,
@@ -189,11 +221,12 @@ class AttentionSession:
         """Attention function called by transformers: [B, H, Q, D] in, [B, Q, H, D] out."""
         attention = self.attention
         assert isinstance(attention, SparseAttention)
-        self._calls += 1
+        check_keywords(module, query.shape[2], attention_mask, kwargs)
+        self.calls += 1
         layer = int(module.layer_idx)  # type: ignore[arg-type]
-        sliding = sliding_window is not None
-        is_dense = sliding or attention.maskers_at(layer) is None
-        if is_dense and not sliding:
+        is_local = self.is_local(layer, sliding_window)
+        is_dense = is_local or attention.maskers_at(layer) is None
+        if is_dense and not is_local:
             self._dense_queries += query.shape[0] * query.shape[2]
         if is_dense and softcap is None and s_aux is None:
             output, _ = sdpa_attention_forward(

@@ -37,8 +37,8 @@ Reader = Callable[[LayerReading], None]
 def read_attention(model: LanguageModel, passage: Passage, read: Reader) -> None:
     """Pass the queries and keys of each layer to `read`; only one layer's are held at a time.
 
-    They have the model's dtype and device. Sliding-window layers are skipped, as sparse attention
-    never applies to them.
+    They have the model's dtype and device. Sliding-window and other local layers are
+    skipped, as sparse attention never applies to them.
 
     Args:
         model: computes with dense attention.
@@ -74,10 +74,11 @@ class _ReadingSession(AttentionSession):
         sliding_window: int | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
-        if sliding_window is None:
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        if not self.is_local(layer, sliding_window):
             self._read(
                 LayerReading(
-                    layer=int(module.layer_idx),  # type: ignore[arg-type]
+                    layer=layer,
                     query=query[0],
                     key=key[0],
                     scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,

@@ -7,7 +7,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sah.doctor.finding import Finding, counted, error, ok
 from sah.doctor.memory_estimate import check_memory
-from sah.doctor.numerics import check_attention, check_full_budget, check_positions
+from sah.doctor.numerics import check_attention, check_numbers
 from sah.doctor.prompt_checks import (
     check_answer_limit,
     check_bos,
@@ -15,7 +15,7 @@ from sah.doctor.prompt_checks import (
     check_needles,
     check_split,
 )
-from sah.errors import SahError
+from sah.errors import ConfigurationError, SahError
 from sah.execution.building import compose
 from sah.execution.experiment import Experiment
 from sah.types import Example
@@ -34,6 +34,8 @@ def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
     findings = [ok("configuration", _described(experiment))]
     try:
         model = experiment.model.load()
+    except ConfigurationError as problem:
+        return [*findings, error("model", str(problem), "choose another model")]
     except SahError as problem:
         return [*findings, error("weights", str(problem), "fix this before the sweep starts")]
     findings.append(ok("weights", f"found on this machine, loaded on {model.device}"))
@@ -62,8 +64,7 @@ def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
         check_needles(model, encoded),
         check_answer_limit(model, encoded, experiment.generation),
         check_eos(model),
-        check_positions(model, first),
-        check_full_budget(model, first),
+        *check_numbers(model),
         check_attention(experiment, model, first),
         check_memory(experiment, model, [prompt for _, prompt in encoded], max(limits), arms),
     ]

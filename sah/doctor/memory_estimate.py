@@ -30,7 +30,7 @@ def check_memory(
     longest = max(len(one.context_ids) + len(one.question_ids) for one in prompts)
     size = model.model.dtype.itemsize
     weights = sum(weight.nbytes for weight in model.model.parameters())
-    cache = model.cache_bytes_per_token * (longest + new_tokens)
+    cache = model.cache_bytes(longest + new_tokens)
     # Activations of one layer during the prefill: hidden states and feed-forward.
     width = 4 * config.hidden_size + 3 * getattr(config, "intermediate_size", 0)
     prefill = longest * width * size

@@ -191,18 +191,26 @@ class Arm:
                 self.fail(error)
 
     def begin(
-        self, examples: Sequence[Example], *, made_by: Mapping[str, Any], alone: bool
+        self,
+        model: LanguageModel,
+        examples: Sequence[Example],
+        *,
+        made_by: Mapping[str, Any],
+        alone: bool,
     ) -> None:
-        """Check stored answers against the examples and note this start.
+        """Check that the attention fits the model and stored answers the examples; note the start.
 
         Args:
+            model: the one that will answer.
             examples: all of the experiment's.
             made_by: code, libraries and device; noted if there is anything left to answer.
             alone: whether this is the job's only arm; only then a terminal shows a bar.
 
         Raises:
+            ConfigurationError: if the attention has no layer of the model to work on.
             DamagedResults: if the directory holds answers to other examples.
         """
+        self._answering.session.check(model.model.config)
         self.store.check_examples([example.id for example in examples])
         pending = self.pending(examples)
         if pending:

@@ -47,7 +47,7 @@ def run(arms: Sequence[Arm]) -> None:
         made_by = _made_by(model, code)
         for arm in arms:
             with arm.alone():
-                arm.begin(examples, made_by=made_by, alone=len(arms) == 1)
+                arm.begin(model, examples, made_by=made_by, alone=len(arms) == 1)
         saved_seconds = 0.0
         for _, group in groupby(examples, key=lambda example: example.context):
             saved_seconds += _answer_context(arms, model, list(group))

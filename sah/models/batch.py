@@ -137,7 +137,10 @@ def _step(
     ids = [[question.tokens[-1]] for question in questions]
     # The model's cache is empty, so positions would start at 0 unless they are given.
     positions = [[context.length + question.after_context[0][0].shape[2]] for question in questions]
-    with attention_replaced(model.model, attention, lambda **_: None):
+    with (
+        model.rope.of_length(context.cache.capacity),
+        attention_replaced(model.model, attention, lambda **_: None),
+    ):
         logits: Tensor = model.model(
             input_ids=torch.tensor(ids, device=model.device),
             position_ids=torch.tensor(positions, device=model.device),

@@ -6,8 +6,14 @@ import copy
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedConfig
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import (
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionCacheLayerMixin,
+)
 
 from sah.attention import KeyBuffer
 
@@ -61,7 +67,16 @@ class RewindableCache(DynamicCache):
     """
 
     def __init__(self, config: PreTrainedConfig, capacity: int) -> None:
+        """Make an empty cache.
+
+        Args:
+            config: of the model.
+            capacity: tokens that the sequence may reach; more work, but cost a copy.
+        """
         super().__init__(config=config)
+        self.capacity = capacity
+        self.length = 0
+        """Tokens so far; known for layers without keys too."""
         self.layers = [
             BufferedLayer(capacity) if type(layer) is DynamicLayer else layer
             for layer in self.layers
@@ -74,9 +89,26 @@ class RewindableCache(DynamicCache):
         """Whether every layer can be shortened without a copy."""
         return all(isinstance(layer, BufferedLayer) for layer in self.layers)
 
+    def bytes_per_token(self) -> int:
+        """Return the bytes that each token adds, in the layers that keep all keys.
+
+        Measured on the keys and values held, of which there must be some.
+        """
+        return sum(_bytes_per_key(layer) for layer in self.layers if _window(layer) is None)
+
+    def bytes_at(self, tokens: int) -> int:
+        """Return the size of a cache of this many tokens: keys, values and other states.
+
+        Measured on what this cache holds, which must be at least one token.
+        """
+        return sum(
+            _bytes_per_key(layer) * min(tokens, _window(layer) or tokens) + _state_bytes(layer)
+            for layer in self.layers
+        )
+
     def mark(self) -> None:
         """Remember the current state."""
-        self._marked_length = self.get_seq_length()
+        self._marked_length = self.length
         self._marked_layers = {
             number: _snapshot(layer)
             for number, layer in enumerate(self.layers)
@@ -85,15 +117,53 @@ class RewindableCache(DynamicCache):
 
     def rewind(self) -> None:
         """Return to the marked state."""
+        self.length = self._marked_length
         for number, layer in enumerate(self.layers):
             if isinstance(layer, BufferedLayer):
-                layer.crop(self._marked_length - layer.get_seq_length())  # minus keys to remove
+                if layer.get_seq_length() > self.length:
+                    layer.crop(self.length - layer.get_seq_length())  # minus keys to remove
             else:
                 self.layers[number] = _snapshot(self._marked_layers[number])
 
 
+def _bytes_per_key(layer: Any) -> int:
+    keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+    if keys is None or values is None or keys.shape[2] == 0:
+        return 0
+    return int(keys.nbytes + values.nbytes) // int(keys.shape[2])
+
+
+def _window(layer: Any) -> int | None:
+    window: int | None = getattr(layer, "sliding_window", None)
+    return window
+
+
+def _state_bytes(layer: Any) -> int:
+    """Return the size of what does not grow with the tokens, as in state-space layers."""
+    if isinstance(layer, BufferedLayer):
+        return 0
+    held = [value for name, value in vars(layer).items() if name not in ("keys", "values")]
+    leaves = tree_leaves(held)
+    return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
+
+
 def _snapshot(layer: Any) -> Any:
-    # A sliding window replaces its tensors and never writes into them: a shallow copy suffices.
+    # Keys and values are replaced when they grow and never written into: a shallow copy suffices.
     if type(layer) is DynamicSlidingWindowLayer:
         return copy.copy(layer)
+    if isinstance(layer, LinearAttentionCacheLayerMixin):
+        return _with_copied_states(layer)
     return copy.deepcopy(layer)
+
+
+def _with_copied_states(layer: Any) -> Any:
+    """Copy a layer with its states, which are updated in place; keys and values are shared."""
+    copied = copy.copy(layer)
+    for name, value in vars(layer).items():
+        if isinstance(value, dict):
+            setattr(copied, name, {key: _cloned(item) for key, item in value.items()})
+    return copied
+
+
+def _cloned(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value

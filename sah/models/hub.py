@@ -66,9 +66,11 @@ class HubModel:
         Raises:
             ModelNotFound: if the model is neither cached nor downloadable.
             TokenizerError, ModelLoadingError: if its files cannot be loaded.
+            ConfigurationError: if sparse attention cannot be measured on it.
         """
         from transformers import AutoModelForCausalLM
 
+        from sah.models.gate_memory import require_measurable
         from sah.models.language_model import LanguageModel
         from sah.models.prompts import PromptEncoder
 
@@ -100,7 +102,9 @@ class HubModel:
                 f"the weights of {self.name_or_path!r} lack {len(missing)} of the model's tensors "
                 f"(the first is {missing[0]}); {_how_to_get(self.name_or_path)}"
             )
-        return LanguageModel(model, PromptEncoder(tokenizer, _max_tokens(model.config)))
+        loaded = LanguageModel(model, PromptEncoder(tokenizer, _max_tokens(model.config)))
+        require_measurable(loaded)
+        return loaded
 
     def prompts(self) -> "PromptEncoder":
         """Load only the tokenizer, which is enough to make a benchmark's examples.

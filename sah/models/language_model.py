@@ -1,10 +1,12 @@
 """A loaded model: prefill a context once, then answer any number of questions about it."""
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from sah.errors import NonFiniteLogits
 from sah.models.cache import RewindableCache
 from sah.models.generation import TokenChooser
 from sah.models.prompts import PromptEncoder
+from sah.models.rope import LengthDependentRope
 
 # Bounds the memory of a continuation's logits: 80 MB for 128 tokens of a large vocabulary.
 _LOSS_CHUNK_TOKENS = 128
@@ -52,6 +55,8 @@ class LanguageModel:
         self.prompts = prompts
         self.device: torch.device = model.device
         self.eos_token_ids = _eos_token_ids(model, prompts.tokenizer)
+        self.rope = LengthDependentRope(model)
+        self._parameters = frozenset(inspect.signature(model.forward).parameters)
 
     @property
     def commit(self) -> str | None:
@@ -59,12 +64,24 @@ class LanguageModel:
         return getattr(self.model.config, "_commit_hash", None)
 
     @property
-    def cache_bytes_per_token(self) -> int:
-        """Bytes of the keys and values of one token, in all layers."""
-        config = self.model.config.get_text_config(decoder=True)
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return int(2 * config.num_hidden_layers * heads * dim * self.model.dtype.itemsize)
+    def cache_bytes_per_token(self) -> int | None:
+        """Bytes that each token adds to the cache, in the layers that keep all keys.
+
+        None if there is no such layer, as in a model with sliding windows only.
+        """
+        return self._cache_of_one.bytes_per_token() or None
+
+    def cache_bytes(self, tokens: int) -> int:
+        """Return the size of a context's cache: keys, values and other states of all layers."""
+        return self._cache_of_one.bytes_at(tokens)
+
+    @cached_property
+    def _cache_of_one(self) -> RewindableCache:
+        """A cache that holds one token, to be measured: configurations do not tell its size."""
+        cache = RewindableCache(self.model.config, capacity=1)
+        with torch.inference_mode():
+            self.forward([0], cache, logits=1)
+        return cache
 
     @torch.inference_mode()
     def prefill(self, context_ids: Sequence[int], *, reserve_tokens: int) -> PrefilledContext:
@@ -182,7 +199,7 @@ class LanguageModel:
                 for begin in range(0, len(token_ids) - 1, _LOSS_CHUNK_TOKENS):
                     between_chunks()
                     ids = list(token_ids[begin : begin + _LOSS_CHUNK_TOKENS + 1])
-                    logits = self._forward(ids[:-1], context.cache, logits=len(ids) - 1)
+                    logits = self.forward(ids[:-1], context.cache, logits=len(ids) - 1)
                     targets = torch.tensor(ids[1:], device=logits.device)  # the next tokens
                     total += cross_entropy(logits[0].float(), targets, reduction="sum").item()
         finally:
@@ -191,19 +208,29 @@ class LanguageModel:
             raise NonFiniteLogits(f"the loss of the continuation is not finite ({total} nats)")
         return total / (len(token_ids) - 1), time.perf_counter() - started
 
+    def accepts(self, argument: str) -> bool:
+        """Whether the model's forward pass has an argument of this name."""
+        return argument in self._parameters
+
+    def forward(self, ids: Sequence[int], cache: RewindableCache, *, logits: int) -> Tensor:
+        """Append tokens to the cache; return the last tokens' logits, [1, logits, vocabulary]."""
+        end = cache.length + len(ids)
+        # Not every architecture derives the positions from its cache.
+        positions = torch.arange(cache.length, end, device=self.device)[None]
+        arguments = {"position_ids": positions, "logits_to_keep": logits}
+        with self.rope.of_length(max(cache.capacity, end)):
+            output: Tensor = self.model(
+                input_ids=torch.tensor([list(ids)], device=self.device),
+                past_key_values=cache,
+                use_cache=True,
+                **{name: arguments[name] for name in arguments.keys() & self._parameters},
+            ).logits
+        cache.length = end
+        return output[:, -logits:]
+
     def _last_logits(self, ids: list[int], cache: RewindableCache) -> Tensor:
         """Append tokens to the cache; return the logits of the last one, [1, vocabulary]."""
-        return self._forward(ids, cache, logits=1)[:, -1]
-
-    def _forward(self, ids: list[int], cache: RewindableCache, *, logits: int) -> Tensor:
-        """Append tokens to the cache; return the last tokens' logits, [1, logits, vocabulary]."""
-        output: Tensor = self.model(
-            input_ids=torch.tensor([ids], device=self.device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=logits,
-        ).logits
-        return output
+        return self.forward(ids, cache, logits=1)[:, -1]
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":

@@ -88,6 +88,7 @@ class TinyModel:
         """Make the model and its tokenizer."""
         from transformers import LlamaConfig, LlamaForCausalLM
 
+        from sah.models.gate_memory import require_measurable
         from sah.models.language_model import LanguageModel
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
@@ -109,7 +110,9 @@ class TinyModel:
         with torch.random.fork_rng(devices=[]):
             model: Any = LlamaForCausalLM(config)
         randomize(model, derive(self.weight_seed, "tiny"))
-        return LanguageModel(model.to(device, dtype), prompts)
+        loaded = LanguageModel(model.to(device, dtype), prompts)
+        require_measurable(loaded)
+        return loaded
 
 
 def randomize(model: torch.nn.Module, seed: int, scale: float = 0.25) -> None:

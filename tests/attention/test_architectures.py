@@ -238,7 +238,7 @@ def test_density_of_a_model_with_sliding_windows_only_is_an_error(build_model: B
     expected = logits(model, CONTEXT)
     with session.attached(model.model):
         assert_close(logits(model, CONTEXT), expected, atol=1e-4, rtol=0)
-    with pytest.raises(ConfigurationError, match="sliding-window layers"):
+    with pytest.raises(ConfigurationError, match="all layers are local"):
         session.density()
 
 

@@ -97,7 +97,7 @@ def test_density_without_any_sparse_layer_is_an_error(tiny: LanguageModel) -> No
     session = AttentionSession(sparse(Causal(), dense_layers=[0, 1]), seed=0)
     context = started(tiny, session)
     answer(tiny, context, session)
-    with pytest.raises(ConfigurationError, match=r"'mine' had no layer to work on.*kept dense"):
+    with pytest.raises(ConfigurationError, match=r"'mine' has no layer to work on.*kept dense"):
         session.density()
 
 

@@ -5,16 +5,14 @@ import io
 
 import orjson
 import pytest
-import torch
 from rich.console import Console
 
 from sah.cli.doctor import show
 from sah.cli.main import main
-from sah.doctor import numerics
 from sah.doctor.examination import examine
 from sah.doctor.finding import error, ok, warning
 from sah.doctor.memory_estimate import check_memory
-from sah.doctor.numerics import check_full_budget, check_positions
+from sah.doctor.numerics import check_numbers
 from sah.doctor.prompt_checks import (
     check_answer_limit,
     check_bos,
@@ -50,7 +48,7 @@ def test_every_check_of_a_healthy_experiment_is_ok():
     assert {finding.status for finding in findings} == {"ok"}
     assert set(by_check(findings)) == {
         *("configuration", "weights", "data", "BOS", "template", "needle", "answer limit"),
-        *("EOS", "positions", "full budget", "attention", "memory"),
+        *("EOS", "positions", "full budget", "density", "attention", "memory"),
     }
 
 
@@ -125,32 +123,13 @@ def test_a_model_without_eos_is_an_error(tiny):
     assert check_eos(mute).status == "warning"
 
 
-def test_wrong_positions_are_an_error(tiny, example, monkeypatch):
-    prompt = tiny.prompts.encode(example)
-    assert check_positions(tiny, prompt).status == "ok"
-    forward = tiny.model.forward
-
-    def shifted(*arguments, **given):
-        if given.get("past_key_values") is not None:
-            length = given["past_key_values"].get_seq_length()
-            tokens = given["input_ids"].shape[1]
-            # Positions that ignore the length of the cache.
-            given["position_ids"] = torch.arange(tokens)[None] + (length and 3)
-        return forward(*arguments, **given)
-
-    monkeypatch.setattr(tiny.model, "forward", shifted)
-    assert check_positions(tiny, prompt).status == "error"
-
-
-def test_sparse_attention_that_differs_from_dense_at_full_budget_is_an_error(
-    tiny, example, monkeypatch
-):
-    from sah.maskers.local import Local
-
-    prompt = tiny.prompts.encode(example)
-    assert check_full_budget(tiny, prompt).status == "ok"
-    monkeypatch.setattr(numerics, "Causal", lambda: Local(tokens=2))
-    assert check_full_budget(tiny, prompt).status == "error"
+def test_a_model_that_cannot_be_measured_is_an_error(tiny, monkeypatch):
+    assert {finding.status for finding in check_numbers(tiny)} == {"ok"}
+    # What the gate looks at is in tests/models/test_gate.py.
+    monkeypatch.setattr(tiny.model.config, "is_encoder_decoder", True)
+    (finding,) = check_numbers(tiny)
+    assert finding.status == "error"
+    assert "encoder-decoder" in finding.message
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_interrupted_run_resumes_to_identical_results(
 ):
     _, undisturbed = start(*benchmark, *overrides, root="undisturbed")
     # Once in the middle of an answer, once between its metrics and the answer itself.
-    for owner, name, number in ((LanguageModel, "_forward", 6), (ResultStore, "append", 1)):
+    for owner, name, number in ((LanguageModel, "forward", 6), (ResultStore, "append", 1)):
         calls(owner, name, raise_at=number, error=KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             start(*benchmark, *overrides)
@@ -131,7 +131,7 @@ def test_error_json_counts_the_attempts(start, calls, configure, monkeypatch):
 def test_a_retryable_error_is_retried_to_the_same_result(start, outcome, calls):
     _, undisturbed = start(*MOCK, "metric_logging=full", root="undisturbed")
     error = torch.OutOfMemoryError("CUDA out of memory")
-    forwards = calls(LanguageModel, "_forward", raise_at=13, error=error)
+    forwards = calls(LanguageModel, "forward", raise_at=13, error=error)
     _, folder = start(*MOCK, "metric_logging=full", "retries=1")
     assert len(forwards) > 13
     assert outcome(folder) == outcome(undisturbed)

@@ -1,0 +1,268 @@
+"""Checks that a loaded model can be measured, on about a hundred tokens."""
+
+# B batch, H query heads, Q queries, K keys, N tokens, V vocabulary
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sah.attention import AttentionInputs, AttentionMask, SparseAttention
+from sah.attention.layers import attention_layers, full_attention_layers, selecting_layers
+from sah.attention.session import AttentionSession
+from sah.errors import ConfigurationError, category
+from sah.models.cache import RewindableCache
+from sah.models.language_model import LanguageModel
+
+_CONTEXT, _QUESTION, _STEPS = 56, 24, 4
+_TOKENS = _CONTEXT + _QUESTION + _STEPS
+_WINDOW = 20
+
+# Differences of logits, relative to their spread over the vocabulary. In half precision the order
+# of additions alone makes a few per cent, and a mixture of experts may choose another expert for a
+# token, so that the median token decides there.
+_TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-4}
+_HALF_PRECISION = 0.2
+
+# What a model's code raises where it does not fit this use; other errors are the machine's.
+_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+_TEXT = (
+    "The grass is green, the sky is blue and the sun is yellow. In 1969 a crew of three flew to "
+    "the moon and back; it took them eight days, 3 hours and 18 minutes. What did they bring home? "
+)
+
+
+def check_model(model: LanguageModel) -> None:
+    """Check that this framework measures a model correctly, whatever its architecture.
+
+    Raises:
+        ConfigurationError: naming what is wrong.
+    """
+    for _ in checks(model):
+        pass
+
+
+@torch.inference_mode()
+def checks(model: LanguageModel) -> Iterator[tuple[str, str]]:
+    """Run the checks one after the other.
+
+    Yields:
+        The name of each check that passed, and what it found.
+
+    Raises:
+        ConfigurationError: at the first check that fails, naming what is wrong.
+    """
+    with _naming(model):
+        _check_structure(model)
+        ids = _token_ids(model)
+        whole = _whole(model, ids)
+        yield from _check_split(model, ids, whole)
+        yield from _check_attention(model, ids, whole)
+
+
+def _check_structure(model: LanguageModel) -> None:
+    """Refuse what needs no forward pass to be recognised."""
+    config = model.model.config
+    if config.is_encoder_decoder:
+        raise ConfigurationError("it is an encoder-decoder model")
+    if not model.accepts("past_key_values"):
+        raise ConfigurationError("it has no key-value cache that a question could continue")
+    if not attention_layers(config):
+        raise ConfigurationError("none of its layers has attention")
+    if selecting := selecting_layers(config):
+        raise ConfigurationError(
+            f"its layers of the kind {' and '.join(selecting)} select or compress keys themselves"
+        )
+
+
+def _token_ids(model: LanguageModel) -> list[int]:
+    """Encode a text of numbers and words, repeated to the length that the checks need."""
+    tokenizer: Any = model.prompts.tokenizer
+    ids = list(tokenizer(_TEXT, add_special_tokens=False).input_ids)
+    return (ids * (_TOKENS // len(ids) + 1))[:_TOKENS]
+
+
+def _whole(model: LanguageModel, ids: Sequence[int]) -> Tensor:
+    """Return the model's own logits of one forward pass over all tokens, [N, V]."""
+    cache = RewindableCache(model.model.config, len(ids))
+    logits = _forward(model, ids, cache)
+    if not torch.isfinite(logits).all():
+        raise ConfigurationError(
+            f"its logits are not finite in {model.model.dtype}; try another model.dtype"
+        )
+    return logits
+
+
+def _check_split(
+    model: LanguageModel, ids: Sequence[int], whole: Tensor
+) -> Iterator[tuple[str, str]]:
+    """Check that context, question and answer in pieces have the logits of one forward pass."""
+    cache = RewindableCache(model.model.config, len(ids))
+    context = _forward(model, ids[:_CONTEXT], cache)
+    distance = _distance(context, whole[:_CONTEXT])
+    if distance > _tolerance(model):
+        raise ConfigurationError(
+            "a token's logits depend on the tokens after it, so it is an encoder or has another "
+            "attention that is not causal"
+        )
+    cache.mark()
+    split = _continued(model, ids, cache)
+    cache.rewind()
+    if not torch.equal(split, _continued(model, ids, cache)):
+        raise ConfigurationError(
+            "the same question about one context has other logits the second time: its cache "
+            "does not rewind"
+        )
+    distance = _distance(split, whole[_CONTEXT:])
+    if distance > _tolerance(model):
+        raise ConfigurationError(
+            "the logits of a question after a cached context differ from those of the whole "
+            f"prompt in one pass by {distance:.2g} of their spread"
+        )
+    message = f"cached context and whole prompt agree (relative difference {distance:.1g})"
+    yield "positions", message
+
+
+def _check_attention(
+    model: LanguageModel, ids: Sequence[int], whole: Tensor
+) -> Iterator[tuple[str, str]]:
+    """Check which layers call the attention function, and what it computes with all keys."""
+    reading = _Sparse(model, SparseAttention(name="gate", maskers={"all": _Recent(tokens=_TOKENS)}))
+    logits = reading.logits(ids)
+    forwards, expected = 1 + _STEPS, attention_layers(model.model.config)
+    if reading.session.calls == 0:
+        raise ConfigurationError(
+            "its attention does not go through transformers' AttentionInterface, so that it "
+            "cannot be replaced by a sparse one"
+        )
+    if reading.session.calls != forwards * len(expected):
+        raise ConfigurationError(
+            f"{reading.session.calls} calls of the attention function in {forwards} forward "
+            f"passes are not one for each of {len(expected)} attention layers"
+        )
+    full = full_attention_layers(model.model.config)
+    if reading.layers != sorted(full) * forwards:
+        raise ConfigurationError(
+            f"its sparse layers call themselves {sorted(set(reading.layers))} in the attention "
+            f"function, but its configuration numbers them {sorted(full)}"
+        )
+    distance = _distance(logits, whole[_CONTEXT:])
+    if distance > _tolerance(model):
+        raise ConfigurationError(
+            "sparse attention that reads every key differs from the model's own by "
+            f"{distance:.2g} of the logits' spread"
+        )
+    yield "full budget", f"equals dense attention (relative difference {distance:.1g})"
+    if not full:
+        return
+    local = _Sparse(
+        model, SparseAttention(name="gate", maskers={"window": _Recent(tokens=_WINDOW)})
+    )
+    local.logits(ids)
+    by_hand = [min(_WINDOW, seen) / seen for seen in range(_CONTEXT + 1, len(ids) + 1)]
+    right, measured = sum(by_hand) / len(by_hand), local.session.density()
+    if reading.session.density() != 1 or measured is None or abs(measured - right) > 1e-5:
+        raise ConfigurationError(
+            f"the density of a window of {_WINDOW} keys is {measured or 0:.4f} where {right:.4f} is right"
+        )
+    yield "density", f"{measured:.3f} with a window of {_WINDOW} keys, as by hand"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recent:
+    """Selects each query's most recent keys; those of the checks if there are enough."""
+
+    tokens: int
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        return mask.add(inputs.visible_rank > inputs.visible_count - self.tokens)
+
+
+class _Sparse:
+    """Reads the gate's tokens with a sparse attention and notes the layers that are sparse."""
+
+    def __init__(self, model: LanguageModel, attention: SparseAttention) -> None:
+        self.model = model
+        self.layers: list[int] = []
+        self.session = AttentionSession(attention, seed=0, observers=(self._observe,))
+
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Return the logits of the tokens after the context, [N, V]; the context is dense."""
+        cache = RewindableCache(self.model.model.config, len(ids))
+        _forward(self.model, ids[:_CONTEXT], cache)
+        self.session.begin_context(_CONTEXT)
+        self.session.begin_example("gate")
+        with self.session.attached(self.model.model):
+            return _continued(self.model, ids, cache)
+
+    def _observe(self, inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
+        self.layers.append(inputs.layer_idx)
+
+
+def _continued(model: LanguageModel, ids: Sequence[int], cache: RewindableCache) -> Tensor:
+    """Feed the question in one pass, then single tokens; return their logits, [N, V]."""
+    pieces = [ids[_CONTEXT : _CONTEXT + _QUESTION], *([token] for token in ids[-_STEPS:])]
+    return torch.cat([_forward(model, piece, cache) for piece in pieces])
+
+
+def _distance(logits: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of a token's logits, relative to their spread.
+
+    In half precision it is the median token's. Adding a constant to all logits changes nothing
+    that is measured, so they are centred.
+    """
+    spread = expected.double() - expected.double().mean(-1, keepdim=True)
+    found = logits.double() - logits.double().mean(-1, keepdim=True)
+    relative = (found - spread).norm(dim=-1) / spread.norm(dim=-1)
+    exact = logits.dtype in _TOLERANCE
+    return float(relative.max() if exact else relative.median())
+
+
+def _tolerance(model: LanguageModel) -> float:
+    return _TOLERANCE.get(model.model.dtype, _HALF_PRECISION)
+
+
+def _forward(model: LanguageModel, ids: Sequence[int], cache: RewindableCache) -> Tensor:
+    """Append tokens to the cache; return their logits, [N, V].
+
+    Raises:
+        ConfigurationError: if the model's own code fails on a cache that grows in pieces.
+    """
+    try:
+        return model.forward(ids, cache, logits=len(ids))[0]
+    except _FAILURES as error:
+        if category(error) != "unknown":
+            raise
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise ConfigurationError(
+            f"its code fails where a question continues a cached context ({type(error).__name__}: "
+            f"{first})"
+        ) from error
+
+
+@contextmanager
+def _naming(model: LanguageModel) -> Iterator[None]:
+    """Say which model a problem is of.
+
+    Raises:
+        ConfigurationError: with the class and type of the model before the problem.
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{type(model.model).__name__} (model type {model.model.config.model_type!r}) cannot "
+            f"be measured: {error}"
+        ) from error
