@@ -13,6 +13,7 @@ _HARMLESS = frozenset(
     {
         "cache_position",
         "deterministic",
+        "logits_to_keep",
         "output_attentions",
         "output_hidden_states",
         "output_router_logits",

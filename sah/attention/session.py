@@ -223,7 +223,7 @@ class AttentionSession:
         assert isinstance(attention, SparseAttention)
         check_keywords(module, query.shape[2], attention_mask, kwargs)
         self.calls += 1
-        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        layer = layer_number(module)
         is_local = self.is_local(layer, sliding_window)
         is_dense = is_local or attention.maskers_at(layer) is None
         if is_dense and not is_local:
@@ -295,6 +295,21 @@ def attention_replaced(
         # transformers has `register` but no way to unregister.
         AttentionInterface._global_mapping.pop(name)
         AttentionMaskInterface._global_mapping.pop(name)
+
+
+def layer_number(module: torch.nn.Module) -> int:
+    """Return the number that an attention module gives itself.
+
+    Raises:
+        ConfigurationError: if it has none.
+    """
+    number = getattr(module, "layer_idx", None)
+    if not isinstance(number, int) or number < 0:
+        raise ConfigurationError(
+            f"{type(module).__name__} calls itself layer {number}, so that its keys cannot be told "
+            "from those of other layers; choose another model"
+        )
+    return number
 
 
 def _all_visible(inputs: AttentionInputs) -> AttentionMask:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sah.attention import SparseAttention
-from sah.attention.session import AttentionSession
+from sah.attention.session import AttentionSession, layer_number
 from sah.calibration.passages import Passage
 from sah.maskers.causal import Causal
 from sah.models.language_model import LanguageModel
@@ -74,7 +74,7 @@ class _ReadingSession(AttentionSession):
         sliding_window: int | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
-        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        layer = layer_number(module)
         if not self.is_local(layer, sliding_window):
             self._read(
                 LayerReading(

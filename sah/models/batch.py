@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from sah.attention.session import AttentionSession, attention_replaced
+from sah.attention.session import AttentionSession, attention_replaced, layer_number
 from sah.errors import ConfigurationError
 from sah.models.cache import RewindableCache
 from sah.models.generation import TokenChooser, naming_example
@@ -121,7 +121,7 @@ def _step(
         module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **kwargs: Any
     ) -> tuple[Tensor, None]:
         # query is B H 1 D, key and value are B G 1 D: the last token of each question
-        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        layer = layer_number(module)
         outputs = []
         for row, question in enumerate(questions):
             question.begin_turn()

@@ -47,6 +47,9 @@ _TEXT = (
 def check_model(model: LanguageModel) -> None:
     """Check that this framework measures a model correctly, whatever its architecture.
 
+    Sets `reads_single_tokens` of a model that needs it, such as Jamba, whose state-space layers
+    continue from their state by a single token only.
+
     Raises:
         ConfigurationError: naming what is wrong.
     """
@@ -68,8 +71,12 @@ def checks(model: LanguageModel) -> Iterator[tuple[str, str]]:
         _check_structure(model)
         ids = _token_ids(model)
         whole = _whole(model, ids)
-        yield from _check_split(model, ids, whole)
-        yield from _check_attention(model, ids, whole)
+        cache = _read_context(model, ids, whole)
+        _check_calls(model, ids)
+        yield "positions", _compare_pieces(model, ids, whole, cache)
+        yield "full budget", _compare_full_budget(model, ids, whole)
+        if full_attention_layers(model.model.config):
+            yield "density", _compare_density(model, ids)
 
 
 def _check_structure(model: LanguageModel) -> None:
@@ -79,7 +86,11 @@ def _check_structure(model: LanguageModel) -> None:
         raise ConfigurationError("it is an encoder-decoder model")
     if not model.accepts("past_key_values"):
         raise ConfigurationError("it has no key-value cache that a question could continue")
-    if not attention_layers(config):
+    try:
+        has_attention = bool(attention_layers(config))
+    except AttributeError as error:
+        raise ConfigurationError(f"its configuration does not list its layers: {error}") from error
+    if not has_attention:
         raise ConfigurationError("none of its layers has attention")
     if selecting := selecting_layers(config):
         raise ConfigurationError(
@@ -105,79 +116,114 @@ def _whole(model: LanguageModel, ids: Sequence[int]) -> Tensor:
     return logits
 
 
-def _check_split(
-    model: LanguageModel, ids: Sequence[int], whole: Tensor
-) -> Iterator[tuple[str, str]]:
-    """Check that context, question and answer in pieces have the logits of one forward pass."""
+def _read_context(model: LanguageModel, ids: Sequence[int], whole: Tensor) -> RewindableCache:
+    """Return the cache of the context, which must not depend on the tokens after it."""
     cache = RewindableCache(model.model.config, len(ids))
-    context = _forward(model, ids[:_CONTEXT], cache)
-    distance = _distance(context, whole[:_CONTEXT])
-    if distance > _tolerance(model):
+    logits = _forward(model, ids[:_CONTEXT], cache)
+    if _distance(model, logits, whole[:_CONTEXT]) > _tolerance(model):
         raise ConfigurationError(
             "a token's logits depend on the tokens after it, so it is an encoder or has another "
             "attention that is not causal"
         )
     cache.mark()
-    split = _continued(model, ids, cache)
-    cache.rewind()
-    if not torch.equal(split, _continued(model, ids, cache)):
+    return cache
+
+
+def _check_calls(model: LanguageModel, ids: Sequence[int]) -> None:
+    """Check that each attention layer calls the attention function once, with its own number."""
+    session = _Noting(_recent(len(ids)), seed=0)
+    try:
+        with session.attached(model.model):
+            _forward(model, ids, RewindableCache(model.model.config, len(ids)))
+    except ConfigurationError:
+        # Such as code that does not understand the mask made for the function.
+        if session.numbers:
+            raise
+    if not session.numbers:
         raise ConfigurationError(
-            "the same question about one context has other logits the second time: its cache "
-            "does not rewind"
+            "its attention does not go through transformers' AttentionInterface, so that it "
+            "cannot be replaced by a sparse one"
         )
-    distance = _distance(split, whole[_CONTEXT:])
+    expected = sorted(attention_layers(model.model.config))
+    if session.numbers != expected:
+        raise ConfigurationError(
+            f"its attention layers are {expected} in its configuration, but call themselves "
+            f"{session.numbers} in one forward pass"
+        )
+
+
+def _compare_pieces(
+    model: LanguageModel, ids: Sequence[int], whole: Tensor, cache: RewindableCache
+) -> str:
+    """Check that context, question and answer in pieces have the logits of one forward pass."""
+    pieces = _continued(model, ids, cache)
+    cache.rewind()
+    if _distance(model, pieces, whole[_CONTEXT:]) > _tolerance(model):
+        model.reads_single_tokens = True
+        pieces = _continued(model, ids, cache)
+        cache.rewind()
+    distance = _distance(model, pieces, whole[_CONTEXT:])
     if distance > _tolerance(model):
         raise ConfigurationError(
             "the logits of a question after a cached context differ from those of the whole "
             f"prompt in one pass by {distance:.2g} of their spread"
         )
-    message = f"cached context and whole prompt agree (relative difference {distance:.1g})"
-    yield "positions", message
+    if not torch.equal(pieces, _continued(model, ids, cache)):
+        raise ConfigurationError(
+            "the same question about one context has other logits the second time: its cache "
+            "does not rewind"
+        )
+    return f"cached context and whole prompt agree (relative difference {distance:.1g})"
 
 
-def _check_attention(
-    model: LanguageModel, ids: Sequence[int], whole: Tensor
-) -> Iterator[tuple[str, str]]:
-    """Check which layers call the attention function, and what it computes with all keys."""
-    reading = _Sparse(model, SparseAttention(name="gate", maskers={"all": _Recent(tokens=_TOKENS)}))
-    logits = reading.logits(ids)
-    forwards, expected = 1 + _STEPS, attention_layers(model.model.config)
-    if reading.session.calls == 0:
-        raise ConfigurationError(
-            "its attention does not go through transformers' AttentionInterface, so that it "
-            "cannot be replaced by a sparse one"
-        )
-    if reading.session.calls != forwards * len(expected):
-        raise ConfigurationError(
-            f"{reading.session.calls} calls of the attention function in {forwards} forward "
-            f"passes are not one for each of {len(expected)} attention layers"
-        )
-    full = full_attention_layers(model.model.config)
-    if reading.layers != sorted(full) * forwards:
-        raise ConfigurationError(
-            f"its sparse layers call themselves {sorted(set(reading.layers))} in the attention "
-            f"function, but its configuration numbers them {sorted(full)}"
-        )
-    distance = _distance(logits, whole[_CONTEXT:])
+def _compare_full_budget(model: LanguageModel, ids: Sequence[int], whole: Tensor) -> str:
+    """Check that sparse attention that reads every key is the model's own attention."""
+    logits, density = _read_sparsely(model, ids, tokens=len(ids))
+    distance = _distance(model, logits, whole[_CONTEXT:])
     if distance > _tolerance(model):
         raise ConfigurationError(
             "sparse attention that reads every key differs from the model's own by "
             f"{distance:.2g} of the logits' spread"
         )
-    yield "full budget", f"equals dense attention (relative difference {distance:.1g})"
-    if not full:
-        return
-    local = _Sparse(
-        model, SparseAttention(name="gate", maskers={"window": _Recent(tokens=_WINDOW)})
-    )
-    local.logits(ids)
-    by_hand = [min(_WINDOW, seen) / seen for seen in range(_CONTEXT + 1, len(ids) + 1)]
-    right, measured = sum(by_hand) / len(by_hand), local.session.density()
-    if reading.session.density() != 1 or measured is None or abs(measured - right) > 1e-5:
+    if density not in (1, None):
+        raise ConfigurationError(f"the density of reading every key is {density:.4f} instead of 1")
+    return f"equals dense attention (relative difference {distance:.1g})"
+
+
+def _compare_density(model: LanguageModel, ids: Sequence[int]) -> str:
+    """Check the density of a window of keys against one counted by hand."""
+    _, measured = _read_sparsely(model, ids, tokens=_WINDOW)
+    by_hand = [_WINDOW / seen for seen in range(_CONTEXT + 1, len(ids) + 1)]
+    right = sum(by_hand) / len(by_hand)
+    if measured is None or abs(measured - right) > 1e-5:
         raise ConfigurationError(
-            f"the density of a window of {_WINDOW} keys is {measured or 0:.4f} where {right:.4f} is right"
+            f"the density of a window of {_WINDOW} keys is {measured or 0:.4f} where {right:.4f} "
+            "is right"
         )
-    yield "density", f"{measured:.3f} with a window of {_WINDOW} keys, as by hand"
+    return f"{measured:.3f} with a window of {_WINDOW} keys, as by hand"
+
+
+def _read_sparsely(
+    model: LanguageModel, ids: Sequence[int], *, tokens: int
+) -> tuple[Tensor, float | None]:
+    """Read the tokens after the context with each query's most recent keys only.
+
+    Returns:
+        Their logits, [N, V], and the density; None if the model has local layers only.
+    """
+    cache = RewindableCache(model.model.config, len(ids))
+    _forward(model, ids[:_CONTEXT], cache)
+    session = AttentionSession(_recent(tokens), seed=0)
+    session.begin_context(_CONTEXT)
+    session.begin_example("gate")
+    with session.attached(model.model):
+        logits = _continued(model, ids, cache)
+    has_sparse_layers = full_attention_layers(model.model.config)
+    return logits, session.density() if has_sparse_layers else None
+
+
+def _recent(tokens: int) -> SparseAttention:
+    return SparseAttention(name="gate", maskers={"recent": _Recent(tokens=tokens)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,25 +236,16 @@ class _Recent:
         return mask.add(inputs.visible_rank > inputs.visible_count - self.tokens)
 
 
-class _Sparse:
-    """Reads the gate's tokens with a sparse attention and notes the layers that are sparse."""
+class _Noting(AttentionSession):
+    """Notes which layers call the attention function, by the numbers they give themselves."""
 
-    def __init__(self, model: LanguageModel, attention: SparseAttention) -> None:
-        self.model = model
-        self.layers: list[int] = []
-        self.session = AttentionSession(attention, seed=0, observers=(self._observe,))
+    def __init__(self, attention: SparseAttention, *, seed: int) -> None:
+        super().__init__(attention, seed=seed)
+        self.numbers: list[Any] = []
 
-    def logits(self, ids: Sequence[int]) -> Tensor:
-        """Return the logits of the tokens after the context, [N, V]; the context is dense."""
-        cache = RewindableCache(self.model.model.config, len(ids))
-        _forward(self.model, ids[:_CONTEXT], cache)
-        self.session.begin_context(_CONTEXT)
-        self.session.begin_example("gate")
-        with self.session.attached(self.model.model):
-            return _continued(self.model, ids, cache)
-
-    def _observe(self, inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
-        self.layers.append(inputs.layer_idx)
+    def _forward(self, module: Any, *arguments: Any, **keywords: Any) -> tuple[Tensor, None]:
+        self.numbers.append(getattr(module, "layer_idx", None))
+        return super()._forward(module, *arguments, **keywords)
 
 
 def _continued(model: LanguageModel, ids: Sequence[int], cache: RewindableCache) -> Tensor:
@@ -217,7 +254,7 @@ def _continued(model: LanguageModel, ids: Sequence[int], cache: RewindableCache)
     return torch.cat([_forward(model, piece, cache) for piece in pieces])
 
 
-def _distance(logits: Tensor, expected: Tensor) -> float:
+def _distance(model: LanguageModel, logits: Tensor, expected: Tensor) -> float:
     """Return the largest difference of a token's logits, relative to their spread.
 
     In half precision it is the median token's. Adding a constant to all logits changes nothing
@@ -226,7 +263,7 @@ def _distance(logits: Tensor, expected: Tensor) -> float:
     spread = expected.double() - expected.double().mean(-1, keepdim=True)
     found = logits.double() - logits.double().mean(-1, keepdim=True)
     relative = (found - spread).norm(dim=-1) / spread.norm(dim=-1)
-    exact = logits.dtype in _TOLERANCE
+    exact = model.model.dtype in _TOLERANCE
     return float(relative.max() if exact else relative.median())
 
 

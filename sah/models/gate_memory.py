@@ -26,15 +26,22 @@ def require_measurable(model: LanguageModel) -> None:
     Raises:
         ConfigurationError: naming why this model cannot be measured.
     """
-    passed = cache_home() / "gate" / _content(model)
-    if passed.exists():
-        return
+    # The outcome is in the name, so that a file is never seen half written.
+    folder, content = cache_home() / "gate", _content(model)
+    for reads_single_tokens in (False, True):
+        if (folder / _passed(content, reads_single_tokens)).exists():
+            model.reads_single_tokens = reads_single_tokens
+            return
     check_model(model)
     try:
-        passed.parent.mkdir(parents=True, exist_ok=True)
-        passed.touch()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _passed(content, model.reads_single_tokens)).touch()
     except OSError as error:
         logger.info("the check of this model will be repeated: %s", error)
+
+
+def _passed(content: str, reads_single_tokens: bool) -> str:
+    return f"{content}.single_tokens" if reads_single_tokens else content
 
 
 def _content(model: LanguageModel) -> str:

@@ -56,6 +56,8 @@ class LanguageModel:
         self.device: torch.device = model.device
         self.eos_token_ids = _eos_token_ids(model, prompts.tokenizer)
         self.rope = LengthDependentRope(model)
+        self.reads_single_tokens = False
+        """Whether the model continues its cache correctly only by one token at a time."""
         self._parameters = frozenset(inspect.signature(model.forward).parameters)
 
     @property
@@ -214,6 +216,9 @@ class LanguageModel:
 
     def forward(self, ids: Sequence[int], cache: RewindableCache, *, logits: int) -> Tensor:
         """Append tokens to the cache; return the last tokens' logits, [1, logits, vocabulary]."""
+        if self.reads_single_tokens and cache.length > 0 and len(ids) > 1:
+            steps = [self.forward([token], cache, logits=1) for token in ids]
+            return torch.cat(steps, dim=1)[:, -logits:]
         end = cache.length + len(ids)
         # Not every architecture derives the positions from its cache.
         positions = torch.arange(cache.length, end, device=self.device)[None]

@@ -19,7 +19,7 @@ def break_model(monkeypatch):
     """Make every logit NaN after the given number of stored answers."""
 
     def install(after):
-        real_forward, real_append, stored = LanguageModel._forward, ResultStore.append, []
+        real_forward, real_append, stored = LanguageModel.forward, ResultStore.append, []
 
         def append(store, prediction):
             real_append(store, prediction)

@@ -110,22 +110,9 @@ def test_attention_of_only_some_layers_outside_the_interface_is_found(
     llama: LanguageModel,
 ) -> None:
     llama.model.model.layers[1].self_attn.config = copy.copy(llama.model.config)
-    with pytest.raises(ConfigurationError, match="5 calls of the attention function in 5 forward"):
-        check_model(llama)
-
-
-def test_layers_that_share_a_number_are_found(
-    llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forward = AttentionSession._forward
-
-    def as_layer_0(session: AttentionSession, module: Any, *arguments: Any, **keywords: Any) -> Any:
-        shared = copy.copy(module)
-        shared.layer_idx = 0
-        return forward(session, shared, *arguments, **keywords)
-
-    monkeypatch.setattr(AttentionSession, "_forward", as_layer_0)
-    with pytest.raises(ConfigurationError, match=r"call themselves \[0\].*\[0, 1\]"):
+    with pytest.raises(
+        ConfigurationError, match=r"are \[0, 1\] in its configuration, but call themselves \[0\]"
+    ):
         check_model(llama)
 
 
@@ -139,9 +126,9 @@ def test_sparse_code_that_differs_from_the_model_s_attention_is_found(
 
 def test_a_wrong_density_is_found(llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     density = AttentionSession.density
-    monkeypatch.setattr(AttentionSession, "density", lambda session: density(session) * 0.9)
+    monkeypatch.setattr(AttentionSession, "density", lambda session: density(session) ** 1.1)
     with pytest.raises(
-        ConfigurationError, match=r"the density .* is 0\.2588 where 0\.2875 is right"
+        ConfigurationError, match=r"the density .* is 0\.2538 where 0\.2875 is right"
     ):
         check_model(llama)
 

@@ -1,0 +1,140 @@
+"""Every causal model type of transformers is measured right, or refused by the right sentence.
+
+docs/models.md has the expected verdict of each. A new version of transformers that adds a type
+or changes one fails here; `python docs/figures/model_types.py` draws the table anew.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache
+from zoo import NOT_BUILT, model_types, small_model
+
+from sah.attention import DenseAttention, SparseAttention
+from sah.attention.session import AttentionSession
+from sah.errors import ConfigurationError
+from sah.maskers.causal import Causal
+from sah.models.gate import check_model
+from sah.models.generation import Generation
+from sah.models.language_model import LanguageModel
+from sah.models.prompts import PromptEncoder
+from sah.models.tiny import tiny_tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONTEXT = [2 + (7 * n) % 390 for n in range(60)]
+QUESTION = [5 + (11 * n) % 380 for n in range(20)]
+NEW_TOKENS = 8
+
+
+def table_module() -> Any:
+    path = ROOT / "docs/figures/model_types.py"
+    spec = importlib.util.spec_from_file_location("model_types", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TABLE = table_module()
+EXPECTED: dict[str, str] = TABLE.documented()
+MEASURED = [model_type for model_type, verdict in EXPECTED.items() if verdict == TABLE.MEASURED]
+
+
+@pytest.fixture(scope="module")
+def models() -> Callable[[str], LanguageModel]:
+    """Tiny models by type, each built once."""
+    built: dict[str, LanguageModel] = {}
+
+    def get(model_type: str) -> LanguageModel:
+        if model_type not in built:
+            model = small_model(model_type)
+            built[model_type] = LanguageModel(model, PromptEncoder(tiny_tokenizer(), None))
+        return built[model_type]
+
+    return get
+
+
+def test_the_table_has_every_model_type_once() -> None:
+    assert sorted(EXPECTED) == sorted(model_types())
+
+
+@pytest.mark.parametrize("model_type", EXPECTED)
+def test_the_verdict_of_the_gate_is_the_documented_one(
+    model_type: str, models: Callable[[str], LanguageModel]
+) -> None:
+    if model_type in NOT_BUILT:
+        with pytest.raises((ImportError, ValueError, AttributeError)):
+            models(model_type)
+        assert EXPECTED[model_type] == TABLE.NOT_BUILT
+        return
+    assert TABLE.verdict(models(model_type)) == EXPECTED[model_type]
+
+
+@pytest.mark.parametrize("model_type", MEASURED)
+def test_a_measured_type_answers_as_generate_does(
+    model_type: str, models: Callable[[str], LanguageModel]
+) -> None:
+    model = models(model_type)
+    check_model(model)  # finds whether the question must be read by single tokens
+    ids = torch.tensor([[*CONTEXT, *QUESTION]])
+    with torch.inference_mode():
+        generated = model.model.generate(
+            ids,
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            eos_token_id=None,
+            forced_eos_token_id=None,
+            pad_token_id=1,
+        )
+    expected = generated[0, ids.shape[1] :].tolist()
+    model.eos_token_ids = frozenset()
+    every_key = SparseAttention(name="all", maskers={"all": Causal()})
+    assert answer(model, DenseAttention()) == expected
+    assert answer(model, every_key) == expected
+
+
+@pytest.mark.parametrize("model_type", MEASURED)
+def test_the_size_of_a_measured_type_s_cache_is_that_of_its_tensors(
+    model_type: str, models: Callable[[str], LanguageModel]
+) -> None:
+    model = models(model_type)
+    cache = DynamicCache(config=model.model.config)
+    with torch.inference_mode():
+        model.model(input_ids=torch.tensor([CONTEXT]), past_key_values=cache)
+    held = sum(tensor.nbytes for layer in cache.layers for tensor in tensors(vars(layer)))
+    # A sliding window keeps one key less than it reads: the query brings its own.
+    assert model.cache_bytes(len(CONTEXT)) == pytest.approx(held, rel=0.1)
+
+
+def answer(model: LanguageModel, attention: DenseAttention | SparseAttention) -> list[int]:
+    context = model.prefill(CONTEXT, reserve_tokens=len(QUESTION) + NEW_TOKENS)
+    session = AttentionSession(attention, seed=0)
+    session.begin_context(context.length)
+    session.begin_example("one")
+    return model.answer(
+        context,
+        QUESTION,
+        session=session,
+        sampler=Generation().sampler(0, "one", model.device),
+        max_new_tokens=NEW_TOKENS,
+    ).token_ids
+
+
+def tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [tensor for item in value.values() for tensor in tensors(item)]
+    return []
+
+
+def test_a_refused_type_never_reaches_an_answer() -> None:
+    """`load` itself refuses, so that no run can forget to ask."""
+    with pytest.raises(ConfigurationError, match="cannot be measured"):
+        check_model(LanguageModel(small_model("falcon"), PromptEncoder(tiny_tokenizer(), None)))
