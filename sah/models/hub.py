@@ -3,7 +3,6 @@
 import functools
 import logging
 import os
-import pickle
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +11,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import torch
-from safetensors import SafetensorError
 
-from sah.errors import ModelLoadingError, ModelNotFound, TokenizerError, category
+from sah.errors import ModelNotFound, TokenizerError
+from sah.models.loading_options import (
+    check_model_kwargs,
+    check_read_by_tokenizer,
+    check_tokenizer_kwargs,
+    split,
+)
 from sah.validation import check_types
 
 if TYPE_CHECKING:
@@ -28,14 +32,10 @@ _CONNECT_SECONDS = 5.0
 # The files that loading reads; weights in other formats would only double the download.
 _NEEDED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py"]
 
-# Raised by transformers for files that are not weights, or belong to another model. A pickle that
-# would run code raises UnpicklingError.
-_BAD_WEIGHTS = (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError)
-
 
 @dataclass(frozen=True, kw_only=True)
 class HubModel:
-    """Any causal language model that transformers can load by name."""
+    """Any causal language model that transformers can load, multimodal ones as text models."""
 
     name: str
     """Name in output directories and reports."""
@@ -48,7 +48,7 @@ class HubModel:
     device: str = "auto"
     """auto (the first GPU, else the CPU), or a torch name such as cuda:1."""
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Passed to `from_pretrained` of the model."""
+    """Passed to `from_pretrained` of the model; other keys replace values of its config.json."""
     tokenizer_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Passed to `from_pretrained` of the tokenizer."""
     trust_remote_code: bool = False
@@ -58,51 +58,47 @@ class HubModel:
         check_types(self)
         if not self.name_or_path:
             raise ValueError("model.name_or_path is empty; give a Hub id or a folder")
+        check_model_kwargs(self.model_kwargs, trust_remote_code=self.trust_remote_code)
+        check_tokenizer_kwargs(self.tokenizer_kwargs)
         resolve_device_and_dtype(self.device, self.dtype)
 
     def load(self) -> "LanguageModel":
-        """Load tokenizer and weights.
+        """Load tokenizer and weights; refuse what would not be the model that was saved.
 
         Raises:
             ModelNotFound: if the model is neither cached nor downloadable.
             TokenizerError, ModelLoadingError: if its files cannot be loaded.
-            ConfigurationError: if sparse attention cannot be measured on it.
+            ConfigurationError: for an option that nothing reads, or if sparse attention cannot be
+                measured on it.
         """
-        from transformers import AutoModelForCausalLM
-
+        from sah.models.architecture import auto_class, check_quantization, max_tokens, read_config
         from sah.models.gate_memory import require_measurable
         from sah.models.language_model import LanguageModel
         from sah.models.prompts import PromptEncoder
+        from sah.models.weights import load_weights, warn_of_ids_beyond
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
+        options, overrides = split(self.model_kwargs)
+        options.setdefault("device_map", {"": device})
         common = self._common()
+        config = read_config(self.name_or_path, common, overrides)
+        check_quantization(
+            self.name_or_path, config, options.get("quantization_config"), options["device_map"]
+        )
+        loader = auto_class(self.name_or_path, config, trust_remote_code=self.trust_remote_code)
         tokenizer = self._tokenizer(common)
-        placement = {} if "device_map" in self.model_kwargs else {"device_map": device}
-        try:
-            loading: Any = AutoModelForCausalLM.from_pretrained(
-                self.name_or_path,
-                dtype=dtype,
-                output_loading_info=True,
-                **placement,
-                **common,
-                **self.model_kwargs,
-            )
-        except _BAD_WEIGHTS as error:
-            if category(error) not in ("model_loading", "filesystem", "unknown"):
-                raise
-            raise ModelLoadingError(
-                f"cannot load the weights of {self.name_or_path!r}: {_first_line(error)}; "
-                f"{_how_to_get(self.name_or_path)}"
-            ) from error
-        model, report = loading
-        if report["missing_keys"]:
-            # transformers only warns, and initialises them at random.
-            missing = sorted(report["missing_keys"])
-            raise ModelLoadingError(
-                f"the weights of {self.name_or_path!r} lack {len(missing)} of the model's tensors "
-                f"(the first is {missing[0]}); {_how_to_get(self.name_or_path)}"
-            )
-        loaded = LanguageModel(model, PromptEncoder(tokenizer, _max_tokens(model.config)))
+        model = load_weights(
+            loader,
+            self.name_or_path,
+            config,
+            dtype=dtype,
+            common=common,
+            options=options,
+            overridden=bool(overrides),
+            way_out=_how_to_get(self.name_or_path),
+        )
+        warn_of_ids_beyond(model, tokenizer, self.name_or_path)
+        loaded = LanguageModel(model, PromptEncoder(tokenizer, max_tokens(model.config)))
         require_measurable(loaded)
         return loaded
 
@@ -111,16 +107,14 @@ class HubModel:
 
         Raises:
             ModelNotFound: if the model is neither cached nor downloadable.
-            TokenizerError: if the tokenizer cannot be loaded.
+            TokenizerError, ModelLoadingError: if tokenizer or config cannot be loaded.
         """
-        from transformers import AutoConfig
-
+        from sah.models.architecture import max_tokens, read_config
         from sah.models.prompts import PromptEncoder
 
         common = self._common()
-        config = AutoConfig.from_pretrained(self.name_or_path, **common)
-        max_tokens = self._given_max_tokens() or _max_tokens(config)
-        return PromptEncoder(self._tokenizer(common), max_tokens)
+        config = read_config(self.name_or_path, common, split(self.model_kwargs)[1])
+        return PromptEncoder(self._tokenizer(common), max_tokens(config))
 
     def fetch(self) -> str:
         """Download the model's files into the Hub's cache; return a line that describes them.
@@ -149,28 +143,28 @@ class HubModel:
     def _tokenizer(self, common: dict[str, Any]) -> Any:
         from transformers import AutoTokenizer
 
+        from sah.models.architecture import LOADING_ERRORS, reason
+
         try:
-            return AutoTokenizer.from_pretrained(
+            tokenizer = AutoTokenizer.from_pretrained(
                 self.name_or_path, **common, **self.tokenizer_kwargs
             )
-        except (OSError, ValueError) as error:
+        except LOADING_ERRORS as error:
             raise TokenizerError(
-                f"cannot load the tokenizer of {self.name_or_path!r}: {_first_line(error)}"
+                f"cannot load the tokenizer of {self.name_or_path!r}: {reason(error)}; "
+                f"{_how_to_get(self.name_or_path)}"
             ) from error
+        check_read_by_tokenizer(tokenizer, self.tokenizer_kwargs)
+        return tokenizer
 
     def known_max_tokens(self) -> int | None:
         """Return the longest sequence that the model accepts, without loading it.
 
         None if its config is not on this machine, or needs code that comes with the model.
         """
-        return self._given_max_tokens() or _known_max_tokens(
-            self.name_or_path, self.revision or "main"
-        )
-
-    def _given_max_tokens(self) -> int | None:
-        """Return the value in model_kwargs, which set it with the rope of an extended context."""
-        found: int | None = self.model_kwargs.get("max_position_embeddings")
-        return found
+        # model_kwargs set it together with the rotary parameters of an extended context.
+        given: int | None = self.model_kwargs.get("max_position_embeddings")
+        return given or _known_max_tokens(self.name_or_path, self.revision or "main")
 
     def _find(self) -> bool:
         """Look for the model's config; return whether to load without the network.
@@ -184,13 +178,20 @@ class HubModel:
             LocalEntryNotFoundError,
         )
 
-        if Path(self.name_or_path).is_dir():
-            if not (Path(self.name_or_path) / "config.json").is_file():
+        folder = Path(self.name_or_path)
+        if folder.is_dir():
+            if not (folder / "config.json").is_file():
                 raise ModelNotFound(
-                    f"model.name_or_path={self.name_or_path!r} is a folder without config.json; "
-                    "give one that `hf download` or `save_pretrained` wrote"
+                    f"model.name_or_path={self.name_or_path!r} is a folder without config.json"
+                    f"{_other_format(folder)}; give one that `hf download` or `save_pretrained` "
+                    "wrote"
                 )
             return True
+        if folder.is_file():
+            raise ModelNotFound(
+                f"model.name_or_path={self.name_or_path!r} is a file; give the folder that holds "
+                "config.json, the tokenizer and the weights"
+            )
         offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
         try:
             cached = try_to_load_from_cache(
@@ -208,7 +209,7 @@ class HubModel:
         except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
             raise ModelNotFound(
                 f"{self.name_or_path!r} cannot be fetched from {constants.ENDPOINT}: "
-                f"{_first_line(error)}; {_how_to_get(self.name_or_path)}"
+                f"{str(error).strip().splitlines()[0]}; {_how_to_get(self.name_or_path)}"
             ) from error
         return bool(offline)
 
@@ -217,18 +218,16 @@ class HubModel:
 def _known_max_tokens(name_or_path: str, revision: str) -> int | None:
     from transformers import AutoConfig
 
+    from sah.models.architecture import LOADING_ERRORS, max_tokens
+
     try:
         # Explicitly False; otherwise transformers asks on the terminal whether to run the code.
         config = AutoConfig.from_pretrained(
             name_or_path, revision=revision, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError):
+    except LOADING_ERRORS:
         return None
-    return _max_tokens(config)
-
-
-def _max_tokens(config: Any) -> int | None:
-    return getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return max_tokens(config)
 
 
 def resolve_device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
@@ -283,5 +282,21 @@ def _how_to_get(name: str) -> str:
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+# Files of formats without config.json, and what a folder with them holds.
+_OTHER_FORMATS = {
+    "adapter_config.json": "a LoRA adapter: merge it into its base model with peft",
+    "model_index.json": "a diffusers pipeline",
+    "params.json": "weights in their author's own format: convert them to the Hugging Face format",
+    "*.gguf": "a GGUF file: load it once with transformers, and write it with save_pretrained",
+    "*.onnx": "an ONNX model",
+    "*.nemo": "a NeMo model: convert it to the Hugging Face format",
+}
+
+
+def _other_format(folder: Path) -> str:
+    """Say what a folder without config.json holds instead, where its files tell."""
+    for pattern, what in _OTHER_FORMATS.items():
+        found = next(folder.glob(pattern), None)
+        if found is not None:
+            return f" ({found.name}: {what})"
+    return ""

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sah.attention.session import AttentionSession
-from sah.errors import NonFiniteLogits
+from sah.errors import NonFiniteLogits, TokenizerError
 from sah.models.cache import RewindableCache
 from sah.models.generation import TokenChooser
 from sah.models.prompts import PromptEncoder
 from sah.models.rope import LengthDependentRope
+from sah.models.weights import embedding_size
 
 # Bounds the memory of a continuation's logits: 80 MB for 128 tokens of a large vocabulary.
 _LOSS_CHUNK_TOKENS = 128
@@ -215,7 +216,12 @@ class LanguageModel:
         return argument in self._parameters
 
     def forward(self, ids: Sequence[int], cache: RewindableCache, *, logits: int) -> Tensor:
-        """Append tokens to the cache; return the last tokens' logits, [1, logits, vocabulary]."""
+        """Append tokens to the cache; return the last tokens' logits, [1, logits, vocabulary].
+
+        Raises:
+            TokenizerError: if the model's embedding lacks a token.
+        """
+        self._check_ids(ids)
         if self.reads_single_tokens and cache.length > 0 and len(ids) > 1:
             steps = [self.forward([token], cache, logits=1) for token in ids]
             return torch.cat(steps, dim=1)[:, -logits:]
@@ -236,6 +242,23 @@ class LanguageModel:
     def _last_logits(self, ids: list[int], cache: RewindableCache) -> Tensor:
         """Append tokens to the cache; return the logits of the last one, [1, vocabulary]."""
         return self.forward(ids, cache, logits=1)[:, -1]
+
+    @cached_property
+    def _embedding_size(self) -> int:
+        return embedding_size(self.model)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        # On a GPU such an id would fail an assertion that ends all work of the process.
+        size = self._embedding_size
+        if min(ids) >= 0 and max(ids) < size:
+            return
+        wrong = next(token for token in ids if not 0 <= token < size)
+        text = self.prompts.tokenizer.convert_ids_to_tokens(wrong) if wrong >= 0 else None
+        raise TokenizerError(
+            f"token {wrong} ({text!r}) is not in the model's embedding of {size} tokens: the "
+            "tokenizer belongs to another model, or has tokens that this one was not trained with; "
+            "leave them out of the prompt"
+        )
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":

@@ -1,7 +1,10 @@
 """Small models and tokenizers for the tests of this folder."""
 
 import copy
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +33,32 @@ def sliding(build_model: Callable[..., LanguageModel]) -> LanguageModel:
         pad_token_id=1,
     )
     return build_model(config)
+
+
+@pytest.fixture(scope="module")
+def saved(tiny: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, saved by `save_pretrained`; tests must not change it."""
+    folder = tmp_path_factory.mktemp("saved")
+    tiny.model.save_pretrained(folder)
+    tiny.prompts.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(saved: Path, tmp_path: Path) -> Path:
+    """A copy of the saved model that a test may damage."""
+    return shutil.copytree(saved, tmp_path / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def edit_json() -> Callable[..., None]:
+    """Change keys of a JSON file, which is made if it does not exist."""
+
+    def edit(path: Path, **changes: Any) -> None:
+        content = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(content | changes))
+
+    return edit
 
 
 @pytest.fixture(scope="session")
