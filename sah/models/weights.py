@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,17 @@ def load_weights(
 
     _check_generation_config(name_or_path, common)
     try:
-        loading: Any = auto_class.from_pretrained(
-            name_or_path,
-            config=config,
-            dtype=dtype,
-            output_loading_info=True,
-            # Reported, and refused below with the tensor's name; otherwise transformers only
-            # points to a table in its log.
-            ignore_mismatched_sizes=True,
-            **common,
-            **options,
-        )
+        with _without_load_report():
+            loading: Any = auto_class.from_pretrained(
+                name_or_path,
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                # Refused below with the tensor's name, which transformers' own error lacks.
+                ignore_mismatched_sizes=True,
+                **common,
+                **options,
+            )
     except LOADING_ERRORS as error:
         raise_unless_loading(error)
         message = f"cannot load the weights of {name_or_path!r}: {reason(error)}"
@@ -84,6 +85,21 @@ def load_weights(
         _file(name_or_path, "config.json", common), None
     )
     return model
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Leave out transformers' table of tensors: the checks below say what is in it."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    transformers_logger = logging.getLogger("transformers.modeling_utils")
+    transformers_logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        transformers_logger.removeFilter(is_other)
 
 
 def _lfs_pointer(folder: Path) -> str:
@@ -108,7 +124,8 @@ def _check_complete(name_or_path: str, report: Mapping[str, Any], way_out: str) 
         name, stored, expected = mismatched[0]
         raise ModelLoadingError(
             f"the weights of {name_or_path!r} do not fit its config: {name} is {list(stored)} "
-            f"instead of {list(expected)} ({len(mismatched)} such tensors); {way_out}"
+            f"instead of {list(expected)} ({len(mismatched)} such tensors); correct config.json or "
+            "model.model_kwargs"
         )
 
 
@@ -127,8 +144,7 @@ def _check_left_over(
         if inside:
             raise ModelLoadingError(
                 f"the weights of {name_or_path!r} hold {len(inside)} tensors that its config does "
-                f"not describe (the first is {inside[0]}), so the model would not be the one that "
-                "was saved; correct config.json"
+                f"not describe (the first is {inside[0]}); correct config.json"
             )
     logger.warning(
         "%s: %d tensors are not used (the first is %s)", name_or_path, len(names), min(names)

@@ -107,14 +107,20 @@ def test_weights_of_another_architecture_are_refused(
 
 
 def test_a_tensor_of_another_shape_is_named_with_both_shapes(
-    checkpoint: Path, edit_json: Callable[..., None]
+    checkpoint: Path,
+    edit_json: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     edit_json(checkpoint / "config.json", vocab_size=401)
     with pytest.raises(
         ModelLoadingError,
         match=r"lm_head\.weight is \[400, 64\] instead of \[401, 64\] \(2 such tensors\)",
     ):
         load(checkpoint)
+    # transformers' own table would hide that sentence.
+    assert "LOAD REPORT" not in caplog.text
 
 
 def test_a_git_lfs_pointer_is_named(checkpoint: Path) -> None:
