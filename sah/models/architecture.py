@@ -147,6 +147,11 @@ def auto_class(name_or_path: str, config: Any, *, trust_remote_code: bool) -> An
             f"{name_or_path!r} ({names}, model_type {config.model_type!r}) {what}; choose a "
             "decoder-only language model"
         )
+    if own_code:
+        logger.info(
+            "%s comes with its own code (%s), which is not run: transformers has %s itself",
+            *(name_or_path, _code_files(own_code), config.model_type),
+        )
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForCausalLM
     logger.info("%s is a multimodal model; only its text model is used", name_or_path)
@@ -211,9 +216,8 @@ def check_quantization(name_or_path: str, config: Any, requested: Any, device_ma
         missing = getattr(error, "name", None) or _PACKAGES.get(method)
         if missing and "pip install" not in message:
             message += f"; run `pip install {missing}`"
-        raise ModelLoadingError(
-            f"{name_or_path!r} is quantised with {method!r}: {message}"
-        ) from error
+        state = "is quantised" if stored is not None else "cannot be quantised"
+        raise ModelLoadingError(f"{name_or_path!r} {state} with {method!r}: {message}") from error
 
 
 def _method(quantization: Any) -> str:
@@ -241,11 +245,14 @@ def _unknown(name_or_path: str, content: Mapping[str, Any]) -> str:
 
 
 def _runs_code(name_or_path: str, own_code: Mapping[str, Any]) -> str:
-    files = sorted({f"{str(name).rsplit('.', 1)[0]}.py" for name in own_code.values()})
     return (
-        f"{name_or_path!r} needs code that comes with it ({', '.join(files)}); read it, and set "
-        "model.trust_remote_code=true if you trust its author"
+        f"{name_or_path!r} needs code that comes with it ({_code_files(own_code)}); read it, and "
+        "set model.trust_remote_code=true if you trust its author"
     )
+
+
+def _code_files(own_code: Mapping[str, Any]) -> str:
+    return ", ".join(sorted({f"{str(name).rsplit('.', 1)[0]}.py" for name in own_code.values()}))
 
 
 def max_tokens(config: Any) -> int | None:

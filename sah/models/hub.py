@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
 
-# The files that loading reads; weights in other formats would only double the download.
+# The files that loading reads. Weights in other formats would only double the download; those of
+# torch are fetched where there are no others.
 _NEEDED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py"]
 
 
@@ -121,14 +122,26 @@ class HubModel:
 
         Raises:
             ModelNotFound: if the model is neither cached nor downloadable.
+            ModelLoadingError: if it is not a language model, before its weights are downloaded.
         """
         from huggingface_hub import snapshot_download
 
-        if self._find():
+        from sah.models.architecture import auto_class, read_config
+
+        common = self._common()
+        if common["local_files_only"]:
             return f"{self.name_or_path} is on this machine already, or the Hub is unreachable"
+        config = read_config(self.name_or_path, common, split(self.model_kwargs)[1])
+        auto_class(self.name_or_path, config, trust_remote_code=self.trust_remote_code)
+        patterns = list(_NEEDED_FILES)
         folder = snapshot_download(
-            self.name_or_path, revision=self.revision, allow_patterns=_NEEDED_FILES
+            self.name_or_path, revision=self.revision, allow_patterns=patterns
         )
+        if not any(Path(folder).glob("*.safetensors")):
+            patterns.append("pytorch_model*.bin")
+            folder = snapshot_download(
+                self.name_or_path, revision=self.revision, allow_patterns=patterns
+            )
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
         return f"{self.name_or_path}, {size / 1e9:.1f} GB, in {folder}"
 
@@ -298,5 +311,5 @@ def _other_format(folder: Path) -> str:
     for pattern, what in _OTHER_FORMATS.items():
         found = next(folder.glob(pattern), None)
         if found is not None:
-            return f" ({found.name}: {what})"
+            return f" but with {found.name} ({what})"
     return ""

@@ -225,6 +225,43 @@ def test_a_model_that_needs_its_own_code_names_the_file(
         load(only_config(config))
 
 
+@pytest.fixture
+def own_code(
+    checkpoint: Path,
+    edit_json: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Path:
+    """A Llama with code that doubles its logits."""
+    (checkpoint / "doubled.py").write_text(
+        "from transformers import LlamaForCausalLM\n\n\n"
+        "class Doubled(LlamaForCausalLM):\n"
+        "    def forward(self, *args, **kwargs):\n"
+        "        output = super().forward(*args, **kwargs)\n"
+        "        output.logits = 2 * output.logits\n"
+        "        return output\n"
+    )
+    edit_json(checkpoint / "config.json", auto_map={"AutoModelForCausalLM": "doubled.Doubled"})
+    monkeypatch.setattr(
+        "transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules")
+    )
+    return checkpoint
+
+
+def test_code_that_comes_with_a_known_model_is_not_run_and_logged(
+    own_code: Path, tiny: LanguageModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        loaded = load(own_code)
+    assert "its own code (doubled.py), which is not run: transformers has llama" in caplog.text
+    assert_close(logits(loaded, DenseAttention()), logits(tiny, DenseAttention()))
+
+
+def test_code_that_is_trusted_is_run(own_code: Path, tiny: LanguageModel) -> None:
+    loaded = load(own_code, trust_remote_code=True)
+    assert_close(logits(loaded, DenseAttention()), 2 * logits(tiny, DenseAttention()))
+
+
 def test_an_adapter_is_refused_with_its_base_model(checkpoint: Path) -> None:
     # Without peft, transformers would load the base model and ignore the adapter.
     (checkpoint / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
@@ -237,13 +274,13 @@ def test_an_adapter_is_refused_with_its_base_model(checkpoint: Path) -> None:
     [
         ("adapter_config.json", "a LoRA adapter: merge it"),
         ("model_index.json", "a diffusers pipeline"),
-        ("params.json", "convert them to the Hugging Face format"),
-        ("model.Q4_K_M.gguf", r"model\.Q4_K_M\.gguf: a GGUF file"),
+        ("params.json", "weights in their author's own format: convert them"),
+        ("model.Q4_K_M.gguf", "a GGUF file: load it once with transformers"),
     ],
 )
 def test_a_folder_in_another_format_is_named(file: str, message: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text("{}")
-    with pytest.raises(ModelNotFound, match=rf"without config\.json \(.*{message}"):
+    with pytest.raises(ModelNotFound, match=rf"config\.json but with {file} \({message}"):
         load(tmp_path)
 
 
@@ -345,7 +382,9 @@ def save_as_fp8(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_quantising_while_loading_needs_the_same_library(saved: Path) -> None:
-    with pytest.raises(ModelLoadingError, match=r"pip install .*bitsandbytes"):
+    with pytest.raises(
+        ModelLoadingError, match=r"cannot be quantised with 'bitsandbytes'.*pip install"
+    ):
         load(saved, model_kwargs={"quantization_config": {"load_in_4bit": True}})
 
 

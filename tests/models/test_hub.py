@@ -219,3 +219,43 @@ def test_invalid_settings_are_refused_before_loading(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         HubModel(**{"name": "mine", "name_or_path": "somebody/something", **arguments})
+
+
+@pytest.fixture
+def downloads(saved: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The file patterns of each download, which a stand-in for the Hub serves from a folder."""
+    patterns: list[list[str]] = []
+
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        patterns.append(list(allow_patterns))
+        return name
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(HubModel, "_find", lambda model: False)
+    return patterns
+
+
+def test_a_fetch_downloads_safetensors_where_there_are_any(
+    saved: Path, downloads: list[list[str]]
+) -> None:
+    HubModel(name="mine", name_or_path=str(saved)).fetch()
+    (patterns,) = downloads
+    assert "*.safetensors" in patterns
+    assert not [pattern for pattern in patterns if "bin" in pattern]
+
+
+def test_a_fetch_downloads_the_weights_of_torch_where_there_are_no_others(
+    checkpoint: Path, downloads: list[list[str]]
+) -> None:
+    (checkpoint / WEIGHTS).unlink()
+    HubModel(name="mine", name_or_path=str(checkpoint)).fetch()
+    assert "pytorch_model*.bin" in downloads[-1]
+
+
+def test_a_fetch_refuses_a_model_that_cannot_be_loaded_before_its_weights(
+    checkpoint: Path, downloads: list[list[str]], edit_json: Callable[..., None]
+) -> None:
+    edit_json(checkpoint / "config.json", model_type="bert", architectures=["BertModel"])
+    with pytest.raises(ModelLoadingError, match=r"is an encoder"):
+        HubModel(name="mine", name_or_path=str(checkpoint)).fetch()
+    assert downloads == []
