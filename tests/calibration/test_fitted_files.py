@@ -57,7 +57,7 @@ def test_text_and_output_can_be_chosen(run, home, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert len(orjson.loads((tmp_path / "deep/channels.json").read_bytes())) == 3
-    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "cache/calibration").exists()
 
 
 def test_a_published_file_is_converted(run, home, tmp_path):

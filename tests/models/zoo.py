@@ -1,6 +1,7 @@
 """A tiny random model of every causal language model in the installed transformers."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from zoo_values import COMMON, NEEDED, SPECIAL
 
-from sah.models.tiny import randomize
+from sah.models.tiny import randomize, tiny_tokenizer
 
 # Why transformers 5.23.0 cannot build the model, at any size.
 NOT_BUILT = {
@@ -68,6 +69,14 @@ def small_model(model_type: str, **values: Any) -> PreTrainedModel:
     _randomize_vectors(model)
     _check(model.eval(), model_type)
     return model
+
+
+def save_checkpoint(model_type: str, folder: Path) -> None:
+    """Write what `model=hf` reads: a small model with its whole config, and the tiny tokenizer."""
+    small_model(model_type).save_pretrained(folder)
+    # Some models keep only the text part, and decoders of encoder-decoder models deny the encoder.
+    small_config(model_type).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
 
 
 def _shrink(config: PreTrainedConfig, values: dict[str, Any]) -> PreTrainedConfig:
