@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from sah.errors import ModelLoadingError, ModelNotFound, TokenizerError, category
+from sah.models.thoughts import check_thinking
 from sah.validation import check_types
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class HubModel:
     """Passed to `from_pretrained` of the model."""
     tokenizer_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Passed to `from_pretrained` of the tokenizer."""
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the chat template, such as enable_thinking; it must read each of them."""
+    thinking: str | Mapping[str, str] | None = "auto"
+    """The marks around a thought, which is not scored: auto finds them, {begin: …, end: …} names
+    them, and with null all that the model writes is its answer."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model; leave it off unless you trust the author."""
 
@@ -58,6 +64,7 @@ class HubModel:
         check_types(self)
         if not self.name_or_path:
             raise ValueError("model.name_or_path is empty; give a Hub id or a folder")
+        check_thinking(self.thinking)
         resolve_device_and_dtype(self.device, self.dtype)
 
     def load(self) -> "LanguageModel":
@@ -66,15 +73,16 @@ class HubModel:
         Raises:
             ModelNotFound: if the model is neither cached nor downloadable.
             TokenizerError, ModelLoadingError: if its files cannot be loaded.
+            ConfigurationError: for an option that the chat template does not read.
         """
         from transformers import AutoModelForCausalLM
 
         from sah.models.language_model import LanguageModel
-        from sah.models.prompts import PromptEncoder
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
         common = self._common()
-        tokenizer = self._tokenizer(common)
+        # Before the weights: it refuses a chat template that fails.
+        prompts = self._encoder(common, None)
         placement = {} if "device_map" in self.model_kwargs else {"device_map": device}
         try:
             loading: Any = AutoModelForCausalLM.from_pretrained(
@@ -100,23 +108,23 @@ class HubModel:
                 f"the weights of {self.name_or_path!r} lack {len(missing)} of the model's tensors "
                 f"(the first is {missing[0]}); {_how_to_get(self.name_or_path)}"
             )
-        return LanguageModel(model, PromptEncoder(tokenizer, _max_tokens(model.config)))
+        prompts.max_tokens = _max_tokens(model.config)
+        return LanguageModel(model, prompts)
 
     def prompts(self) -> "PromptEncoder":
         """Load only the tokenizer, which is enough to make a benchmark's examples.
 
         Raises:
             ModelNotFound: if the model is neither cached nor downloadable.
-            TokenizerError: if the tokenizer cannot be loaded.
+            TokenizerError: if the tokenizer cannot be loaded, or its chat template fails.
+            ConfigurationError: for an option that the chat template does not read.
         """
         from transformers import AutoConfig
-
-        from sah.models.prompts import PromptEncoder
 
         common = self._common()
         config = AutoConfig.from_pretrained(self.name_or_path, **common)
         max_tokens = self._given_max_tokens() or _max_tokens(config)
-        return PromptEncoder(self._tokenizer(common), max_tokens)
+        return self._encoder(common, max_tokens)
 
     def fetch(self) -> str:
         """Download the model's files into the Hub's cache; return a line that describes them.
@@ -141,6 +149,16 @@ class HubModel:
             "trust_remote_code": self.trust_remote_code,
             "local_files_only": self._find(),
         }
+
+    def _encoder(self, common: dict[str, Any], max_tokens: int | None) -> "PromptEncoder":
+        from sah.models.prompts import PromptEncoder
+
+        return PromptEncoder(
+            self._tokenizer(common),
+            max_tokens,
+            template_kwargs=self.template_kwargs,
+            thinking=self.thinking,
+        )
 
     def _tokenizer(self, common: dict[str, Any]) -> Any:
         from transformers import AutoTokenizer

@@ -2,28 +2,20 @@
 
 import hashlib
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from sah.errors import ConfigurationError, TokenizerError
+from sah.models.chat_template import SPLIT, ChatTemplate
+from sah.models.generation import Generation
+from sah.models.thoughts import Thinking, find_marks
 from sah.types import Example
 
-# Marks the end of the context while the chat template is applied: a private-use character that
-# texts do not contain and templates leave alone.
-_SPLIT = "\uf8ff"
-
-# Some templates write today's date into the prompt, so that the same experiment would get another
-# prompt tomorrow. Llama's take the date as an argument; others (gpt-oss, Granite) call a function.
-_TEMPLATE_DATE = "26 Jul 2024"
-_TEMPLATE_NOW = (
-    "{% macro strftime_now(format) %}"
-    "{{ format.replace('%d', '26').replace('%m', '07').replace('%b', 'Jul')"
-    ".replace('%B', 'July').replace('%Y', '2024') }}"
-    "{% endmacro %}\n"
-)
+# Stands between a thought and a forced answer prefix, as after the thoughts of most models.
+_AFTER_THOUGHT = "\n\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +25,17 @@ class EncodedPrompt:
     context_ids: list[int]
     question_ids: list[int]
     """Question, the template's start of the assistant's turn, and the answer prefix."""
+    after_thought_ids: list[int] = field(default_factory=list)
+    """The answer prefix, if the prompt opens a thought: it follows the thought then."""
     truncated: bool = False
     """Whether the context was cut in the middle to fit the limit."""
+    chat_template: bool = False
+    """Whether the chat template was applied."""
 
     @property
     def input_hash(self) -> str:
         """Hash of all token ids in order; it does not depend on where the context ends."""
-        return _hash(self.context_ids + self.question_ids)
+        return _hash(self.context_ids + self.question_ids + self.after_thought_ids)
 
     @property
     def context_hash(self) -> str:
@@ -54,23 +50,106 @@ def _hash(ids: list[int]) -> str:
 class PromptEncoder:
     """Encodes examples with one tokenizer."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int | None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens: int | None,
+        *,
+        template_kwargs: Mapping[str, Any] | None = None,
+        thinking: str | Mapping[str, str] | None = "auto",
+    ) -> None:
+        """Check the chat template and find the marks of thoughts.
+
+        Args:
+            tokenizer: with its chat template, if it has one.
+            max_tokens: the longest sequence that the model takes; None if unknown.
+            template_kwargs: options of the chat template.
+            thinking: as `model.thinking`.
+
+        Raises:
+            TokenizerError: if the chat template fails.
+            ConfigurationError: for an option that the chat template does not read.
+        """
         self.tokenizer: Any = tokenizer
         self.max_tokens = max_tokens
+        self.template = _template(tokenizer, template_kwargs or {})
+        self.marks = find_marks(tokenizer, self.template.text if self.template else "", thinking)
+        """The marks around a thought; None if the model has none."""
+        self._is_off = thinking is None
+        begin, end = self._marks_of_turn()
+        self.opens_thought = begin > end
+        """Whether the chat template begins a thought at the start of the model's turn."""
+        self.closes_thought = end > begin >= 0
+        """Whether it also ends that thought, so that the model does not think."""
         self._adds_bos = self._find_adds_bos()
         # Questions about one context follow each other, so that a long context is encoded once.
         self._last_context: tuple[str | None, list[int]] = (None, [])
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return self.template is not None
+
+    @property
+    def options(self) -> frozenset[str]:
+        """The options that the chat template reads."""
+        return frozenset() if self.template is None else self.template.option_names
 
     def encode(self, example: Example) -> EncodedPrompt:
         """Encode an example.
 
         Raises:
-            TokenizerError: if the chat template drops or repeats the prompt.
+            TokenizerError: if the chat template fails, or drops or repeats the prompt.
         """
-        before, after = self._render(example)
+        before, after, after_thought = self._render(example)
         if self._last_context[0] != before:
             self._last_context = (before, self._context_ids(before))
-        return EncodedPrompt(context_ids=self._last_context[1], question_ids=self._ids(after))
+        return EncodedPrompt(
+            context_ids=self._last_context[1],
+            question_ids=self._ids(after),
+            after_thought_ids=self._ids(after_thought),
+            chat_template=self._uses_template(example),
+        )
+
+    def thinking(self, prompt: EncodedPrompt, thinking_tokens: int | None) -> Thinking | None:
+        """Return how the thought before an answer is recognised; None for a model without thoughts.
+
+        Raises:
+            ConfigurationError: if `thinking_tokens` is set, but the model has no end mark.
+        """
+        if self.marks is None:
+            if thinking_tokens is not None:
+                reason = (
+                    "model.thinking is null"
+                    if self._is_off
+                    else "neither chat template nor vocabulary of this model has a known one"
+                )
+                raise ConfigurationError(
+                    f"generation.thinking_tokens={thinking_tokens} needs the mark that ends a "
+                    f"thought, but {reason}; leave it null, or name the marks with "
+                    '\'model.thinking={begin: "<think>", end: "</think>"}\''
+                )
+            return None
+        return Thinking(
+            marks=self.marks,
+            decode=self._decode_all,
+            is_open=prompt.chat_template and self.opens_thought,
+            budget=thinking_tokens,
+            end_ids=self._ids(self.marks.end),
+            prefix_ids=prompt.after_thought_ids,
+        )
+
+    def room(self, example: Example, prompt: EncodedPrompt, generation: Generation) -> int:
+        """Return the largest number of tokens that an answer may take, its thought included.
+
+        Raises:
+            ConfigurationError: if `generation.thinking_tokens` is set for a model without thoughts.
+        """
+        limit = generation.token_limit(example.max_new_tokens)
+        if example.is_continuation:
+            return limit
+        thinking = self.thinking(prompt, generation.thinking_tokens)
+        return limit if thinking is None else thinking.room(limit)
 
     def fit(
         self,
@@ -83,7 +162,7 @@ class PromptEncoder:
         Args:
             examples: all about one context, so that it is cut alike for all of them.
             prompts: one for each example.
-            new_tokens: the token limit of each answer.
+            new_tokens: the most tokens that each answer takes.
 
         Raises:
             ConfigurationError: if a prompt does not fit and its context may not be cut; names the
@@ -120,43 +199,52 @@ class PromptEncoder:
 
     def prompt_length(self, example: Example) -> int:
         """Count the tokens of the whole prompt, chat template included."""
-        before, after = self._render(example)
-        return len(self._context_ids(before)) + len(self._ids(after))
+        before, after, after_thought = self._render(example)
+        return (
+            len(self._context_ids(before)) + len(self._ids(after)) + len(self._ids(after_thought))
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode generated tokens, leaving out special ones."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def _render(self, example: Example) -> tuple[str, str]:
-        """Return the text up to the end of the context, and the text after it."""
+    def _decode_all(self, ids: Sequence[int]) -> str:
+        tokenizer = self.tokenizer
+        return str(
+            tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def _uses_template(self, example: Example) -> bool:
+        return self.has_chat_template and example.chat_template and not example.is_continuation
+
+    def _render(self, example: Example) -> tuple[str, str, str]:
+        """Return the text up to the end of the context, the text after it, and after a thought."""
         for part in (example.context, example.question, example.answer_prefix):
-            if _SPLIT in part:
+            if SPLIT in part:
                 raise TokenizerError(
                     f"example {example.id} contains U+F8FF, which marks the end of the context "
                     "while the chat template is applied; remove it from the data"
                 )
-        if example.is_continuation or not self.tokenizer.chat_template:
-            return example.context, example.question + example.answer_prefix
-        text = str(
-            self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": example.context + _SPLIT + example.question}],
-                chat_template=self._template(),
-                tokenize=False,
-                add_generation_prompt=True,
-                date_string=_TEMPLATE_DATE,
-            )
-        )
-        before, *after = text.split(_SPLIT)
-        if len(after) != 1:
-            raise TokenizerError(
-                f"the chat template renders the user's message {len(after)} times instead of once"
-            )
-        return before, after[0] + example.answer_prefix
+        if self.template is None or not self._uses_template(example):
+            return example.context, example.question + example.answer_prefix, ""
+        try:
+            before, after = self.template.around(example.context, example.question)
+        except TokenizerError as error:
+            raise TokenizerError(f"example {example.id}: {error}") from error
+        if not self.opens_thought:
+            return before, after + example.answer_prefix, ""
+        # In the thought it would not begin the answer.
+        prefix = example.answer_prefix.lstrip()
+        return before, after, _AFTER_THOUGHT + prefix if prefix else ""
 
-    def _template(self) -> str:
-        """Return the chat template, with a fixed date in place of today's."""
-        template = str(self.tokenizer.get_chat_template())
-        return _TEMPLATE_NOW + template if "strftime_now" in template else template
+    def _marks_of_turn(self) -> tuple[int, int]:
+        """Find the last marks of a thought after the user's message; -1 where there is none."""
+        if self.template is None or self.marks is None:
+            return -1, -1
+        turn = self.template.turn
+        return turn.rfind(self.marks.begin), turn.rfind(self.marks.end)
 
     def _context_ids(self, text: str) -> list[int]:
         ids = self._ids(text)
@@ -172,3 +260,21 @@ class PromptEncoder:
     def _find_adds_bos(self) -> bool:
         bos = self.tokenizer.bos_token_id
         return bos is not None and self.tokenizer("a").input_ids[:1] == [bos]
+
+
+def _template(
+    tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]
+) -> ChatTemplate | None:
+    """Return the chat template of a tokenizer; None if it has none.
+
+    Raises:
+        ConfigurationError: for options without a template, or that it does not read.
+    """
+    if tokenizer.chat_template:
+        return ChatTemplate(tokenizer, options)
+    if options:
+        raise ConfigurationError(
+            f"model.template_kwargs sets {', '.join(options)}, but the tokenizer has no chat "
+            "template; remove it"
+        )
+    return None
