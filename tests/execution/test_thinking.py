@@ -190,6 +190,13 @@ def test_thinking_can_be_turned_off_in_the_template_or_taken_for_the_answer(run,
     assert result.score == 0.2
 
 
+def test_other_marks_can_be_named_on_the_command_line(run, texts):
+    texts.update(dict.fromkeys(TEXTS, "[a cat]Otto"))
+    result, _, predictions = run('model.thinking={begin: "[", end: "]"}')
+    assert {item["thought"] for item in predictions.values()} == {"a cat"}
+    assert result.score == 0.2
+
+
 def test_options_of_the_template_and_of_thoughts_are_part_of_the_identity(configure):
     changes = (
         (),
