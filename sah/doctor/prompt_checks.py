@@ -122,34 +122,30 @@ def check_thoughts(model: LanguageModel, encoded: Encoded, generation: Generatio
     budget = generation.thinking_tokens
     if budget is not None:
         return ok("thoughts", f"end after at most {budget} tokens; only what follows is scored")
-    limits = [
-        generation.token_limit(example.max_new_tokens)
-        for example, prompt in encoded
-        if not example.is_continuation and (prompt.chat_template or not prompts.has_chat_template)
-    ]
     end = prompts.marks.end
-    if not limits:
-        return ok("thoughts", f"no prompt has the chat template; what follows {end!r} is scored")
+    thinking = [
+        (generation.token_limit(example.max_new_tokens), prompt.opens_thought)
+        for example, prompt in encoded
+        if not example.is_continuation and not prompt.closes_thought
+    ]
+    if not thinking:
+        return ok("thoughts", "the prompts begin the answer, so that the model does not think")
+    limit, opened = min(thinking), any(opens for _, opens in thinking)
     advice = "limit thoughts with generation.thinking_tokens=1024"
     switch = next((name for name in _SWITCHES if name in prompts.options), None)
     if switch is not None:
         advice = f"turn thinking off with +model.template_kwargs.{switch}=false, or {advice}"
-    if prompts.opens_thought:
+    shared = (
+        f"thought and answer share a limit of {limit[0]} tokens, and an unfinished thought is an "
+        "empty answer"
+    )
+    if opened:
+        begin = prompts.marks.begin
         return warning(
-            "thoughts",
-            f"the chat template opens a thought with {prompts.marks.begin!r}; thought and answer "
-            f"share a limit of {min(limits)} tokens, and an unfinished thought is an empty answer",
-            advice,
+            "thoughts", f"the chat template opens a thought with {begin!r}; {shared}", advice
         )
-    if prompts.closes_thought:
-        return ok("thoughts", "the chat template ends the thought before the answer begins")
-    if min(limits) < _SHORT_FOR_A_THOUGHT:
-        return warning(
-            "thoughts",
-            f"the model may think before it answers, but thought and answer share a limit of "
-            f"{min(limits)} tokens; an unfinished thought is an empty answer",
-            advice,
-        )
+    if limit[0] < _SHORT_FOR_A_THOUGHT:
+        return warning("thoughts", f"the model may think before it answers; {shared}", advice)
     return ok("thoughts", f"what follows {end!r} is scored; the limit leaves room for a thought")
 
 

@@ -72,8 +72,7 @@ class ChatTemplate:
         self.option_names = self._names() - _set_here(self._tokenizer)
         """The names that the template reads and `model.template_kwargs` may set."""
         _check_options(self._options, self.option_names, _set_here(self._tokenizer))
-        _, self.turn = self.around("Hello.", "")
-        """What follows the user's message: the end of its turn and the generation prompt."""
+        self.around("Hello.", "")
 
     def around(self, context: str, question: str) -> tuple[str, str]:
         """Render a user's message; return the text up to the end of the context, and the rest.

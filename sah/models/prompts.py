@@ -4,7 +4,7 @@ import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -31,6 +31,10 @@ class EncodedPrompt:
     """Whether the context was cut in the middle to fit the limit."""
     chat_template: bool = False
     """Whether the chat template was applied."""
+    opens_thought: bool = False
+    """Whether the template begins a thought at the start of the model's turn."""
+    closes_thought: bool = False
+    """Whether the template, or the answer prefix, keeps the model from thinking."""
 
     @property
     def input_hash(self) -> str:
@@ -45,6 +49,16 @@ class EncodedPrompt:
 
 def _hash(ids: list[int]) -> str:
     return hashlib.blake2b(array("q", ids).tobytes(), digest_size=12).hexdigest()
+
+
+class _PromptText(NamedTuple):
+    """The text of one prompt, in the parts that are tokenised one by one."""
+
+    context: str
+    question: str
+    after_thought: str = ""
+    opens_thought: bool = False
+    closes_thought: bool = False
 
 
 class PromptEncoder:
@@ -76,11 +90,6 @@ class PromptEncoder:
         self.marks = find_marks(tokenizer, self.template.text if self.template else "", thinking)
         """The marks around a thought; None if the model has none."""
         self._is_off = thinking is None
-        begin, end = self._marks_of_turn()
-        self.opens_thought = begin > end
-        """Whether the chat template begins a thought at the start of the model's turn."""
-        self.closes_thought = end > begin >= 0
-        """Whether it also ends that thought, so that the model does not think."""
         self._adds_bos = self._find_adds_bos()
         # Questions about one context follow each other, so that a long context is encoded once.
         self._last_context: tuple[str | None, list[int]] = (None, [])
@@ -101,14 +110,16 @@ class PromptEncoder:
         Raises:
             TokenizerError: if the chat template fails, or drops or repeats the prompt.
         """
-        before, after, after_thought = self._render(example)
-        if self._last_context[0] != before:
-            self._last_context = (before, self._context_ids(before))
+        text = self._render(example)
+        if self._last_context[0] != text.context:
+            self._last_context = (text.context, self._context_ids(text.context))
         return EncodedPrompt(
             context_ids=self._last_context[1],
-            question_ids=self._ids(after),
-            after_thought_ids=self._ids(after_thought),
+            question_ids=self._ids(text.question),
+            after_thought_ids=self._ids(text.after_thought),
             chat_template=self._uses_template(example),
+            opens_thought=text.opens_thought,
+            closes_thought=text.closes_thought,
         )
 
     def thinking(self, prompt: EncodedPrompt, thinking_tokens: int | None) -> Thinking | None:
@@ -133,7 +144,7 @@ class PromptEncoder:
         return Thinking(
             marks=self.marks,
             decode=self._decode_all,
-            is_open=prompt.chat_template and self.opens_thought,
+            is_open=prompt.opens_thought,
             budget=thinking_tokens,
             end_ids=self._ids(self.marks.end),
             prefix_ids=prompt.after_thought_ids,
@@ -199,10 +210,9 @@ class PromptEncoder:
 
     def prompt_length(self, example: Example) -> int:
         """Count the tokens of the whole prompt, chat template included."""
-        before, after, after_thought = self._render(example)
-        return (
-            len(self._context_ids(before)) + len(self._ids(after)) + len(self._ids(after_thought))
-        )
+        text = self._render(example)
+        rest = len(self._ids(text.question)) + len(self._ids(text.after_thought))
+        return len(self._context_ids(text.context)) + rest
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode generated tokens, leaving out special ones."""
@@ -219,32 +229,34 @@ class PromptEncoder:
     def _uses_template(self, example: Example) -> bool:
         return self.has_chat_template and example.chat_template and not example.is_continuation
 
-    def _render(self, example: Example) -> tuple[str, str, str]:
-        """Return the text up to the end of the context, the text after it, and after a thought."""
+    def _render(self, example: Example) -> _PromptText:
         for part in (example.context, example.question, example.answer_prefix):
             if SPLIT in part:
                 raise TokenizerError(
                     f"example {example.id} contains U+F8FF, which marks the end of the context "
                     "while the chat template is applied; remove it from the data"
                 )
+        prefix = example.answer_prefix
         if self.template is None or not self._uses_template(example):
-            return example.context, example.question + example.answer_prefix, ""
+            return _PromptText(example.context, example.question + prefix)
         try:
             before, after = self.template.around(example.context, example.question)
         except TokenizerError as error:
             raise TokenizerError(f"example {example.id}: {error}") from error
-        if not self.opens_thought:
-            return before, after + example.answer_prefix, ""
-        # In the thought it would not begin the answer.
-        prefix = example.answer_prefix.lstrip()
-        return before, after, _AFTER_THOUGHT + prefix if prefix else ""
-
-    def _marks_of_turn(self) -> tuple[int, int]:
-        """Find the last marks of a thought after the user's message; -1 where there is none."""
-        if self.template is None or self.marks is None:
-            return -1, -1
-        turn = self.template.turn
-        return turn.rfind(self.marks.begin), turn.rfind(self.marks.end)
+        if self.marks is None:
+            return _PromptText(before, after + prefix)
+        # The user's own text may contain a mark.
+        turn = after.removeprefix(example.question.rstrip())
+        begin, end = turn.rfind(self.marks.begin), turn.rfind(self.marks.end)
+        if begin > end:
+            # In the thought, the prefix would not begin the answer.
+            prefix = prefix.lstrip()
+            after_thought = _AFTER_THOUGHT + prefix if prefix else ""
+            return _PromptText(before, after, after_thought, opens_thought=True)
+        if end < 0 and prefix:
+            # gpt-oss begins every answer with the name of its channel.
+            prefix = self.marks.direct + prefix
+        return _PromptText(before, after + prefix, closes_thought=end >= 0 or bool(prefix))
 
     def _context_ids(self, text: str) -> list[int]:
         ids = self._ids(text)

@@ -155,7 +155,7 @@ def with_template(tiny, template, **options):
         (CHAT + SWITCH, {}, {}, 2000, "ok", ["leaves room"]),
         (
             *(CHAT + SWITCH, {"template_kwargs": {"enable_thinking": False}}, {}, 32, "ok"),
-            ["ends the thought before"],
+            ["the model does not think"],
         ),
     ],
 )
@@ -175,10 +175,19 @@ def test_a_thought_without_room_is_a_warning(
         assert (switch in finding.advice) == ("enable_thinking" in template)
 
 
+def test_prompts_that_begin_the_answer_leave_no_thought_to_warn_of(tiny, example):
+    model = with_template(tiny, CHAT + SWITCH)
+    prefixed = dataclasses.replace(example, answer_prefix="Answer:")
+    for one, status in ((prefixed, "ok"), (example, "warning")):
+        finding = check_thoughts(model, [(one, model.prompts.encode(one))], Generation())
+        assert finding.status == status
+
+
 def test_prompts_without_the_template_open_no_thought(tiny, example):
     model = with_template(tiny, CHAT + "<think>")
     raw = dataclasses.replace(example, chat_template=False)
-    assert check_thoughts(model, [(raw, model.prompts.encode(raw))], Generation()).status == "ok"
+    finding = check_thoughts(model, [(raw, model.prompts.encode(raw))], Generation())
+    assert "opens" not in finding.message
 
 
 def test_a_template_that_fails_on_an_assistant_s_message_only_is_no_problem(tiny):

@@ -14,6 +14,7 @@ from sah.models.generation import Generation
 from sah.models.hub import HubModel
 from sah.models.prompts import EncodedPrompt, PromptEncoder
 from sah.models.tiny import TinyModel
+from sah.types import Example
 
 Make = Callable[..., Any]
 
@@ -60,6 +61,13 @@ def ids(encoder: PromptEncoder, text: str) -> list[int]:
     return list(encoder.tokenizer(text, add_special_tokens=False).input_ids)
 
 
+def written(encoder: PromptEncoder) -> EncodedPrompt:
+    example = Example(
+        id="x", task="t", context="The sky.", question="What?", references=(), max_new_tokens=8
+    )
+    return encoder.encode(example)
+
+
 def answered(
     encoder: PromptEncoder,
     text: str,
@@ -69,7 +77,7 @@ def answered(
     prompt: EncodedPrompt | None = None,
 ) -> tuple[Answer, Script]:
     """Decode an answer of which the model chooses the tokens of a text."""
-    prompt = prompt or EncodedPrompt(context_ids=[], question_ids=[], chat_template=True)
+    prompt = prompt or written(encoder)
     script = Script(ids(encoder, text))
     answer = AnswerInProgress(
         script,
@@ -193,8 +201,7 @@ def test_at_the_budget_the_end_mark_is_forced_and_the_answer_has_its_own_limit(
     answer_ids = ids(encoder, "It is blue.")
     end = ids(encoder, "</think>")
     script = Script([*begin, *thought, *answer_ids])
-    prompt = EncodedPrompt(context_ids=[], question_ids=[], chat_template=True)
-    thinking = encoder.thinking(prompt, budget)
+    thinking = encoder.thinking(written(encoder), budget)
     assert thinking is not None
     for limit in (1, 3, 100):
         script.chosen = 0
@@ -278,10 +285,12 @@ def test_the_channels_of_gpt_oss_are_a_thought_and_an_answer(
 ) -> None:
     encoder = PromptEncoder(thinker(GPT_OSS), None)
     script = Script(ids(encoder, text))
-    prompt = EncodedPrompt(context_ids=[], question_ids=[], chat_template=True)
     # The end of a message is not the end of the answer.
     answer = AnswerInProgress(
-        script, limit=200, eos_token_ids=frozenset({0}), thinking=encoder.thinking(prompt, None)
+        script,
+        limit=200,
+        eos_token_ids=frozenset({0}),
+        thinking=encoder.thinking(written(encoder), None),
     )
     script.ids[-1] = 0
     while answer.advance(torch.zeros(1, 400)):
@@ -291,23 +300,61 @@ def test_the_channels_of_gpt_oss_are_a_thought_and_an_answer(
     assert (given.thought and given.thought.text) == thought
 
 
+# The user's message decides, as in Nemotron Nano.
+BY_MESSAGE = (
+    CHAT
+    + "{% if '/no_think' in messages[0].content %}<think></think>{% else %}<think>\n{% endif %}"
+)
+# DeepSeek-V3.1 has no begin mark where it does not think.
+ONLY_ENDS = CHAT + "{% if add_generation_prompt %}</think>{% endif %}"
+
+
 @pytest.mark.parametrize(
-    ("template", "opens", "closes"),
-    [(OPENS, True, False), (CLOSES, False, True), (MENTIONS, False, False), (CHAT, False, False)],
+    ("template", "question", "opens", "closes"),
+    [
+        (OPENS, "What?", True, False),
+        (CLOSES, "What?", False, True),
+        (ONLY_ENDS, "What?", False, True),
+        (MENTIONS, "What?", False, False),
+        (CHAT, "What?", False, False),
+        (BY_MESSAGE, "What?", True, False),
+        (BY_MESSAGE, "What? /no_think", False, True),
+        # A mark in the user's own text opens and closes nothing.
+        (OPENS, "What is </think>?", True, False),
+        (CLOSES, "What is <think>?", False, True),
+        (MENTIONS, "What is <think>?\n", False, False),
+        (MENTIONS.replace("m['content']", "m['content'] | trim"), "<think>?\n", False, False),
+    ],
 )
 def test_the_template_opens_or_closes_a_thought(
-    template: str, opens: bool, closes: bool, thinker: Callable[[str], Any], make_example: Make
+    template: str,
+    question: str,
+    opens: bool,
+    closes: bool,
+    thinker: Callable[[str], Any],
+    make_example: Make,
 ) -> None:
     encoder = PromptEncoder(thinker(template), None)
-    assert (encoder.opens_thought, encoder.closes_thought) == (opens, closes)
-    for example, is_open in (
-        (make_example(), opens),
-        (make_example(chat_template=False), False),
-        # A mark in the user's own text opens nothing.
-        (make_example(question="What is <think>?"), opens),
-    ):
-        thinking = encoder.thinking(encoder.encode(example), None)
-        assert thinking is None or thinking.is_open == is_open
+    prompt = encoder.encode(make_example(question=question))
+    thinking = encoder.thinking(prompt, None)
+    # The vocabulary has the marks even if the template does not.
+    if encoder.marks is not None:
+        assert thinking is not None
+        assert thinking.is_open == opens
+    assert (prompt.opens_thought, prompt.closes_thought) == (opens, closes)
+    raw = encoder.encode(make_example(question=question, chat_template=False))
+    assert (raw.opens_thought, raw.closes_thought) == (False, False)
+
+
+def test_a_prefix_begins_the_answer_of_a_model_that_opens_thoughts_itself(
+    thinker: Callable[[str], Any], make_example: Make
+) -> None:
+    for template, header in ((MENTIONS, ""), (GPT_OSS, "<|channel|>final<|message|>")):
+        encoder = PromptEncoder(thinker(template), None)
+        prompt = encoder.encode(make_example(answer_prefix="Answer:"))
+        text = encoder.tokenizer.decode(prompt.question_ids)
+        assert text.endswith(f"<|assistant|>{header}Answer:")
+        assert prompt.closes_thought
 
 
 @pytest.mark.parametrize(
@@ -338,14 +385,14 @@ def test_marks_can_be_named_or_switched_off(thinker: Callable[[str], Any]) -> No
     tokenizer = thinker(OPENS)
     text = "The sky</think>{{so}}Blue."
     named = PromptEncoder(tokenizer, None, thinking={"begin": "{{hm}}", "end": "{{so}}"})
-    assert not named.opens_thought
+    assert not written(named).opens_thought
     answer, _ = answered(named, "{{hm}}" + text)
     assert scored(named, answer) == "Blue."
     off = PromptEncoder(tokenizer, None, thinking=None)
-    assert (off.marks, off.opens_thought) == (None, False)
+    assert (off.marks, written(off).opens_thought) == (None, False)
     answer, _ = answered(off, text)
     assert (answer.thought, scored(off, answer)) == (None, text)
-    assert PromptEncoder(tokenizer, None).opens_thought
+    assert written(PromptEncoder(tokenizer, None)).opens_thought
 
 
 def test_a_model_without_marks_has_no_thoughts_and_takes_no_budget(
