@@ -44,6 +44,12 @@ def run(arms: Sequence[Arm]) -> None:
             examples = _examples(arms[0], model)
         if not _at_work(arms):
             return
+        if model.prompts.marks is not None:
+            logger.info(
+                "a thought before an answer ends at %r and is not scored; model.thinking=null "
+                "scores all that the model writes",
+                model.prompts.marks.end,
+            )
         made_by = _made_by(model, code)
         for arm in arms:
             with arm.alone():

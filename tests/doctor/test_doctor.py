@@ -266,6 +266,13 @@ def test_the_report_fits_80_columns():
     assert any("→ do it" in line for line in lines)
 
 
+def test_control_characters_of_a_template_never_reach_the_terminal():
+    file = io.StringIO()
+    show([error("tokenizer", "it says \x1b[2Jboo", "ignore it")], Console(file=file, width=80))
+    assert "\x1b" not in file.getvalue()
+    assert "boo" in file.getvalue()
+
+
 @pytest.mark.parametrize(("overrides", "status"), [(BASE, 0), (("modle=tiny",), 1)])
 def test_exit_status_and_json_report_errors_to_programs(overrides, status, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["sah", "doctor", "--json", *overrides])

@@ -41,13 +41,13 @@ class Script:
         return self.ids[self.chosen - 1]
 
 
-@pytest.fixture(params=["tokens_of_their_own", "plain_text"])
+@pytest.fixture(params=["in_the_vocabulary", "spelled_out"])
 def thinker(request: pytest.FixtureRequest, make_tokenizer: Make) -> Callable[[str], Any]:
     """Make a tokenizer whose vocabulary has the marks of thoughts, or spells them."""
 
     def make(template: str | None) -> Any:
         tokenizer = make_tokenizer(template)
-        if request.param == "tokens_of_their_own":
+        if request.param == "in_the_vocabulary":
             tokenizer.add_tokens(["<think>", "</think>"])
             tokenizer.add_special_tokens(
                 {"additional_special_tokens": ["<|channel|>", "<|message|>", "<|start|>"]}
