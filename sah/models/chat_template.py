@@ -12,7 +12,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from transformers import PreTrainedTokenizerBase
 
-from sah.errors import ConfigurationError, TokenizerError
+from sah.errors import TokenizerError
 
 # Marks the end of the context while the template is applied: a private-use character that texts
 # do not contain and templates leave alone.
@@ -53,8 +53,8 @@ class ChatTemplate:
     """Renders the messages of a prompt with fixed options and a fixed date.
 
     Raises:
-        TokenizerError: at construction, if the template fails on a plain message from a user.
-        ConfigurationError: at construction, for an option that the template does not read.
+        TokenizerError: at construction, if the template fails on a plain message from a user, or
+            does not read an option.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> None:
@@ -135,13 +135,13 @@ def _check_options(
 ) -> None:
     for name in options:
         if name in set_here:
-            raise ConfigurationError(
+            raise TokenizerError(
                 f"model.template_kwargs.{name} cannot be set: prompts are one message from a user, "
                 f"and {name} is given by the tokenizer or fixed for all prompts; remove it"
             )
         if name not in known:
             reads = ", ".join(sorted(known)) or "no option"
-            raise ConfigurationError(
+            raise TokenizerError(
                 f"model.template_kwargs.{name} has no effect: the chat template does not read it "
                 f"(it reads {reads}); remove it"
             )

@@ -73,7 +73,6 @@ class HubModel:
         Raises:
             ModelNotFound: if the model is neither cached nor downloadable.
             TokenizerError, ModelLoadingError: if its files cannot be loaded.
-            ConfigurationError: for an option that the chat template does not read.
         """
         from transformers import AutoModelForCausalLM
 
@@ -116,8 +115,7 @@ class HubModel:
 
         Raises:
             ModelNotFound: if the model is neither cached nor downloadable.
-            TokenizerError: if the tokenizer cannot be loaded, or its chat template fails.
-            ConfigurationError: for an option that the chat template does not read.
+            TokenizerError: if the tokenizer cannot be loaded, or its chat template used.
         """
         from transformers import AutoConfig
 

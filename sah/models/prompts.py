@@ -81,8 +81,7 @@ class PromptEncoder:
             thinking: as `model.thinking`.
 
         Raises:
-            TokenizerError: if the chat template fails.
-            ConfigurationError: for an option that the chat template does not read.
+            TokenizerError: if the chat template fails, or does not read an option.
         """
         self.tokenizer: Any = tokenizer
         self.max_tokens = max_tokens
@@ -280,12 +279,12 @@ def _template(
     """Return the chat template of a tokenizer; None if it has none.
 
     Raises:
-        ConfigurationError: for options without a template, or that it does not read.
+        TokenizerError: for options without a template, or that it does not read.
     """
     if tokenizer.chat_template:
         return ChatTemplate(tokenizer, options)
     if options:
-        raise ConfigurationError(
+        raise TokenizerError(
             f"model.template_kwargs sets {', '.join(options)}, but the tokenizer has no chat "
             "template; remove it"
         )
