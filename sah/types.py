@@ -27,6 +27,8 @@ class Example:
     """Whether a context that is too long loses its middle; otherwise it is an error."""
     max_tokens: int | None = None
     """Longest prompt plus answer, in tokens; the limit of the model applies too."""
+    chat_template: bool = True
+    """Whether the prompt is written with the model's chat template, if it has one."""
     is_continuation: bool = False
     """Whether the question is a continuation of the context: its loss is measured, nothing is
     generated, and no chat template is applied."""
@@ -41,6 +43,7 @@ class Prediction:
     example_id: str
     task: str
     text: str
+    """What is scored: the answer after the thought, empty if the thought did not end."""
     input_hash: str
     """Hash of all input token ids; two arms are comparable where it is equal."""
     finish_reason: str
@@ -48,7 +51,7 @@ class Prediction:
     context_tokens: int
     question_tokens: int
     new_tokens: int
-    """Generated tokens, the end-of-sequence token included."""
+    """Generated tokens, those of the thought and the end-of-sequence token included."""
     prefill_seconds: float | None
     """None if an earlier example with the same context was charged for the prefill."""
     decode_seconds: float
@@ -71,6 +74,14 @@ class Prediction:
     """Prefill time this arm saved because another arm of its job was charged for it."""
     loss: float | None = None
     """Mean next-token loss of a continuation, in nats; None for answers."""
+    chat_template: bool | None = None
+    """Whether the prompt was written with the chat template; None if it was not recorded."""
+    thought: str | None = None
+    """What a thinking model wrote before its answer, without marks; None if it did not think."""
+    thought_tokens: int | None = None
+    """Number of tokens of the thought."""
+    unfinished_thought: bool = False
+    """Whether the thought did not end, so that there is no answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +103,10 @@ class PromptTokenizer(Protocol):
 
     max_tokens: int | None
     """Longest sequence that the model takes; None if unknown."""
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model has a chat template."""
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text on its own, without special tokens."""
@@ -137,6 +152,10 @@ class Benchmark(Protocol):
     @classmethod
     def score_names(cls) -> Mapping[str, str]:
         """Return the name of the score by subset; the key "" stands for all others."""
+
+    @classmethod
+    def without_chat_template(cls) -> tuple[str, ...]:
+        """Return the subsets whose prompts have no chat template unless it is asked for."""
 
     def available_subsets(self) -> tuple[str, ...]:
         """Return the subsets that `subset: null` and `subset='*'` run, as configured."""

@@ -1,13 +1,14 @@
 """The base class of benchmarks: subsets, checks, limit, score loop and description."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 from sah.benchmarks.requirements import chosen_subsets, require_positive
 from sah.benchmarks.sampling import limit_examples
 from sah.benchmarks.scoring import Task
+from sah.errors import ConfigurationError
 from sah.types import Example, Prediction, PromptTokenizer, Score
 from sah.validation import check_types
 
@@ -29,6 +30,8 @@ class BaseBenchmark(ABC):
     """One subset, a list of subsets, or None for all."""
     limit: int | None = None
     """Maximum number of examples, drawn from all tasks in proportion; None means all."""
+    chat_template: bool | None = None
+    """Whether prompts are written with the chat template of the model; None: as each task says."""
     context_tokens: int | None = field(default=None, init=False)
     """Longest prompt plus answer, in tokens of the model."""
     samples: int | None = field(default=None, init=False)
@@ -53,8 +56,26 @@ class BaseBenchmark(ABC):
         """Return all examples of the `chosen` subsets, before `limit`."""
 
     def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
-        """Return the examples of the chosen subsets, at most `limit` of them."""
-        return limit_examples(self.make_examples(tokenizer, seed), self.limit, seed)
+        """Return the examples of the chosen subsets, at most `limit` of them.
+
+        Raises:
+            ConfigurationError: if `chat_template` is true, but the model has none.
+        """
+        if self.chat_template and not tokenizer.has_chat_template:
+            raise ConfigurationError(
+                "benchmark.chat_template=true, but the tokenizer of this model has no chat "
+                "template; leave it null, or give one with +model.tokenizer_kwargs.chat_template"
+            )
+        examples = self.make_examples(_Measuring(tokenizer, self._with_template), seed)
+        return limit_examples(list(map(self._with_template, examples)), self.limit, seed)
+
+    def _with_template(self, example: Example) -> Example:
+        """Return an example with `chat_template` as configured, else as its task says."""
+        wanted = self.chat_template
+        if wanted is None:
+            task = self.tasks.get(example.task)
+            wanted = example.chat_template and (task is None or task.chat_template)
+        return replace(example, chat_template=wanted and not example.is_continuation)
 
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
         """Return one score per example, in order."""
@@ -94,6 +115,11 @@ class BaseBenchmark(ABC):
         """Return the name of each task's scorer."""
         return {name: task.scorer.__name__ for name, task in cls.tasks.items()}
 
+    @classmethod
+    def without_chat_template(cls) -> tuple[str, ...]:
+        """Return the tasks whose prompts have no chat template."""
+        return tuple(name for name, task in cls.tasks.items() if not task.chat_template)
+
     def hub_datasets(self) -> tuple[str, ...]:
         """Return the Hugging Face data sets of the chosen subsets; here none."""
         return ()
@@ -113,3 +139,17 @@ class BaseBenchmark(ABC):
     def with_one_sample(self) -> Self:
         """Return a copy with `samples=1`, or itself if it has no samples."""
         return self if self.samples is None else replace(self, samples=1)
+
+
+class _Measuring:
+    """A tokenizer that measures prompts as they will be written, with or without a template."""
+
+    def __init__(self, tokenizer: PromptTokenizer, written: Callable[[Example], Example]) -> None:
+        self.max_tokens = tokenizer.max_tokens
+        self.has_chat_template = tokenizer.has_chat_template
+        self.token_counts = tokenizer.token_counts
+        self._tokenizer = tokenizer
+        self._written = written
+
+    def prompt_length(self, example: Example) -> int:
+        return self._tokenizer.prompt_length(self._written(example))

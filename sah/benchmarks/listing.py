@@ -34,6 +34,8 @@ class Listed:
     """Default answer limit by subset, where there is one."""
     scores: Mapping[str, str]
     """Name of the score by subset; "" stands for all others."""
+    without_chat_template: tuple[str, ...]
+    """Subsets whose prompts have no chat template unless it is asked for."""
 
 
 def listed_benchmarks(folder: Path) -> Iterator[Listed]:
@@ -68,8 +70,9 @@ def show_benchmarks(folder: Path) -> None:
 def markdown_table(folder: Path) -> str:
     """Return the table of docs/benchmarks.md."""
     lines = [
-        "| `benchmark=` | what | tasks | score | data | licence | without a network |",
-        "|---|---|---|---|---|---|---|",
+        "| `benchmark=` | what | tasks | score | chat template | data | licence | "
+        "without a network |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for item in listed_benchmarks(folder):
         scores = ", ".join(f"`{name}`" for name in dict.fromkeys(item.scores.values()))
@@ -77,8 +80,8 @@ def markdown_table(folder: Path) -> str:
         offline = "yes" if item.offline else "with its files"
         names = ", ".join(f"`{name}`" for name in (item.name, *item.aliases))
         lines.append(
-            f"| {names} | {item.title} | {tasks} | {scores} | {item.source} | "
-            f"{item.licence} | {offline} |"
+            f"| {names} | {item.title} | {tasks} | {scores} | {_templates(item)} | "
+            f"{item.source} | {item.licence} | {offline} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -105,19 +108,31 @@ def _listed(name: str, node: Any, aliases: tuple[str, ...]) -> Listed:
         subsets=kind.subsets(),
         answer_limits=kind.answer_limits(),
         scores=kind.score_names(),
+        without_chat_template=kind.without_chat_template(),
     )
 
 
-def _grouped(item: Listed) -> Iterator[tuple[str, str, str]]:
-    """Yield one row for all subsets with the same answer limit and scorer."""
-    groups: dict[tuple[str, str], list[str]] = {}
+def _grouped(item: Listed) -> Iterator[tuple[str, str, str, str]]:
+    """Yield one row for all subsets with the same answer limit, scorer and use of the template."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for subset in item.subsets:
         tokens = item.answer_limits.get(subset)
         limit = "" if tokens is None else f"{tokens} tokens"
         score = item.scores.get(subset, item.scores.get("", ""))
-        groups.setdefault((limit, score), []).append(subset)
-    for (limit, score), subsets in groups.items():
-        yield " ".join(subsets), limit, score
+        template = "no chat template" if subset in item.without_chat_template else ""
+        groups.setdefault((limit, score, template), []).append(subset)
+    for row, subsets in groups.items():
+        yield " ".join(subsets), *row
+
+
+def _templates(item: Listed) -> str:
+    """Say for which subsets the chat template is used."""
+    without = item.without_chat_template
+    if not without:
+        return "yes"
+    if set(without) == set(item.subsets):
+        return "no"
+    return f"not for {', '.join(f'`{name}`' for name in without)}"
 
 
 def _where(item: Listed) -> str:

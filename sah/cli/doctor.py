@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sah.doctor.finding import Finding
+from sah.terminal import plain
 
 DESCRIPTION = (
     "Check prompts, model, attention, memory and files before a sweep. Takes the overrides of "
@@ -55,7 +56,7 @@ def show(findings: Sequence[Finding], console: Console) -> None:
         text = finding.message + (f"\n→ {finding.advice}" if finding.advice else "")
         lines = [
             line
-            for part in text.splitlines()
+            for part in plain(text).splitlines()
             for line in Text(part).wrap(console, max(20, console.width - len(head)))
         ]
         for number, line in enumerate(lines):

@@ -14,8 +14,9 @@ from sah.doctor.prompt_checks import (
     check_eos,
     check_needles,
     check_split,
+    check_thoughts,
 )
-from sah.errors import ConfigurationError, SahError
+from sah.errors import ConfigurationError, SahError, TokenizerError
 from sah.execution.building import compose
 from sah.execution.experiment import Experiment
 from sah.types import Example
@@ -35,18 +36,22 @@ def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
     try:
         model = experiment.model.load()
     except ConfigurationError as problem:
-        return [*findings, error("model", str(problem), "choose another model")]
+        return [*findings, error("model", str(problem), "fix this, or choose another model")]
     except SahError as problem:
-        return [*findings, error("weights", str(problem), "fix this before the sweep starts")]
+        failed = "tokenizer" if isinstance(problem, TokenizerError) else "weights"
+        return [*findings, error(failed, str(problem), "fix this before the sweep starts")]
     findings.append(ok("weights", f"found on this machine, loaded on {model.device}"))
     # Generating samples takes time.
     benchmark = experiment.benchmark.with_one_sample()
     try:
         examples = _few(benchmark.examples(model.prompts, experiment.seed))
         encoded = [(example, model.prompts.encode(example)) for example in examples]
-        for example, prompt in encoded:
-            limit = experiment.generation.token_limit(example.max_new_tokens)
-            model.prompts.fit([example], [prompt], [limit])
+        rooms = [
+            model.prompts.room(example, prompt, experiment.generation)
+            for example, prompt in encoded
+        ]
+        for (example, prompt), room in zip(encoded, rooms, strict=True):
+            model.prompts.fit([example], [prompt], [room])
     except SahError as problem:
         return [*findings, error("data", str(problem), "fix this before the sweep starts")]
     if not examples:
@@ -56,17 +61,17 @@ def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
     made = f"{counted(len(examples), 'prompt')} from {counted(tasks, 'task')}"
     findings.append(ok("data", f"found on this machine, made {made}"))
     _, first = encoded[0]
-    limits = [experiment.generation.token_limit(one.max_new_tokens) for one in examples]
     return [
         *findings,
         check_bos(model, encoded),
         check_split(model, encoded),
         check_needles(model, encoded),
         check_answer_limit(model, encoded, experiment.generation),
+        check_thoughts(model, encoded, experiment.generation),
         check_eos(model),
         *check_numbers(model),
         check_attention(experiment, model, first),
-        check_memory(experiment, model, [prompt for _, prompt in encoded], max(limits), arms),
+        check_memory(experiment, model, [prompt for _, prompt in encoded], max(rooms), arms),
     ]
 
 

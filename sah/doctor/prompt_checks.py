@@ -1,16 +1,24 @@
-"""Checks of prompts: BOS, chat template, needles, answer limit and EOS."""
+"""Checks of prompts: BOS, chat template, needles, answer limit, thoughts and EOS."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from sah.doctor.finding import Finding, counted, error, ok, warning
+from sah.errors import TokenizerError
+from sah.models.chat_template import ChatTemplate
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import EncodedPrompt
 from sah.types import Example
 
 Encoded = Sequence[tuple[Example, EncodedPrompt]]
+
+# Common names of the option that turns thinking on and off.
+_SWITCHES = ("enable_thinking", "thinking")
+
+# Thoughts are seldom shorter than a few hundred tokens.
+_SHORT_FOR_A_THOUGHT = 512
 
 
 def check_bos(model: LanguageModel, encoded: Encoded) -> Finding:
@@ -106,6 +114,41 @@ def check_answer_limit(model: LanguageModel, encoded: Encoded, generation: Gener
     return ok("answer limit", "long enough for the references")
 
 
+def check_thoughts(model: LanguageModel, encoded: Encoded, generation: Generation) -> Finding:
+    """Check that thoughts have room: a thought that fills the answer limit leaves no answer."""
+    prompts = model.prompts
+    if prompts.marks is None:
+        return ok("thoughts", "the model has no thinking marks, or model.thinking is null")
+    budget = generation.thinking_tokens
+    if budget is not None:
+        return ok("thoughts", f"end after at most {budget} tokens; only what follows is scored")
+    end = prompts.marks.end
+    thinking = [
+        (generation.token_limit(example.max_new_tokens), prompt.opens_thought)
+        for example, prompt in encoded
+        if not example.is_continuation and not prompt.closes_thought
+    ]
+    if not thinking:
+        return ok("thoughts", "the prompts begin the answer, so that the model does not think")
+    limit, opened = min(thinking), any(opens for _, opens in thinking)
+    advice = "limit thoughts with generation.thinking_tokens=1024"
+    switch = next((name for name in _SWITCHES if name in prompts.options), None)
+    if switch is not None:
+        advice = f"turn thinking off with +model.template_kwargs.{switch}=false, or {advice}"
+    shared = (
+        f"thought and answer share a limit of {limit[0]} tokens, and an unfinished thought is an "
+        "empty answer"
+    )
+    if opened:
+        begin = prompts.marks.begin
+        return warning(
+            "thoughts", f"the chat template opens a thought with {begin!r}; {shared}", advice
+        )
+    if limit[0] < _SHORT_FOR_A_THOUGHT:
+        return warning("thoughts", f"the model may think before it answers; {shared}", advice)
+    return ok("thoughts", f"what follows {end!r} is scored; the limit leaves room for a thought")
+
+
 def check_eos(model: LanguageModel) -> Finding:
     """Check that there is an EOS, and that the chat template's end of turn is one."""
     tokenizer: Any = model.prompts.tokenizer
@@ -116,8 +159,8 @@ def check_eos(model: LanguageModel) -> Finding:
             "set eos_token_id in the model's generation_config.json",
         )
     names = ", ".join(tokenizer.convert_ids_to_tokens(sorted(model.eos_token_ids)))
-    if tokenizer.chat_template:
-        ending = _end_of_turn(tokenizer)
+    if model.prompts.template is not None:
+        ending = _end_of_turn(tokenizer, model.prompts.template)
         if ending is not None and ending not in model.eos_token_ids:
             token = tokenizer.convert_ids_to_tokens(ending)
             return warning(
@@ -129,11 +172,15 @@ def check_eos(model: LanguageModel) -> Finding:
     return ok("EOS", f"answers end at {names}")
 
 
-def _end_of_turn(tokenizer: Any) -> int | None:
+def _end_of_turn(tokenizer: Any, template: ChatTemplate) -> int | None:
     """Return the special token after the assistant's message in the template, if there is one."""
     said = "sunflower"
     turns = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": said}]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    try:
+        text = template.render(turns, add_generation_prompt=False)
+    except TokenizerError:
+        # No prompt has an assistant's message: a template that fails on one works.
+        return None
     after = text.rpartition(said)[2]
     ids = tokenizer(after, add_special_tokens=False).input_ids
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)

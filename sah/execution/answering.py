@@ -13,9 +13,11 @@ from sah.execution.teacher_forcing import DenseAnswer, LayerErrors, TeacherForci
 from sah.metric_logging import AttentionMetrics, MicroMetricLogger
 from sah.metric_logging.metrics import DenseOutputs
 from sah.models.batch import BatchedQuestion, answer_batch
+from sah.models.decoding import Answer
 from sah.models.generation import Sampler, naming_example
-from sah.models.language_model import Answer, LanguageModel, PrefilledContext
+from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
+from sah.models.thoughts import Thinking
 from sah.results.schema import OUTPUT_ERROR, RECALL
 from sah.types import Example, Prediction
 
@@ -116,6 +118,7 @@ class Answering:
                 session=self.session,
                 sampler=follows or self._sampler(example, model),
                 max_new_tokens=self.experiment.generation.token_limit(example.max_new_tokens),
+                thinking=self._thinking(question, model),
                 dense_question=self.experiment.protocol.question == "dense",
                 between_tokens=self.clock.check,
             )
@@ -142,8 +145,8 @@ class Answering:
                 session=self.session,
                 between_chunks=self.clock.check,
             )
-        nothing = Answer(token_ids=[], finish_reason="given", steps=0, seconds=seconds)
-        prediction = self._prediction(model, question, nothing, self.session.density())
+        given = Answer.given(seconds)
+        prediction = self._prediction(model, question, given, self.session.density())
         return replace(prediction, loss=loss)
 
     def _answer_together(
@@ -160,6 +163,7 @@ class Answering:
                 max_new_tokens=self.experiment.generation.token_limit(
                     question.example.max_new_tokens
                 ),
+                thinking=self._thinking(question, model),
                 begin_turn=partial(self.metrics.resume_example, records_of_one),
             )
             for question, records_of_one in zip(batch, records, strict=True)
@@ -182,14 +186,21 @@ class Answering:
         seed = self.experiment.seed
         return self.experiment.generation.sampler(seed, example.id, model.device)
 
+    def _thinking(self, question: Question, model: LanguageModel) -> Thinking | None:
+        return model.prompts.thinking(question.prompt, self.experiment.generation.thinking_tokens)
+
     def _prediction(
         self, model: LanguageModel, question: Question, answer: Answer, density: float | None
     ) -> Prediction:
-        example, prompt = question.example, question.prompt
+        example, prompt, thought = question.example, question.prompt, answer.thought
+        text = model.prompts.decode(answer.answer_ids)
+        if thought is not None:
+            # The white space after a thought belongs to its end mark.
+            text = (thought.rest + text).lstrip()
         return Prediction(
             example_id=example.id,
             task=example.task,
-            text=model.prompts.decode(answer.token_ids),
+            text=text,
             input_hash=prompt.input_hash,
             context_hash=prompt.context_hash,
             finish_reason=answer.finish_reason,
@@ -203,4 +214,8 @@ class Answering:
             truncated=prompt.truncated,
             output_error=self.metrics.example_mean(OUTPUT_ERROR),
             recall=self.metrics.example_mean(RECALL),
+            chat_template=prompt.chat_template,
+            thought=None if thought is None else thought.text,
+            thought_tokens=None if thought is None else thought.tokens,
+            unfinished_thought=thought is not None and not thought.is_finished,
         )

@@ -44,12 +44,18 @@ def run(arms: Sequence[Arm]) -> None:
             examples = _examples(arms[0], model)
         if not _at_work(arms):
             return
+        if model.prompts.marks is not None:
+            logger.info(
+                "a thought before an answer ends at %r and is not scored; model.thinking=null "
+                "scores all that the model writes",
+                model.prompts.marks.end,
+            )
         made_by = _made_by(model, code)
         for arm in arms:
             with arm.alone():
                 arm.begin(model, examples, made_by=made_by, alone=len(arms) == 1)
         saved_seconds = 0.0
-        for _, group in groupby(examples, key=lambda example: example.context):
+        for _, group in groupby(examples, key=_prefilled_as):
             saved_seconds += _answer_context(arms, model, list(group))
         if saved_seconds:
             logger.info(
@@ -64,6 +70,11 @@ def run(arms: Sequence[Arm]) -> None:
     finally:
         for arm in arms:
             arm.end_attempt()
+
+
+def _prefilled_as(example: Example) -> tuple[str, bool]:
+    """Return what consecutive examples must have in common to share a prefill."""
+    return example.context, example.chat_template and not example.is_continuation
 
 
 def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> float:
@@ -116,21 +127,23 @@ def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
 def _prompts(
     arm: Arm, model: LanguageModel, examples: Sequence[Example]
 ) -> tuple[list[EncodedPrompt], list[int]]:
-    """Encode the prompts of one context's examples; return them and the answer limits."""
-    generation = arm.experiment.generation
-    limits = [generation.token_limit(example.max_new_tokens) for example in examples]
+    """Encode the prompts of one context's examples; return them and the room of each answer."""
     # All questions, pending or not: where the context is cut must not depend on a resume.
     encoded = [model.prompts.encode(example) for example in examples]
-    return model.prompts.fit(examples, encoded, limits), limits
+    rooms = [
+        model.prompts.room(example, prompt, arm.experiment.generation)
+        for example, prompt in zip(examples, encoded, strict=True)
+    ]
+    return model.prompts.fit(examples, encoded, rooms), rooms
 
 
 def _prefill(
     arm: Arm, model: LanguageModel, examples: Sequence[Example], asked: Collection[str]
 ) -> tuple[PrefilledContext, dict[str, Question]]:
     """Prefill the context that the examples share; return it and the asked questions by id."""
-    prompts, limits = _prompts(arm, model, examples)
+    prompts, rooms = _prompts(arm, model, examples)
     longest = max(
-        len(prompt.question_ids) + limit for prompt, limit in zip(prompts, limits, strict=True)
+        len(prompt.question_ids) + room for prompt, room in zip(prompts, rooms, strict=True)
     )
     context = model.prefill(prompts[0].context_ids, reserve_tokens=longest)
     teacher_forcing = arm.experiment.protocol.answer == "forced"
@@ -164,6 +177,7 @@ def _dense_answer(
             session=AttentionSession(DenseAttention(), seed=seed),
             sampler=dense_answer,
             max_new_tokens=generation.token_limit(example.max_new_tokens),
+            thinking=model.prompts.thinking(prompt, generation.thinking_tokens),
         )
     return dense_answer
 

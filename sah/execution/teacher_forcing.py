@@ -24,7 +24,7 @@ class DenseAnswer:
     def __init__(self, sampler: TokenChooser) -> None:
         self.sampler = sampler
         self.tokens: list[int] = []
-        """Includes the end-of-sequence token."""
+        """The chosen tokens, end of sequence included; a forced end of a thought is left out."""
         self.logits: list[Tensor] = []
         """[1, vocabulary] for each token; in main memory, since vocabularies are large."""
 

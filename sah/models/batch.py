@@ -19,8 +19,10 @@ from transformers.cache_utils import DynamicCache
 from sah.attention.session import AttentionSession, attention_replaced, layer_number
 from sah.errors import ConfigurationError
 from sah.models.cache import RewindableCache
+from sah.models.decoding import Answer, AnswerInProgress
 from sah.models.generation import TokenChooser, naming_example
-from sah.models.language_model import Answer, LanguageModel, PrefilledContext
+from sah.models.language_model import LanguageModel, PrefilledContext
+from sah.models.thoughts import Thinking
 
 
 @dataclass(kw_only=True)
@@ -35,22 +37,26 @@ class BatchedQuestion:
     max_new_tokens: int
     begin_turn: Callable[[], None]
     """Called before each computation for this question."""
-    tokens: list[int] = field(default_factory=list)
-    finish_reason: str = "length"
-    steps: int = 0
+    thinking: Thinking | None = None
+    """As in `LanguageModel.answer`."""
+    answer: AnswerInProgress = field(init=False)
+    """Set when the question has been read."""
     after_context: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """Keys and values of question and answer so far, per layer, each [1, G, S, D]."""
 
-    def choose(self, logits: Tensor, eos_token_ids: frozenset[int]) -> bool:
-        """Choose the next token; return whether the answer continues."""
+    def begin_answer(self, eos_token_ids: frozenset[int]) -> None:
+        """Start without any token."""
+        self.answer = AnswerInProgress(
+            self.sampler,
+            limit=self.max_new_tokens,
+            eos_token_ids=eos_token_ids,
+            thinking=self.thinking,
+        )
+
+    def advance(self, logits: Tensor) -> bool:
+        """Take the next token; return whether the answer continues."""
         with naming_example(self.example_id):
-            token = self.sampler.choose(logits)
-        self.steps += 1
-        if token in eos_token_ids:
-            self.finish_reason = "eos"
-            return False
-        self.tokens.append(token)
-        return self.steps < self.max_new_tokens
+            return self.answer.advance(logits)
 
 
 @torch.inference_mode()
@@ -90,7 +96,8 @@ def answer_batch(
             question.after_context = _copied_after_context(context)
         finally:
             context.cache.rewind()
-        if question.choose(logits, model.eos_token_ids):
+        question.begin_answer(model.eos_token_ids)
+        if question.advance(logits):
             unfinished.append(question)
     while unfinished:
         between_tokens()
@@ -98,18 +105,10 @@ def answer_batch(
         unfinished = [
             question
             for row, question in enumerate(unfinished)
-            if question.choose(logits[row : row + 1], model.eos_token_ids)
+            if question.advance(logits[row : row + 1])
         ]
     seconds = (time.perf_counter() - started) / len(questions)
-    return [
-        Answer(
-            token_ids=question.tokens,
-            finish_reason=question.finish_reason,
-            steps=question.steps,
-            seconds=seconds,
-        )
-        for question in questions
-    ]
+    return [question.answer.answer(seconds) for question in questions]
 
 
 def _step(
@@ -134,7 +133,7 @@ def _step(
                 )
         return torch.cat(outputs), None
 
-    ids = [[question.tokens[-1]] for question in questions]
+    ids = [question.answer.tokens[-1:] for question in questions]
     # The model's cache is empty, so positions would start at 0 unless they are given.
     positions = [[context.length + question.after_context[0][0].shape[2]] for question in questions]
     with (

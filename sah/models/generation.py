@@ -22,6 +22,12 @@ class Generation:
 
     max_new_tokens: int | None = None
     """Upper bound on every example's own limit; null applies only the example's."""
+    thinking_tokens: int | None = None
+    """Longest thought, after which its end mark is forced and the answer has its whole limit.
+
+    0 ends a thought as soon as it begins. None leaves thoughts alone: thought and answer share the
+    limit of the answer.
+    """
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
@@ -39,6 +45,11 @@ class Generation:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(
                 f"generation.max_new_tokens must be at least 1 or null, got {self.max_new_tokens}"
+            )
+        if self.thinking_tokens is not None and self.thinking_tokens < 0:
+            raise ValueError(
+                "generation.thinking_tokens must be at least 0 (no thought), or null to leave "
+                f"thoughts alone, got {self.thinking_tokens}"
             )
         if self.batch_questions is not None and self.batch_questions < 2:
             raise ValueError(

@@ -19,6 +19,7 @@ from sah.models.loading_options import (
     check_tokenizer_kwargs,
     split,
 )
+from sah.models.thoughts import check_thinking
 from sah.validation import check_types
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class HubModel:
     """Passed to `from_pretrained` of the model; other keys replace values of its config.json."""
     tokenizer_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Passed to `from_pretrained` of the tokenizer."""
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the chat template, such as enable_thinking; it must read each of them."""
+    thinking: str | Mapping[str, str] | None = "auto"
+    """The marks around a thought, which is not scored: auto finds them, {begin: …, end: …} names
+    them, and with null all that the model writes is its answer."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model; leave it off unless you trust the author."""
 
@@ -61,6 +67,7 @@ class HubModel:
             raise ValueError("model.name_or_path is empty; give a Hub id or a folder")
         check_model_kwargs(self.model_kwargs, trust_remote_code=self.trust_remote_code)
         check_tokenizer_kwargs(self.tokenizer_kwargs)
+        check_thinking(self.thinking)
         resolve_device_and_dtype(self.device, self.dtype)
 
     def load(self) -> "LanguageModel":
@@ -75,7 +82,6 @@ class HubModel:
         from sah.models.architecture import auto_class, check_quantization, max_tokens, read_config
         from sah.models.gate_memory import require_measurable
         from sah.models.language_model import LanguageModel
-        from sah.models.prompts import PromptEncoder
         from sah.models.weights import load_weights, warn_of_ids_beyond
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
@@ -87,7 +93,8 @@ class HubModel:
             self.name_or_path, config, options.get("quantization_config"), options["device_map"]
         )
         loader = auto_class(self.name_or_path, config, trust_remote_code=self.trust_remote_code)
-        tokenizer = self._tokenizer(common)
+        # Before the weights: it refuses a chat template that fails.
+        prompts = self._encoder(common, None)
         model = load_weights(
             loader,
             self.name_or_path,
@@ -98,8 +105,9 @@ class HubModel:
             overridden=bool(overrides),
             way_out=_how_to_get(self.name_or_path),
         )
-        warn_of_ids_beyond(model, tokenizer, self.name_or_path)
-        loaded = LanguageModel(model, PromptEncoder(tokenizer, max_tokens(model.config)))
+        warn_of_ids_beyond(model, prompts.tokenizer, self.name_or_path)
+        prompts.max_tokens = max_tokens(model.config)
+        loaded = LanguageModel(model, prompts)
         require_measurable(loaded)
         return loaded
 
@@ -108,14 +116,14 @@ class HubModel:
 
         Raises:
             ModelNotFound: if the model is neither cached nor downloadable.
-            TokenizerError, ModelLoadingError: if tokenizer or config cannot be loaded.
+            ModelLoadingError: if the config cannot be read.
+            TokenizerError: if the tokenizer cannot be loaded, or its chat template used.
         """
         from sah.models.architecture import max_tokens, read_config
-        from sah.models.prompts import PromptEncoder
 
         common = self._common()
         config = read_config(self.name_or_path, common, split(self.model_kwargs)[1])
-        return PromptEncoder(self._tokenizer(common), max_tokens(config))
+        return self._encoder(common, max_tokens(config))
 
     def fetch(self) -> str:
         """Download the model's files into the Hub's cache; return a line that describes them.
@@ -152,6 +160,16 @@ class HubModel:
             "trust_remote_code": self.trust_remote_code,
             "local_files_only": self._find(),
         }
+
+    def _encoder(self, common: dict[str, Any], max_tokens: int | None) -> "PromptEncoder":
+        from sah.models.prompts import PromptEncoder
+
+        return PromptEncoder(
+            self._tokenizer(common),
+            max_tokens,
+            template_kwargs=self.template_kwargs,
+            thinking=self.thinking,
+        )
 
     def _tokenizer(self, common: dict[str, Any]) -> Any:
         from transformers import AutoTokenizer

@@ -16,9 +16,11 @@ from torch.nn.functional import cross_entropy
 from sah.attention.session import AttentionSession
 from sah.errors import NonFiniteLogits, TokenizerError
 from sah.models.cache import RewindableCache
+from sah.models.decoding import Answer, AnswerInProgress
 from sah.models.generation import TokenChooser
 from sah.models.prompts import PromptEncoder
 from sah.models.rope import LengthDependentRope
+from sah.models.thoughts import Thinking
 from sah.models.weights import embedding_size
 
 # Bounds the memory of a continuation's logits: 80 MB for 128 tokens of a large vocabulary.
@@ -32,20 +34,6 @@ class PrefilledContext:
     cache: RewindableCache
     length: int
     seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """The generated tokens of one answer, with finish reason and timing."""
-
-    token_ids: list[int]
-    """The end-of-sequence token is not included."""
-    finish_reason: str
-    """As in `Prediction`."""
-    steps: int
-    """Number of generated tokens, the end-of-sequence token included."""
-    seconds: float
-    """Time of question and decoding, without the prefill."""
 
 
 class LanguageModel:
@@ -114,6 +102,7 @@ class LanguageModel:
         session: AttentionSession,
         sampler: TokenChooser,
         max_new_tokens: int,
+        thinking: Thinking | None = None,
         dense_question: bool = False,
         between_tokens: Callable[[], None] = lambda: None,
     ) -> Answer:
@@ -125,34 +114,25 @@ class LanguageModel:
             session: its attention computes the question and every decoded token.
             sampler: chooses the tokens.
             max_new_tokens: at least 1.
+            thinking: how a thought before the answer is recognised; None takes all for the answer.
             dense_question: compute the question with the model's own attention.
             between_tokens: called before every decode step; may raise to stop the answer.
         """
         started = time.perf_counter()
-        tokens: list[int] = []
-        finish_reason = "length"
+        answer = AnswerInProgress(
+            sampler, limit=max_new_tokens, eos_token_ids=self.eos_token_ids, thinking=thinking
+        )
         try:
             logits = self.read_question(
                 context, question_ids, session=session, dense_question=dense_question
             )
             with session.attached(self.model):
-                for step in range(1, max_new_tokens + 1):
-                    token = sampler.choose(logits)
-                    if token in self.eos_token_ids:
-                        finish_reason = "eos"
-                        break
-                    tokens.append(token)
-                    if step < max_new_tokens:
-                        between_tokens()
-                        logits = self._last_logits([token], context.cache)
+                while answer.advance(logits):
+                    between_tokens()
+                    logits = self._last_logits(answer.tokens[-1:], context.cache)
         finally:
             context.cache.rewind()
-        return Answer(
-            token_ids=tokens,
-            finish_reason=finish_reason,
-            steps=step,
-            seconds=time.perf_counter() - started,
-        )
+        return answer.answer(time.perf_counter() - started)
 
     @torch.inference_mode()
     def read_question(

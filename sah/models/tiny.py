@@ -1,12 +1,14 @@
 """A small Llama with random weights, made in memory in well under a second; for tests."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sah.models.hub import resolve_device_and_dtype
+from sah.models.thoughts import check_thinking
 from sah.seeding import derive
 from sah.validation import check_types
 
@@ -49,6 +51,10 @@ class TinyModel:
     """Longest sequence."""
     weight_seed: int = 0
     """Seed of the random weights."""
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the chat template, which reads none."""
+    thinking: str | Mapping[str, str] | None = "auto"
+    """The marks around a thought, as for other models; this one has none."""
     dtype: str = "auto"
     """auto (bfloat16 on a GPU, float32 on a CPU), or a torch name such as float16."""
     device: str = "auto"
@@ -57,9 +63,10 @@ class TinyModel:
     def __post_init__(self) -> None:
         check_types(self)
         resolve_device_and_dtype(self.device, self.dtype)
-        for field in ("layers", "heads", "key_value_heads", "head_dim", "max_tokens"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"model.{field} must be at least 1, got {getattr(self, field)}")
+        check_thinking(self.thinking)
+        for name in ("layers", "heads", "key_value_heads", "head_dim", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
         if self.head_dim % 2:
             raise ValueError(
                 f"model.head_dim must be even for the rotary embedding, got {self.head_dim}"
@@ -78,7 +85,12 @@ class TinyModel:
         """Make only the tokenizer."""
         from sah.models.prompts import PromptEncoder
 
-        return PromptEncoder(tiny_tokenizer(), self.max_tokens)
+        return PromptEncoder(
+            tiny_tokenizer(),
+            self.max_tokens,
+            template_kwargs=self.template_kwargs,
+            thinking=self.thinking,
+        )
 
     def fetch(self) -> str:
         """Download nothing, as the model is made in memory."""

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -36,7 +36,10 @@ def summarise(
     by_task: dict[str, list[_Answer]] = {}
     for prediction, score in zip(predictions, scores, strict=True):
         by_task.setdefault(score.task, []).append((_context(prediction), score))
-    tasks = {task: _task(answers) for task, answers in by_task.items()}
+    templates: dict[str, set[bool | None]] = {}
+    for prediction, score in zip(predictions, scores, strict=True):
+        templates.setdefault(score.task, set()).add(prediction.chat_template)
+    tasks = {task: _task(answers, templates[task]) for task, answers in by_task.items()}
     means = [task.score for task in tasks.values() if task.score is not None]
     return Summary(
         score=statistics.fmean(means) if len(means) == len(tasks) else None,
@@ -50,11 +53,13 @@ def summarise(
         index_bytes=_index_bytes(predictions),
         dense_agreement=_dense_agreement(predictions),
         truncated=sum(prediction.truncated for prediction in predictions),
+        thought_tokens=_mean(prediction.thought_tokens for prediction in predictions),
+        unfinished_thoughts=sum(prediction.unfinished_thought for prediction in predictions),
         timing=_timing(predictions, load_seconds),
     )
 
 
-def _task(answers: Sequence[_Answer]) -> TaskResult:
+def _task(answers: Sequence[_Answer], templates: Collection[bool | None]) -> TaskResult:
     scores = [score for _, score in answers]
     names = dict.fromkeys(name for score in scores for name in score.details)
     groups = sorted({group for score in scores for group in score.groups})
@@ -65,6 +70,7 @@ def _task(answers: Sequence[_Answer]) -> TaskResult:
             group: _mean_of([answer for answer in answers if group in answer[1].groups])
             for group in groups
         },
+        chat_template=next(iter(templates)) if len(templates) == 1 else None,
     )
 
 

@@ -34,6 +34,8 @@ class TaskResult(MeanScore):
 
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     groups: Mapping[str, MeanScore] = field(default_factory=dict)
+    chat_template: bool | None = None
+    """Whether its prompts were written with the chat template; None if some were, or unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,10 @@ class Summary:
     """None unless the protocol is teacher forcing."""
     truncated: int
     """Number of examples whose context was cut to fit the model."""
+    thought_tokens: float | None = None
+    """Mean length of a thought; None if no answer had one."""
+    unfinished_thoughts: int = 0
+    """Number of answers whose thought did not end: they are empty."""
     timing: Timing
 
 

@@ -36,6 +36,11 @@ def show_result(result: Result) -> None:
             f"top token agrees {_number(agreement.top_agreement)}   "
             f"({agreement.tokens} tokens)"
         )
+    if result.unfinished_thoughts:
+        console.print(
+            f"{result.unfinished_thoughts} of {result.n} answers are empty: their thought did not "
+            "end; see generation.thinking_tokens"
+        )
     timing = result.timing
     console.print(
         f"prefill {_rate(timing.context_tokens, timing.prefill_seconds)}   "

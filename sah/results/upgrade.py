@@ -13,7 +13,13 @@ from sah.results.schema import Result
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Fields that came later and whose value is known for what was written before.
-_BEFORE = {"protocol": "default", "index_bytes": {}, "truncated": 0, "provenance": {}}
+_BEFORE = {
+    "protocol": "default",
+    "index_bytes": {},
+    "truncated": 0,
+    "unfinished_thoughts": 0,
+    "provenance": {},
+}
 
 
 def upgrade(document: Mapping[str, Any], config: Path) -> dict[str, Any]:

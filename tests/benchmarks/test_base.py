@@ -1,6 +1,6 @@
 """A benchmark that implements only what BaseBenchmark requires."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -9,6 +9,7 @@ from sah.benchmarks.base import BaseBenchmark
 from sah.benchmarks.scorers import contained_share, exact_match
 from sah.benchmarks.scoring import Task
 from sah.errors import ConfigurationError
+from sah.models.prompts import PromptEncoder
 from sah.types import Benchmark, Example
 
 
@@ -99,3 +100,42 @@ def test_has_neither_samples_nor_context_tokens_unless_it_declares_them():
 def test_a_wrong_option_is_refused_by_name(make, match):
     with pytest.raises((ConfigurationError, ValueError), match=match):
         make()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixed(Smallest):
+    """One task with the chat template, one without, and a continuation."""
+
+    tasks: ClassVar = {
+        "chat": Task(max_new_tokens=3, scorer=exact_match),
+        "raw": Task(max_new_tokens=3, scorer=exact_match, chat_template=False),
+        "text": Task(max_new_tokens=3, scorer=exact_match),
+    }
+
+    def make_examples(self, tokenizer, seed):
+        examples = super().make_examples(tokenizer, seed)
+        examples = [replace(one, is_continuation=one.task == "text") for one in examples]
+        # A benchmark that fits its prompts measures them as they will be written.
+        return [replace(one, extras={"length": tokenizer.prompt_length(one)}) for one in examples]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "used"), [(None, {"chat"}), (True, {"chat", "raw"}), (False, set())]
+)
+def test_prompts_have_the_chat_template_where_task_or_option_say_so(chosen, used, tiny):
+    examples = Mixed(chat_template=chosen).examples(tiny.prompts, seed=0)
+    assert {example.task for example in examples if example.chat_template} == used
+    for example in examples:
+        prompt = tiny.prompts.encode(example)
+        assert prompt.chat_template == (example.task in used)
+        assert example.extras["length"] == len(prompt.context_ids) + len(prompt.question_ids)
+    assert Mixed.without_chat_template() == ("raw",)
+
+
+def test_a_model_without_a_template_gets_none_and_refuses_to_be_asked_for_one(tiny, monkeypatch):
+    monkeypatch.setattr(tiny.prompts.tokenizer, "chat_template", None)
+    base = PromptEncoder(tiny.prompts.tokenizer, None)
+    for example in Mixed().examples(base, seed=0):
+        assert not base.encode(example).chat_template
+    with pytest.raises(ConfigurationError, match=r"benchmark\.chat_template=true, but .* no chat"):
+        Mixed(chat_template=True).examples(base, seed=0)

@@ -24,6 +24,8 @@ def test_every_benchmark_is_described():
         assert "-" not in item.scores.values()
     assert listed["longbench"].answer_limits["gov_report"] == 532
     assert listed["longbench"].scores["trec"] == "classification"
+    assert "trec" in listed["longbench"].without_chat_template
+    assert listed["ruler"].without_chat_template == ()
     assert not listed["longbench"].offline
     assert listed["ruler"].offline
 
@@ -50,7 +52,15 @@ def test_each_data_set_on_the_hub_is_listed_as_pinned_or_not():
 
 
 @pytest.mark.parametrize(
-    "name", ["niah_single_1", "repobench-p", "532 tokens", "rouge_l", "aime24 or aime2024"]
+    "name",
+    [
+        "niah_single_1",
+        "repobench-p",
+        "532 tokens",
+        "rouge_l",
+        "aime24 or aime2024",
+        "no chat template",
+    ],
 )
 def test_the_list_has_subsets_answer_limits_and_scores(capsys, name):
     show_benchmarks(CONF)

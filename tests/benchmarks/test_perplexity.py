@@ -102,3 +102,8 @@ def test_a_sparse_continuation_has_a_different_loss_and_a_density(run):
 def test_a_dense_continuation_under_a_sparse_method_is_refused(run):
     with pytest.raises(ConfigurationError, match="measure nothing; use protocol=default"):
         run("attention=sparse", "protocol=question_dense")
+
+
+def test_there_is_no_option_for_a_chat_template():
+    with pytest.raises(TypeError, match="chat_template"):
+        Perplexity(name="perplexity", chat_template=True)

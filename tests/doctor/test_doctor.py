@@ -1,5 +1,6 @@
 """Each check finds its problem, and the findings are reported to people and to programs."""
 
+import copy
 import dataclasses
 import io
 
@@ -19,9 +20,12 @@ from sah.doctor.prompt_checks import (
     check_eos,
     check_needles,
     check_split,
+    check_thoughts,
 )
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel
+from sah.models.prompts import PromptEncoder
+from sah.models.tiny import TinyModel, tiny_tokenizer
 from sah.types import Example
 
 BASE = ("model=tiny", "benchmark.context_tokens=512")
@@ -48,7 +52,7 @@ def test_every_check_of_a_healthy_experiment_is_ok():
     assert {finding.status for finding in findings} == {"ok"}
     assert set(by_check(findings)) == {
         *("configuration", "weights", "data", "BOS", "template", "needle", "answer limit"),
-        *("EOS", "positions", "full budget", "density", "attention", "memory"),
+        *("thoughts", "EOS", "positions", "full budget", "density", "attention", "memory"),
     }
 
 
@@ -132,6 +136,89 @@ def test_a_model_that_cannot_be_measured_is_an_error(tiny, monkeypatch):
     assert "encoder-decoder" in finding.message
 
 
+CHAT = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SWITCH = "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+
+
+def with_template(tiny, template, **options):
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.chat_template = template
+    return LanguageModel(tiny.model, PromptEncoder(tokenizer, 8192, **options))
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "generation", "limit", "status", "parts"),
+    [
+        (CHAT, {}, {}, 32, "ok", ["no thinking marks"]),
+        (CHAT + "<think>", {}, {}, 32, "warning", ["opens a thought with '<think>'", "of 32"]),
+        (CHAT + "<think>", {}, {}, 9000, "warning", ["opens a thought"]),
+        (CHAT + "<think>", {}, {"thinking_tokens": 100}, 32, "ok", ["at most 100 tokens"]),
+        (CHAT + "<think>", {"thinking": None}, {}, 32, "ok", ["model.thinking is null"]),
+        (CHAT + SWITCH, {}, {}, 32, "warning", ["may think", "limit of 32 tokens"]),
+        (CHAT + SWITCH, {}, {"max_new_tokens": 7}, 32, "warning", ["limit of 7 tokens"]),
+        (CHAT + SWITCH, {}, {}, 2000, "ok", ["leaves room"]),
+        (
+            *(CHAT + SWITCH, {"template_kwargs": {"enable_thinking": False}}, {}, 32, "ok"),
+            ["the model does not think"],
+        ),
+    ],
+)
+def test_a_thought_without_room_is_a_warning(
+    template, options, generation, limit, status, parts, tiny, example
+):
+    model = with_template(tiny, template, **options)
+    example = dataclasses.replace(example, max_new_tokens=limit)
+    prompt = model.prompts.encode(example)
+    finding = check_thoughts(model, [(example, prompt)], Generation(**generation))
+    assert finding.status == status
+    for part in parts:
+        assert part in finding.message
+    if status == "warning":
+        assert "generation.thinking_tokens=1024" in finding.advice
+        switch = "+model.template_kwargs.enable_thinking=false"
+        assert (switch in finding.advice) == ("enable_thinking" in template)
+
+
+def test_prompts_that_begin_the_answer_leave_no_thought_to_warn_of(tiny, example):
+    model = with_template(tiny, CHAT + SWITCH)
+    prefixed = dataclasses.replace(example, answer_prefix="Answer:")
+    for one, status in ((prefixed, "ok"), (example, "warning")):
+        finding = check_thoughts(model, [(one, model.prompts.encode(one))], Generation())
+        assert finding.status == status
+
+
+def test_prompts_without_the_template_open_no_thought(tiny, example):
+    model = with_template(tiny, CHAT + "<think>")
+    raw = dataclasses.replace(example, chat_template=False)
+    finding = check_thoughts(model, [(raw, model.prompts.encode(raw))], Generation())
+    assert "opens" not in finding.message
+
+
+def test_a_template_that_fails_on_an_assistant_s_message_only_is_no_problem(tiny):
+    refuses = "{% if messages[-1].role == 'assistant' %}{{ raise_exception('No.') }}{% endif %}"
+    assert check_eos(with_template(tiny, CHAT)).status == "ok"
+    assert check_eos(with_template(tiny, refuses + CHAT)).status == "ok"
+
+
+def test_a_template_that_fails_is_an_error_in_its_own_words(monkeypatch):
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.chat_template = "{{ raise_exception('Only in Latin, please.') }}"
+    monkeypatch.setattr(TinyModel, "prompts", lambda model: PromptEncoder(tokenizer, 8192))
+    found = by_check(examine(BASE))
+    assert found["tokenizer"].status == "error"
+    assert "Only in Latin, please." in found["tokenizer"].message
+    assert "weights" not in found
+
+
+def test_a_thinking_budget_that_the_model_cannot_keep_is_an_error():
+    found = by_check(examine([*BASE, "generation.thinking_tokens=9"]))
+    assert found["data"].status == "error"
+    assert "thinking_tokens=9" in found["data"].message
+
+
 @pytest.mark.parametrize(
     ("free", "status"), [(10**12, "ok"), (2**28 + 10**6, "warning"), (1000, "error")]
 )
@@ -156,6 +243,13 @@ def test_the_report_fits_80_columns():
     lines = file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert any("→ do it" in line for line in lines)
+
+
+def test_control_characters_of_a_template_never_reach_the_terminal():
+    file = io.StringIO()
+    show([error("tokenizer", "it says \x1b[2Jboo", "ignore it")], Console(file=file, width=80))
+    assert "\x1b" not in file.getvalue()
+    assert "boo" in file.getvalue()
 
 
 @pytest.mark.parametrize(("overrides", "status"), [(BASE, 0), (("modle=tiny",), 1)])

@@ -19,6 +19,8 @@ TINY = ("model=tiny", "benchmark=mock")
         (["benchmark=ruler", "benchmark.subset=niah_9"], ["niah_9", "niah_multiquery"]),
         (["benchmark=ruler", "benchmark.context_tokens=64"], ["context_tokens=64", "too small"]),
         (["generation.temperature=hot"], ["temperature", "'hot'"]),
+        (["+model.template_kwargs.enable_thinking=false"], ["enable_thinking", "does not read it"]),
+        (["generation.thinking_tokens=5"], ["thinking_tokens=5", "mark that ends a thought"]),
         (["model=hf"], ["model.name_or_path"]),
         (["model=llama"], ["config.json", "hf download meta-llama/Llama-3.1-8B-Instruct"]),
         (["output_root=/proc/nope"], ["output_root", "/proc/nope"]),

@@ -1,5 +1,7 @@
 """Complete experiments on the tiny model in this process."""
 
+import copy
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -9,8 +11,11 @@ import orjson
 import pytest
 import torch
 
+from sah.benchmarks.mock import Mock
+from sah.errors import ConfigurationError
 from sah.models.language_model import LanguageModel
-from sah.models.tiny import TinyModel
+from sah.models.prompts import PromptEncoder
+from sah.models.tiny import TinyModel, tiny_tokenizer
 from sah.results.schema import to_document
 from sah.results.store import read_result
 
@@ -221,3 +226,44 @@ def test_the_seed_changes_sampled_answers(start):
         texts.append([record["text"] for record in lines(folder / "predictions.jsonl")])
     assert texts[0] != texts[1]
     assert texts[0] == texts[2]
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_the_result_says_whether_the_chat_template_was_used(start, used):
+    result, folder = start(*MOCK, f"benchmark.chat_template={used}")
+    assert result.tasks["mock"].chat_template is used
+    assert {record["chat_template"] for record in lines(folder / "predictions.jsonl")} == {used}
+
+
+def test_a_base_model_is_recorded_as_without_a_template(start, monkeypatch):
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.chat_template = None
+    encoder = PromptEncoder(tokenizer, 8192)
+    monkeypatch.setattr(TinyModel, "prompts", lambda model: encoder)
+    result, _ = start(*MOCK)
+    assert result.tasks["mock"].chat_template is False
+    with pytest.raises(ConfigurationError, match="has no chat template"):
+        start(*MOCK, "benchmark.chat_template=true")
+
+
+def test_prompts_with_and_without_the_template_do_not_share_a_prefill(start, calls, monkeypatch):
+    original = Mock.examples
+
+    def alternating(self, tokenizer, seed):
+        return [
+            dataclasses.replace(example, chat_template=number != 1)
+            for number, example in enumerate(original(self, tokenizer, seed))
+        ]
+
+    _, both = start(*MOCK, root="both")
+    _, neither = start(*MOCK, "benchmark.chat_template=false", root="neither")
+    monkeypatch.setattr(Mock, "examples", alternating)
+    prefills = calls(LanguageModel, "prefill")
+    result, folder = start(*MOCK)
+    assert len(prefills) == 4
+    assert result.tasks["mock"].chat_template is None
+    texts, with_template, without = (
+        [record["text"] for record in lines(one / "predictions.jsonl")]
+        for one in (folder, both, neither)
+    )
+    assert texts == [with_template[0], without[1], *with_template[2:]]

@@ -120,6 +120,10 @@ def test_dropped_columns_are_named(write_result, results):
             "1 of 2 results were answered in part by different",
         ),
         ({"fields": {"truncated": 3}}, "in 1 of 2 results contexts were cut"),
+        (
+            {"fields": {"unfinished_thoughts": 1}},
+            "WARNING: 1 of 4 answers are empty because their thought did not end",
+        ),
         ({"settings": {"protocol": {"name": "question_dense"}}}, "2 protocols"),
     ],
 )

@@ -163,3 +163,24 @@ def test_without_public_references_neither_the_task_nor_the_experiment_has_a_sco
     assert overall.tasks["b"] == TaskResult(
         score=None, stderr=None, n=1, contexts=1, metrics={"words": 3.0}
     )
+
+
+def test_thoughts_are_counted_and_their_tokens_averaged_over_those_who_think(summary):
+    fields = [
+        {"thought": "hm", "thought_tokens": 4},
+        {"thought": "so", "thought_tokens": 8, "unfinished_thought": True},
+        {},
+    ]
+    overall = summary([("a", 1.0)] * 3, fields)
+    assert (overall.thought_tokens, overall.unfinished_thoughts) == (6.0, 1)
+    nobody = summary([("a", 1.0)])
+    assert (nobody.thought_tokens, nobody.unfinished_thoughts) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [([True, True], True), ([False, False], False), ([True, False], None), ([None, None], None)],
+)
+def test_a_task_says_whether_all_its_prompts_had_the_chat_template(summary, used, expected):
+    overall = summary([("a", 1.0)] * 2, [{"chat_template": value} for value in used])
+    assert overall.tasks["a"].chat_template is expected

@@ -34,6 +34,7 @@ def test_a_record_has_every_measured_number_and_no_others(record):
         "n": 4.0,
         "density": 0.125,
         "truncated": 0.0,
+        "unfinished_thoughts": 0.0,
         "tasks/vt/score": 0.75,
         "tasks/vt/n": 4.0,
         "tasks/vt/contexts": 4.0,

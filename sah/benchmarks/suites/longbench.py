@@ -17,7 +17,8 @@ from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source, column
 from sah.benchmarks.suites.suite import Suite
 
-# Answer limits are the official ones plus 20 tokens, as in the data set.
+# Answer limits are the official ones plus 20 tokens, as in the data set. The official script uses
+# no chat template for few-shot and code tasks.
 _TASKS = {
     "narrativeqa": Task(max_new_tokens=148, scorer=token_f1),
     "qasper": Task(max_new_tokens=148, scorer=token_f1),
@@ -31,15 +32,15 @@ _TASKS = {
     "qmsum": Task(max_new_tokens=532, scorer=rouge_l),
     "multi_news": Task(max_new_tokens=532, scorer=rouge_l),
     "vcsum": Task(max_new_tokens=532, scorer=rouge_l_chinese),
-    "trec": Task(max_new_tokens=84, scorer=classification, first_line=True),
-    "triviaqa": Task(max_new_tokens=52, scorer=token_f1, first_line=True),
-    "samsum": Task(max_new_tokens=148, scorer=rouge_l, first_line=True),
-    "lsht": Task(max_new_tokens=84, scorer=classification, first_line=True),
+    "trec": Task(max_new_tokens=84, scorer=classification, first_line=True, chat_template=False),
+    "triviaqa": Task(max_new_tokens=52, scorer=token_f1, first_line=True, chat_template=False),
+    "samsum": Task(max_new_tokens=148, scorer=rouge_l, first_line=True, chat_template=False),
+    "lsht": Task(max_new_tokens=84, scorer=classification, first_line=True, chat_template=False),
     "passage_count": Task(max_new_tokens=52, scorer=count),
     "passage_retrieval_en": Task(max_new_tokens=52, scorer=paragraph_retrieval),
     "passage_retrieval_zh": Task(max_new_tokens=52, scorer=paragraph_retrieval),
-    "lcc": Task(max_new_tokens=84, scorer=code_similarity),
-    "repobench-p": Task(max_new_tokens=84, scorer=code_similarity),
+    "lcc": Task(max_new_tokens=84, scorer=code_similarity, chat_template=False),
+    "repobench-p": Task(max_new_tokens=84, scorer=code_similarity, chat_template=False),
 }
 _EVEN = (
     *("qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "gov_report", "multi_news", "trec"),

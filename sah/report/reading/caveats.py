@@ -35,6 +35,12 @@ def caveats(results: Sequence[Result]) -> list[str]:
         found.append(
             f"WARNING: in {cut} of {len(results)} results contexts were cut to fit the model."
         )
+    unfinished = sum(result.unfinished_thoughts for result in results)
+    if unfinished:
+        found.append(
+            f"WARNING: {unfinished} of {sum(result.n for result in results)} answers are empty "
+            "because their thought did not end; see generation.thinking_tokens."
+        )
     return found
 
 

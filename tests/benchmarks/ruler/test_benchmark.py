@@ -104,3 +104,16 @@ def test_the_score_is_the_share_of_references_or_any_of_them_for_qa(
     asked = [example(task, references=references)]
     (found,) = Ruler().score(asked, predict(asked, lambda example: text))
     assert found.score == score
+
+
+def test_without_the_chat_template_a_prompt_is_as_long_as_the_context_allows(tiny, prompt_tokens):
+    lengths = {}
+    for template in (None, False):
+        (example,) = Ruler(
+            context_tokens=700, samples=1, subset="niah_single_1", chat_template=template
+        ).examples(tiny.prompts, seed=0)
+        assert example.chat_template == (template is None)
+        lengths[template] = (prompt_tokens(example) + 128, len(example.context))
+    assert 640 < lengths[None][0] <= 700
+    assert 640 < lengths[False][0] <= 700
+    assert lengths[False][1] >= lengths[None][1]

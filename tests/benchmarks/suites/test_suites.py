@@ -204,3 +204,17 @@ def test_a_context_that_is_too_long_is_cut_and_counted_as_truncated(published, c
     for line in map(orjson.loads, lines):
         assert line["truncated"]
         assert line["context_tokens"] + line["question_tokens"] + 3 == 150
+
+
+def test_longbench_uses_the_chat_template_where_the_official_script_does(suite, tiny):
+    # `dataset not in [...]` in pred.py, which names the `_e` tasks without their ending.
+    official = {"trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"}
+    for example in suite("longbench", subset=None).examples(tiny.prompts, seed=0):
+        expected = example.task.removesuffix("_e") not in official
+        assert example.chat_template == expected, example.task
+
+
+@pytest.mark.parametrize("name", sorted({*SUITES} - {"longbench"}))
+def test_other_suites_use_the_chat_template_in_all_tasks(name, suite, tiny):
+    examples = suite(name).examples(tiny.prompts, seed=0)
+    assert {example.chat_template for example in examples} == {True}
