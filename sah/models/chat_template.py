@@ -191,5 +191,5 @@ def _bounded_lines() -> Iterator[None]:
 def _words(error: BaseException) -> str:
     """Return the first line of an error; its line in the template, if it is a syntax error."""
     lines = str(error).strip().splitlines()
-    words = lines[0] if lines else type(error).__name__
+    words = lines[0].rstrip(".") if lines else type(error).__name__
     return f"{words} (line {error.lineno})" if isinstance(error, TemplateSyntaxError) else words
