@@ -133,7 +133,10 @@ def _set_here(tokenizer: Any) -> frozenset[str]:
 def _check_options(
     options: Mapping[str, Any], known: frozenset[str], set_here: frozenset[str]
 ) -> None:
-    for name in options:
+    for name, value in options.items():
+        if value is None:
+            # To the template it is a value, but to the fingerprint of an experiment it is none.
+            raise TokenizerError(f"model.template_kwargs.{name} is null; remove it, or set a value")
         if name in set_here:
             raise TokenizerError(
                 f"model.template_kwargs.{name} cannot be set: prompts are one message from a user, "

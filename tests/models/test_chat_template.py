@@ -153,6 +153,12 @@ def test_an_option_that_cannot_have_an_effect_is_refused_by_name(
         PromptEncoder(make_tokenizer(template), None, template_kwargs={option: False})
 
 
+def test_an_option_that_is_null_is_refused(make_tokenizer: Make) -> None:
+    # Its fingerprint would be that of no option, but the template could tell them apart.
+    with pytest.raises(TokenizerError, match=r"model\.template_kwargs\.style is null"):
+        PromptEncoder(make_tokenizer(WITH_OPTIONS), None, template_kwargs={"style": None})
+
+
 def test_options_without_a_template_are_refused(make_tokenizer: Make) -> None:
     with pytest.raises(TokenizerError, match=r"sets enable_thinking, but .* no chat template"):
         PromptEncoder(make_tokenizer(None), None, template_kwargs={"enable_thinking": False})
