@@ -133,7 +133,10 @@ def _set_here(tokenizer: Any) -> frozenset[str]:
 def _check_options(
     options: Mapping[str, Any], known: frozenset[str], set_here: frozenset[str]
 ) -> None:
-    for name in options:
+    for name, value in options.items():
+        if value is None:
+            # To the template it is a value, but to the fingerprint of an experiment it is none.
+            raise TokenizerError(f"model.template_kwargs.{name} is null; remove it, or set a value")
         if name in set_here:
             raise TokenizerError(
                 f"model.template_kwargs.{name} cannot be set: prompts are one message from a user, "
@@ -191,5 +194,5 @@ def _bounded_lines() -> Iterator[None]:
 def _words(error: BaseException) -> str:
     """Return the first line of an error; its line in the template, if it is a syntax error."""
     lines = str(error).strip().splitlines()
-    words = lines[0] if lines else type(error).__name__
+    words = lines[0].rstrip(".") if lines else type(error).__name__
     return f"{words} (line {error.lineno})" if isinstance(error, TemplateSyntaxError) else words

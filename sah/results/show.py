@@ -38,8 +38,8 @@ def show_result(result: Result) -> None:
         )
     if result.unfinished_thoughts:
         console.print(
-            f"{result.unfinished_thoughts} of {result.n} answers are empty: their thought did not "
-            "end; see generation.thinking_tokens"
+            f"{result.unfinished_thoughts} of {result.n} answers empty: unfinished thoughts "
+            "(see generation.thinking_tokens)"
         )
     timing = result.timing
     console.print(

@@ -209,7 +209,7 @@ def test_a_template_that_fails_is_an_error_in_its_own_words(monkeypatch):
     monkeypatch.setattr(TinyModel, "prompts", lambda model: PromptEncoder(tokenizer, 8192))
     found = by_check(examine(BASE))
     assert found["tokenizer"].status == "error"
-    assert "Only in Latin, please." in found["tokenizer"].message
+    assert "Only in Latin, please;" in found["tokenizer"].message
     assert "weights" not in found
 
 

@@ -108,7 +108,7 @@ def test_the_answer_after_the_thought_is_scored_and_the_thought_kept_apart(run, 
     assert result.thought_tokens == sum(tokens) / 5
     show_result(result)
     shown = capsys.readouterr().out
-    assert "2 of 5 answers are empty: their thought did not end" in shown
+    assert "2 of 5 answers empty: unfinished thoughts (see generation.thinking_tokens)\n" in shown
     assert any("2 of 5 answers are empty" in line for line in caveats([result]))
 
 

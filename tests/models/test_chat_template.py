@@ -29,7 +29,7 @@ FAILING = {
     "raise_exception": (
         "{% if messages[0]['role'] != 'system' %}"
         "{{ raise_exception('Conversations start with a system message.') }}{% endif %}" + PLAIN,
-        "fails: Conversations start with a system message.",
+        "fails: Conversations start with a system message;",
     ),
     "syntax": (PLAIN + "\n{% for m in messages %}", r"cannot be parsed: Unexpected end .*line 2"),
     "unknown_filter": (PLAIN + "{{ 'a' | shout }}", "cannot be parsed: No filter named 'shout'"),
@@ -81,7 +81,7 @@ def test_a_template_that_fails_on_one_prompt_names_the_example(
     encoder = PromptEncoder(make_tokenizer(template), None)
     encoder.encode(make_example())
     with pytest.raises(
-        TokenizerError, match=r"example number 7: the chat template fails: No tags\."
+        TokenizerError, match=r"example number 7: the chat template fails: No tags;"
     ):
         encoder.encode(make_example("1 < 2", id="number 7"))
 
@@ -151,6 +151,12 @@ def test_an_option_that_cannot_have_an_effect_is_refused_by_name(
 ) -> None:
     with pytest.raises(TokenizerError, match=rf"model\.template_kwargs\.{option} .*{message}"):
         PromptEncoder(make_tokenizer(template), None, template_kwargs={option: False})
+
+
+def test_an_option_that_is_null_is_refused(make_tokenizer: Make) -> None:
+    # Its fingerprint would be that of no option, but the template could tell them apart.
+    with pytest.raises(TokenizerError, match=r"model\.template_kwargs\.style is null"):
+        PromptEncoder(make_tokenizer(WITH_OPTIONS), None, template_kwargs={"style": None})
 
 
 def test_options_without_a_template_are_refused(make_tokenizer: Make) -> None:
