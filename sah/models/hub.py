@@ -96,7 +96,10 @@ class HubModel:
             common=common,
             options=options,
             overridden=bool(overrides),
-            way_out=_how_to_get(self.name_or_path),
+            way_out=(
+                f"{'check model.model_kwargs, or ' if self.model_kwargs else ''}"
+                f"{_how_to_get(self.name_or_path)}"
+            ),
         )
         warn_of_ids_beyond(model, tokenizer, self.name_or_path)
         loaded = LanguageModel(model, PromptEncoder(tokenizer, max_tokens(model.config)))
@@ -162,7 +165,10 @@ class HubModel:
             tokenizer = AutoTokenizer.from_pretrained(
                 self.name_or_path, **common, **self.tokenizer_kwargs
             )
-        except LOADING_ERRORS as error:
+        except Exception as error:
+            # tokenizers raises plain Exception for a tokenizer.json that it cannot parse.
+            if type(error) is not Exception and not isinstance(error, LOADING_ERRORS):
+                raise
             raise TokenizerError(
                 f"cannot load the tokenizer of {self.name_or_path!r}: {reason(error)}; "
                 f"{_how_to_get(self.name_or_path)}"

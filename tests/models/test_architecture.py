@@ -392,7 +392,7 @@ def test_quantising_while_loading_needs_the_same_library(saved: Path) -> None:
     ("config", "message"),
     [
         ({"quant_method": "modelopt"}, "'modelopt', which this version of transformers cannot"),
-        ({"bits": 4}, "no `quant_method`"),
+        ({"bits": 4}, "has no quant_method, such as gptq or bitsandbytes"),
         ("int4", "cannot read config.json"),
     ],
 )

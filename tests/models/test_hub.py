@@ -127,6 +127,28 @@ def test_a_folder_without_tokenizer_is_a_tokenizer_error(checkpoint: Path) -> No
         load(checkpoint)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer.json", "{", "JSONDecodeError: "),
+        ("tokenizer.json", "{}", "KeyError: 'added_tokens'"),
+        (
+            "tokenizer.json",
+            '{"version": "1.0", "added_tokens": [], "model": {"type": "unheard of"}}',
+            "did not match any variant",
+        ),
+        ("tokenizer_config.json", "[]", "AttributeError: "),
+        ("tokenizer_config.json", '{"bos_token": 3}', "bos_token has to be either str"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_read_is_a_tokenizer_error_with_the_reason(
+    file: str, content: str, message: str, checkpoint: Path
+) -> None:
+    (checkpoint / file).write_text(content)
+    with pytest.raises(TokenizerError, match=rf"cannot load the tokenizer of .*{message}"):
+        load(checkpoint)
+
+
 def test_a_folder_without_weights_is_a_loading_error(checkpoint: Path) -> None:
     (checkpoint / WEIGHTS).unlink()
     with pytest.raises(ModelLoadingError, match=r"cannot load the weights.*folder that holds"):
