@@ -281,3 +281,17 @@ def test_a_fetch_refuses_a_model_that_cannot_be_loaded_before_its_weights(
     with pytest.raises(ModelLoadingError, match=r"is an encoder"):
         HubModel(name="mine", name_or_path=str(checkpoint)).fetch()
     assert downloads == []
+
+
+def test_the_commit_of_a_model_in_the_hub_cache_is_known(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--org--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots").mkdir()
+    (repository / "snapshots" / commit).symlink_to(saved)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert load("org/tiny").commit == commit
+    assert load(saved).commit is None
