@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import torch
 
 from sah.errors import ModelNotFound, TokenizerError
-from sah.models.loading_options import (
+from sah.models.loading.options import (
     check_model_kwargs,
     check_read_by_tokenizer,
     check_tokenizer_kwargs,
@@ -72,11 +72,16 @@ class HubModel:
             ConfigurationError: for an option that nothing reads, or if sparse attention cannot be
                 measured on it.
         """
-        from sah.models.architecture import auto_class, check_quantization, max_tokens, read_config
         from sah.models.gate_memory import require_measurable
         from sah.models.language_model import LanguageModel
+        from sah.models.loading.architecture import (
+            auto_class,
+            check_quantization,
+            max_tokens,
+            read_config,
+        )
+        from sah.models.loading.weights import load_weights, warn_of_ids_beyond
         from sah.models.prompts import PromptEncoder
-        from sah.models.weights import load_weights, warn_of_ids_beyond
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
         options, overrides = split(self.model_kwargs)
@@ -113,7 +118,7 @@ class HubModel:
             ModelNotFound: if the model is neither cached nor downloadable.
             TokenizerError, ModelLoadingError: if tokenizer or config cannot be loaded.
         """
-        from sah.models.architecture import max_tokens, read_config
+        from sah.models.loading.architecture import max_tokens, read_config
         from sah.models.prompts import PromptEncoder
 
         common = self._common()
@@ -129,7 +134,7 @@ class HubModel:
         """
         from huggingface_hub import snapshot_download
 
-        from sah.models.architecture import auto_class, read_config
+        from sah.models.loading.architecture import auto_class, read_config
 
         common = self._common()
         if common["local_files_only"]:
@@ -159,7 +164,7 @@ class HubModel:
     def _tokenizer(self, common: dict[str, Any]) -> Any:
         from transformers import AutoTokenizer
 
-        from sah.models.architecture import LOADING_ERRORS, reason
+        from sah.models.loading.architecture import LOADING_ERRORS, reason
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(
@@ -237,7 +242,7 @@ class HubModel:
 def _known_max_tokens(name_or_path: str, revision: str) -> int | None:
     from transformers import AutoConfig
 
-    from sah.models.architecture import LOADING_ERRORS, max_tokens
+    from sah.models.loading.architecture import LOADING_ERRORS, max_tokens
 
     try:
         # Explicitly False; otherwise transformers asks on the terminal whether to run the code.

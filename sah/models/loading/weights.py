@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sah.errors import ModelLoadingError
-from sah.models.architecture import LOADING_ERRORS, raise_unless_loading, reason
+from sah.models.loading.architecture import LOADING_ERRORS, raise_unless_loading, reason
 
 logger = logging.getLogger(__name__)
 

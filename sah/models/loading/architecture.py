@@ -15,7 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from sah.errors import ModelLoadingError, SahError, category
-from sah.models.loading_options import check_nested_options, check_overrides
+from sah.models.loading.options import check_nested_options, check_overrides
 
 logger = logging.getLogger(__name__)
 
