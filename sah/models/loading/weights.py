@@ -166,9 +166,16 @@ def _is_inside(model: Any, name: str) -> bool:
         return False
     if rest and rest[-1] in ("k_scale", "v_scale"):
         return False
-    if first != model.base_model_prefix or not rest:
-        return hasattr(model, first)
-    return hasattr(getattr(model, first, None), rest[0]) or text is model.config
+    base = getattr(model, model.base_model_prefix, None)
+    if first != model.base_model_prefix or base is None or not rest:
+        return first in _parts(model)
+    return rest[0] in _parts(base) or text is model.config
+
+
+def _parts(module: torch.nn.Module) -> set[str]:
+    return {name for name, _ in module.named_children()} | {
+        name for name, _ in module.named_parameters(recurse=False)
+    }
 
 
 def _check_generation_config(name_or_path: str, common: Mapping[str, Any]) -> None:
