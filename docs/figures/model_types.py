@@ -1,6 +1,7 @@
-"""Write the table of model types in docs/models.md: `python docs/figures/model_types.py`.
+"""Write the tables of model types in docs/models.md: `python docs/figures/model_types.py`.
 
-Saves a tiny random checkpoint of every type that AutoModelForCausalLM knows, and loads it.
+Saves a tiny random checkpoint of every type that AutoModelForCausalLM or AutoModelForMultimodalLM
+knows, and loads it.
 """
 
 import re
@@ -15,27 +16,35 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/models")]
 import transformers
 from zoo import NOT_BUILT as WITHOUT_MODEL
 from zoo import model_types, save_checkpoint
+from zoo_multimodal import NOT_TRIED as WITHOUT_CHECKPOINT
+from zoo_multimodal import multimodal_types, save_multimodal_checkpoint
 
 from sah.errors import ConfigurationError, ModelLoadingError
 from sah.models.hub import HubModel
 
 PAGE = ROOT / "docs/models.md"
-BEGIN, END = "<!-- model types -->\n", "<!-- end of model types -->"
+TABLES = {"model types": model_types, "multimodal types": multimodal_types}
 
 MEASURED = "measured"
 NOT_BUILT = f"cannot be built by transformers {transformers.__version__}, so not tried"
+NOT_TRIED = "not tried"
 
 
 def verdict(model_type: str, folder: Path) -> str:
     """Return `measured`, or the reason for which a checkpoint of this type is refused.
 
     Args:
-        model_type: one of `zoo.model_types`.
+        model_type: one of `zoo.model_types` or `zoo_multimodal.multimodal_types`.
         folder: an empty one for the checkpoint.
     """
     if model_type in WITHOUT_MODEL:
         return NOT_BUILT
-    save_checkpoint(model_type, folder)
+    if model_type in WITHOUT_CHECKPOINT:
+        return NOT_TRIED
+    if model_type in multimodal_types():
+        save_multimodal_checkpoint(model_type, folder)
+    else:
+        save_checkpoint(model_type, folder)
     try:
         HubModel(name="small", name_or_path=str(folder), device="cpu").load()
     except (ConfigurationError, ModelLoadingError) as error:
@@ -48,9 +57,9 @@ def verdict(model_type: str, folder: Path) -> str:
     return MEASURED
 
 
-def documented() -> dict[str, str]:
-    """Return the verdict of every model type in the table."""
-    table = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+def documented(name: str = "model types") -> dict[str, str]:
+    """Return the verdict of every model type in a table, one of TABLES."""
+    _, table, _ = _parts(PAGE.read_text(encoding="utf-8"), name)
     verdicts = {}
     for line in table.splitlines():
         if match := re.fullmatch(r"\| (?P<verdict>.+) \| (?P<types>`.+`) \|", line):
@@ -59,10 +68,17 @@ def documented() -> dict[str, str]:
     return verdicts
 
 
-def main() -> None:
-    """Replace the table in the page."""
+def _parts(page: str, name: str) -> tuple[str, str, str]:
+    """Return the page up to a table, the table, and the page after it."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    before, _, rest = page.partition(begin)
+    table, _, after = rest.partition(end)
+    return before + begin, table, end + after
+
+
+def _table(types: list[str]) -> str:
     groups: dict[str, list[str]] = {}
-    for model_type in model_types():
+    for model_type in types:
         with TemporaryDirectory() as folder:
             groups.setdefault(verdict(model_type, Path(folder)), []).append(model_type)
     # The measured first, then the most frequent reasons.
@@ -70,11 +86,14 @@ def main() -> None:
     rows = [
         f"| {reason} | {', '.join(f'`{name}`' for name in groups[reason])} |" for reason in ordered
     ]
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    table = "\n".join(["| verdict | model types |", "|---|---|", *rows])
-    PAGE.write_text(f"{before}{BEGIN}{table}\n{END}{after}", encoding="utf-8")
+    return "\n".join(["| verdict | model types |", "|---|---|", *rows]) + "\n"
+
+
+def main() -> None:
+    """Replace the tables in the page."""
+    for name, types in TABLES.items():
+        before, _, after = _parts(PAGE.read_text(encoding="utf-8"), name)
+        PAGE.write_text(before + _table(types()) + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import torch
 
 from sah.errors import ModelNotFound, TokenizerError
-from sah.models.loading_options import (
+from sah.models.loading.options import (
     check_model_kwargs,
     check_read_by_tokenizer,
     check_tokenizer_kwargs,
@@ -79,10 +79,15 @@ class HubModel:
             ConfigurationError: for an option that nothing reads, or if sparse attention cannot be
                 measured on it.
         """
-        from sah.models.architecture import auto_class, check_quantization, max_tokens, read_config
         from sah.models.gate_memory import require_measurable
         from sah.models.language_model import LanguageModel
-        from sah.models.weights import load_weights, warn_of_ids_beyond
+        from sah.models.loading.architecture import (
+            auto_class,
+            check_quantization,
+            max_tokens,
+            read_config,
+        )
+        from sah.models.loading.weights import load_weights, warn_of_ids_beyond
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
         options, overrides = split(self.model_kwargs)
@@ -103,7 +108,10 @@ class HubModel:
             common=common,
             options=options,
             overridden=bool(overrides),
-            way_out=_how_to_get(self.name_or_path),
+            way_out=(
+                f"{'check model.model_kwargs, or ' if self.model_kwargs else ''}"
+                f"{_how_to_get(self.name_or_path)}"
+            ),
         )
         warn_of_ids_beyond(model, prompts.tokenizer, self.name_or_path)
         prompts.max_tokens = max_tokens(model.config)
@@ -119,7 +127,7 @@ class HubModel:
             ModelLoadingError: if the config cannot be read.
             TokenizerError: if the tokenizer cannot be loaded, or its chat template used.
         """
-        from sah.models.architecture import max_tokens, read_config
+        from sah.models.loading.architecture import max_tokens, read_config
 
         common = self._common()
         config = read_config(self.name_or_path, common, split(self.model_kwargs)[1])
@@ -134,7 +142,7 @@ class HubModel:
         """
         from huggingface_hub import snapshot_download
 
-        from sah.models.architecture import auto_class, read_config
+        from sah.models.loading.architecture import auto_class, read_config
 
         common = self._common()
         if common["local_files_only"]:
@@ -174,13 +182,16 @@ class HubModel:
     def _tokenizer(self, common: dict[str, Any]) -> Any:
         from transformers import AutoTokenizer
 
-        from sah.models.architecture import LOADING_ERRORS, reason
+        from sah.models.loading.architecture import LOADING_ERRORS, reason
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(
                 self.name_or_path, **common, **self.tokenizer_kwargs
             )
-        except LOADING_ERRORS as error:
+        except Exception as error:
+            # tokenizers raises plain Exception for a tokenizer.json that it cannot parse.
+            if type(error) is not Exception and not isinstance(error, LOADING_ERRORS):
+                raise
             raise TokenizerError(
                 f"cannot load the tokenizer of {self.name_or_path!r}: {reason(error)}; "
                 f"{_how_to_get(self.name_or_path)}"
@@ -249,7 +260,7 @@ class HubModel:
 def _known_max_tokens(name_or_path: str, revision: str) -> int | None:
     from transformers import AutoConfig
 
-    from sah.models.architecture import LOADING_ERRORS, max_tokens
+    from sah.models.loading.architecture import LOADING_ERRORS, max_tokens
 
     try:
         # Explicitly False; otherwise transformers asks on the terminal whether to run the code.

@@ -18,10 +18,10 @@ from sah.errors import NonFiniteLogits, TokenizerError
 from sah.models.cache import RewindableCache
 from sah.models.decoding import Answer, AnswerInProgress
 from sah.models.generation import TokenChooser
+from sah.models.loading.weights import embedding_size
 from sah.models.prompts import PromptEncoder
 from sah.models.rope import LengthDependentRope
 from sah.models.thoughts import Thinking
-from sah.models.weights import embedding_size
 
 # Bounds the memory of a continuation's logits: 80 MB for 128 tokens of a large vocabulary.
 _LOSS_CHUNK_TOKENS = 128

@@ -127,6 +127,28 @@ def test_a_folder_without_tokenizer_is_a_tokenizer_error(checkpoint: Path) -> No
         load(checkpoint)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer.json", "{", "JSONDecodeError: "),
+        ("tokenizer.json", "{}", "KeyError: 'added_tokens'"),
+        (
+            "tokenizer.json",
+            '{"version": "1.0", "added_tokens": [], "model": {"type": "unheard of"}}',
+            "did not match any variant",
+        ),
+        ("tokenizer_config.json", "[]", "AttributeError: "),
+        ("tokenizer_config.json", '{"bos_token": 3}', "bos_token has to be either str"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_read_is_a_tokenizer_error_with_the_reason(
+    file: str, content: str, message: str, checkpoint: Path
+) -> None:
+    (checkpoint / file).write_text(content)
+    with pytest.raises(TokenizerError, match=rf"cannot load the tokenizer of .*{message}"):
+        load(checkpoint)
+
+
 def test_a_folder_without_weights_is_a_loading_error(checkpoint: Path) -> None:
     (checkpoint / WEIGHTS).unlink()
     with pytest.raises(ModelLoadingError, match=r"cannot load the weights.*folder that holds"):
@@ -259,3 +281,17 @@ def test_a_fetch_refuses_a_model_that_cannot_be_loaded_before_its_weights(
     with pytest.raises(ModelLoadingError, match=r"is an encoder"):
         HubModel(name="mine", name_or_path=str(checkpoint)).fetch()
     assert downloads == []
+
+
+def test_the_commit_of_a_model_in_the_hub_cache_is_known(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--org--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots").mkdir()
+    (repository / "snapshots" / commit).symlink_to(saved)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert load("org/tiny").commit == commit
+    assert load(saved).commit is None

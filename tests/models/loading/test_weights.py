@@ -58,11 +58,24 @@ def test_a_tensor_of_the_text_model_that_the_config_does_not_describe_is_refused
 
 
 @pytest.mark.parametrize(
-    "name", ["v_head__summary__weight", "vision_tower__patch__weight", "mtp__layers__0__weight"]
+    "name",
+    [
+        "v_head__summary__weight",
+        "vision_tower__patch__weight",
+        "mtp__layers__0__weight",
+        "model__layers__2__mlp__up_proj__weight",
+        "model__layers__0__self_attn__k_scale",
+    ],
 )
 def test_a_part_beside_the_text_model_is_left_out_and_logged(
-    name: str, checkpoint: Path, tiny: LanguageModel, caplog: pytest.LogCaptureFixture
+    name: str,
+    checkpoint: Path,
+    tiny: LanguageModel,
+    caplog: pytest.LogCaptureFixture,
+    edit_json: Callable[..., None],
 ) -> None:
+    # The model has layers 0 and 1; layer 2 would predict the token after the next.
+    edit_json(checkpoint / "config.json", num_nextn_predict_layers=1)
     change_weights(checkpoint, **{name: torch.zeros(4)})
     loaded = load(checkpoint).model.state_dict()
     assert f"1 tensors are not used (the first is {name.replace('__', '.')})" in caplog.text

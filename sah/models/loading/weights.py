@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from sah.errors import ModelLoadingError
-from sah.models.architecture import LOADING_ERRORS, raise_unless_loading, reason
+from sah.models.loading.architecture import LOADING_ERRORS, raise_unless_loading, reason
 
 logger = logging.getLogger(__name__)
 
@@ -152,12 +153,29 @@ def _check_left_over(
 
 
 def _is_inside(model: Any, name: str) -> bool:
-    """Whether a tensor belongs to a part that the model has, or to its base model directly."""
+    """Whether a tensor belongs to a part that the model has, or to its base model directly.
+
+    Layers that only predict further tokens (`num_nextn_predict_layers`), and scales of a quantised
+    cache, do not change what the model itself computes.
+    """
+    text = model.config.get_text_config(decoder=True)
     first, *rest = name.split(".")
-    if first != model.base_model_prefix or not rest:
-        return hasattr(model, first)
-    is_multimodal = model.config.get_text_config(decoder=True) is not model.config
-    return hasattr(getattr(model, first, None), rest[0]) or not is_multimodal
+    layer = re.search(r"\.layers\.(\d+)\.", name)
+    further: int = getattr(text, "num_nextn_predict_layers", None) or 0
+    if further and layer is not None and int(layer[1]) >= text.num_hidden_layers:
+        return False
+    if rest and rest[-1] in ("k_scale", "v_scale"):
+        return False
+    base = getattr(model, model.base_model_prefix, None)
+    if first != model.base_model_prefix or base is None or not rest:
+        return first in _parts(model)
+    return rest[0] in _parts(base) or text is model.config
+
+
+def _parts(module: torch.nn.Module) -> set[str]:
+    return {name for name, _ in module.named_children()} | {
+        name for name, _ in module.named_parameters(recurse=False)
+    }
 
 
 def _check_generation_config(name_or_path: str, common: Mapping[str, Any]) -> None:

@@ -14,8 +14,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from sah.errors import ModelLoadingError, category
-from sah.models.loading_options import check_overrides
+from sah.errors import ModelLoadingError, SahError, category
+from sah.models.loading.options import check_nested_options, check_overrides
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +71,9 @@ def read_config(name_or_path: str, common: Mapping[str, Any], overrides: Mapping
         )
     except LOADING_ERRORS as error:
         raise_unless_loading(error)
+        changed = f" with model.model_kwargs {', '.join(overrides)}" if overrides else ""
         raise ModelLoadingError(
-            f"cannot read config.json of {name_or_path!r}: {reason(error)}"
+            f"cannot read config.json of {name_or_path!r}{changed}: {reason(error)}"
         ) from error
     check_overrides(config, overrides, unused)
     return config
@@ -177,7 +178,9 @@ def _unfit(model_class: Any) -> str | None:
     return None
 
 
-def check_quantization(name_or_path: str, config: Any, requested: Any, device_map: Any) -> None:
+def check_quantization(
+    name_or_path: str, config: Any, requested: dict[str, Any] | None, device_map: Any
+) -> None:
     """Check that this machine can load a quantised model, before its weights are read.
 
     Args:
@@ -188,8 +191,13 @@ def check_quantization(name_or_path: str, config: Any, requested: Any, device_ma
 
     Raises:
         ModelLoadingError: with the library to install, or what else is missing.
+        ConfigurationError: for a key of `requested` that the quantisation does not read.
     """
-    from transformers.quantizers.auto import AutoHfQuantizer, get_hf_quantizer
+    from transformers.quantizers.auto import (
+        AutoHfQuantizer,
+        AutoQuantizationConfig,
+        get_hf_quantizer,
+    )
 
     text = config.get_text_config(decoder=True)
     stored = getattr(config, "quantization_config", None) or getattr(
@@ -198,6 +206,11 @@ def check_quantization(name_or_path: str, config: Any, requested: Any, device_ma
     if stored is None and requested is None:
         return
     method = _method(stored if stored is not None else requested)
+    if method is None:
+        raise ModelLoadingError(
+            f"the quantization_config of {name_or_path!r} has no quant_method, such as gptq or "
+            "bitsandbytes; add it"
+        )
     try:
         if stored is not None and not AutoHfQuantizer.supports_quant_method(  # type: ignore[no-untyped-call]
             stored
@@ -206,6 +219,9 @@ def check_quantization(name_or_path: str, config: Any, requested: Any, device_ma
                 f"{name_or_path!r} is quantised with {method!r}, which this version of "
                 "transformers cannot load; choose a checkpoint in another format"
             )
+        if requested is not None:
+            parsed = AutoQuantizationConfig.from_dict(requested)
+            check_nested_options("quantization_config", requested, vars(parsed))
         get_hf_quantizer(  # type: ignore[no-untyped-call]
             copy.deepcopy(config), requested, device_map, True, {}
         )
@@ -220,10 +236,12 @@ def check_quantization(name_or_path: str, config: Any, requested: Any, device_ma
         raise ModelLoadingError(f"{name_or_path!r} {state} with {method!r}: {message}") from error
 
 
-def _method(quantization: Any) -> str:
+def _method(quantization: Any) -> str | None:
     content = quantization if isinstance(quantization, Mapping) else quantization.to_dict()
-    bits = next((name for name in ("load_in_4bit", "load_in_8bit") if content.get(name)), None)
-    return "bitsandbytes" if bits else str(content.get("quant_method"))
+    if content.get("load_in_4bit") or content.get("load_in_8bit"):
+        return "bitsandbytes"
+    method = content.get("quant_method")
+    return None if method is None else str(getattr(method, "value", method))
 
 
 def _unknown(name_or_path: str, content: Mapping[str, Any]) -> str:
@@ -262,7 +280,7 @@ def max_tokens(config: Any) -> int | None:
 
 def raise_unless_loading(error: BaseException) -> None:
     """Raise an error again that has a category of its own, such as out of memory."""
-    if isinstance(error, ModelLoadingError | torch.OutOfMemoryError):
+    if isinstance(error, SahError | torch.OutOfMemoryError):
         raise error
     if category(error) not in ("model_loading", "filesystem", "unknown"):
         raise error

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sah.errors import ConfigurationError
+from sah.errors import ConfigurationError, ModelLoadingError
 from sah.models.hub import HubModel
 from sah.models.language_model import LanguageModel
 
@@ -48,6 +48,7 @@ def source(folder: Path, **options: Any) -> HubModel:
         ("is_encoder_decoder", True, "leave it out"),
         ("low_cpu_mem_usage", True, "leave it out"),
         ("_attn_implementation", "eager", "leave it out"),
+        ("quantization_config", 4, "must be a mapping, got 4"),
     ],
 )
 def test_an_option_that_would_have_no_effect_is_refused_before_loading(
@@ -102,6 +103,12 @@ def test_an_attention_that_is_unknown_or_runs_code_from_the_hub_is_refused(atten
             "lacks original_max_position_embeddings",
         ),
         ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4}}, "Missing required keys"),
+        ({"rope_parameters": None}, "must be a mapping, got None"),
+        ({"rope_parameters": LINEAR | {"rope_type": ["linear"]}}, "is not one of default, "),
+        (
+            {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_typ": "nf4"}},
+            r"bnb_4bit_quant_typ is not read; did you mean bnb_4bit_quant_type\?",
+        ),
         ({"temperature": 0.5}, r"answers follow generation\.\*"),
         ({"repetition_penalty": 1.2}, r"answers follow generation\.\*"),
     ],
@@ -113,8 +120,26 @@ def test_a_value_that_the_config_has_no_place_for_is_refused_by_name(
     (name,) = option
     with pytest.raises(ConfigurationError, match=rf"model\.model_kwargs\.{name}.*{message}"):
         model.load()
-    with pytest.raises(ConfigurationError, match=message):
-        model.prompts()
+    if name != "quantization_config":
+        with pytest.raises(ConfigurationError, match=message):
+            model.prompts()
+
+
+@pytest.mark.parametrize("value", ["8k", None])
+def test_a_value_of_the_wrong_type_names_the_option(value: Any, saved: Path) -> None:
+    model = source(saved, model_kwargs={"max_position_embeddings": value})
+    with pytest.raises(
+        ModelLoadingError, match=r"with model\.model_kwargs max_position_embeddings: .*expected int"
+    ):
+        model.load()
+
+
+def test_a_key_of_config_json_that_the_model_does_not_read_is_refused(
+    checkpoint: Path, edit_json: Callable[..., None]
+) -> None:
+    edit_json(checkpoint / "config.json", sliding_window=4096)
+    with pytest.raises(ConfigurationError, match=r"model_kwargs\.sliding_window is neither"):
+        source(checkpoint, model_kwargs={"sliding_window": 8}).load()
 
 
 def test_an_unknown_value_of_a_nested_config_is_refused_by_name(tmp_path: Path) -> None:
@@ -188,7 +213,10 @@ def test_a_tokenizer_option_that_nothing_reads_is_refused_by_name(
         ({"add_bos_token": True}, lambda tokenizer: tokenizer("a").input_ids[0] == 0),
         ({"add_eos_token": True}, lambda tokenizer: tokenizer("a").input_ids[-1] == 1),
         ({"bos_token": "<|user|>"}, lambda tokenizer: tokenizer.bos_token_id == 2),
-        ({"chat_template": "hello"}, lambda tokenizer: tokenizer.chat_template == "hello"),
+        (
+            {"chat_template": "{{ messages[0]['content'] }}!"},
+            lambda tokenizer: tokenizer.chat_template.endswith("!"),
+        ),
         ({"padding_side": "left"}, lambda tokenizer: tokenizer.padding_side == "left"),
         ({"truncation_side": "left"}, lambda tokenizer: tokenizer.truncation_side == "left"),
         ({"model_max_length": 9}, lambda tokenizer: tokenizer.model_max_length == 9),

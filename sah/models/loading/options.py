@@ -170,6 +170,11 @@ def check_model_kwargs(options: Mapping[str, Any], *, trust_remote_code: bool) -
             raise ValueError(
                 f"model.model_kwargs.{name} does not change what the model computes; leave it out"
             )
+    quantization = options.get("quantization_config", {})
+    if not isinstance(quantization, Mapping):
+        raise ValueError(
+            f"model.model_kwargs.quantization_config must be a mapping, got {quantization!r}"
+        )
     given = options.get("attn_implementation")
     for attention in given.values() if isinstance(given, Mapping) else [given]:
         from_hub = trust_remote_code and "/" in str(attention)
@@ -213,6 +218,9 @@ def check_overrides(
     Raises:
         ConfigurationError: naming the option and the nearest name that the config has.
     """
+    if is_dataclass(config) and type(config).__module__.startswith("transformers."):
+        # Any other key of config.json, or of a nested config, is an attribute that nothing reads.
+        unused = set(unused) | (set(overrides) - _fields(config))
     has_rope = hasattr(config, "rope_parameters")
     for name, value in overrides.items():
         if has_rope and name.startswith("rope_") and name != "rope_parameters":
@@ -224,13 +232,27 @@ def check_overrides(
             raise ConfigurationError(_unknown_override(path, name, config))
         nested = getattr(config, name)
         if isinstance(value, Mapping) and is_dataclass(nested):
-            # transformers keeps unknown keys of a nested config as attributes that nothing reads.
-            check_overrides(nested, value, set(value) - _fields(nested), f"{path}.{name}")
-    if has_rope and overrides.get("rope_parameters"):
+            check_overrides(nested, value, (), f"{path}.{name}")
+    if has_rope and "rope_parameters" in overrides:
         _check_rope(config, overrides["rope_parameters"], f"{path}.rope_parameters")
 
 
+def check_nested_options(option: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Check the keys of an option that is a mapping.
+
+    Raises:
+        ConfigurationError: naming the nearest key that is read.
+    """
+    names = {name.lstrip("_") for name in known} | {"quant_method"}
+    for name in given:
+        if name not in names:
+            raise ConfigurationError(
+                f"model.model_kwargs.{option}.{name} is not read; {_nearest(name, names)}"
+            )
+
+
 def _fields(config: Any) -> set[str]:
+    """Return the names that a config declares, which its model may read."""
     return {field.name for field in fields(config)} | set(config.attribute_map)
 
 
@@ -247,14 +269,18 @@ def _unknown_override(path: str, name: str, config: Any) -> str:
     )
 
 
-def _check_rope(config: Any, given: Mapping[str, Any], path: str) -> None:
+def _check_rope(config: Any, given: Any, path: str) -> None:
     """Check rotary parameters, which replace the config's without a check by transformers."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RopeParameters
 
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{path} must be a mapping, got {given!r}")
     known = set(RopeParameters.__annotations__)
     by_layer_type = config.nested_rope_parameter_keys(given)
     parts = {f"{path}.{key}": given[key] for key in by_layer_type} or {path: given}
     for place, part in parts.items():
+        if part is None:
+            continue
         for name in part:
             if name not in known:
                 raise ConfigurationError(f"{place}.{name} is not read; {_nearest(name, known)}")
@@ -269,7 +295,7 @@ def _check_rope(config: Any, given: Mapping[str, Any], path: str) -> None:
                     f"{place} lacks {name}; it replaces all rotary parameters of config.json"
                 )
         types = {"default", *ROPE_INIT_FUNCTIONS}
-        if rope_type not in types:
+        if str(rope_type) not in types:
             raise ConfigurationError(
                 f"{place}.rope_type={rope_type!r} is not one of {', '.join(sorted(types))}"
             )
