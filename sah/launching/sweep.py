@@ -52,10 +52,15 @@ class Sweep:
         """Run the jobs that are not complete; return the outcomes of all, in order.
 
         Raises:
-            ConfigurationError: listing every cell that cannot work; then nothing is launched.
+            ConfigurationError: if there is no job, or naming everything for which cells cannot
+                work; then nothing is launched.
             Interrupted: after the summary of what was done.
         """
         started = time.monotonic()
+        if not jobs:
+            raise ConfigurationError(
+                "the sweep has no experiment: an override has no values, such as range(0,0)"
+            )
         plan = self._plan(jobs)
         logger.info(
             "%d experiments: %d finished already, %d duplicates, %d to run",
@@ -83,8 +88,8 @@ class Sweep:
         plan = plan_sweep(jobs, self._composer, memory)
         if plan.problems:
             raise ConfigurationError(
-                f"{len(plan.problems)} of {len(jobs)} experiments cannot work; "
-                "nothing was started:\n" + "\n".join(plan.problems)
+                f"{plan.refused} of {len(jobs)} experiments cannot work; nothing was started:\n"
+                + plan.describe_problems()
             )
         memory.save()
         return plan
