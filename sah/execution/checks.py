@@ -76,10 +76,11 @@ def check_output_root(config: DictConfig) -> None:
 
 
 def check(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Check an experiment before anything is written or submitted.
+    """Check an experiment, and its local data, before anything is written or submitted.
 
     Raises:
         ConfigurationError: naming the value, the limit and the way out.
+        DatasetError: naming the file and what is wrong with it.
     """
     from sah.execution import building
     from sah.execution.experiment import Experiment
@@ -94,7 +95,8 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
         raise ConfigurationError(f"retries must be at least 0, got {config.retries}; 0 tries once")
     if config.bundle_max is not None and config.bundle_max < 1:
         raise ConfigurationError(f"bundle_max must be at least 1 or null, got {config.bundle_max}")
-    Experiment.from_config(config)
+    experiment = Experiment.from_config(config)
+    experiment.benchmark.check_data()
     building.check("tracker", building.section(config, "tracker"))
     check_output_root(config)
 

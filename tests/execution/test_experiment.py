@@ -11,7 +11,7 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from sah.errors import ConfigurationError
+from sah.errors import ConfigurationError, DatasetError, SahError
 from sah.execution.attempts import compute
 from sah.execution.checks import check, find_complete
 from sah.execution.experiment import Experiment
@@ -149,6 +149,33 @@ def test_an_output_root_longer_than_the_file_system_allows_is_named(compose):
             ask()
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ('{"context": "c", "question": "q", "references": []}', "line 1: references must be"),
+    ],
+)
+def test_the_file_of_a_benchmark_is_checked_before_the_model_is_loaded(
+    configure, calls, tmp_path, content, expected
+):
+    path = tmp_path / "rows.jsonl"
+    if content is not None:
+        path.write_text(content)
+    config = configure("model=tiny", "benchmark=jsonl", f"benchmark.path={path}")
+    loads = calls(TinyModel, "load")
+    Experiment.from_config(config)
+    with pytest.raises(DatasetError, match=expected):
+        check(config, [])
+    assert loads == []
+
+
+def test_the_folder_of_a_suite_is_checked_before_the_model_is_loaded(configure, tmp_path):
+    config = configure("model=tiny", "benchmark=longbench", f"benchmark.path={tmp_path}")
+    with pytest.raises(DatasetError, match=r"has no \.parquet or \.jsonl file of .*LongBench"):
+        check(config, [])
+
+
 def test_an_escaped_interpolation_stays_text_in_a_path(compose, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = r"a\${seed}"
@@ -204,7 +231,7 @@ def refused(config):
     """Return the message that refuses a configuration, or None if it is accepted."""
     try:
         check(config, [])
-    except ConfigurationError as error:
+    except SahError as error:
         return str(error)
     return None
 
