@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
+from hydra_plugins.sah.sweeper import count_values
 from sah.errors import ConfigurationError, SahError
 from sah.execution.checks import check, check_output_root, find_complete
 from sah.execution.hydra_settings import require_fixed_settings
@@ -41,13 +44,14 @@ class ResumeCallback(Callback):
         raise SystemExit(0)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check where results go, then wrap the launcher; SweepLauncher restores it in its setup.
+        """Check the sweep, then wrap its launcher; SweepLauncher restores it in its setup.
 
-        Exits with status 1 if the sweep has no place for its results.
+        Exits with status 1 if it has no place for its results, or an override has no values.
         """
         with _refusals_exit():
             require_fixed_settings(config)
             check_output_root(config)
+            _check_values(config)
         with flag_override(config.hydra, ["struct", "readonly"], False):
             config.hydra.launcher = {
                 "_target_": "hydra_plugins.sah.sweep_launcher.SweepLauncher",
@@ -75,3 +79,12 @@ def _refuse_launcher(config: DictConfig) -> None:
             raise ConfigurationError(
                 f"{override}: a single run has no launcher; add -m to make it a sweep"
             )
+
+
+def _check_values(config: DictConfig) -> None:
+    """Check that every override has values, whatever the sweeper."""
+    loader = GlobalHydra.instance().config_loader()
+    parser = OverridesParser.create(config_loader=loader)
+    searches = not str(config.hydra.sweeper._target_).endswith((".SahSweeper", ".BasicSweeper"))
+    for override in parser.parse_overrides(list(config.hydra.overrides.task)):
+        count_values(override, searches=searches)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ class ExperimentFailed(CompactHydraException):
 
 
 _SHELLS = ("bash", "fish", "zsh")
+_OF_HYDRA = (AssertionError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+_HYDRA = ("hydra.", "hydra_plugins.hydra_", "omegaconf.")
+# Where Hydra's mistakes with what it is given surface: os.environ[...], importlib.
+_STANDARD = ("os", "importlib", "collections", "typing", "copy", "logging")
 
 
 def refused_flags(arguments: Sequence[str]) -> str | None:
@@ -28,6 +33,12 @@ def refused_flags(arguments: Sequence[str]) -> str | None:
 
     Exits with the usage for a flag that Hydra does not have.
     """
+    flags, unknown = utils.get_args_parser().parse_known_args(arguments)
+    if unknown and not any(argument.startswith("-") for argument in unknown):
+        return (
+            f"{unknown[0]} comes after a flag in the middle of the overrides; give flags such as "
+            "-m first, then all overrides"
+        )
     flags = utils.get_args(arguments)
     if flags.experimental_rerun is not None:
         return (
@@ -119,6 +130,23 @@ def _explained(task: Callable[[], Any]) -> Any:
             raise
         # Without a cause, whose message Hydra would add.
         raise CompactHydraException(plain(explain(error))) from None
+    except _OF_HYDRA as error:
+        if _full_errors() or not _is_of_hydra(error):
+            raise
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise CompactHydraException(
+            plain(f"Hydra cannot use its own settings of this command line: {reason}")
+        ) from None
+
+
+def _is_of_hydra(error: Exception) -> bool:
+    """Whether Hydra or a plugin of it failed, before any of our code was at work."""
+    modules = [
+        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    functions = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+    foreign = [name for name in modules if not name.startswith(_STANDARD)]
+    return "run_job" not in functions and foreign[-1].startswith(_HYDRA)
 
 
 def _full_errors() -> bool:

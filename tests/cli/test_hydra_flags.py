@@ -22,6 +22,7 @@ from sah.cli.hydra_flags import refused_flags
         (["-sc", "install=nope"], "one of bash, fish, zsh"),
         (["-sc", "install=bash", "uninstall=bash"], "takes install=SHELL or uninstall=SHELL"),
         (["-sc", "query=bash"], "is for shells"),
+        (["model=tiny", "-m", "seed=1,2"], "seed=1,2 comes after a flag"),
     ],
 )
 def test_flags_that_make_no_sense_together_are_refused_in_one_sentence(
