@@ -1,7 +1,6 @@
 """Your own examples, from a file with one JSON object per line."""
 
 import inspect
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,9 +19,6 @@ from sah.validation import unstorable
 
 _REQUIRED = ("context", "question", "references")
 _KNOWN = (*_REQUIRED, "id", "task", "answer_prefix", "max_new_tokens", "extras")
-
-_CHECKED: set[tuple[str, int, int]] = set()
-"""Benchmarks with the time of change and the size of a file that was valid for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +74,7 @@ class JsonLines(BaseBenchmark):
             DatasetError: naming the line and what is wrong with it.
             ConfigurationError: if the file has no such task.
         """
-        try:
-            status = os.stat(self._file())
-        except OSError as error:
-            raise self._unreadable(error) from error
-        # The cells of a sweep have equal benchmarks.
-        version = (repr(self), status.st_mtime_ns, status.st_size)
-        if version not in _CHECKED:
-            self._chosen_examples()
-            _CHECKED.add(version)
+        self._chosen_examples()
 
     def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
         """Return the rows of the chosen tasks as examples.
@@ -134,7 +122,10 @@ class JsonLines(BaseBenchmark):
                 lines_of[example.id] = line
                 examples.append(example)
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise DatasetError(
+                f"benchmark.path={self.path!r} cannot be read: {error.strerror}; give a file with "
+                "one JSON object per line"
+            ) from error
         if not examples:
             raise DatasetError(f"benchmark.path={self.path!r} has no rows")
         return examples
@@ -214,12 +205,6 @@ class JsonLines(BaseBenchmark):
                 f"{_short(example.extras)} and references={_short(list(example.references))}: "
                 f"{error}"
             ) from error
-
-    def _unreadable(self, error: OSError) -> DatasetError:
-        return DatasetError(
-            f"benchmark.path={self.path!r} cannot be read: {error.strerror}; give a file with one "
-            "JSON object per line"
-        )
 
     def _wrong(self, line: int, name: str, expected: str, value: Any) -> DatasetError:
         return DatasetError(

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -17,6 +17,13 @@ from sah.execution.hydra_settings import require_fixed_settings
 from sah.results.identity import directory
 from sah.results.schema import Result
 from sah.results.store import read_result, require_writable
+
+if TYPE_CHECKING:
+    from sah.types import Benchmark
+
+
+_CHECKED: set[str] = set()
+"""Benchmarks whose data were valid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +103,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
     if config.bundle_max is not None and config.bundle_max < 1:
         raise ConfigurationError(f"bundle_max must be at least 1 or null, got {config.bundle_max}")
     experiment = Experiment.from_config(config)
-    experiment.benchmark.check_data()
+    _check_data_once(experiment.benchmark)
     building.check("tracker", building.section(config, "tracker"))
     check_output_root(config)
 
@@ -117,6 +124,15 @@ def _check_options(config: DictConfig, *names: str) -> None:
             f"output_root={root!r} would be a folder named {root.partition('/')[0]}, since only a "
             "shell expands it; write the whole path, or ./ before it"
         )
+
+
+def _check_data_once(benchmark: "Benchmark") -> None:
+    """Check data that cells of a sweep share only once; an error is found again."""
+    # Fields may be lists, so that a benchmark has no hash.
+    description = repr(benchmark)
+    if description not in _CHECKED:
+        benchmark.check_data()
+        _CHECKED.add(description)
 
 
 @functools.cache

@@ -167,15 +167,8 @@ def test_extras_that_the_metric_cannot_use_are_an_error_before_any_answer(write)
     JsonLines(path=write(ROWS[2]), metric="classification").check_data()
 
 
-def test_a_changed_file_is_checked_again_and_an_unchanged_one_is_not(write, calls):
-    path = write(*ROWS)
-    reads = calls(JsonLines, "_all_examples")
-    JsonLines(path=path).check_data()
-    JsonLines(path=path).check_data()
-    assert len(reads) == 1
-    with pytest.raises(DatasetError, match="has no rows"):
-        JsonLines(path=write()).check_data()
-    with pytest.raises(ConfigurationError, match="no such task"):
+def test_a_task_that_the_file_does_not_have_is_named_by_the_check(write):
+    with pytest.raises(ConfigurationError, match="no such task; choose from jsonl, other"):
         JsonLines(path=write(*ROWS), subset="nope").check_data()
 
 

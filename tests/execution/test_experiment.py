@@ -11,6 +11,7 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from sah.benchmarks.jsonl import JsonLines
 from sah.errors import ConfigurationError, DatasetError, SahError
 from sah.execution.attempts import compute
 from sah.execution.checks import check, find_complete
@@ -168,6 +169,26 @@ def test_the_file_of_a_benchmark_is_checked_before_the_model_is_loaded(
     with pytest.raises(DatasetError, match=expected):
         check(config, [])
     assert loads == []
+
+
+def test_the_data_of_equal_benchmarks_are_checked_once_unless_they_are_wrong(
+    configure, calls, tmp_path
+):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{")
+    checks = calls(JsonLines, "check_data")
+    jobs = [("attention=dense", "seed=1"), ("attention=sparse", "seed=2")]
+    configs = [
+        configure("model=tiny", "benchmark=jsonl", f"benchmark.path={path}", *job) for job in jobs
+    ]
+    for number, config in enumerate(configs, start=1):
+        with pytest.raises(DatasetError, match="line 1"):
+            check(config, [])
+        assert len(checks) == number
+    path.write_text('{"context": "c", "question": "q", "references": "r"}')
+    for config in configs:
+        check(config, [])
+    assert len(checks) == 3
 
 
 def test_the_folder_of_a_suite_is_checked_before_the_model_is_loaded(configure, tmp_path):
