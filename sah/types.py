@@ -166,6 +166,9 @@ class Benchmark(Protocol):
     def is_here(self) -> bool:
         """Whether the chosen subsets can be read without a network."""
 
+    def check_data(self) -> None:
+        """Check local data before anything expensive runs; raises DatasetError."""
+
     def revision_note(self) -> str:
         """Say whether the data are pinned to a commit; empty if they are not from the Hub."""
 

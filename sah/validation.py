@@ -13,8 +13,6 @@ from beartype.door import is_bearable
 # In yaml, 1 is a valid float.
 _NUMBERS = BeartypeConf(is_pep484_tower=True)
 
-_LARGEST_INTEGER = 2**63 - 1
-
 _NAMES: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -39,24 +37,18 @@ def wrong_fields(kind: type, values: Mapping[str, Any]) -> Iterator[tuple[str, s
     """Find the values that do not fit a dataclass's field of the same name.
 
     Stricter than Python: true is not a number, NaN and infinity are not numbers, and an
-    integer must fit into 64 bits, since results could not store it otherwise.
+    integer must fit into 64 bits, since results could not store it otherwise. The last two hold
+    for every number inside a value, and also where `kind` does not say what the value must be.
 
     Yields:
         The field's name and what is wrong, for example `must be a whole number, got 2.5`.
     """
-    if not is_dataclass(kind):
-        return
-    hints = _hints(kind)
-    for field in fields(kind):
-        if field.name not in values:
-            continue
-        value, hint = values[field.name], hints[field.name]
-        if not _fits(value, hint):
-            yield field.name, f"must be {_described(hint)}, got {value!r}"
+    hints = _hints(kind) if is_dataclass(kind) else {}
+    for name, value in values.items():
+        if name in hints and not _fits(value, hints[name]):
+            yield name, f"must be {_described(hints[name])}, got {value!r}"
         else:
-            unstorable = next(_unstorable(value), None)
-            if unstorable is not None:
-                yield field.name, f"must be finite and fit into 64 bits, got {unstorable!r}"
+            yield from unstorable(value, name)
 
 
 @functools.cache
@@ -86,18 +78,22 @@ def _fits(value: Any, hint: Any) -> bool:
     return is_bearable(value, hint, conf=_NUMBERS)
 
 
-def _unstorable(value: Any) -> Iterator[int | float]:
+def unstorable(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Find the numbers inside a value that no result could store.
+
+    Yields:
+        The dotted name and what is wrong, for each number that is NaN, infinite or beyond 64 bits.
+    """
     if isinstance(value, Mapping):
-        for item in value.values():
-            yield from _unstorable(item)
+        for key, item in value.items():
+            yield from unstorable(item, f"{name}.{key}")
     elif isinstance(value, Sequence) and not isinstance(value, str):
-        for item in value:
-            yield from _unstorable(item)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            yield value
-    elif isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
-        yield value
+        for number, item in enumerate(value):
+            yield from unstorable(item, f"{name}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield name, f"must be a finite number, got {value!r}"
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield name, f"must fit into 64 bits, from -2**63 to 2**63 - 1, got {value!r}"
 
 
 def _described(hint: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from sah.validation import check_types
+from sah.validation import check_types, wrong_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +71,32 @@ def test_values_of_the_annotated_type_pass(values):
         ("share", math.nan, "finite"),
         ("share", math.inf, "finite"),
         ("count", 2**63, "64 bits"),
-        ("options", {"a": math.nan}, "finite"),
+        ("count", -(2**63) - 1, "64 bits"),
     ],
 )
 def test_a_wrong_type_is_refused_naming_class_field_type_and_value(field, value, expected):
-    with pytest.raises(ValueError, match=rf"^Checked: {field} must be .*{expected}") as caught:
+    with pytest.raises(ValueError, match=rf"^Checked: {field} must .*{expected}") as caught:
         Checked(**{field: value})
-    shown = value["a"] if expected == "finite" and isinstance(value, dict) else value
-    assert str(caught.value).endswith(f"got {shown!r}")
+    assert str(caught.value).endswith(f"got {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"a": math.nan}, "options.a must be a finite number, got nan"),
+        ({"a": [1, {"b": -math.inf}]}, r"options.a\[1\].b must be a finite number, got -inf"),
+        ({"a": {"b": 2**64}}, f"options.a.b must fit into 64 bits, .*, got {2**64}"),
+    ],
+)
+def test_a_number_that_no_result_can_store_is_named_wherever_it_is(options, message):
+    with pytest.raises(ValueError, match=message):
+        Checked(options=options)
+
+
+def test_numbers_are_checked_where_no_annotation_says_what_they_must_be():
+    assert list(wrong_fields(object, {"any": math.inf, "other": 2**63 - 1})) == [
+        ("any", "must be a finite number, got inf")
+    ]
 
 
 def test_checking_leaves_the_global_generator_alone():

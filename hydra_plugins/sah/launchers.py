@@ -25,12 +25,14 @@ class CellLauncher(BaseSubmititLauncher):
 
     def settings(self) -> "LauncherSettings":
         """The launcher's configuration, checked."""
+        from sah.execution.building import check_fields
         from sah.launching.settings import LauncherSettings
 
         try:
+            check_fields("hydra.launcher", LauncherSettings, self.params)
             return LauncherSettings(**self.params)
-        except (TypeError, ValueError) as error:
-            raise CompactHydraException(f"hydra.launcher: {error}") from error
+        except ValueError as error:
+            raise CompactHydraException(str(error)) from error
 
     def launch_cells(self, cells: "Sequence[Cell]", folder: Path, *, finished: int) -> bool:
         """Run composed cells; return whether they are detached from this process."""

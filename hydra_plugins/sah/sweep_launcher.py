@@ -48,7 +48,8 @@ class SweepLauncher(Launcher):
         """Launch what is not complete; return all results in the order of the overrides.
 
         Raises:
-            CompactHydraException: listing every cell that cannot work; then nothing is launched.
+            CompactHydraException: naming everything for which cells cannot work; then nothing is
+                launched.
         """
         from sah.errors import SahError
 
@@ -60,6 +61,9 @@ class SweepLauncher(Launcher):
             self.inner.launch([list(cell.overrides) for cell in plan.pending], initial_job_idx)
             return False
 
+        if isinstance(self.inner, CellLauncher):
+            # Checked before anything is written.
+            self.inner.settings()
         try:
             outcomes = self.sweep.run(job_overrides, launch_pending)
             return [_job_return(outcome, str(self.config.objective)) for outcome in outcomes]

@@ -128,6 +128,9 @@ class BaseBenchmark(ABC):
         """Whether the data are on this machine; generated and packaged data always are."""
         return True
 
+    def check_data(self) -> None:  # noqa: B027 (most benchmarks have no local data)
+        """Check local data before anything expensive runs; raises DatasetError. Here nothing."""
+
     def revision_note(self) -> str:
         """Return nothing: there is no revision to pin."""
         return ""

@@ -4,12 +4,12 @@ import logging
 import time
 from collections.abc import Sequence
 
-from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from sah.errors import SahError
-from sah.execution.building import compose
+from sah.errors import SahError, category
+from sah.execution.building import compose, explain
 from sah.execution.experiment import Experiment, ModelSource
+from sah.terminal import plain
 from sah.types import Benchmark
 
 logger = logging.getLogger(__name__)
@@ -22,8 +22,14 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         fetch(compose(arguments), arguments)
-    except (SahError, HydraException) as error:
-        raise SystemExit(str(error)) from error
+    except Exception as error:
+        kind = category(error)
+        if kind == "unknown" and not isinstance(error, SahError):
+            raise
+        reason = explain(error) if kind == "configuration" else f"{kind}: {error}"
+        if kind == "network":
+            reason += "; run this where the Hub can be reached, with HF_HUB_OFFLINE unset"
+        raise SystemExit(plain(f"sah fetch: {reason}")) from error
 
 
 def fetch(config: DictConfig, arguments: Sequence[str]) -> None:

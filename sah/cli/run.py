@@ -9,19 +9,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from sah.cli.config_files import config_folders, keys_of, unreadable
+from sah.cli.hydra_flags import ExperimentFailed, one_message, refused_flags
 from sah.errors import Busy, Interrupted, SahError, category
 from sah.paths import config_folder
 from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
-
-
-class ExperimentFailed(CompactHydraException):
-    """Makes Hydra print one message instead of a traceback."""
 
 
 def main(arguments: list[str]) -> None:
@@ -31,10 +28,12 @@ def main(arguments: list[str]) -> None:
         _refuse_option_without_name(argument)
         _refuse_deletion(argument)
     mistake = unreadable(config_folders(arguments, default=config_folder()))
+    mistake = mistake or refused_flags(arguments)
     if mistake is not None:
         sys.exit(plain(mistake))
     try:
-        _hydra_main()
+        with one_message():
+            _hydra_main()
     except Interrupted as interruption:
         logger.warning("interrupted; finished answers are kept, run the same command to go on")
         sys.exit(128 + interruption.signum)
@@ -83,21 +82,32 @@ def _refuse_option_without_name(argument: str) -> None:
         return  # Not an override, or one that Hydra explains itself.
     group = "sparse_attention" if override.key_or_group == "attention" else override.key_or_group
     folder = config_folder() / group
-    if not folder.is_dir() or isinstance(override.value(), Glob):
+    if not folder.is_dir() or group == "hydra" or isinstance(override.value(), Glob):
         return
-    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
-    for value in values:
+    # A range or an interval has only numbers.
+    listed = override.is_sweep_override() and override.is_choice_sweep()
+    for value in list(override.sweep_iterator()) if listed else [override.value()]:
         named = isinstance(value, str | dict) or (value is None and override.is_delete())
         if named or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
             continue
         options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        sys.exit(f"{argument}: {group} takes the name of an option, got {value!r}; take {options}")
+        shown = repr(value) if listed or not override.is_sweep_override() else "numbers"
+        sys.exit(
+            plain(f"{argument}: {group} takes the name of an option, got {shown}; take {options}")
+        )
 
 
 def _refuse_deletion(argument: str) -> None:
     """Refuse the deletion of a mandatory key, which a sweep would only notice late."""
-    deleted = re.fullmatch(r"~(\w+)(=.*)?", argument)
-    if deleted and deleted[1] in keys_of(config_folder() / "config.yaml"):
+    deleted = re.fullmatch(r"~([\w./@]+)(=.*)?", argument)
+    if deleted is None:
+        return
+    if re.match(r"hydra[./]callbacks", deleted[1]):
+        sys.exit(
+            f"{argument}: this callback checks an experiment before it runs, and skips one that is "
+            "complete; to compute it again, set resume=false"
+        )
+    if deleted[1] in keys_of(config_folder() / "config.yaml"):
         sys.exit(
             f"{argument}: every experiment has {deleted[1]}; leave this out for its default, or "
             f"set it with {deleted[1]}="

@@ -1,21 +1,33 @@
 """From parts of a composed configuration to the objects they describe, checked field by field."""
 
+import dataclasses
+import difflib
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException, InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.errors import HydraException, MissingConfigException
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from sah.errors import ConfigurationError
+from sah.errors import ConfigurationError, SahError
 from sah.paths import config_folder
 from sah.validation import wrong_fields
 
 _TARGET = "_target_"
+# What constructors raise for wrong values, those of other packages included.
+_MISTAKES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
@@ -54,7 +66,7 @@ def build_section(config: DictConfig, name: str, kind: type) -> Any:
         ConfigurationError: naming the key, the value and what it must be.
     """
     part = section(config, name)
-    _check_fields(name, kind, part)
+    check_fields(name, kind, part)
     try:
         return kind(**part)
     except (TypeError, ValueError) as error:
@@ -98,10 +110,69 @@ def check(name: str, part: Mapping[str, Any]) -> None:
             raise ConfigurationError(
                 f"{path}.{_TARGET}={nested[_TARGET]!r} is not a class that can be imported: {error}"
             ) from error
-        _check_fields(path, kind, nested)
+        check_fields(path, kind, nested)
 
 
-def _check_fields(path: str, kind: type, values: Mapping[str, Any]) -> None:
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Say which known name a wrong one may have meant, or list them: the end of a message."""
+    names = sorted(known)
+    similar = difflib.get_close_matches(name, names, n=1)
+    if similar:
+        return f"did you mean {prefix}{similar[0]}?"
+    return f"choose from {', '.join(names)}" if names else "there is none"
+
+
+def explain(error: Exception) -> str:
+    """Describe why a configuration does not compose, with what the user may have meant.
+
+    Args:
+        error: of SAH, Hydra or OmegaConf. Hydra's advice for an unknown key is to add it with +,
+            which is right only for mappings whose keys are free.
+    """
+    cause = error.__cause__
+    if isinstance(error, SahError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        options = ", ".join(sorted(error.options))
+        similar = nearest(name, error.options)
+        listed = similar if options in similar else f"{similar} The options are {options}"
+        return f"Could not find '{group}/{name}': {listed}; --config-dir FOLDER adds your own"
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        name, parent = str(cause.full_key), cause.parent_node
+        path = name.rpartition(".")[0]
+        if not isinstance(parent, DictConfig) or str(parent._get_full_key(None)) != path:
+            return f"{name} is not a key of the configuration: {path} has no keys"
+        if not _is_free(parent):
+            known = [str(key) for key in parent if key not in (_TARGET, "hydra")]
+            known += [] if path else ["attention"]
+            meant = nearest(str(cause.key), known, f"{path}." if path else "")
+            return f"{name} is not a key of the configuration; {meant}"
+    text = str(error).strip()
+    if isinstance(cause, OmegaConfBaseException) and "\n" not in text:
+        return f"{text}: {str(cause).splitlines()[0]}".removeprefix(": ")
+    return text
+
+
+def _is_free(node: DictConfig) -> bool:
+    """Whether users choose the keys of a mapping, such as the names of maskers."""
+    return all(isinstance(node._get_node(key), DictConfig) for key in node) and "hydra" not in node
+
+
+def check_fields(path: str, kind: type, values: Mapping[str, Any]) -> None:
+    """Check the names and the types of the values that a class is made with.
+
+    Raises:
+        ConfigurationError: naming the key, the value and what it must be.
+    """
+    if dataclasses.is_dataclass(kind):
+        known = [field.name for field in dataclasses.fields(kind) if field.init]
+        for name in values:
+            if name not in (*known, _TARGET):
+                raise ConfigurationError(
+                    f"{path}.{name} is not a key of {kind.__name__}; "
+                    + nearest(name, known, f"{path}.")
+                )
     # Values with a _target_ of their own become objects, whose fields are checked instead.
     plain = {name: value for name, value in values.items() if not any(_targets("", value))}
     for name, problem in wrong_fields(kind, plain):
@@ -127,8 +198,20 @@ def _build(name: str, content: str) -> Any:
     return _instantiate(name, part)
 
 
-def _instantiate(name: str, part: Any) -> Any:
+def _instantiate(name: str, part: Mapping[str, Any]) -> Any:
+    """Make the object of a checked part.
+
+    Not with Hydra's `instantiate`, which interpolates resolved texts once more: a literal `${` in
+    a path would refer to a key.
+    """
     try:
-        return instantiate(OmegaConf.create(part), _convert_="all")
-    except InstantiationException as error:
-        raise ConfigurationError(f"{name}: {error.__cause__ or error}") from error
+        return _made(part)
+    except _MISTAKES as error:
+        raise ConfigurationError(f"{name}: {error}") from error
+
+
+def _made(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        fields = {key: _made(child) for key, child in value.items() if key != _TARGET}
+        return get_class(str(value[_TARGET]))(**fields) if _TARGET in value else fields
+    return [_made(child) for child in value] if isinstance(value, list) else value

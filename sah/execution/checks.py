@@ -7,15 +7,23 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from sah.errors import ConfigurationError
+from sah.execution.hydra_settings import require_fixed_settings
 from sah.results.identity import directory
 from sah.results.schema import Result
 from sah.results.store import read_result, require_writable
+
+if TYPE_CHECKING:
+    from sah.types import Benchmark
+
+
+_CHECKED: set[str] = set()
+"""Benchmarks whose data were valid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +45,15 @@ def find_complete(config: DictConfig) -> tuple[Path, Result | None]:
     With resume=false nothing counts as complete.
 
     Raises:
-        ConfigurationError: if a mandatory value is missing, or resume is neither true nor false.
+        ConfigurationError: if a mandatory value is missing, the directory cannot be looked up, or
+            resume is neither true nor false.
         DamagedResults: if the directory holds another experiment's results.
     """
-    _check_options(config, "resume")
+    require_fixed_settings(config)
+    _check_options(config, "resume", "output_root")
     try:
         folder = directory(config)
+        return folder, read_result(folder, folder.name) if config.resume else None
     except MissingMandatoryValue as error:
         raise ConfigurationError(
             f"{error.full_key} must be given; set it on the command line with "
@@ -51,14 +62,32 @@ def find_complete(config: DictConfig) -> tuple[Path, Result | None]:
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"{reason}; set it on the command line with KEY=VALUE") from error
-    return folder, read_result(folder, folder.name) if config.resume else None
+    except OSError as error:
+        raise ConfigurationError(
+            f"output_root: cannot read {config.output_root!r} ({error.strerror}); choose another "
+            "with output_root=DIR"
+        ) from error
+
+
+def check_output_root(config: DictConfig) -> None:
+    """Check that the output root is a folder that can be written to; create it.
+
+    Raises:
+        ConfigurationError: naming it and the system's reason.
+    """
+    try:
+        _check_options(config, "output_root")
+    except OmegaConfBaseException as error:
+        raise ConfigurationError(f"output_root: {str(error).splitlines()[0]}") from error
+    _require_writable_once(Path(config.output_root))
 
 
 def check(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Check an experiment before anything is written or submitted.
+    """Check an experiment, and its local data, before anything is written or submitted.
 
     Raises:
         ConfigurationError: naming the value, the limit and the way out.
+        DatasetError: naming the file and what is wrong with it.
     """
     from sah.execution import building
     from sah.execution.experiment import Experiment
@@ -73,9 +102,10 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
         raise ConfigurationError(f"retries must be at least 0, got {config.retries}; 0 tries once")
     if config.bundle_max is not None and config.bundle_max < 1:
         raise ConfigurationError(f"bundle_max must be at least 1 or null, got {config.bundle_max}")
-    Experiment.from_config(config)
+    experiment = Experiment.from_config(config)
+    _check_data_once(experiment.benchmark)
     building.check("tracker", building.section(config, "tracker"))
-    _require_writable_once(Path(config.output_root))
+    check_output_root(config)
 
 
 def _check_options(config: DictConfig, *names: str) -> None:
@@ -84,6 +114,25 @@ def _check_options(config: DictConfig, *names: str) -> None:
     values = {name: config[name] for name in names}
     for name, problem in wrong_fields(_Options, values):
         raise ConfigurationError(f"{name} {problem}")
+    root = values.get("output_root")
+    if root is not None and (not root.strip() or "\0" in root):
+        raise ConfigurationError(
+            f"output_root={root!r} is not the name of a folder; choose one with output_root=DIR"
+        )
+    if root is not None and root.startswith("~"):
+        raise ConfigurationError(
+            f"output_root={root!r} would be a folder named {root.partition('/')[0]}, since only a "
+            "shell expands it; write the whole path, or ./ before it"
+        )
+
+
+def _check_data_once(benchmark: "Benchmark") -> None:
+    """Check data that cells of a sweep share only once; an error is found again."""
+    # Fields may be lists, so that a benchmark has no hash.
+    description = repr(benchmark)
+    if description not in _CHECKED:
+        benchmark.check_data()
+        _CHECKED.add(description)
 
 
 @functools.cache

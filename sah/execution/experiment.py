@@ -8,10 +8,11 @@ from omegaconf import DictConfig
 from sah.attention import DenseAttention, SparseAttention
 from sah.benchmarks.requirements import require_context
 from sah.errors import ConfigurationError
-from sah.execution.building import build, build_section
+from sah.execution.building import build, build_section, nearest
 from sah.execution.protocol import Protocol as AttentionProtocol
 from sah.metric_logging import MetricLogging
 from sah.models.generation import Generation
+from sah.results.identity import NOT_IDENTITY
 from sah.types import Benchmark
 from sah.validation import wrong_fields
 
@@ -69,8 +70,9 @@ class Experiment:
         """Build an experiment from a composed configuration.
 
         Raises:
-            ConfigurationError: naming the key, the value and what it must be.
+            ConfigurationError: naming the key, the value and what it must be, or an unknown key.
         """
+        _check_keys(config)
         values = {"seed": config.seed, "timeout_minutes": config.timeout_minutes}
         for name, problem in wrong_fields(cls, values):
             raise ConfigurationError(f"{name} {problem}")
@@ -81,3 +83,18 @@ class Experiment:
             return cls(**parts, generation=generation, **values)
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
+
+
+def _check_keys(config: DictConfig) -> None:
+    known = NOT_IDENTITY.union(Experiment.__dataclass_fields__)
+    for key in map(str, config):
+        if key == "masker":
+            raise ConfigurationError(
+                "a masker belongs to an attention: choose it with "
+                "+masker@sparse_attention.maskers.NAME=OPTION"
+            )
+        if key not in known:
+            raise ConfigurationError(
+                f"{key} is not a key of an experiment, and a variable for the yaml of a study "
+                f"belongs under study, as +study.{key}=VALUE; {nearest(key, known - {'hydra'})}"
+            )

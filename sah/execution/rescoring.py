@@ -42,7 +42,9 @@ def rescore(folder: Path) -> tuple[float | None, float | None]:
         )
     config = OmegaConf.load(folder / CONFIG)
     assert isinstance(config, DictConfig)
-    overrides = [str(item) for item in OmegaConf.load(folder / OVERRIDES)]
+    # As typed: an interpolation in them belongs to the whole configuration.
+    typed = OmegaConf.to_container(OmegaConf.load(folder / OVERRIDES), resolve=False)
+    overrides = [str(item) for item in typed or ()]
     experiment = Experiment.from_config(config)
     store = ResultStore(folder, folder.name)
     with store.claimed(config, overrides, resume=True):

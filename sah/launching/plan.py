@@ -1,6 +1,7 @@
 """The plan of a sweep: every cell checked, complete and duplicate ones set apart."""
 
 import pickle
+import textwrap
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sah.errors import SahError
+from sah.execution.building import explain
 from sah.execution.checks import check, find_complete
 from sah.launching.composer import Composer
 from sah.launching.composition_memory import CompositionMemory
@@ -77,8 +79,29 @@ class SweepPlan:
     repeated: list[Cell] = field(default_factory=list)
     """Other spellings of a pending cell."""
     pending: list[Cell] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    """Cells that cannot work, with the reason."""
+    problems: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
+    """Why cells cannot work, with the overrides of the cells."""
+
+    @property
+    def refused(self) -> int:
+        """The number of cells that cannot work."""
+        return sum(map(len, self.problems.values()))
+
+    def describe_problems(self) -> str:
+        """Say each problem once, under the overrides that its cells have in common."""
+        working = [set(cell.overrides) for cell in self.cells]
+        every = [set(cell) for cells in self.problems.values() for cell in cells] + working
+        everywhere = set.intersection(*every) if len(every) > 1 else set()
+        lines = []
+        for reason, cells in self.problems.items():
+            shared = set.intersection(*map(set, cells))
+            words = [word for word in filter_overrides(cells[0]) if word in shared - everywhere]
+            # Cells with nothing in common, or only what other cells have too: show the first.
+            label = " ".join(words or filter_overrides(cells[0]))
+            if len(cells) > 1:
+                label += f" ({len(cells)} experiments)" if words else f" and {len(cells) - 1} more"
+            lines.append(f"  {label}\n" + textwrap.indent(reason, "    "))
+        return "\n".join(lines)
 
 
 def plan_sweep(
@@ -104,8 +127,8 @@ def plan_sweep(
             if result is None and directory not in seen:
                 check(config, overrides)
         except (SahError, HydraException, OmegaConfBaseException) as error:
-            label = " ".join(filter_overrides(overrides))
-            plan.problems.append(f"  {label}\n    {error}")
+            reason = explain(error)
+            plan.problems.setdefault(reason, []).append(overrides)
             continue
         memory.remember(overrides, directory)
         runs = result is None and directory not in seen

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from sah.errors import ConfigurationError, Interrupted
 from sah.launching.composer import Composer
 from sah.launching.composition_memory import CompositionMemory, file_versions
+from sah.launching.objective import check_objective
 from sah.launching.outcome import CellOutcome, outcome_of
 from sah.launching.plan import Cell, SweepPlan, plan_sweep
 from sah.launching.subsets import expand_subsets
@@ -52,10 +53,16 @@ class Sweep:
         """Run the jobs that are not complete; return the outcomes of all, in order.
 
         Raises:
-            ConfigurationError: listing every cell that cannot work; then nothing is launched.
+            ConfigurationError: if there is no job, if no result can have the objective, or naming
+                everything for which cells cannot work; then nothing is launched.
             Interrupted: after the summary of what was done.
         """
         started = time.monotonic()
+        if not jobs:
+            raise ConfigurationError(
+                "the sweep has no experiment: an override has no values, such as range(0,0)"
+            )
+        check_objective(str(self._config.objective))
         plan = self._plan(jobs)
         logger.info(
             "%d experiments: %d finished already, %d duplicates, %d to run",
@@ -83,8 +90,8 @@ class Sweep:
         plan = plan_sweep(jobs, self._composer, memory)
         if plan.problems:
             raise ConfigurationError(
-                f"{len(plan.problems)} of {len(jobs)} experiments cannot work; "
-                "nothing was started:\n" + "\n".join(plan.problems)
+                f"{plan.refused} of {len(jobs)} experiments cannot work; nothing was started:\n"
+                + plan.describe_problems()
             )
         memory.save()
         return plan

@@ -25,6 +25,9 @@ _OF_AN_ARM = frozenset({"hydra", "sparse_attention", "metric_logging", "study"})
 # The order of the keys of these mappings counts: maskers are applied in order.
 _ORDERED = re.compile(r"sparse_attention\.(maskers|layers\.[^.]+)")
 
+# Backslashes before it count too: two of them mean one.
+_LITERAL = re.compile(r"(\\*)\$\{")
+
 FINGERPRINT_LENGTH = 12
 
 
@@ -69,6 +72,20 @@ def experiment_of(config: DictConfig) -> dict[str, Any]:
     """Return the resolved configuration without the keys in NOT_IDENTITY."""
     kept = [str(key) for key in config if key not in NOT_IDENTITY]
     return {key: _resolved(config[key]) for key in kept}
+
+
+def as_literals(value: Any) -> Any:
+    r"""Escape each `${` in the texts of a resolved configuration, so that it stays text.
+
+    OmegaConf would interpolate it once more. A literal `${` comes from `\${` in the original.
+    """
+    if isinstance(value, dict):
+        return {key: as_literals(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [as_literals(child) for child in value]
+    if isinstance(value, str):
+        return _LITERAL.sub(lambda found: f"{2 * found[1]}\\${{", value)
+    return value
 
 
 def _resolved(value: Any) -> Any:

@@ -26,7 +26,7 @@ from sah.results.files import (
     write_atomically,
     write_json,
 )
-from sah.results.identity import experiment_of
+from sah.results.identity import as_literals, experiment_of
 from sah.results.schema import SCHEMA, LastError, Result, to_document
 from sah.results.upgrade import upgrade
 from sah.types import Prediction, Score
@@ -129,8 +129,8 @@ class ResultStore:
                     self._put_aside()
                 self.load()
                 self.config = experiment_of(config)
-                resolved = OmegaConf.to_yaml(config, resolve=True)
-                write_atomically(self.path(CONFIG), resolved.encode())
+                resolved = as_literals(OmegaConf.to_container(config, resolve=True))
+                write_atomically(self.path(CONFIG), OmegaConf.to_yaml(resolved).encode())
                 typed = OmegaConf.to_yaml(OmegaConf.create(list(overrides)))
                 write_atomically(self.path(OVERRIDES), typed.encode())
                 yield

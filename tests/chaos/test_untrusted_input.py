@@ -56,6 +56,7 @@ def test_hostile_error_messages_reach_the_terminal_escaped(benchmark, runs, tmp_
     assert runs.run(tmp_path, *arguments, log=log) == 1
     assert "max_new_tokens must be" in log.read_text()
     assert commands(log.read_text()) == []
+    assert runs.run(tmp_path, *benchmark(), "timeout_minutes=1e-9", log=log) == 1
     (path,) = tmp_path.glob("outputs/*/*/*/*/error.json")
     path.write_text(json.dumps({"category": "unknown", "message": HOSTILE}))
     show_status(tmp_path / "outputs")

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from sah.cli import fetch as fetching
+from sah.models.tiny import TinyModel
 
 
 @pytest.fixture
@@ -42,3 +43,34 @@ def test_an_unavailable_data_set_and_a_wrong_usage_end_with_a_message(fetch_log)
         fetch_log("benchmark=longbench")
     with pytest.raises(SystemExit, match="usage"):
         fetch_log("longbench")
+
+
+@pytest.mark.parametrize("arguments", [["model=nope"], ["benchmark=mock", "model=nope"]])
+def test_fetch_names_an_unknown_option_with_the_known_ones(arguments):
+    with pytest.raises(SystemExit, match=r"^sah fetch: Could not find 'model/nope'.* smollm2"):
+        fetching.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionError("no route"), "network: no route; run this where the Hub can be reached"),
+        (OSError(28, "No space left on device"), "filesystem: .*No space left"),
+    ],
+)
+def test_fetch_without_a_network_or_a_disk_is_one_message(error, expected, monkeypatch):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(TinyModel, "fetch", fail)
+    with pytest.raises(SystemExit, match=f"^sah fetch: {expected}"):
+        fetching.main(["model=tiny"])
+
+
+def test_fetch_shows_the_traceback_of_a_mistake_in_the_code(monkeypatch):
+    def fail(self):
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(TinyModel, "fetch", fail)
+    with pytest.raises(KeyError):
+        fetching.main(["model=tiny"])

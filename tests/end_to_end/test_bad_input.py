@@ -96,7 +96,7 @@ def test_a_configuration_file_that_cannot_be_read_is_named(content, expected, ru
     path = tmp_path / "own" / "benchmark" / "mine.yaml"
     path.parent.mkdir(parents=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    done = run("model=tiny", "--config-dir", "own", "benchmark=mine")
+    done = run("--config-dir", "own", "model=tiny", "benchmark=mine")
     assert done.returncode == 1
     assert "own/benchmark/mine.yaml: " in done.stderr
     assert expected in done.stderr
@@ -109,3 +109,45 @@ def test_what_every_experiment_needs_cannot_be_deleted(key, run):
     assert done.returncode == 1
     assert f"~{key}: every experiment has {key}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["hydra.job.chdir=true"], ["hydra.job.chdir=True is refused", "output_root="]),
+        (["-m", "hydra.run.dir=x"], ["hydra.run.dir=x is refused", "output_root="]),
+        (["timeout_minute=5"], ["is not a key of the configuration", "timeout_minutes?"]),
+        (["-m", "+timeout_minute=5,6"], ["2 of 2 experiments", "timeout_minutes?"]),
+        (["-m", "output_root=null"], ["output_root must be text, got None"]),
+        (["output_root=" + 300 * "x"], ["output_root: cannot read", "File name too long"]),
+        (["-m", "output_root=" + 300 * "x"], ["output_root: cannot write", "File name too long"]),
+        (["-m", "attention=glob(denze*)"], ["matches no option", "did you mean dense?"]),
+        (["-m", "seed=range(0,0)"], ["seed=range(0,0)", "without values"]),
+        (["-m", "seed=range(0,3,0)"], ["seed=range(0,3,0)", "a step other than 0"]),
+        (["-m", "seed=range(0,1000000000000)"], ["1,000,000,000,000 of seed", "at most"]),
+        (["-m", "seed=interval(0,1)"], ["seed=interval(0,1)", "hydra/sweeper=optuna"]),
+        (["-m", "seed=1,2", "attention=dense,denze"], ["attention=denze (2 experiments)"]),
+        (["-m", "hydra.sweeper.max_batch_size=0"], ["max_batch_size must be at least 1"]),
+        (["-m", "+hydra.launcher.gpu=1"], ["hydra.launcher.gpu is not", "hydra.launcher.gpus?"]),
+        (["-m", "objective=scor"], ["objective='scor'", "'scor' is not defined"]),
+        (["hydra.job.env_copy=[NOPE]"], ["Hydra cannot use its own settings", "'NOPE'"]),
+        (["-m", "hydra/sweeper=optuna", "seed=range(0,0)"], ["a range without values"]),
+        (["-m", "hydra/sweeper=optuna", "attention=glob(sp*)"], ["attention=sparse"]),
+        (["--info", "defaults", "model=nope"], ["Could not find 'model/nope'"]),
+    ],
+    ids=lambda value: " ".join(value)[:40] if any("=" in one for one in value) else "",
+)
+def test_a_mistake_about_the_run_itself_is_one_message(run, tmp_path, arguments, expected):
+    flags = [one for one in arguments if one.startswith("-") or one == "defaults"]
+    done = run(*flags, *TINY, *(one for one in arguments if one not in flags))
+    assert done.returncode == 1
+    for part in expected:
+        assert done.stderr.count(part) == 1
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.json*"))
+
+
+def test_the_traceback_of_hydra_is_shown_if_asked_for(run):
+    done = run("-m", *TINY, "seed=interval(0,1)", environment={"HYDRA_FULL_ERROR": "1"})
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr

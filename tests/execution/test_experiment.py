@@ -4,18 +4,25 @@ import copy
 import functools
 import math
 
+import hydra
 import pytest
 import yaml
+from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from sah.errors import ConfigurationError
-from sah.execution.checks import check
+from sah.benchmarks.jsonl import JsonLines
+from sah.errors import ConfigurationError, DatasetError, SahError
+from sah.execution.attempts import compute
+from sah.execution.checks import check, find_complete
 from sah.execution.experiment import Experiment
+from sah.execution.hydra_settings import require_fixed_settings
+from sah.execution.rescoring import rescore
 from sah.models.tiny import TinyModel
 from sah.paths import config_folder
 
 MOCK = ("model=tiny", "benchmark=mock")
+CONF = config_folder()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,22 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
             ["batch_questions=4 decodes free answers"],
         ),
         (["generation.max_new_tokens=0"], ["max_new_tokens must be at least 1"]),
-        (["+generation.beams=4"], ["beams"]),
+        (["+generation.beams=4"], ["generation.beams is not a key of Generation; choose from"]),
+        (["+generation.top=4"], ["did you mean generation.top_p?"]),
+        (["+model.layer=4"], ["model.layer is not a key of TinyModel; did you mean model.layers?"]),
+        (["+model._partial_=true"], ["model._partial_ is not a key of TinyModel"]),
+        (["+tracker.x=1"], ["tracker.x is not a key of NoTracker; there is none"]),
+        (
+            ["+sparse_attention.maskers.sink.token=4"],
+            ["sink.token is not a key of Sink; did you mean sparse_attention.maskers.sink.tokens?"],
+        ),
+        (["+timeout_minute=5"], ["timeout_minute is not a key", "did you mean timeout_minutes?"]),
+        (["+x=1"], ["x is not a key of an experiment", "+study.x=VALUE", "benchmark, bundle"]),
+        (["+masker=sink"], ["+masker@sparse_attention.maskers.NAME=OPTION"]),
+        (["output_root=null"], ["output_root must be text, got None"]),
+        (["output_root="], ["output_root='' is not the name of a folder", "output_root=DIR"]),
+        (["output_root=' '"], ["output_root=' ' is not the name of a folder"]),
+        (["output_root='~/x'"], ["output_root='~/x' would be a folder named ~"]),
         (["model.layers=two"], ["model.layers must be a whole number, got 'two'"]),
         (["model.head_dim=null"], ["model.head_dim must be a whole number, got None"]),
         (["model.heads=3"], ["model: ", "model.heads=3"]),
@@ -74,12 +96,122 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
         (["bundle_max=true"], ["bundle_max must be a whole number or null, got True"]),
     ],
 )
-def test_mistake_is_named(configure, overrides, expected):
+def test_mistake_is_named(configure, compose, overrides, expected):
     config = configure(*MOCK, *overrides)
+    if any("output_root" in override for override in overrides):
+        config = compose(*MOCK, *overrides)
     with pytest.raises(ConfigurationError) as caught:
         check(config, overrides)
     for part in expected:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["model_kwargs.a", "tokenizer_kwargs.a.b"])
+@pytest.mark.parametrize("value", ["nan", "-inf", "99999999999999999999"])
+def test_a_number_that_cannot_be_stored_is_named_in_free_keywords_too(configure, path, value):
+    overrides = ["model=hf", "model.name_or_path=x", "benchmark=mock", f"+model.{path}={value}"]
+    with pytest.raises(ConfigurationError, match=rf"^model\.{path} must .*, got {value}$"):
+        check(configure(*overrides), overrides)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("job.chdir", True),
+        ("run.dir", "elsewhere"),
+        ("sweep.dir", "elsewhere"),
+        ("sweep.subdir", "x"),
+        ("output_subdir", ".hydra"),
+    ],
+)
+def test_a_setting_of_hydra_that_would_move_results_is_refused_by_name(setting, value):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose(
+            "config", [*MOCK, f"hydra.{setting}={value}"], return_hydra_config=True
+        )
+    with pytest.raises(ConfigurationError, match=rf"^hydra\.{setting}={value} .* output_root=DIR"):
+        find_complete(config)
+
+
+def test_the_settings_of_hydra_in_the_repository_are_accepted():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("config", [*MOCK], return_hydra_config=True)
+    require_fixed_settings(config)
+    config.hydra.job.chdir = None
+    require_fixed_settings(config)
+
+
+def test_an_output_root_longer_than_the_file_system_allows_is_named(compose):
+    config = compose(*MOCK, f"output_root={300 * 'x'}")
+    for ask in (lambda: find_complete(config), lambda: check(config, [])):
+        with pytest.raises(
+            ConfigurationError, match="xxx' \\(File name too long\\); choose another"
+        ):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ('{"context": "c", "question": "q", "references": []}', "line 1: references must be"),
+    ],
+)
+def test_the_file_of_a_benchmark_is_checked_before_the_model_is_loaded(
+    configure, calls, tmp_path, content, expected
+):
+    path = tmp_path / "rows.jsonl"
+    if content is not None:
+        path.write_text(content)
+    config = configure("model=tiny", "benchmark=jsonl", f"benchmark.path={path}")
+    loads = calls(TinyModel, "load")
+    Experiment.from_config(config)
+    with pytest.raises(DatasetError, match=expected):
+        check(config, [])
+    assert loads == []
+
+
+def test_the_data_of_equal_benchmarks_are_checked_once_unless_they_are_wrong(
+    configure, calls, tmp_path
+):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{")
+    checks = calls(JsonLines, "check_data")
+    jobs = [("attention=dense", "seed=1"), ("attention=sparse", "seed=2")]
+    configs = [
+        configure("model=tiny", "benchmark=jsonl", f"benchmark.path={path}", *job) for job in jobs
+    ]
+    for number, config in enumerate(configs, start=1):
+        with pytest.raises(DatasetError, match="line 1"):
+            check(config, [])
+        assert len(checks) == number
+    path.write_text('{"context": "c", "question": "q", "references": "r"}')
+    for config in configs:
+        check(config, [])
+    assert len(checks) == 3
+
+
+def test_the_folder_of_a_suite_is_checked_before_the_model_is_loaded(configure, tmp_path):
+    config = configure("model=tiny", "benchmark=longbench", f"benchmark.path={tmp_path}")
+    with pytest.raises(DatasetError, match=r"has no \.parquet or \.jsonl file of .*LongBench"):
+        check(config, [])
+
+
+def test_an_escaped_interpolation_stays_text_in_a_path(compose, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = r"a\${seed}"
+    config = compose(
+        *("model=tiny", "benchmark=jsonl", "benchmark.limit=1", f"output_root={name}"),
+        f"benchmark.path={name}.jsonl",
+    )
+    (tmp_path / "a${seed}.jsonl").write_text(
+        '{"context": "c", "question": "q", "references": "r"}\n'
+    )
+    experiment = Experiment.from_config(config)
+    assert experiment.benchmark.path == "a${seed}.jsonl"
+    result = compute(config, [f"output_root={name}"])
+    assert result.directory.parts[0] == "a${seed}"
+    assert rescore(result.directory) == (result.score, result.score)
 
 
 def test_the_default_experiment_is_valid(configure):
@@ -95,7 +227,6 @@ def test_construction_loads_nothing_and_writes_nothing(configure, calls, tmp_pat
 
 # -- the type of every field of every option -------------------------------------------------
 
-CONF = config_folder()
 # What a field may be is one of these for every field there is; the others must be refused.
 CANDIDATES = ("text", True, 2.5, 7, None, ["text"], {"key": "text"}, math.nan, 2**70)
 
@@ -121,7 +252,7 @@ def refused(config):
     """Return the message that refuses a configuration, or None if it is accepted."""
     try:
         check(config, [])
-    except ConfigurationError as error:
+    except SahError as error:
         return str(error)
     return None
 
@@ -147,7 +278,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(compose, tmp_path, calibrate
             altered[key] = OmegaConf.create(changed, flags={"allow_objects": True})
             message = refused(altered)
             full = ".".join((key, *path))
-            if message is not None and message.startswith(f"{full} must be"):
+            if message is not None and message.startswith(f"{full} must "):
                 outcomes.append(repr(value) in message or "64 bits" in message)
         # At least NaN, a number beyond 64 bits, and three of the other types fit no field.
         assert len(outcomes) >= 5, f"{'.'.join(path)}: {len(outcomes)} values refused"
@@ -161,18 +292,23 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(compose, tmp_path, calibrate
         ("retries=many", "retries must be a whole number, got 'many'"),
         ("retries=-1", "retries must be at least 0, got -1"),
         ("seed=1e400", "seed must be a whole number, got inf"),
-        ("timeout_minutes=nan", "timeout_minutes must be finite"),
-        ("seed=99999999999999999999", "seed must be finite and fit into 64 bits"),
+        ("timeout_minutes=nan", "timeout_minutes must be a finite number, got nan"),
+        ("seed=99999999999999999999", "seed must fit into 64 bits"),
         ("study=3", "study must be a mapping, got 3"),
+        ("+study.a={b: [1, nan]}", "study.a.b[1] must be a finite number, got nan"),
+        (
+            "+sparse_attention.layers={0-1: {s: {_target_: sah.maskers.sink.Sink, tokens: inf}}}",
+            "sparse_attention.layers.0-1.s.tokens must be a whole number, got inf",
+        ),
         ("generation.top_k=2.5", "generation.top_k must be a whole number or null, got 2.5"),
-        ("generation.temperature=nan", "generation.temperature must be finite"),
+        ("generation.temperature=nan", "generation.temperature must be a finite number, got nan"),
         (
             "sparse_attention.maskers.sink.tokens=2.5",
             "sparse_attention.maskers.sink.tokens must be a whole number, got 2.5",
         ),
         (
             "sparse_attention.maskers.oracle_top_k.fraction=nan",
-            "sparse_attention.maskers.oracle_top_k.fraction must be finite",
+            "sparse_attention.maskers.oracle_top_k.fraction must be a finite number, got nan",
         ),
         (
             "+sparse_attention.layers={0-1: {s: {_target_: sah.maskers.sink.Sink, tokens: x}}}",

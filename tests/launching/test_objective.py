@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sah.errors import ConfigurationError
-from sah.launching.objective import objective
+from sah.launching.objective import check_objective, objective
 
 
 @pytest.fixture
@@ -46,3 +46,17 @@ def test_an_objective_is_arithmetic_over_the_numbers_of_a_result(result, express
 def test_anything_else_is_refused_by_name(result, expression):
     with pytest.raises(ConfigurationError, match="objective="):
         objective(expression, result)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["score", "recall - dense_agreement_kl", "1 / (score - 0.5)", "log(score - 0.5)", "n * 2"],
+)
+def test_an_expression_over_what_a_result_may_have_is_accepted_before_there_is_one(expression):
+    check_objective(expression)
+
+
+@pytest.mark.parametrize("expression", ["scores", "model", "tasks", "score +", "'a'", "score > 0"])
+def test_what_no_result_has_is_refused_before_anything_runs(expression):
+    with pytest.raises(ConfigurationError, match="objective="):
+        check_objective(expression)

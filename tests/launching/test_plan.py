@@ -109,8 +109,38 @@ def test_a_cell_keeps_its_whole_configuration_in_a_kilobyte(plan, hydra_loader, 
 
 def test_every_invalid_cell_is_listed(plan):
     made = plan(["benchmark.limit=0"], ["seed=1"], ["seed=x"], ["nope=1"])
-    assert len(made.problems) == 3
-    assert "benchmark.limit=0" in made.problems[0]
+    assert made.refused == 3
+    message = made.describe_problems()
+    assert "\n    benchmark: mock: benchmark.limit must be at least 1, got 0" in message
+    assert "  seed=x\n    seed must be a whole number, got 'x'" in message
+    assert "  nope=1\n    nope is not a key of the configuration; choose from attention," in message
+
+
+def test_a_mistake_that_cells_share_is_told_once_with_what_they_have_in_common(plan):
+    limits = ("benchmark.limit=1", "benchmark.limit=0")
+    made = plan(*[[f"seed={seed}", limit] for seed in (1, 2, 3) for limit in limits])
+    assert made.refused == 3
+    assert made.describe_problems() == (
+        "  benchmark.limit=0 (3 experiments)\n"
+        "    benchmark: mock: benchmark.limit must be at least 1, got 0"
+    )
+
+
+@pytest.mark.parametrize("typo", ["benchmark.limt", "atention"])
+def test_a_misspelt_key_is_told_once_whatever_its_values(plan, typo):
+    made = plan(*[[f"seed={seed}", f"{typo}={value}"] for seed in (1, 2) for value in (3, 4)])
+    assert made.refused == 4
+    message = made.describe_problems()
+    assert message.count(f"{typo} is not a key of the configuration; did you mean") == 1
+    assert message.startswith("  model=tiny")
+
+
+def test_two_different_mistakes_are_both_told(plan):
+    made = plan(["seed=x"], ["seed=1"], ["benchmark.limit=0"], ["seed=x", "benchmark.limit=1"])
+    assert made.refused == 3
+    message = made.describe_problems()
+    assert "  seed=x (2 experiments)\n    seed must be" in message
+    assert "  benchmark.limit=0\n    benchmark: mock" in message
 
 
 def test_a_finished_cell_is_not_composed_again(plan, composed, complete):

@@ -1,24 +1,20 @@
 """Reading the rows of a published data set from the Hub or from a folder."""
 
-import itertools
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import orjson
-
+from sah.benchmarks.json_lines import plain_numbers, read_numbered_lines
 from sah.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 
 _SPLITS = frozenset({"train", "test", "dev", "validation"})
 _FORMATS = (".parquet", ".jsonl")
-# About sixteen million tokens. Longer lines are refused before they fill the memory.
-_LONGEST_LINE_BYTES = 64 * 10**6
 
 Row = Mapping[str, Any]
 
@@ -59,12 +55,8 @@ def load_rows(source: Source, *, path: str | None, revision: str) -> Loaded:
         DatasetError: naming what is missing and where it was searched.
     """
     if path is not None:
-        folder = Path(path).expanduser()
-        # The data sets of a suite may be in subfolders named like them.
-        own = folder / source.dataset.rpartition("/")[2]
-        folder = own if own.is_dir() else folder
-        rows = [row for file in _files(folder, source) for row in _read(file)]
-        loaded = Loaded(rows=rows, commit=_snapshot_commit(folder))
+        rows = [row for file in find_files(source, path) for row in _read(file)]
+        loaded = Loaded(rows=rows, commit=_snapshot_commit(_folder(source, path)))
     else:
         loaded = _from_hub(source, revision)
     if not loaded.rows:
@@ -172,13 +164,24 @@ def _snapshot_commit(folder: Path) -> str | None:
     return named[-1] if named and is_commit(named[-1]) else None
 
 
-def _files(folder: Path, source: Source) -> list[Path]:
+def _folder(source: Source, path: str) -> Path:
+    """Return the folder of a data set: `path`, or a subfolder of it named like the data set."""
+    folder = Path(path).expanduser()
+    own = folder / source.dataset.rpartition("/")[2]
+    return own if own.is_dir() else folder
+
+
+def find_files(source: Source, path: str) -> list[Path]:
     """Find the files of a configuration and split, in any of the usual layouts.
 
     Configuration and split may be folders (`qasper/test-00000-of-00001.parquet`) or the beginning
     of a file name (`qasper.jsonl`, `test-00000-of-00001.parquet`). A file whose name has no split
     counts as the one asked for.
+
+    Raises:
+        DatasetError: if there are none, naming what there is.
     """
+    folder = _folder(source, path)
     if not folder.is_dir():
         raise DatasetError(
             f"benchmark.path={str(folder)!r} is not a folder; give the folder with the files"
@@ -209,7 +212,7 @@ def _names(folder: Path, file: Path) -> list[str]:
 
 def _read(file: Path) -> Iterator[Row]:
     if file.suffix == ".jsonl":
-        yield from read_json_lines(file)
+        yield from (plain_numbers(row) for _, row in read_numbered_lines(file))
         return
     import pyarrow
     from pyarrow import parquet
@@ -218,37 +221,6 @@ def _read(file: Path) -> Iterator[Row]:
         yield from parquet.read_table(file).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise DatasetError(f"{file} is not a readable parquet file: {error}") from error
-
-
-def read_json_lines(file: Path) -> Iterator[Row]:
-    """Read one JSON object per line, skipping empty lines.
-
-    Raises:
-        DatasetError: naming a line that is not a JSON object or is too long.
-    """
-    with open(file, "rb") as lines:
-        yield from _json_objects(file, lines)
-
-
-def _json_objects(file: Path, lines: BinaryIO) -> Iterator[Row]:
-    for number in itertools.count(1):
-        line = lines.readline(_LONGEST_LINE_BYTES + 1)
-        if not line:
-            return
-        if len(line) > _LONGEST_LINE_BYTES:
-            raise DatasetError(
-                f"{file} line {number} is longer than {_LONGEST_LINE_BYTES // 10**6} MB, more than "
-                "any model's context; is there one example per line?"
-            )
-        if not line.strip():
-            continue
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise DatasetError(f"{file} line {number} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise DatasetError(f"{file} line {number} is not a JSON object")
-        yield row
 
 
 def _short(value: Any) -> str:

@@ -13,6 +13,7 @@ from sah.benchmarks.suites.rows import (
     Source,
     cached_commits,
     column,
+    find_files,
     is_commit,
     load_rows,
     text_column,
@@ -76,6 +77,16 @@ class Suite(BaseBenchmark):
             if not commits or (is_commit(revision) and revision not in commits):
                 return False
         return True
+
+    def check_data(self) -> None:
+        """Check that the files of the chosen subsets are in `path`, if it is set.
+
+        Raises:
+            DatasetError: naming what the folder lacks.
+        """
+        if self.path is not None:
+            for source in self.sources():
+                find_files(source, self.path)
 
     def revision_note(self) -> str:
         """Say whether the data are pinned to a commit, and how to pin those on this machine."""

@@ -42,8 +42,10 @@ def test_missing_files_are_an_error_that_lists_the_existing_ones(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("qasper.jsonl", b"{}\n{", "line 2 is not JSON"),
-        ("qasper.jsonl", b"[1]\n", "line 1 is not a JSON object"),
+        ("qasper.jsonl", b"{}\n{", "line 2 begins an object that does not end"),
+        ("qasper.jsonl", b"{}\n{},", "line 2 is not JSON"),
+        ("qasper.jsonl", b"{}\n5\n", "line 2 is not a JSON object"),
+        ("qasper.jsonl", b"[1]\n", "line 1 begins a JSON array"),
         ("qasper.jsonl", b"", "has no rows"),
         ("qasper.parquet", b"PAR1 or not", "not a readable parquet"),
     ],

@@ -1,0 +1,153 @@
+"""Hydra's own flags, and its errors as one message each instead of tracebacks."""
+
+import os
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from hydra._internal import hydra, utils
+from hydra.errors import CompactHydraException, HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from sah.execution.building import explain
+from sah.terminal import plain
+
+
+class ExperimentFailed(CompactHydraException):
+    """Makes Hydra print one message instead of a traceback."""
+
+
+_SHELLS = ("bash", "fish", "zsh")
+_OF_HYDRA = (AssertionError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+_HYDRA = ("hydra.", "hydra_plugins.hydra_", "omegaconf.")
+# Where Hydra's mistakes with what it is given surface: os.environ[...], importlib.
+_STANDARD = ("os", "importlib", "collections", "typing", "copy", "logging")
+
+
+def refused_flags(arguments: Sequence[str]) -> str | None:
+    """Describe what is wrong with the flags of a command line; None if they are fine.
+
+    Exits with the usage for a flag that Hydra does not have.
+    """
+    flags, unknown = utils.get_args_parser().parse_known_args(arguments)
+    if unknown and not any(argument.startswith("-") for argument in unknown):
+        return (
+            f"{unknown[0]} comes after a flag in the middle of the overrides; give flags such as "
+            "-m first, then all overrides"
+        )
+    flags = utils.get_args(arguments)
+    if flags.experimental_rerun is not None:
+        return (
+            f"--experimental-rerun={flags.experimental_rerun} is refused: it would run a pickle, "
+            "which nothing here writes, without a check; give the overrides again, which are in "
+            "overrides.yaml of the experiment's directory"
+        )
+    if flags.help or flags.hydra_help:
+        return None
+    return _two_commands(flags) or _lone_modifier(flags) or _shell_completion(flags)
+
+
+def _two_commands(flags: Namespace) -> str | None:
+    given = {
+        "--run": flags.run,
+        "--multirun (-m)": flags.multirun,
+        "--cfg": flags.cfg is not None,
+        "--shell-completion": flags.shell_completion,
+        "--info": flags.info is not None,
+    }
+    names = [name for name, is_given in given.items() if is_given]
+    if len(names) < 2:
+        return None
+    return (
+        f"{' and '.join(names)} exclude each other: give one of them. --cfg and --info show the "
+        "configuration of one experiment, without -m and with one value for each key"
+    )
+
+
+def _lone_modifier(flags: Namespace) -> str | None:
+    if flags.resolve and flags.cfg is None:
+        return "--resolve says how to show a configuration; add --cfg job"
+    if flags.package is not None and flags.cfg is None:
+        return f"--package={flags.package} says what to show of a configuration; add --cfg job"
+    if flags.resolve and flags.cfg == "hydra":
+        return (
+            "--cfg hydra --resolve: Hydra's settings refer to those of the experiment, such as "
+            "output_root; show both with --cfg all --resolve"
+        )
+    return None
+
+
+def _shell_completion(flags: Namespace) -> str | None:
+    if not flags.shell_completion:
+        return None
+    commands = [text.partition("=") for text in flags.overrides]
+    named = [(name, shell) for name, _, shell in commands if name in ("install", "uninstall")]
+    if any(name == "query" for name, _, _ in commands):
+        # Asked by the shell itself, which says what was typed.
+        return None if "COMP_LINE" in os.environ else "--shell-completion query=… is for shells"
+    if len(named) == 1 and named[0][1] in _SHELLS:
+        return None
+    return (
+        "--shell-completion takes install=SHELL or uninstall=SHELL with one of "
+        f'{", ".join(_SHELLS)}: eval "$(python run.py --shell-completion install=bash)"'
+    )
+
+
+@contextmanager
+def one_message() -> Iterator[None]:
+    """Let Hydra end with one message where it would show a traceback of itself.
+
+    HYDRA_FULL_ERROR=1 shows the traceback. Uses a private function of Hydra 1.3.
+    """
+    report = utils.run_and_report
+
+    def report_explained(task: Callable[[], Any]) -> Any:
+        return report(lambda: _explained(task))
+
+    try:
+        with (
+            patch.object(utils, "run_and_report", report_explained),
+            patch.object(hydra, "run_and_report", report_explained),
+        ):
+            yield
+    except (HydraException, OmegaConfBaseException) as error:
+        # From --info and --help, which Hydra does not guard.
+        if _full_errors():
+            raise
+        sys.exit(plain(explain(error)))
+
+
+def _explained(task: Callable[[], Any]) -> Any:
+    try:
+        return task()
+    except (HydraException, OmegaConfBaseException) as error:
+        is_ours = type(error) is CompactHydraException or isinstance(error, ExperimentFailed)
+        if is_ours or _full_errors():
+            raise
+        # Without a cause, whose message Hydra would add.
+        raise CompactHydraException(plain(explain(error))) from None
+    except _OF_HYDRA as error:
+        if _full_errors() or not _is_of_hydra(error):
+            raise
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise CompactHydraException(
+            plain(f"Hydra cannot use its own settings of this command line: {reason}")
+        ) from None
+
+
+def _is_of_hydra(error: Exception) -> bool:
+    """Whether Hydra or a plugin of it failed, before any of our code was at work."""
+    modules = [
+        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    functions = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+    foreign = [name for name in modules if not name.startswith(_STANDARD)]
+    return "run_job" not in functions and foreign[-1].startswith(_HYDRA)
+
+
+def _full_errors() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
