@@ -74,25 +74,19 @@ class HubModel:
         """
         from sah.models.gate_memory import require_measurable
         from sah.models.language_model import LanguageModel
-        from sah.models.loading.architecture import (
-            auto_class,
-            check_quantization,
-            max_tokens,
-            read_config,
-        )
+        from sah.models.loading.architecture import auto_class, check_quantization, read_config
         from sah.models.loading.weights import load_weights, warn_of_ids_beyond
-        from sah.models.prompts import PromptEncoder
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
         options, overrides = split(self.model_kwargs)
         options.setdefault("device_map", {"": device})
         common = self._common()
         config = read_config(self.name_or_path, common, overrides)
+        loader = auto_class(self.name_or_path, config, trust_remote_code=self.trust_remote_code)
         check_quantization(
             self.name_or_path, config, options.get("quantization_config"), options["device_map"]
         )
-        loader = auto_class(self.name_or_path, config, trust_remote_code=self.trust_remote_code)
-        tokenizer = self._tokenizer(common)
+        prompts = self._encoder(common, config)
         model = load_weights(
             loader,
             self.name_or_path,
@@ -106,8 +100,8 @@ class HubModel:
                 f"{_how_to_get(self.name_or_path)}"
             ),
         )
-        warn_of_ids_beyond(model, tokenizer, self.name_or_path)
-        loaded = LanguageModel(model, PromptEncoder(tokenizer, max_tokens(model.config)))
+        warn_of_ids_beyond(model, prompts.tokenizer, self.name_or_path)
+        loaded = LanguageModel(model, prompts)
         require_measurable(loaded)
         return loaded
 
@@ -118,12 +112,11 @@ class HubModel:
             ModelNotFound: if the model is neither cached nor downloadable.
             TokenizerError, ModelLoadingError: if tokenizer or config cannot be loaded.
         """
-        from sah.models.loading.architecture import max_tokens, read_config
-        from sah.models.prompts import PromptEncoder
+        from sah.models.loading.architecture import read_config
 
         common = self._common()
         config = read_config(self.name_or_path, common, split(self.model_kwargs)[1])
-        return PromptEncoder(self._tokenizer(common), max_tokens(config))
+        return self._encoder(common, config)
 
     def fetch(self) -> str:
         """Download the model's files into the Hub's cache; return a line that describes them.
@@ -160,6 +153,12 @@ class HubModel:
             "trust_remote_code": self.trust_remote_code,
             "local_files_only": self._find(),
         }
+
+    def _encoder(self, common: dict[str, Any], config: Any) -> "PromptEncoder":
+        from sah.models.loading.architecture import max_tokens
+        from sah.models.prompts import PromptEncoder
+
+        return PromptEncoder(self._tokenizer(common), max_tokens(config))
 
     def _tokenizer(self, common: dict[str, Any]) -> Any:
         from transformers import AutoTokenizer
