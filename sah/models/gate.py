@@ -22,7 +22,7 @@ _TOKENS = _CONTEXT + _QUESTION + _STEPS
 _WINDOW = 20
 
 # Differences of logits, relative to their spread over the vocabulary. In half precision the order
-# of additions alone makes a few per cent, and a mixture of experts may choose another expert for a
+# of additions alone makes a few per cent, as rounding does in a quantised model, and a mixture of experts may choose another expert for a
 # token, so that the median token decides there.
 _TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-4}
 _HALF_PRECISION = 0.2
@@ -257,14 +257,46 @@ def _continued(model: LanguageModel, ids: Sequence[int], cache: RewindableCache)
 def _distance(model: LanguageModel, logits: Tensor, expected: Tensor) -> float:
     """Return the largest difference of a token's logits, relative to their spread.
 
-    In half precision it is the median token's. Adding a constant to all logits changes nothing
+    In half precision, and of a quantised model, it is the median token's. Adding a constant to all logits changes nothing
     that is measured, so they are centred.
     """
     spread = expected.double() - expected.double().mean(-1, keepdim=True)
     found = logits.double() - logits.double().mean(-1, keepdim=True)
     relative = (found - spread).norm(dim=-1) / spread.norm(dim=-1)
-    exact = model.model.dtype in _TOLERANCE
-    return float(relative.max() if exact else relative.median())
+    return float(relative.max() if _is_exact(model) else relative.median())
+
+
+def _is_exact(model: LanguageModel) -> bool:
+    # Quantisation may round a pass as a whole (LLM.int8 chooses its columns over all tokens).
+    quantised = getattr(model.model.config, "quantization_config", None) is not None
+    return model.model.dtype in _TOLERANCE and not quantised
+
+
+def _tolerance(model: LanguageModel) -> float:
+    return _TOLERANCE[model.model.dtype] if _is_exact(model) else _HALF_PRECISION
+
+
+def _forward(self, module: Any, *arguments: Any, **keywords: Any) -> tuple[Tensor, None]:
+        self.numbers.append(getattr(module, "layer_idx", None))
+        return super()._forward(module, *arguments, **keywords)
+
+
+def _continued(model: LanguageModel, ids: Sequence[int], cache: RewindableCache) -> Tensor:
+    """Feed the question in one pass, then single tokens; return their logits, [N, V]."""
+    pieces = [ids[_CONTEXT : _CONTEXT + _QUESTION], *([token] for token in ids[-_STEPS:])]
+    return torch.cat([_forward(model, piece, cache) for piece in pieces])
+
+
+def _distance(model: LanguageModel, logits: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of a token's logits, relative to their spread.
+
+    In half precision, and of a quantised model, it is the median token's. Adding a constant to all logits changes nothing
+    that is measured, so they are centred.
+    """
+    spread = expected.double() - expected.double().mean(-1, keepdim=True)
+    found = logits.double() - logits.double().mean(-1, keepdim=True)
+    relative = (found - spread).norm(dim=-1) / spread.norm(dim=-1)
+    return float(relative.max() if _is_exact(model) else relative.median())
 
 
 def _tolerance(model: LanguageModel) -> float:

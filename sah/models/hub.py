@@ -81,12 +81,7 @@ class HubModel:
         """
         from sah.models.gate_memory import require_measurable
         from sah.models.language_model import LanguageModel
-        from sah.models.loading.architecture import (
-            auto_class,
-            check_quantization,
-            max_tokens,
-            read_config,
-        )
+        from sah.models.loading.architecture import auto_class, check_quantization, read_config
         from sah.models.loading.weights import load_weights, warn_of_ids_beyond
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
@@ -94,12 +89,12 @@ class HubModel:
         options.setdefault("device_map", {"": device})
         common = self._common()
         config = read_config(self.name_or_path, common, overrides)
+        loader = auto_class(self.name_or_path, config, trust_remote_code=self.trust_remote_code)
         check_quantization(
             self.name_or_path, config, options.get("quantization_config"), options["device_map"]
         )
-        loader = auto_class(self.name_or_path, config, trust_remote_code=self.trust_remote_code)
         # Before the weights: it refuses a chat template that fails.
-        prompts = self._encoder(common, None)
+        prompts = self._encoder(common, config)
         model = load_weights(
             loader,
             self.name_or_path,
@@ -114,7 +109,6 @@ class HubModel:
             ),
         )
         warn_of_ids_beyond(model, prompts.tokenizer, self.name_or_path)
-        prompts.max_tokens = max_tokens(model.config)
         loaded = LanguageModel(model, prompts)
         require_measurable(loaded)
         return loaded
@@ -127,11 +121,11 @@ class HubModel:
             ModelLoadingError: if the config cannot be read.
             TokenizerError: if the tokenizer cannot be loaded, or its chat template used.
         """
-        from sah.models.loading.architecture import max_tokens, read_config
+        from sah.models.loading.architecture import read_config
 
         common = self._common()
         config = read_config(self.name_or_path, common, split(self.model_kwargs)[1])
-        return self._encoder(common, max_tokens(config))
+        return self._encoder(common, config)
 
     def fetch(self) -> str:
         """Download the model's files into the Hub's cache; return a line that describes them.
@@ -169,12 +163,13 @@ class HubModel:
             "local_files_only": self._find(),
         }
 
-    def _encoder(self, common: dict[str, Any], max_tokens: int | None) -> "PromptEncoder":
+    def _encoder(self, common: dict[str, Any], config: Any) -> "PromptEncoder":
+        from sah.models.loading.architecture import max_tokens
         from sah.models.prompts import PromptEncoder
 
         return PromptEncoder(
             self._tokenizer(common),
-            max_tokens,
+            max_tokens(config),
             template_kwargs=self.template_kwargs,
             thinking=self.thinking,
         )
