@@ -22,8 +22,8 @@ _TOKENS = _CONTEXT + _QUESTION + _STEPS
 _WINDOW = 20
 
 # Differences of logits, relative to their spread over the vocabulary. In half precision the order
-# of additions alone makes a few per cent, as rounding does in a quantised model, and a mixture of experts may choose another expert for a
-# token, so that the median token decides there.
+# of additions alone makes a few per cent, as rounding does in a quantised model, and a mixture of
+# experts may choose another expert for a token, so that the median token decides there.
 _TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-4}
 _HALF_PRECISION = 0.2
 
@@ -168,7 +168,8 @@ def _compare_pieces(
             "the logits of a question after a cached context differ from those of the whole "
             f"prompt in one pass by {distance:.2g} of their spread"
         )
-    if not torch.equal(pieces, _continued(model, ids, cache)):
+    # Not bit for bit: on a GPU the sums over experts have no fixed order.
+    if _distance(model, _continued(model, ids, cache), pieces) > _tolerance(model):
         raise ConfigurationError(
             "the same question about one context has other logits the second time: its cache "
             "does not rewind"
@@ -257,8 +258,8 @@ def _continued(model: LanguageModel, ids: Sequence[int], cache: RewindableCache)
 def _distance(model: LanguageModel, logits: Tensor, expected: Tensor) -> float:
     """Return the largest difference of a token's logits, relative to their spread.
 
-    In half precision, and of a quantised model, it is the median token's. Adding a constant to all logits changes nothing
-    that is measured, so they are centred.
+    In half precision, and of a quantised model, it is the median token's. Adding a constant to
+    all logits changes nothing that is measured, so they are centred.
     """
     spread = expected.double() - expected.double().mean(-1, keepdim=True)
     found = logits.double() - logits.double().mean(-1, keepdim=True)
@@ -267,40 +268,13 @@ def _distance(model: LanguageModel, logits: Tensor, expected: Tensor) -> float:
 
 
 def _is_exact(model: LanguageModel) -> bool:
-    # Quantisation may round a pass as a whole (LLM.int8 chooses its columns over all tokens).
+    # Quantisation may round a pass as a whole: LLM.int8 chooses its columns over all tokens.
     quantised = getattr(model.model.config, "quantization_config", None) is not None
     return model.model.dtype in _TOLERANCE and not quantised
 
 
 def _tolerance(model: LanguageModel) -> float:
     return _TOLERANCE[model.model.dtype] if _is_exact(model) else _HALF_PRECISION
-
-
-def _forward(self, module: Any, *arguments: Any, **keywords: Any) -> tuple[Tensor, None]:
-        self.numbers.append(getattr(module, "layer_idx", None))
-        return super()._forward(module, *arguments, **keywords)
-
-
-def _continued(model: LanguageModel, ids: Sequence[int], cache: RewindableCache) -> Tensor:
-    """Feed the question in one pass, then single tokens; return their logits, [N, V]."""
-    pieces = [ids[_CONTEXT : _CONTEXT + _QUESTION], *([token] for token in ids[-_STEPS:])]
-    return torch.cat([_forward(model, piece, cache) for piece in pieces])
-
-
-def _distance(model: LanguageModel, logits: Tensor, expected: Tensor) -> float:
-    """Return the largest difference of a token's logits, relative to their spread.
-
-    In half precision, and of a quantised model, it is the median token's. Adding a constant to all logits changes nothing
-    that is measured, so they are centred.
-    """
-    spread = expected.double() - expected.double().mean(-1, keepdim=True)
-    found = logits.double() - logits.double().mean(-1, keepdim=True)
-    relative = (found - spread).norm(dim=-1) / spread.norm(dim=-1)
-    return float(relative.max() if _is_exact(model) else relative.median())
-
-
-def _tolerance(model: LanguageModel) -> float:
-    return _TOLERANCE.get(model.model.dtype, _HALF_PRECISION)
 
 
 def _forward(model: LanguageModel, ids: Sequence[int], cache: RewindableCache) -> Tensor:

@@ -62,6 +62,23 @@ def test_rounding_of_a_dtype_is_no_fault(dtype: str) -> None:
     check_model(TinyModel(layers=6, dtype=dtype).load())
 
 
+def test_the_rounding_of_a_quantisation_is_no_fault(llama: LanguageModel) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def rounded(given: dict[str, Any]) -> None:
+        """Weights that differ from pass to pass, as if each pass chose its own int8 columns."""
+        for layer in llama.model.model.layers:
+            weight = layer.mlp.up_proj.weight.data
+            weight.mul_(1 + 0.02 * torch.randn(weight.shape, generator=generator))
+
+    with torch.inference_mode(False):
+        noisy = broken(llama, rounded)
+    with pytest.raises(ConfigurationError):
+        check_model(noisy)
+    noisy.model.config.quantization_config = {"quant_method": "bitsandbytes"}
+    check_model(noisy)
+
+
 def test_positions_that_ignore_the_cache_are_found(llama: LanguageModel) -> None:
     def from_zero(given: dict[str, Any]) -> None:
         given["position_ids"] = given["position_ids"] - given["position_ids"].min()
