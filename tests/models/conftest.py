@@ -97,3 +97,21 @@ def make_example() -> Callable[..., Example]:
         )
 
     return make
+
+
+@pytest.fixture(params=["in_the_vocabulary", "spelled_out"])
+def thinker(
+    request: pytest.FixtureRequest, make_tokenizer: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Make a tokenizer whose vocabulary has the marks of thoughts, or spells them."""
+
+    def make(template: str | None) -> Any:
+        tokenizer = make_tokenizer(template)
+        if request.param == "in_the_vocabulary":
+            tokenizer.add_tokens(["<think>", "</think>"])
+            tokenizer.add_special_tokens(
+                {"additional_special_tokens": ["<|channel|>", "<|message|>", "<|start|>"]}
+            )
+        return tokenizer
+
+    return make

@@ -8,12 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sah.errors import ConfigurationError
 from sah.models.decoding import Answer, AnswerInProgress
 from sah.models.generation import Generation
-from sah.models.hub import HubModel
 from sah.models.prompts import EncodedPrompt, PromptEncoder
-from sah.models.tiny import TinyModel
 from sah.types import Example
 
 Make = Callable[..., Any]
@@ -39,22 +36,6 @@ class Script:
     def choose(self, logits: Tensor) -> int:
         self.chosen += 1
         return self.ids[self.chosen - 1]
-
-
-@pytest.fixture(params=["in_the_vocabulary", "spelled_out"])
-def thinker(request: pytest.FixtureRequest, make_tokenizer: Make) -> Callable[[str], Any]:
-    """Make a tokenizer whose vocabulary has the marks of thoughts, or spells them."""
-
-    def make(template: str | None) -> Any:
-        tokenizer = make_tokenizer(template)
-        if request.param == "in_the_vocabulary":
-            tokenizer.add_tokens(["<think>", "</think>"])
-            tokenizer.add_special_tokens(
-                {"additional_special_tokens": ["<|channel|>", "<|message|>", "<|start|>"]}
-            )
-        return tokenizer
-
-    return make
 
 
 def ids(encoder: PromptEncoder, text: str) -> list[int]:
@@ -300,63 +281,6 @@ def test_the_channels_of_gpt_oss_are_a_thought_and_an_answer(
     assert (given.thought and given.thought.text) == thought
 
 
-# The user's message decides, as in Nemotron Nano.
-BY_MESSAGE = (
-    CHAT
-    + "{% if '/no_think' in messages[0].content %}<think></think>{% else %}<think>\n{% endif %}"
-)
-# DeepSeek-V3.1 has no begin mark where it does not think.
-ONLY_ENDS = CHAT + "{% if add_generation_prompt %}</think>{% endif %}"
-
-
-@pytest.mark.parametrize(
-    ("template", "question", "opens", "closes"),
-    [
-        (OPENS, "What?", True, False),
-        (CLOSES, "What?", False, True),
-        (ONLY_ENDS, "What?", False, True),
-        (MENTIONS, "What?", False, False),
-        (CHAT, "What?", False, False),
-        (BY_MESSAGE, "What?", True, False),
-        (BY_MESSAGE, "What? /no_think", False, True),
-        # A mark in the user's own text opens and closes nothing.
-        (OPENS, "What is </think>?", True, False),
-        (CLOSES, "What is <think>?", False, True),
-        (MENTIONS, "What is <think>?\n", False, False),
-        (MENTIONS.replace("m['content']", "m['content'] | trim"), "<think>?\n", False, False),
-    ],
-)
-def test_the_template_opens_or_closes_a_thought(
-    template: str,
-    question: str,
-    opens: bool,
-    closes: bool,
-    thinker: Callable[[str], Any],
-    make_example: Make,
-) -> None:
-    encoder = PromptEncoder(thinker(template), None)
-    prompt = encoder.encode(make_example(question=question))
-    thinking = encoder.thinking(prompt, None)
-    # The vocabulary has the marks even if the template does not.
-    if encoder.marks is not None:
-        assert thinking is not None
-        assert thinking.is_open == opens
-    assert (prompt.opens_thought, prompt.closes_thought) == (opens, closes)
-    raw = encoder.encode(make_example(question=question, chat_template=False))
-    assert (raw.opens_thought, raw.closes_thought) == (False, False)
-
-
-def test_a_prefix_begins_the_answer_of_a_model_that_opens_thoughts_itself(
-    thinker: Callable[[str], Any], make_example: Make
-) -> None:
-    for template, header in ((MENTIONS, ""), (GPT_OSS, "<|channel|>final<|message|>")):
-        encoder = PromptEncoder(thinker(template), None)
-        prompt = encoder.encode(make_example(answer_prefix="Answer:"))
-        text = encoder.tokenizer.decode(prompt.question_ids)
-        assert text.endswith(f"<|assistant|>{header}Answer:")
-        assert prompt.closes_thought
-
-
 @pytest.mark.parametrize(
     ("begin", "end"),
     [
@@ -393,30 +317,3 @@ def test_marks_can_be_named_or_switched_off(thinker: Callable[[str], Any]) -> No
     answer, _ = answered(off, text)
     assert (answer.thought, scored(off, answer)) == (None, text)
     assert written(PromptEncoder(tokenizer, None)).opens_thought
-
-
-def test_a_model_without_marks_has_no_thoughts_and_takes_no_budget(
-    make_tokenizer: Make, make_example: Make
-) -> None:
-    encoder = PromptEncoder(make_tokenizer(CHAT), None)
-    example = make_example()
-    prompt = encoder.encode(example)
-    assert encoder.thinking(prompt, None) is None
-    with pytest.raises(ConfigurationError, match=r"thinking_tokens=5 .* neither .* nor vocab"):
-        encoder.room(example, prompt, Generation(thinking_tokens=5))
-    off = PromptEncoder(make_tokenizer(OPENS), None, thinking=None)
-    with pytest.raises(ConfigurationError, match=r"thinking_tokens=5 .* model\.thinking is null"):
-        off.room(example, off.encode(example), Generation(thinking_tokens=5))
-    # Nothing is generated for a continuation.
-    continuation = make_example(is_continuation=True)
-    prompt = encoder.encode(continuation)
-    assert encoder.room(continuation, prompt, Generation(thinking_tokens=5)) == 8
-
-
-@pytest.mark.parametrize(
-    "value", ["on", "", {"begin": "<a>"}, {"begin": "", "end": "</a>"}, {"end": "a", "stop": "b"}]
-)
-def test_other_values_of_thinking_are_refused(value: Any) -> None:
-    for make in (TinyModel, lambda **given: HubModel(name="mine", name_or_path="org/x", **given)):
-        with pytest.raises(ValueError, match=r"model\.thinking must be auto, null, or the marks"):
-            make(thinking=value)
