@@ -93,14 +93,12 @@ class JsonLines(BaseBenchmark):
         scorer: Scorer = getattr(scorers, self.metric)
         return Task(max_new_tokens=self.max_new_tokens, scorer=scorer)
 
-    def _file(self) -> Path:
-        return Path(self.path).expanduser()
-
     def _chosen_examples(self) -> list[Example]:
         examples = self._all_examples()
         tasks = dict.fromkeys(example.task for example in examples)
-        chosen = {self.subset} if isinstance(self.subset, str) else set(self.subset or tasks)
-        if not chosen <= tasks.keys():
+        subset = tasks if self.subset is None else self.subset
+        chosen = {subset} if isinstance(subset, str) else set(subset)
+        if not chosen or not chosen <= tasks.keys():
             raise ConfigurationError(
                 f"benchmark.subset={self.subset!r}: {self.path} has no such task; choose from "
                 f"{', '.join(tasks)}, or null for all"
@@ -108,11 +106,10 @@ class JsonLines(BaseBenchmark):
         return [example for example in examples if example.task in chosen]
 
     def _all_examples(self) -> list[Example]:
-        examples = []
+        file, examples = Path(self.path).expanduser(), []
         lines_of: dict[str, int] = {}
         try:
-            rows = enumerate(read_numbered_lines(self._file()), start=1)
-            for number, (line, row) in rows:
+            for number, (line, row) in enumerate(read_numbered_lines(file), start=1):
                 example = self._example(row, line, number)
                 if example.id in lines_of:
                     raise DatasetError(
@@ -196,7 +193,7 @@ class JsonLines(BaseBenchmark):
         return extras
 
     def _require_scorable(self, example: Example, line: int) -> None:
-        """Score an empty answer: what the metric lacks is better known before the model answers."""
+        """Score an empty answer, so that a row that the metric cannot score costs no answer."""
         try:
             self._task().score(example, "")
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 import safetensors.torch
 import torch
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -184,11 +183,7 @@ def _model(overrides: Sequence[str]) -> ModelSource:
         raise ConfigurationError(
             f"no model is given; add model=NAME, where NAME is one of {', '.join(models)}"
         )
-    try:
-        config = compose(overrides)
-    except HydraException as error:
-        raise ConfigurationError(str(error)) from error
-    source: ModelSource = build(config, "model")
+    source: ModelSource = build(compose(overrides), "model")
     return source
 
 

@@ -20,6 +20,8 @@ def main(arguments: list[str]) -> None:
         help="also list the benchmarks of this folder, as for `python run.py --config-dir FOLDER`",
     )
     options = parser.parse_args(arguments)
+    if options.config_dir is not None and not options.config_dir.is_dir():
+        parser.error(f"--config-dir {options.config_dir} is not a folder")
     for folder in (config_folder(), options.config_dir):
         if folder is not None:
             show_benchmarks(folder / "benchmark")

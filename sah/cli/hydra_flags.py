@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from hydra._internal import hydra, utils
+from hydra._internal import hydra as application
+from hydra._internal import utils
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -24,8 +25,6 @@ class ExperimentFailed(CompactHydraException):
 _SHELLS = ("bash", "fish", "zsh")
 _OF_HYDRA = (AssertionError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 _HYDRA = ("hydra.", "hydra_plugins.hydra_", "omegaconf.")
-# Where Hydra's mistakes with what it is given surface: os.environ[...], importlib.
-_STANDARD = ("os", "importlib", "collections", "typing", "copy", "logging")
 
 
 def refused_flags(arguments: Sequence[str]) -> str | None:
@@ -111,7 +110,7 @@ def one_message() -> Iterator[None]:
     try:
         with (
             patch.object(utils, "run_and_report", report_explained),
-            patch.object(hydra, "run_and_report", report_explained),
+            patch.object(application, "run_and_report", report_explained),
         ):
             yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -141,12 +140,13 @@ def _explained(task: Callable[[], Any]) -> Any:
 
 def _is_of_hydra(error: Exception) -> bool:
     """Whether Hydra or a plugin of it failed, before any of our code was at work."""
-    modules = [
-        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
-    ]
-    functions = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
-    foreign = [name for name in modules if not name.startswith(_STANDARD)]
-    return "run_job" not in functions and foreign[-1].startswith(_HYDRA)
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if any(frame.f_code.co_name == "run_job" for frame in frames):
+        return False
+    modules = [str(frame.f_globals.get("__name__")) for frame in frames]
+    # Mistakes with what it is given surface there: os.environ[...], importlib.
+    foreign = [one for one in modules if one.partition(".")[0] not in sys.stdlib_module_names]
+    return foreign[-1].startswith(_HYDRA)
 
 
 def _full_errors() -> bool:

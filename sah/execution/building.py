@@ -11,7 +11,13 @@ import hydra
 from hydra.errors import HydraException, MissingConfigException
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from sah.errors import ConfigurationError, SahError
 from sah.paths import config_folder
@@ -34,10 +40,13 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration of a command line, outside of Hydra's own main function.
 
     Raises:
-        HydraException: for an unknown group, option or key.
+        ConfigurationError: for an unknown group, option or key, with what may have been meant.
     """
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return hydra.compose("config", list(overrides))
+        try:
+            return hydra.compose("config", list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigurationError(explain(error)) from error
 
 
 def build(config: DictConfig, name: str) -> Any:
@@ -87,6 +96,11 @@ def section(config: DictConfig, name: str) -> dict[str, Any]:
         )
     try:
         container = OmegaConf.to_container(part, resolve=True, throw_on_missing=True)
+    except (InterpolationToMissingValueError, MissingMandatoryValue) as error:
+        # An interpolation names the value that it refers to in its text.
+        refers = isinstance(error, InterpolationToMissingValueError)
+        key = str(error).splitlines()[0].rpartition(": ")[2] if refers else error.full_key
+        raise ConfigurationError(f"{key} must be given; set it with {key}=VALUE") from error
     except OmegaConfBaseException as error:
         raise ConfigurationError(f"{name}: {str(error).splitlines()[0]}") from error
     assert isinstance(container, dict)

@@ -168,8 +168,9 @@ def test_extras_that_the_metric_cannot_use_are_an_error_before_any_answer(write)
 
 
 def test_a_task_that_the_file_does_not_have_is_named_by_the_check(write):
-    with pytest.raises(ConfigurationError, match="no such task; choose from jsonl, other"):
-        JsonLines(path=write(*ROWS), subset="nope").check_data()
+    for subset in ("nope", ["jsonl", "nope"], []):
+        with pytest.raises(ConfigurationError, match="no such task; choose from jsonl, other"):
+            JsonLines(path=write(*ROWS), subset=subset).check_data()
 
 
 def test_a_folder_or_a_missing_file_is_named_by_the_check(tmp_path):

@@ -51,6 +51,13 @@ def test_fetch_names_an_unknown_option_with_the_known_ones(arguments):
         fetching.main(arguments)
 
 
+def test_a_value_that_must_be_given_is_named():
+    with pytest.raises(SystemExit, match=r"model\.name_or_path must be given; set"):
+        fetching.main(["model=hf"])
+    with pytest.raises(SystemExit, match=r"benchmark\.path must be given; set"):
+        fetching.main(["benchmark=jsonl"])
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
