@@ -37,17 +37,16 @@ Reader = Callable[[LayerReading], None]
 def read_attention(model: LanguageModel, passage: Passage, read: Reader) -> None:
     """Pass the queries and keys of each layer to `read`; only one layer's are held at a time.
 
-    They have the model's dtype and device. Sliding-window and other local layers are
-    skipped, as sparse attention never applies to them.
+    They have the model's dtype and device. Sliding-window and other local layers are skipped,
+    as sparse attention never applies to them.
 
     Args:
         model: computes with dense attention.
         passage: read as one sequence from its first token.
         read: called once per layer, in the order of the layers.
     """
-    ids = torch.tensor([passage.token_ids], device=model.device)
     with _ReadingSession(model, read).attached(model.model):
-        model.model(input_ids=ids, use_cache=False, logits_to_keep=1)
+        model.forward(passage.token_ids, None, logits=1)
 
 
 class _ReadingSession(AttentionSession):

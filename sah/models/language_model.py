@@ -195,28 +195,36 @@ class LanguageModel:
         """Whether the model's forward pass has an argument of this name."""
         return argument in self._parameters
 
-    def forward(self, ids: Sequence[int], cache: RewindableCache, *, logits: int) -> Tensor:
-        """Append tokens to the cache; return the last tokens' logits, [1, logits, vocabulary].
+    def forward(self, ids: Sequence[int], cache: RewindableCache | None, *, logits: int) -> Tensor:
+        """Read tokens; return the last ones' logits, [1, logits, vocabulary].
+
+        Args:
+            ids: at least one token.
+            cache: holds the tokens before these, and is extended; None for a sequence without a
+                cache.
+            logits: number of tokens whose logits are returned.
 
         Raises:
             TokenizerError: if the model's embedding lacks a token.
         """
         self._check_ids(ids)
-        if self.reads_single_tokens and cache.length > 0 and len(ids) > 1:
+        begin = 0 if cache is None else cache.length
+        if self.reads_single_tokens and begin > 0 and len(ids) > 1:
             steps = [self.forward([token], cache, logits=1) for token in ids]
             return torch.cat(steps, dim=1)[:, -logits:]
-        end = cache.length + len(ids)
+        end = begin + len(ids)
         # Not every architecture derives the positions from its cache.
-        positions = torch.arange(cache.length, end, device=self.device)[None]
+        positions = torch.arange(begin, end, device=self.device)[None]
         arguments = {"position_ids": positions, "logits_to_keep": logits}
-        with self.rope.of_length(max(cache.capacity, end)):
+        with self.rope.of_length(end if cache is None else max(cache.capacity, end)):
             output: Tensor = self.model(
                 input_ids=torch.tensor([list(ids)], device=self.device),
                 past_key_values=cache,
-                use_cache=True,
+                use_cache=cache is not None,
                 **{name: arguments[name] for name in arguments.keys() & self._parameters},
             ).logits
-        cache.length = end
+        if cache is not None:
+            cache.length = end
         return output[:, -logits:]
 
     def _last_logits(self, ids: list[int], cache: RewindableCache) -> Tensor:
