@@ -8,6 +8,8 @@ import yaml
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # omegaconf writes and reads paths with these tags.
 _PATHS = "tag:yaml.org,2002:python/object/apply:pathlib."
+# Python refuses to parse integers of more than 4,300 digits.
+_MOST_DIGITS = 1000
 _FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")
 
 
@@ -43,7 +45,7 @@ def unreadable(folders: Sequence[Path]) -> str | None:
 
 
 def _mistakes(path: Path) -> Iterator[str]:
-    """Find tags that would make Python objects and duplicate keys, with their line numbers."""
+    """Find tags that would make Python objects, duplicate keys and endless numbers, by line."""
     waiting = [yaml.compose(path.read_text(encoding="utf-8"), Loader=_LOADER)]
     while waiting:
         node = waiting.pop()
@@ -52,6 +54,8 @@ def _mistakes(path: Path) -> Iterator[str]:
         line = node.start_mark.line + 1
         if ":python/" in node.tag and not node.tag.startswith(_PATHS):
             yield f"line {line}: the tag {node.tag} would make a Python object, which is refused"
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > _MOST_DIGITS:
+            yield f"line {line}: a number of {len(node.value)} digits does not fit into 64 bits"
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:

@@ -7,7 +7,6 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 from hydra._internal import hydra as application
 from hydra._internal import utils
@@ -23,6 +22,7 @@ class ExperimentFailed(CompactHydraException):
 
 
 _SHELLS = ("bash", "fish", "zsh")
+# What Hydra and its plugins raise for settings of theirs that they do not check.
 _OF_HYDRA = (AssertionError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 _HYDRA = ("hydra.", "hydra_plugins.hydra_", "omegaconf.")
 
@@ -107,17 +107,17 @@ def one_message() -> Iterator[None]:
     def report_explained(task: Callable[[], Any]) -> Any:
         return report(lambda: _explained(task))
 
+    # Both modules have the function under its name.
+    vars(utils)["run_and_report"] = vars(application)["run_and_report"] = report_explained
     try:
-        with (
-            patch.object(utils, "run_and_report", report_explained),
-            patch.object(application, "run_and_report", report_explained),
-        ):
-            yield
+        yield
     except (HydraException, OmegaConfBaseException) as error:
         # From --info and --help, which Hydra does not guard.
         if _full_errors():
             raise
         sys.exit(plain(explain(error)))
+    finally:
+        vars(utils)["run_and_report"] = vars(application)["run_and_report"] = report
 
 
 def _explained(task: Callable[[], Any]) -> Any:

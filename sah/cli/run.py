@@ -80,6 +80,9 @@ def _refuse_option_without_name(argument: str) -> None:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:
         return  # Not an override, or one that Hydra explains itself.
+    except ValueError:
+        # Python refuses to parse an integer of more than 4,300 digits.
+        sys.exit(plain(f"{argument[:40]}…: the number does not fit into 64 bits"))
     group = "sparse_attention" if override.key_or_group == "attention" else override.key_or_group
     folder = config_folder() / group
     if not folder.is_dir() or group == "hydra" or isinstance(override.value(), Glob):

@@ -45,7 +45,8 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
         try:
             return hydra.compose("config", list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            # Python raises ValueError for an integer of more than 4,300 digits.
             raise ConfigurationError(explain(error)) from error
 
 

@@ -31,6 +31,8 @@ class SweepMonitor:
         self._common = set.intersection(*(set(cell.label.split()) for cell in cells))
         self._finished = finished
         self._ended: dict[int, str] = {}
+        # The first cell with each error: an error that cells share is told once.
+        self._told: dict[str, int] = {}
         self._running: set[int] = set()
         self._last_refresh = 0.0
         self._last_line = time.monotonic()
@@ -74,6 +76,9 @@ class SweepMonitor:
         state = read_state(self._cells[number].directory)
         self._ended[number] = state.state
         what = "done" if state.state == "done" else state.first_error_line or state.state
+        if what == state.first_error_line:
+            first = self._told.setdefault(what, number)
+            what = what if first == number else f"failed as #{first}"
         line = f"#{number} {what}: {self._label(number)}"
         if self._live is not None:
             # Printed above the live table, which would overwrite a log line.

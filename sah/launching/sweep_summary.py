@@ -41,7 +41,10 @@ def write_summary(folder: Path, outcomes: Sequence[CellOutcome], started: float)
 
 
 def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
-    """Show the counts, the failed cells and the command that reruns them, in 80 columns."""
+    """Show the counts, the failed cells and the command that reruns them, in 80 columns.
+
+    A reason that several cells have is told once.
+    """
     console = Console(stderr=True, highlight=False)
     counts = Counter(outcome.outcome for outcome in outcomes)
     console.print(Text(", ".join(f"{number} {name}" for name, number in counts.items())))
@@ -59,11 +62,13 @@ def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
     table.add_column("#")
     table.add_column("why")
     table.add_column("experiment")
+    told: dict[str, int] = {}
     for outcome in bad[:_MOST_ROWS]:
-        reason = outcome.reason or outcome.outcome
-        table.add_row(
-            str(outcome.cell.number), Text(plain(reason)), Text(plain(outcome.cell.label))
-        )
+        reason, number = outcome.reason or outcome.outcome, outcome.cell.number
+        first = told.setdefault(reason, number)
+        if first != number and outcome.reason:
+            reason = f"as #{first}"
+        table.add_row(str(number), Text(plain(reason)), Text(plain(outcome.cell.label)))
     console.print(table)
     if len(bad) > _MOST_ROWS:
         console.print(Text(f"and {len(bad) - _MOST_ROWS} more in {folder / SUMMARY}"))

@@ -51,6 +51,11 @@ def test_fetch_names_an_unknown_option_with_the_known_ones(arguments):
         fetching.main(arguments)
 
 
+def test_a_number_of_thousands_of_digits_is_one_message():
+    with pytest.raises(SystemExit, match=r"^sah fetch: Exceeds the limit"):
+        fetching.main(["model=tiny", f"seed={5000 * '9'}"])
+
+
 def test_a_value_that_must_be_given_is_named():
     with pytest.raises(SystemExit, match=r"model\.name_or_path must be given; set"):
         fetching.main(["model=hf"])

@@ -70,3 +70,9 @@ def test_the_check_before_every_experiment_cannot_be_deleted(argument):
 def test_numbers_are_not_names_of_options(values):
     with pytest.raises(SystemExit, match="takes the name of an option, got numbers; take custom"):
         run.main(["-m", f"attention={values}"])
+
+
+@pytest.mark.parametrize("value", [5000 * "9", f"1,{5000 * '9'}", f"range(0,{5000 * '9'})"])
+def test_a_number_of_thousands_of_digits_is_refused_by_name(value):
+    with pytest.raises(SystemExit, match=r"^seed=.*9…: the number does not fit into 64 bits$"):
+        run.main(["-m", f"seed={value}"])

@@ -89,8 +89,9 @@ def test_an_option_that_is_not_a_name_is_refused_with_the_list_of_names(run, ove
         ("name: mine\nname: yours\n", "line 2: the key 'name' is given twice"),
         ("name: !!python/name:os.system\n", "would make a Python object"),
         (b"name: \xff\n", "invalid start byte"),
+        (f"limit: {5000 * '9'}\n", "line 1: a number of 5000 digits does not fit into 64 bits"),
     ],
-    ids=["syntax", "duplicate", "tag", "encoding"],
+    ids=["syntax", "duplicate", "tag", "encoding", "digits"],
 )
 def test_a_configuration_file_that_cannot_be_read_is_named(content, expected, run, tmp_path):
     path = tmp_path / "own" / "benchmark" / "mine.yaml"

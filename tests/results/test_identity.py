@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from sah.paths import sanitise
-from sah.results.identity import directory, fingerprint
+from sah.results.identity import as_literals, directory, fingerprint
 
 TINY = ("model=tiny", "benchmark=mock")
 
@@ -210,3 +210,9 @@ def test_names_that_sanitise_alike_have_different_directories(compose):
     other = compose("model=hf", "model.name_or_path=org:name")
     assert directory(one).parent == directory(other).parent
     assert directory(one) != directory(other)
+
+
+@given(text=st.text(alphabet="\\${}a:,' \n\""))
+def test_a_literal_text_survives_omegaconf_whatever_it_looks_like(text):
+    config = OmegaConf.create(OmegaConf.to_yaml(as_literals({"a": [{"b": text}]})))
+    assert OmegaConf.to_container(config, resolve=True) == {"a": [{"b": text}]}
