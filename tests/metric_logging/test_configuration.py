@@ -28,7 +28,7 @@ def test_every_option_of_the_group_makes_a_logger(option, compose, path):
     [
         ({"sampling_factor": 1.5}, r"sampling_factor must be in \[0, 1\], got 1.5"),
         ({"sampling_factor": -0.1}, r"sampling_factor must be in \[0, 1\], got -0.1"),
-        ({"sampling_factor": float("nan")}, "sampling_factor must be finite"),
+        ({"sampling_factor": float("nan")}, "sampling_factor must be a finite number"),
         ({"sampling_factor": "much"}, "sampling_factor"),
         ({"max_records": -1}, "max_records"),
         ({"max_records": 1.5}, "max_records"),
