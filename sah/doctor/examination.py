@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from sah.doctor.finding import Finding, counted, error, ok
@@ -29,7 +28,7 @@ def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
     """Check the experiment that these overrides compose; stop where later checks cannot run."""
     try:
         experiment = Experiment.from_config(compose(overrides))
-    except (SahError, HydraException, OmegaConfBaseException) as problem:
+    except (SahError, OmegaConfBaseException) as problem:
         lines = str(problem).strip().splitlines()
         return [error("configuration", lines[0], "correct the override that the message names")]
     findings = [ok("configuration", _described(experiment))]

@@ -140,7 +140,7 @@ class HubModel:
 
         common = self._common()
         if common["local_files_only"]:
-            return f"{self.name_or_path} is on this machine already, or the Hub is unreachable"
+            return self._without_network()
         config = read_config(self.name_or_path, common, split(self.model_kwargs)[1])
         auto_class(self.name_or_path, config, trust_remote_code=self.trust_remote_code)
         patterns = list(_NEEDED_FILES)
@@ -154,6 +154,28 @@ class HubModel:
             )
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
         return f"{self.name_or_path}, {size / 1e9:.1f} GB, in {folder}"
+
+    def _without_network(self) -> str:
+        """Return a line that says where the model's files are on this machine.
+
+        Raises:
+            ModelNotFound: if the Hub's cache has no weights, as after loading only the tokenizer.
+        """
+        from huggingface_hub import snapshot_download
+
+        if Path(self.name_or_path).is_dir():
+            return f"{self.name_or_path} is a folder of this machine"
+        folder = Path(
+            snapshot_download(self.name_or_path, revision=self.revision, local_files_only=True)
+        )
+        if not any(
+            any(folder.glob(weights)) for weights in ("*.safetensors", "pytorch_model*.bin")
+        ):
+            raise ModelNotFound(
+                f"{folder} has no weights, and the Hub cannot be reached; "
+                f"{_how_to_get(self.name_or_path)}"
+            )
+        return f"{self.name_or_path} is in {folder}"
 
     def _common(self) -> dict[str, Any]:
         """Return the arguments of every `from_pretrained`."""

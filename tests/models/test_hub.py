@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -255,6 +256,25 @@ def downloads(saved: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setattr(HubModel, "_find", lambda model: False)
     return patterns
+
+
+def test_a_fetch_without_a_network_says_whether_the_weights_are_here(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--org--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(commit)
+    snapshot = repository / "snapshots" / commit
+    shutil.copytree(saved, snapshot)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model = HubModel(name="mine", name_or_path="org/tiny")
+    assert model.fetch() == f"org/tiny is in {snapshot}"
+    (snapshot / WEIGHTS).unlink()
+    with pytest.raises(ModelNotFound, match=r"has no weights, and the Hub cannot be reached; run"):
+        model.fetch()
+    folder = HubModel(name="mine", name_or_path=str(saved))
+    assert folder.fetch() == f"{saved} is a folder of this machine"
 
 
 def test_a_fetch_downloads_safetensors_where_there_are_any(
