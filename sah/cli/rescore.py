@@ -19,6 +19,18 @@ def main(arguments: list[str]) -> None:
     """Score the answers of every experiment below the given folders again."""
     parser = argparse.ArgumentParser(prog="sah rescore", description=DESCRIPTION)
     parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="a class that is not in sah's configuration and may be used; may be repeated",
+    )
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run code that comes with a model, where the experiment did so",
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     found = [experiment for folder in options.folders for experiment in _experiments(folder)]
@@ -27,7 +39,9 @@ def main(arguments: list[str]) -> None:
     failed = 0
     for folder in found:
         try:
-            before, after = rescore(folder)
+            before, after = rescore(
+                folder, allow=options.allow, trust_remote_code=options.trust_remote_code
+            )
         except SahError as error:
             logger.error("%s: %s", folder, error)
             failed += 1

@@ -1,6 +1,8 @@
 """Rescoring stored answers without the model."""
 
+import functools
 import logging
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from sah.errors import ConfigurationError, DamagedResults
 from sah.execution.experiment import Experiment
+from sah.paths import config_folder
+from sah.results import fingerprint
 from sah.results.aggregate import summarise
 from sah.results.excerpts import origins
 from sah.results.provenance import provenance
@@ -19,15 +23,27 @@ from sah.results.store import CONFIG, OVERRIDES, PREDICTIONS, ResultStore, read_
 logger = logging.getLogger(__name__)
 
 
-def rescore(folder: Path) -> tuple[float | None, float | None]:
+def rescore(
+    folder: Path, *, allow: Collection[str] = (), trust_remote_code: bool = False
+) -> tuple[float | None, float | None]:
     """Score an experiment's answers again and return the score before and after.
 
     Everything else in results.json is kept; provenance records when and with which code the
     answers were rescored. The examples are generated again, which needs the data and the
     tokenizer, but not the weights.
 
+    Results may come from somebody else, so that their config.yaml only chooses among classes that
+    the configuration of this package names, and runs no code of a model.
+
+    Args:
+        folder: the experiment's directory.
+        allow: further classes that config.yaml may name.
+        trust_remote_code: run code that comes with the model, if config.yaml asks for it too.
+
     Raises:
-        ConfigurationError: if the experiment is not complete, or an earlier version wrote it.
+        ConfigurationError: if the experiment is not complete, or an earlier version wrote it; if
+            its config.yaml is not the one that the directory is named after, or would run code
+            that was not allowed.
         DamagedResults: if the answers do not belong to the benchmark's examples, or the data
             set has another commit here.
         Busy: if another process works on this experiment.
@@ -45,6 +61,7 @@ def rescore(folder: Path) -> tuple[float | None, float | None]:
     # As typed: an interpolation in them belongs to the whole configuration.
     typed = OmegaConf.to_container(OmegaConf.load(folder / OVERRIDES), resolve=False)
     overrides = [str(item) for item in typed or ()]
+    _check_harmless(config, folder, frozenset(allow), trust_remote_code)
     experiment = Experiment.from_config(config)
     store = ResultStore(folder, folder.name)
     with store.claimed(config, overrides, resume=True):
@@ -71,6 +88,67 @@ def rescore(folder: Path) -> tuple[float | None, float | None]:
         )
         store.complete(rescored, scores)
     return result.score, rescored.score
+
+
+def _check_harmless(
+    config: DictConfig, folder: Path, allow: frozenset[str], trust_remote_code: bool
+) -> None:
+    """Check that a stored configuration is the one that was run, and names no foreign code."""
+    content = OmegaConf.to_container(config, resolve=False)
+    for path, value in _values(content, ""):
+        key = path.rpartition(".")[2]
+        if key == "_target_" and value not in _own_classes() | allow:
+            raise ConfigurationError(
+                f"{folder / CONFIG} names the class {path}={value!r}, which is not in the "
+                f"configuration of sah; add --allow {value} if you know what it does"
+            )
+        if key == "trust_remote_code" and value is not False and not trust_remote_code:
+            raise ConfigurationError(
+                f"{folder / CONFIG} has {path}={value!r}: code that comes with the model would "
+                "run; add --trust-remote-code if you trust its author"
+            )
+    # Interpolations are resolved when a configuration is stored.
+    for path, value in _values(content, ""):
+        if isinstance(value, str) and _is_interpolation(value):
+            raise ConfigurationError(
+                f"{folder / CONFIG} has an interpolation in {path}, which no run writes: it was "
+                "edited"
+            )
+    found = fingerprint(config)
+    if found != folder.name:
+        raise ConfigurationError(
+            f"{folder / CONFIG} has the fingerprint {found}, not that of its directory: it was "
+            "edited, copied or moved, or another version wrote it; run the experiment again"
+        )
+
+
+@functools.cache
+def _own_classes() -> frozenset[str]:
+    """Return the classes that the configuration of this package names."""
+    loaded = [OmegaConf.load(path) for path in config_folder().rglob("*.yaml")]
+    contents = [OmegaConf.to_container(config, resolve=False) for config in loaded]
+    return frozenset(
+        value
+        for content in contents
+        for path, value in _values(content, "")
+        if path.rpartition(".")[2] == "_target_"
+    )
+
+
+def _values(content: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Return every plain value in a configuration, with its dotted key."""
+    if isinstance(content, dict):
+        for key, child in content.items():
+            yield from _values(child, f"{path}.{key}".lstrip("."))
+    elif isinstance(content, list):
+        for number, child in enumerate(content):
+            yield from _values(child, f"{path}.{number}")
+    else:
+        yield path, content
+
+
+def _is_interpolation(text: str) -> bool:
+    return OmegaConf.is_interpolation(OmegaConf.create({"text": text}), "text")
 
 
 def _code() -> dict[str, Any]:

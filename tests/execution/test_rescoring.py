@@ -1,7 +1,12 @@
 """Rescoring answers without the model."""
 
+import os
+import re
+import sys
+
 import orjson
 import pytest
+from omegaconf import OmegaConf
 
 from sah.benchmarks.mock import Mock
 from sah.cli import rescore as rescore_command
@@ -9,7 +14,7 @@ from sah.errors import ConfigurationError, DamagedResults
 from sah.execution import rescoring
 from sah.execution.attempts import compute
 from sah.models.tiny import TinyModel
-from sah.results import directory
+from sah.results import directory, fingerprint
 
 
 @pytest.fixture
@@ -71,3 +76,77 @@ def test_missing_answers_are_an_error_and_a_nonzero_exit_status(finished):
         rescoring.rescore(finished)
     with pytest.raises(SystemExit, match="1 of 1 experiments could not be rescored"):
         rescore_command.main([str(finished)])
+
+
+def edited(folder, *changes):
+    """Change a stored configuration, and give directory and results the name that would fit."""
+    config = OmegaConf.load(folder / "config.yaml")
+    for key, value in changes:
+        OmegaConf.update(config, key, value, force_add=True)
+    OmegaConf.save(config, folder / "config.yaml")
+    return renamed(folder, fingerprint(config))
+
+
+def renamed(folder, name):
+    content = results(folder) | {"fingerprint": name}
+    (folder / "results.json").write_bytes(orjson.dumps(content))
+    return folder.rename(folder.with_name(name))
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """A module whose import is noticed; its class is a benchmark like any other."""
+    (tmp_path / "hostile.py").write_text(
+        "import os\n"
+        "from sah.benchmarks.mock import Mock\n"
+        "os.environ['HOSTILE_RAN'] = '1'\n"
+        "class Benchmark(Mock): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("HOSTILE_RAN", raising=False)
+    yield "hostile.Benchmark"
+    sys.modules.pop("hostile", None)
+
+
+@pytest.mark.parametrize(
+    "key", ["benchmark._target_", "tracker._target_", "model.model_kwargs.config._target_"]
+)
+def test_a_class_outside_the_configuration_is_not_even_imported(key, finished, hostile):
+    folder = edited(finished, (key, hostile))
+    with pytest.raises(
+        ConfigurationError, match=rf"{re.escape(key)}='hostile\.Benchmark'.*--allow"
+    ):
+        rescoring.rescore(folder)
+    assert "HOSTILE_RAN" not in os.environ
+
+
+def test_a_class_that_is_allowed_is_used(finished, hostile):
+    folder = edited(finished, ("benchmark._target_", hostile))
+    rescore_command.main(["--allow", hostile, str(folder)])
+    assert os.environ.pop("HOSTILE_RAN") == "1"
+
+
+def test_the_code_of_a_model_needs_a_flag(finished):
+    folder = edited(finished, ("model.trust_remote_code", True))
+    with pytest.raises(ConfigurationError, match=r"trust_remote_code=True.*--trust-remote-code"):
+        rescoring.rescore(folder)
+
+
+def test_an_interpolation_is_refused_before_it_is_resolved(finished, monkeypatch):
+    monkeypatch.setenv("SECRET", "7")
+    path = finished / "config.yaml"
+    path.write_text(path.read_text().replace("\nseed: 0", "\nseed: ${oc.decode:${oc.env:SECRET}}"))
+    with pytest.raises(ConfigurationError, match="an interpolation in seed"):
+        rescoring.rescore(finished)
+
+
+@pytest.mark.parametrize("change", ["edited", "copied"])
+def test_a_configuration_of_another_fingerprint_is_refused(change, finished):
+    if change == "copied":
+        folder = renamed(finished, "0123456789ab")
+    else:
+        folder = finished
+        path = folder / "config.yaml"
+        path.write_text(path.read_text().replace("\nseed: 0", "\nseed: 5"))
+    with pytest.raises(ConfigurationError, match=r"has the fingerprint .* was edited, copied"):
+        rescoring.rescore(folder)
