@@ -54,8 +54,9 @@ class SahSweeper(BasicSweeper):
             if isinstance(value, Glob) and override.key_or_group in _ATTENTION:
                 if not composes_maskers:
                     value.exclude.append("custom")
-        # An override that is given twice counts once.
         counts = {override.get_key_element(): count_values(override) for override in overrides}
+        # The last of those with one key counts; Hydra would list the values of all.
+        last = {override.get_key_element(): override for override in overrides}
         if math.prod(counts.values()) > _MOST_CELLS:
             factors = " x ".join(
                 f"{count:,} of {key}" for key, count in counts.items() if count > 1
@@ -68,7 +69,9 @@ class SahSweeper(BasicSweeper):
             raise ConfigurationError(
                 f"hydra.sweeper.max_batch_size must be at least 1 or null, got {max_batch_size}"
             )
-        split: list[list[list[str]]] = BasicSweeper.split_arguments(overrides, max_batch_size)
+        split: list[list[list[str]]] = BasicSweeper.split_arguments(
+            list(last.values()), max_batch_size
+        )
         return split
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
