@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sah.cli.report import add_output, add_selection, chosen_results, write_table
 from sah.errors import ConfigurationError, SahError
+from sah.terminal import plain
 
 DESCRIPTION = (
     "Compare results with a baseline on identical inputs: differences with intervals, corrected "
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         _compare(options)
     except SahError as error:
-        sys.exit(f"sah compare: {error}")
+        sys.exit(plain(f"sah compare: {error}"))
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """`sah report`: the results below a folder as a table, figures or one HTML file."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from sah.report.tables.layout import show
 from sah.report.tables.markup import render
 from sah.report.tables.table import Table
 from sah.results.schema import Result
+from sah.terminal import plain
 
 DESCRIPTION = "Show the results below a folder: scores with intervals, densities, errors, costs."
 
@@ -41,13 +43,13 @@ def main(arguments: Sequence[str]) -> None:
             from sah.report.figures.export import write_figures
 
             for path in write_figures(results, options.figures):
-                sys.stderr.write(f"{path}\n")
+                sys.stderr.write(f"{plain(str(path))}\n")
         if options.format == "html":
             from sah.report.html.page import write_page
 
             target = options.output or Path("report.html")
             write_page(results, target)
-            sys.stdout.write(f"{target}\n")
+            sys.stdout.write(f"{plain(str(target))}\n")
             return
         from sah.report.tables.overview import group_table, result_table
 
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
             table = result_table(results, wide=options.format == "csv")
         write_table(table, options.format, options.output)
     except SahError as error:
-        sys.exit(f"sah report: {error}")
+        sys.exit(plain(f"sah report: {error}"))
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +97,9 @@ def chosen_results(options: argparse.Namespace) -> list[Result]:
 
 def write_table(table: Table, text_format: str, target: Path | None) -> None:
     """Write a table to a file or to the terminal."""
+    if target is None and isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that is not UTF-8 gets an escape for a character that it lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if text_format == "table":
         if target is None:
             show(table, Console())

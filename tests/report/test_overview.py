@@ -152,4 +152,4 @@ def test_markdown_and_latex_escape_names(write_result, results):
     write_result("a_b|<script>&%$", model="tiny")
     table = result_table(results())
     assert "| a_b\\|\\<script\\>&%$ |" in render(table, "md")
-    assert r"a\_b|\textless{}script\textgreater{}\&\%\$" in render(table, "latex")
+    assert r"a\_b\textbar{}\textless{}script\textgreater{}\&\%\$" in render(table, "latex")

@@ -18,6 +18,7 @@ from sah.report.statistics.estimates import (
     task_interval,
 )
 from sah.results.schema import OUTPUT_ERROR, RECALL, Result
+from sah.terminal import one_line
 
 AnyPoint = TypeVar("AnyPoint", bound="Point")
 
@@ -89,9 +90,9 @@ def points(results: Sequence[Result]) -> list[Point]:
     ordered = sorted(groups.items(), key=lambda item: [natural(part) for part in item[0]])
     return [
         Point(
-            panel=panel,
-            attention=attention,
-            settings=settings,
+            panel=one_line(panel),
+            attention=one_line(attention),
+            settings=one_line(settings),
             results=group,
             estimate=result_estimate(group[0])
             if len(group) == 1
@@ -144,11 +145,12 @@ def task_points(found: Sequence[Point]) -> list[ScoredPoint]:
     for point in found:
         # The seeds of a point have the same tasks; the first one stands for all.
         result = point.results[0]
-        for task, estimate in task_estimates(result).items():
-            panel = task
+        subset = one_line(result.subset_name)
+        for name, estimate in task_estimates(result).items():
+            task = panel = one_line(name)
             if several_panels:
                 # The task replaces the name of the subset that contains it, as a whole word.
-                named = f" {point.panel} ".replace(f" {result.subset_name} ", f" {task} ")
+                named = f" {point.panel} ".replace(f" {subset} ", f" {task} ")
                 panel = (named if f" {task} " in named else named + task).strip()
             changed = {
                 "panel": panel,

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,7 @@ from sah.report.figures.export import svg_element
 from sah.report.html.page_data import page_data
 from sah.report.reading.caveats import caveats
 from sah.results.schema import Result
+from sah.terminal import plain
 
 TEMPLATES = "sah.report.html.templates"
 
@@ -31,7 +33,10 @@ def render_page(results: Sequence[Result]) -> str:
     """Return the page as text."""
     data = page_data(results)
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_source), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FunctionLoader(_source),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_without_controls,
     )
     return environment.get_template("page.html.j2").render(
         notes=caveats(results),
@@ -63,11 +68,22 @@ def _source(name: str) -> str:
 
 
 def _script_json(value: Any) -> Markup:
-    """Return JSON for a script element, escaped so that it cannot end the element."""
-    text = orjson.dumps(value).decode()
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    """Return JSON for a script element, escaped so that it cannot end the element.
+
+    Control characters and those that change the reading direction are escaped too.
+    """
+    return Markup(
+        re.sub(
+            "[<>&\x7f-\x9f\u2028-\u202e\u2066-\u2069]",
+            lambda found: f"\\u{ord(found[0]):04x}",
+            orjson.dumps(value).decode(),
+        )
+    )
+
+
+def _without_controls(value: Any) -> Any:
+    """Escape control characters in everything that the template inserts, except in markup."""
+    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _packed(value: Any) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from sah.errors import ConfigurationError, DamagedResults
 from sah.results.schema import Result
 from sah.results.store import RESULTS, read_result
+from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def collect(root: Path) -> list[Result]:
         try:
             result = read_result(path.parent)
         except DamagedResults as error:
-            logger.warning("left out: %s", error)
+            logger.warning("left out: %s", plain(str(error)))
             continue
         if result is not None:
             results.append(result)

@@ -6,8 +6,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from sah.report.tables.table import Cell, Table
-from sah.terminal import plain
+from sah.report.tables.table import Cell, Table, with_texts
+from sah.terminal import one_line
 
 _STYLES = {"": "", "dim": "dim", "bold": "bold", "alarm": "bold red"}
 _GAP = "  "
@@ -21,6 +21,7 @@ def show(table: Table, console: Console) -> None:
     If it is too wide, names that many rows share move above their rows, then the least important
     columns are dropped, then names are truncated. rich has none of these but the last.
     """
+    table = with_texts(table, one_line)
     width = console.width
     headings: list[int] = []
     columns, widths, left_out = _fitting(table, width)
@@ -33,7 +34,7 @@ def show(table: Table, console: Console) -> None:
             columns, widths, left_out = _fitting(table, width, above=headings)
     lines = []
     if table.caption:
-        lines.append(Text(plain(table.caption), style="bold"))
+        lines.append(Text(table.caption, style="bold"))
     head = [Cell(text=table.columns[number].header) for number in columns]
     lines.append(_line(table, columns, widths, head))
     lines.append(Text("─" * (sum(widths) + len(_GAP) * (len(widths) - 1))))
@@ -47,7 +48,7 @@ def show(table: Table, console: Console) -> None:
     if left_out:
         notes.append(f"Too narrow for: {', '.join(left_out)} (--format csv has every column).")
     for note in notes:
-        console.print(Text(plain(note)), highlight=False)
+        console.print(Text(note), highlight=False)
 
 
 def _cuts_names(table: Table, columns: Sequence[int], widths: Sequence[int]) -> bool:

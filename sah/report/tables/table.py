@@ -1,10 +1,8 @@
 """A table of cells with texts and values, independent of how it is written."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-
-from sah.terminal import plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +29,7 @@ class Cell:
     """A value and the text that shows it."""
 
     text: str
+    """May contain any character; the output format escapes it."""
     value: Any = None
     """None if it was not measured."""
     style: Literal["", "dim", "bold", "alarm"] = ""
@@ -48,6 +47,19 @@ class Table:
     """Legend and warnings, shown below the rows."""
 
 
+def with_texts(table: Table, change: Callable[[str], str]) -> Table:
+    """Return the table with `change` applied to every text that is shown.
+
+    Each output format calls this once with its escaping, so that no text can be forgotten.
+    """
+    return Table(
+        columns=[replace(column, header=change(column.header)) for column in table.columns],
+        rows=[[replace(cell, text=change(cell.text)) for cell in row] for row in table.rows],
+        caption=change(table.caption),
+        notes=[change(note) for note in table.notes],
+    )
+
+
 def number(value: float | None, decimals: int = 3, scale: float = 1.0) -> Cell:
     """Return the cell of a number; None becomes a dash, never 0."""
     if value is None:
@@ -57,4 +69,4 @@ def number(value: float | None, decimals: int = 3, scale: float = 1.0) -> Cell:
 
 def label(value: Any) -> Cell:
     """Return the cell of a name or setting."""
-    return Cell(text="" if value is None else plain(str(value)), value=value)
+    return Cell(text="" if value is None else str(value), value=value)
