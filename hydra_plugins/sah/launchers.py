@@ -36,13 +36,7 @@ class CellLauncher(BaseSubmititLauncher):
 
     def launch_cells(self, cells: "Sequence[Cell]", folder: Path, *, finished: int) -> bool:
         """Run composed cells; return whether they are detached from this process."""
-        from sah.errors import SahError
-
-        settings = self.settings()
-        try:
-            return self._run(cells, folder, settings, finished)
-        except SahError as error:
-            raise CompactHydraException(str(error)) from error
+        return self._run(cells, folder, self.settings(), finished)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

@@ -1,12 +1,12 @@
 """hydra/sweeper=sah: the basic sweeper, but it goes on after a failure and checks cells once."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
@@ -33,7 +33,9 @@ class SahSweeper(BasicSweeper):
 
     Unlike the basic sweeper it leaves validation to SweepLauncher instead of composing every
     job for it, continues with the next batch after a failure, and ends with one line for
-    all failures, after the summary of SweepLauncher.
+    all failures, after the summary of SweepLauncher. It writes no multirun.yaml to the output
+    root, where even a refused sweep would replace that of the sweep before; the one of every
+    sweep is in its folder below `.sweeps`.
     """
 
     @staticmethod
@@ -74,9 +76,6 @@ class SahSweeper(BasicSweeper):
         )
         return split
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Do nothing: SweepLauncher checks every job before anything runs."""
-
     def sweep(self, arguments: list[str]) -> Any:
         """Run all batches.
 
@@ -86,24 +85,21 @@ class SahSweeper(BasicSweeper):
         """
         from sah.errors import SahError
 
-        launcher, returns = self.launcher, []
+        launcher = self.launcher
         if not isinstance(launcher, SweepLauncher):
             raise CompactHydraException(
                 "hydra/sweeper=sah needs the callback hydra.callbacks.resume of conf/config.yaml"
             )
-
-        class KeepGoing:
-            def launch(
-                self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-            ) -> list[JobReturn]:
-                jobs = launcher.sweep.expand(job_overrides)
-                returns.extend(launcher.launch(jobs, initial_job_idx))
-                # The basic sweeper stops at a failure among the jobs that it is given.
-                return []
-
-        self.launcher = KeepGoing()
+        assert self.hydra_context is not None, "set by Hydra"
+        assert self.config is not None, "set by Hydra"
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        returns: list[JobReturn] = []
+        first = 0
         try:
-            super().sweep(arguments)
+            for batch in self.split_arguments(overrides, self.max_batch_size):
+                returns.extend(launcher.launch(launcher.sweep.expand(batch), first))
+                first += len(batch)
         except SahError as error:
             raise CompactHydraException(str(error)) from error
         except OSError as error:
@@ -111,8 +107,6 @@ class SahSweeper(BasicSweeper):
                 f"filesystem: {error}; a sweep writes below output_root={self.config.output_root}: "
                 "make room there, or choose another place"
             ) from error
-        finally:
-            self.launcher = launcher
         failed = sum(job.status == JobStatus.FAILED for job in returns)
         if failed:
             raise CompactHydraException(f"{failed} of {len(returns)} experiments failed")

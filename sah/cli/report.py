@@ -38,7 +38,13 @@ def main(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
     try:
-        results = chosen_results(options)
+        from sah.report.tables.overview import group_table, result_table
+
+        results, wide = chosen_results(options), options.format == "csv"
+        groups = None
+        if options.by is not None:
+            # Before anything is written, because it refuses a key that no result has.
+            groups = group_table(results, options.by.split(","), wide=wide)
         if options.figures is not None:
             from sah.report.figures.export import write_figures
 
@@ -48,15 +54,10 @@ def main(arguments: Sequence[str]) -> None:
             from sah.report.html.page import write_page
 
             target = options.output or Path("report.html")
-            write_page(results, target)
+            write_page(results, target, groups)
             sys.stdout.write(f"{plain(str(target))}\n")
             return
-        from sah.report.tables.overview import group_table, result_table
-
-        if options.by:
-            table = group_table(results, options.by.split(","), wide=options.format == "csv")
-        else:
-            table = result_table(results, wide=options.format == "csv")
+        table = result_table(results, wide=wide) if groups is None else groups
         write_table(table, options.format, options.output)
     except SahError as error:
         sys.exit(plain(f"sah report: {error}"))

@@ -19,7 +19,7 @@ from sah.launching.plan import Cell, SweepPlan, plan_sweep
 from sah.launching.subsets import expand_subsets
 from sah.launching.sweep_summary import show_summary, write_summary
 from sah.paths import calibration_home
-from sah.results.sweep_folders import SWEEPS, new_sweep_folder, write_planned
+from sah.results.sweep_folders import SWEEPS, new_sweep_folder, remove_sweep_folder, write_planned
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,9 @@ class Sweep:
         """Run the jobs that are not complete; return the outcomes of all, in order.
 
         Raises:
-            ConfigurationError: if there is no job, if no result can have the objective, or naming
-                everything for which cells cannot work; then nothing is launched.
+            ConfigurationError: if there is no job, if no result can have the objective, if the
+                launcher refuses its settings, or naming everything for which cells cannot work;
+                then nothing is launched, and no folder of the sweep stays.
             Interrupted: after the summary of what was done.
         """
         started = time.monotonic()
@@ -76,6 +77,10 @@ class Sweep:
         detached = False
         try:
             detached = launch(plan, folder)
+        except ConfigurationError:
+            # Refused before a job has run: a GPU that is not there, no SLURM.
+            remove_sweep_folder(folder)
+            raise
         except Interrupted:
             _sum_up(plan, folder, started, detached=False)
             raise

@@ -1,7 +1,9 @@
 """The folder of a sweep below the output root: its logs, its summary and its planned cells."""
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +27,14 @@ def new_sweep_folder(output_root: Path) -> Path:
             continue
         return folder
     raise RuntimeError(f"{parent} has a thousand folders of the second {stamp}")
+
+
+def remove_sweep_folder(folder: Path) -> None:
+    """Remove the folder of a refused sweep, and the one of all sweeps if nothing else is in it."""
+    # A job that SLURM is about to cancel may still write to its log.
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.parent.rmdir()
 
 
 def write_planned(folder: Path, directories: Iterable[Path], output_root: Path) -> None:

@@ -145,7 +145,19 @@ def test_a_mistake_about_the_run_itself_is_one_message(run, tmp_path, arguments,
     for part in expected:
         assert done.stderr.count(part) == 1
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.rglob("*.json*"))
+    assert list((tmp_path / "outputs").rglob("*")) == []
+
+
+def test_a_refused_sweep_leaves_the_record_of_the_sweep_before(run, tmp_path):
+    assert run("-m", *TINY, "hydra/launcher=basic").returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").rglob("*")}
+    assert [path.parent.parent.name for path in before if path.name == "multirun.yaml"] == [
+        ".sweeps"
+    ]
+    done = run("-m", *TINY, "benchmark.limit=0,-1")
+    assert "2 of 2 experiments cannot work" in done.stderr
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").rglob("*")}
+    assert after == before
 
 
 def test_the_traceback_of_hydra_is_shown_if_asked_for(run):

@@ -168,6 +168,16 @@ def test_an_unknown_gpu_is_refused_before_anything_runs(run, tmp_path, fake_gpus
     assert "0: Fake GPU (GPU-0abc, 78.1 GiB free)" in done.stderr
     assert "Traceback" not in done.stderr
     assert not provenance(tmp_path)
+    # Only which directory the cell has is remembered.
+    left = [path.name for path in (tmp_path / "outputs").rglob("*")]
+    assert sorted(left) == [".sweeps", "composed.json"]
+
+
+def test_a_sweep_refused_by_its_launcher_leaves_no_empty_folder(run, tmp_path, fake_gpus):
+    arguments = ("resume=false", "hydra.launcher.gpus=[7]")
+    done = run("-m", *TINY, *arguments, environment=fake_gpus)
+    assert "no GPU '7'" in done.stderr
+    assert list((tmp_path / "outputs").rglob("*")) == []
 
 
 def test_a_killed_cell_is_one_row_of_status_and_summary_and_the_others_finish(

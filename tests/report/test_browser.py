@@ -9,6 +9,7 @@ import pytest
 
 from sah.report.html.page import write_page
 from sah.report.reading.collect import collect
+from sah.report.tables.overview import group_table
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 
@@ -75,7 +76,8 @@ def page(chromium, write_result, write_metrics, root, tmp_path, budget) -> Itera
                 ],
             )
     target = tmp_path / "report.html"
-    write_page(collect(root), target)
+    results = collect(root)
+    write_page(results, target, group_table(results, ["attention"]))
     chromium.set_window_size(1280, 900)
     chromium.get("about:blank")
     chromium.get(target.as_uri())
@@ -92,7 +94,8 @@ def rows(page):
 def column(page, header):
     """Return the texts of a column, from top to bottom."""
     headers = [
-        cell.text.split(" ▲")[0].split(" ▼")[0] for cell in page.find_elements(By.TAG_NAME, "th")
+        cell.text.split(" ▲")[0].split(" ▼")[0]
+        for cell in page.find_elements(By.CSS_SELECTOR, "#results th")
     ]
     number = headers.index(header)
     return [row.find_elements(By.TAG_NAME, "td")[number].text for row in rows(page)]
@@ -131,6 +134,17 @@ def test_sorting_works_in_both_directions_and_sets_aria_sort(page):
     assert column(page, "density")[0] == "0.050"
     head = page.find_element(By.CSS_SELECTOR, 'th:has([data-sort="density"])')
     assert head.get_attribute("aria-sort") == "ascending"
+
+
+def test_groups_stand_above_the_results_and_in_no_other_view(page):
+    cells = page.find_elements(By.CSS_SELECTOR, "#groups tbody tr td:first-child")
+    assert [cell.text for cell in cells] == ["dense", "sparse"]
+    page.find_element(By.LINK_TEXT, "Figures").click()
+    until(page, ".figure svg")
+    assert not page.find_element(By.ID, "groups").is_displayed()
+    page.back()
+    until(page, "#results")
+    assert page.find_element(By.ID, "groups").is_displayed()
 
 
 def test_unmeasured_values_sort_last(page):

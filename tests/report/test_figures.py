@@ -1,11 +1,14 @@
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
-from sah.report.figures.axes import side_by_side
-from sah.report.figures.export import write_figures
+from sah.report.figures.axes import side_by_side, style
+from sah.report.figures.draw import drawings
+from sah.report.figures.export import svg, write_figures
 from sah.report.figures.series import pareto_front, points, profiles, task_points
 from sah.report.figures.style import looks
+from sah.report.statistics.intervals import score_interval
 
 
 @pytest.fixture
@@ -75,6 +78,36 @@ def test_seeds_are_one_point(write_result, results, budget):
     found = points(results())
     assert [(point.name, len(point.results)) for point in found] == [("dense", 2), ("sparse", 2)]
     assert found[1].estimate.score == pytest.approx(0.75)
+
+
+def test_seeds_are_pooled_in_the_figure_of_each_task(write_result, results):
+    """The figure used to show the first seed alone: 100.0."""
+    for seed, right in ((1, 1.0), (2, 1.0), (3, 0.0)):
+        answers = {"scores": [right, 0.0], "tasks": ["one", "two"], "subset": ["one", "two"]}
+        write_result("sparse", **answers, settings={"seed": seed})
+    of_results = points(results())
+    found = task_points(of_results)
+    assert [(point.panel, point.score) for point in found] == [
+        ("one", pytest.approx(2 / 3)),
+        ("two", 0.0),
+    ]
+    assert [point.estimate.n for point in found] == [3, 3]
+    # Three seeds are three contexts of a binary score.
+    low, high = found[0].estimate.interval.low, found[0].estimate.interval.high
+    expected = score_interval(2 / 3, np.std([1, 1, 0], ddof=1) / 3**0.5, 3)
+    assert (low, high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    with style():
+        (drawn,) = [one for one in drawings(results()) if one.name == "tasks"]
+        assert "<title>sparse: 66.7, density 0.125</title>" in svg(drawn.figure)
+
+
+def test_an_answer_without_a_score_is_left_out_of_the_pooled_task(write_result, results):
+    for seed in (1, 2):
+        folder = write_result("sparse", [1.0, 0.0], settings={"seed": seed})
+        path = folder / "scores.jsonl"
+        path.write_text(path.read_text().replace('"score":0.0', '"score":null'))
+    (point,) = task_points(points(results()))
+    assert (point.score, point.estimate.n) == (1.0, 2)
 
 
 def test_bytes_read_are_density_times_prompt_times_size(matrix):

@@ -4,10 +4,16 @@ import io
 import pytest
 from rich.console import Console
 
+from sah.report.figures.axes import style
+from sah.report.figures.draw import rows_of_methods
+from sah.report.figures.series import points, scored_points
+from sah.report.figures.style import looks
+from sah.report.html.page_data import page_data
 from sah.report.reading.caveats import caveats
 from sah.report.tables.layout import show
 from sah.report.tables.markup import render
 from sah.report.tables.overview import group_table, result_table
+from sah.report.tables.table import number
 
 
 def shown(table, width=80):
@@ -146,6 +152,35 @@ def test_groups_average_results_and_cluster_by_context(write_result, results):
     assert by_model.rows[0][names.index("score")].value == pytest.approx(0.5)
     assert by_model.rows[0][names.index("n")].value == 40
     assert by_model.rows[0][low].value == pytest.approx(by_method.rows[0][low].value, abs=1e-3)
+
+
+def test_an_interval_of_zeros_begins_at_zero_everywhere(write_result, results):
+    """Two tasks with 29 wrong answers each: the lower limit used to be -1e-17, shown as -0.0."""
+    write_result("dense", [0.0] * 58, tasks=["one", "two"] * 29)
+    low, high = 0.0, pytest.approx(0.0894, abs=1e-4)
+    assert "0.0–8.9" in shown(result_table(results()), 200)
+    assert "-0" not in render(result_table(results()), "md")
+    (row,) = csv.DictReader(io.StringIO(render(result_table(results(), wide=True), "csv")))
+    assert (row["score_low"], float(row["score_high"])) == ("0.0", high)
+    (on_page,) = page_data(results()).overview["results"]
+    assert (on_page["low"], on_page["high"]) == (low, high)
+    (point,) = points(results())
+    assert (point.estimate.interval.low, point.estimate.interval.high) == (low, high)
+    with style():
+        figure = rows_of_methods(scored_points(results()), looks(["dense"]))
+    assert figure.axes[0].lines[0].get_xdata()[0] == 0
+
+
+def test_an_interval_of_right_answers_ends_at_a_hundred(write_result, results):
+    write_result("dense", [1.0] * 58, tasks=["one", "two"] * 29)
+    assert "91.1–100.0" in shown(result_table(results()), 200)
+    (on_page,) = page_data(results()).overview["results"]
+    assert on_page["high"] == 1.0
+
+
+@pytest.mark.parametrize("value", [-0.0, -1e-17, -0.0004])
+def test_a_number_that_rounds_to_zero_has_no_sign(value):
+    assert number(value, 1, 100).text == "0.0"
 
 
 def test_markdown_and_latex_escape_names(write_result, results):

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import orjson
 import pytest
 
+from sah.cli import report
 from sah.report.html.page import write_page
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror=window.hacked=2>"
@@ -117,6 +118,41 @@ def test_a_page_without_a_dense_result_has_no_differences(write_result, results,
     (only,) = orjson.loads(script(page, "data"))["results"]
     assert (only["attention"], "difference" in only) == ("sparse", False)
     assert len(page.text.encode()) < 200_000
+
+
+def test_groups_stand_above_the_results(write_result, root, tmp_path):
+    for seed, right in ((1, 1.0), (2, 0.0)):
+        for name in ("dense", "sparse<b>"):
+            write_result(name, [right, right, right, 0.0], settings={"seed": seed})
+    target = tmp_path / "a.html"
+    report.main([str(root), "--by", "attention", "--format", "html", "-o", str(target)])
+    text = target.read_text(encoding="utf-8")
+    (section,) = re.findall(r'(?s)<section id="groups">.*?</section>', text)
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in section.split("<tr>")[1:]]
+    assert rows[0][:3] == ["attention", "results", "score"]
+    # Means over two seeds, of 3 of 4 and 0 of 4 right answers.
+    assert [row[:3] for row in rows[1:]] == [
+        ["dense", "2", "37.5"],
+        ["sparse&lt;b&gt;", "2", "37.5"],
+    ]
+    assert "Means over the results of a row." in section
+    data = re.search(r'(?s)id="data">(.*?)</script>', text.partition(section)[2])[1]
+    assert len(orjson.loads(data)["results"]) == 4
+
+
+def test_a_page_without_groups_has_no_table_of_them(page):
+    assert 'id="groups"' not in page.text
+
+
+@pytest.mark.parametrize("by", ["colour", ""])
+def test_an_unknown_group_is_refused_before_anything_is_written(by, write_result, root, tmp_path):
+    write_result("dense")
+    target, figures = tmp_path / "a.html", tmp_path / "figures"
+    arguments = ["--by", by, "--format", "html", "-o", str(target), "--figures", str(figures)]
+    with pytest.raises(SystemExit, match=f"no experiment has the key '{by}'"):
+        report.main([str(root), *arguments])
+    assert not target.exists()
+    assert not figures.exists()
 
 
 def test_figures_are_elements_of_the_page_whose_ids_are_unique(page):

@@ -53,6 +53,14 @@ def test_the_interval_depends_on_the_seed_alone():
     assert bootstrap_interval(*data, seed=1) != bootstrap_interval(*data, seed=2)
 
 
+def test_a_limit_whose_differences_cancel_out_is_zero():
+    """Two examples gain 0.3 and eight lose as much; the upper limit used to be -5e-18."""
+    values = [0.3] * 2 + [-0.3] * 8 + [0.0] * 10
+    found = bootstrap_interval(*clusters(values), seed=0, resamples=500)
+    assert str(found.high) == "0.0"
+    assert found.low < 0
+
+
 def test_questions_about_one_context_are_resampled_together():
     values = np.repeat(np.random.default_rng(0).normal(0, 0.2, 40), 5)
     contexts = [str(number // 5) for number in range(200)]

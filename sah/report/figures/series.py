@@ -129,13 +129,18 @@ def pareto_front(found: Sequence[tuple[float, float]]) -> list[tuple[float, floa
     return front
 
 
-def task_estimates(result: Result) -> dict[str, Estimate]:
-    """Return the scores of the tasks with 95 % intervals."""
-    return {
-        name: Estimate(score=task.score, interval=task_interval(task), n=task.n)
-        for name, task in result.tasks.items()
-        if task.score is not None
-    }
+def task_estimates(results: Sequence[Result]) -> dict[str, Estimate]:
+    """Return the scores of the tasks with 95 % intervals, averaged over the results."""
+    if len(results) == 1:
+        return {
+            name: Estimate(score=task.score, interval=task_interval(task), n=task.n)
+            for name, task in results[0].tasks.items()
+            if task.score is not None
+        }
+    # A task whose answers all lack a score has no estimate.
+    scored = read_scored(results).drop_nulls("score")
+    by_task = scored.partition_by("task", maintain_order=True, as_dict=True)
+    return {str(task): group_estimate(answers) for (task,), answers in by_task.items()}
 
 
 def task_points(found: Sequence[Point]) -> list[ScoredPoint]:
@@ -143,21 +148,14 @@ def task_points(found: Sequence[Point]) -> list[ScoredPoint]:
     several_panels = len(panels(found)) > 1
     of_tasks = []
     for point in found:
-        # The seeds of a point have the same tasks; the first one stands for all.
-        result = point.results[0]
-        subset = one_line(result.subset_name)
-        for name, estimate in task_estimates(result).items():
+        subset = one_line(point.results[0].subset_name)
+        for name, estimate in task_estimates(point.results).items():
             task = panel = one_line(name)
             if several_panels:
                 # The task replaces the name of the subset that contains it, as a whole word.
                 named = f" {point.panel} ".replace(f" {subset} ", f" {task} ")
                 panel = (named if f" {task} " in named else named + task).strip()
-            changed = {
-                "panel": panel,
-                "results": [result],
-                "estimate": estimate,
-                "score": estimate.score,
-            }
+            changed = {"panel": panel, "estimate": estimate, "score": estimate.score}
             of_tasks.append(ScoredPoint(**{**vars(point), **changed}))
     return sorted(of_tasks, key=lambda point: natural(point.panel))
 

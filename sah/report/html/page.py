@@ -17,21 +17,28 @@ from sah.report.figures.draw import drawings
 from sah.report.figures.export import svg_element
 from sah.report.html.page_data import page_data
 from sah.report.reading.caveats import caveats
+from sah.report.tables.table import Table
 from sah.results.schema import Result
 from sah.terminal import plain
 
 TEMPLATES = "sah.report.html.templates"
 
 
-def write_page(results: Sequence[Result], target: Path) -> None:
-    """Write the report. Text from models and files enters it as data, never as markup."""
+def write_page(results: Sequence[Result], target: Path, groups: Table | None = None) -> None:
+    """Write the report. Text from models and files enters it as data, never as markup.
+
+    Args:
+        results: at least one.
+        target: the file; its folder is created.
+        groups: a table of groups of the results, to show above them.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render_page(results), encoding="utf-8")
+    target.write_text(render_page(results, groups), encoding="utf-8")
 
 
-def render_page(results: Sequence[Result]) -> str:
+def render_page(results: Sequence[Result], groups: Table | None = None) -> str:
     """Return the page as text."""
-    data = page_data(results)
+    data, notes = page_data(results), caveats(results)
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,
@@ -39,7 +46,8 @@ def render_page(results: Sequence[Result]) -> str:
         finalize=_without_controls,
     )
     return environment.get_template("page.html.j2").render(
-        notes=caveats(results),
+        notes=notes,
+        groups=groups,
         count=len(results),
         data=_script_json(data.overview),
         blobs={name: _packed(value) for name, value in data.details.items()},

@@ -56,6 +56,8 @@ def student_quantile(confidence: float, freedom: int) -> float:
 def mean_interval(means: Sequence[float], intervals: Sequence[Interval | None]) -> Interval | None:
     """Combine intervals into that of the mean of independent means (MOVER, Zou & Donner, 2008).
 
+    Like the intervals that it combines, it stays in [0, 1].
+
     Returns:
         None if one of the means has no interval.
     """
@@ -66,5 +68,7 @@ def mean_interval(means: Sequence[float], intervals: Sequence[Interval | None]) 
     below = sum((mean - one.low) ** 2 for mean, one in zip(means, known, strict=True))
     above = sum((one.high - mean) ** 2 for mean, one in zip(means, known, strict=True))
     return Interval(
-        low=centre - math.sqrt(below) / len(means), high=centre + math.sqrt(above) / len(means)
+        # Rounding can put a limit just outside [0, 1].
+        low=max(0.0, centre - math.sqrt(below) / len(means)),
+        high=min(1.0, centre + math.sqrt(above) / len(means)),
     )

@@ -83,6 +83,8 @@ def bootstrap_interval(
         )
     means = total / counts.shape[1]
     low, high = np.quantile(means, _expanded(confidence, len(counts), len(strata)))
+    # Differences that cancel out are 0, not -0.0 or -1e-17.
+    low, high = low.round(12) + 0.0, high.round(12) + 0.0
     return Interval(low=max(-1.0, float(low)), high=min(1.0, float(high)))
 
 

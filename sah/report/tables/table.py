@@ -61,10 +61,10 @@ def with_texts(table: Table, change: Callable[[str], str]) -> Table:
 
 
 def number(value: float | None, decimals: int = 3, scale: float = 1.0) -> Cell:
-    """Return the cell of a number; None becomes a dash, never 0."""
+    """Return the cell of a number; None becomes a dash, never 0, and 0 has no sign."""
     if value is None:
         return Cell(text="–")
-    return Cell(text=f"{scale * value:.{decimals}f}", value=value)
+    return Cell(text=f"{scale * value:z.{decimals}f}", value=value)
 
 
 def label(value: Any) -> Cell:

@@ -117,6 +117,9 @@ function show() {
   const [, view, argument] = location.hash.split("/");
   const name = ["figures", "experiment"].includes(view) ? view : "results";
   document.getElementById("filters").hidden = name !== "results";
+  // Only a page made with --by has groups.
+  const groups = document.getElementById("groups");
+  if (groups) groups.hidden = name !== "results";
   document.getElementById("figures").hidden = name !== "figures";
   main.hidden = name === "figures";
   const left = visible().length;
