@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from sah.results.schema import SCHEMA
 from sah.results.store import CONFIG, OVERRIDES, PREDICTIONS, ResultStore, read_result
 
 logger = logging.getLogger(__name__)
+
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
 def rescore(
@@ -148,7 +151,8 @@ def _values(content: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _is_interpolation(text: str) -> bool:
-    return OmegaConf.is_interpolation(OmegaConf.create({"text": text}), "text")
+    # An odd number of backslashes before it makes it plain text.
+    return any(len(found[1]) % 2 == 0 for found in _INTERPOLATION.finditer(text))
 
 
 def _code() -> dict[str, Any]:
