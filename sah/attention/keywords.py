@@ -8,18 +8,14 @@ from torch import Tensor
 
 from sah.errors import ConfigurationError
 
-# Keywords that do not change the output at inference, whatever their value.
+# What models pass besides, and what does not change the output at inference, whatever its value.
 _HARMLESS = frozenset(
     {
         "cache_position",
-        "deterministic",
         "logits_to_keep",
         "output_attentions",
-        "output_hidden_states",
         "output_router_logits",
-        "position_embeddings",
         "position_ids",
-        "return_dict",
         "use_cache",
     }
 )
