@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,13 +16,12 @@ from sah.paths import config_folder
 from sah.results import fingerprint
 from sah.results.aggregate import summarise
 from sah.results.excerpts import origins
+from sah.results.identity import is_interpolated
 from sah.results.provenance import provenance
 from sah.results.schema import SCHEMA
 from sah.results.store import CONFIG, OVERRIDES, PREDICTIONS, ResultStore, read_result
 
 logger = logging.getLogger(__name__)
-
-_INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
 def rescore(
@@ -112,7 +110,7 @@ def _check_harmless(
             )
     # Interpolations are resolved when a configuration is stored.
     for path, value in _values(content, ""):
-        if isinstance(value, str) and _is_interpolation(value):
+        if isinstance(value, str) and is_interpolated(value):
             raise ConfigurationError(
                 f"{folder / CONFIG} has an interpolation in {path}, which no run writes: it was "
                 "edited"
@@ -148,11 +146,6 @@ def _values(content: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _values(child, f"{path}.{number}")
     else:
         yield path, content
-
-
-def _is_interpolation(text: str) -> bool:
-    # An odd number of backslashes before it makes it plain text.
-    return any(len(found[1]) % 2 == 0 for found in _INTERPOLATION.finditer(text))
 
 
 def _code() -> dict[str, Any]:

@@ -88,6 +88,11 @@ def as_literals(value: Any) -> Any:
     return value
 
 
+def is_interpolated(text: str) -> bool:
+    """Whether OmegaConf would interpolate a text; not if each `${` in it is escaped."""
+    return any(len(found[1]) % 2 == 0 for found in _LITERAL.finditer(text))
+
+
 def _resolved(value: Any) -> Any:
     if not OmegaConf.is_config(value):
         return value
