@@ -4,11 +4,11 @@ docs/models.md has the expected verdict of each. A new version of transformers t
 or changes one fails here; `python docs/figures/model_types.py` draws the table anew.
 """
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import model_types as table
 import pytest
 import torch
 from transformers import DynamicCache
@@ -23,26 +23,13 @@ from sah.models.language_model import LanguageModel
 from sah.models.prompts import PromptEncoder
 from sah.models.tiny import tiny_tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
-
 CONTEXT = [2 + (7 * n) % 390 for n in range(60)]
 QUESTION = [5 + (11 * n) % 380 for n in range(20)]
 NEW_TOKENS = 8
 
 
-def table_module() -> Any:
-    path = ROOT / "docs/figures/model_types.py"
-    spec = importlib.util.spec_from_file_location("model_types", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TABLE = table_module()
-EXPECTED: dict[str, str] = TABLE.documented()
-MEASURED = [model_type for model_type, verdict in EXPECTED.items() if verdict == TABLE.MEASURED]
+EXPECTED: dict[str, str] = table.documented()
+MEASURED = [model_type for model_type, verdict in EXPECTED.items() if verdict == table.MEASURED]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +56,7 @@ def test_a_checkpoint_of_each_type_loads_or_is_refused_as_documented(
 ) -> None:
     # Nothing passed before.
     monkeypatch.setenv("SAH_CACHE", str(tmp_path / "cache"))
-    assert TABLE.verdict(model_type, tmp_path / "model") == EXPECTED[model_type]
+    assert table.verdict(model_type, tmp_path / "model") == EXPECTED[model_type]
 
 
 @pytest.mark.parametrize("model_type", NOT_BUILT)

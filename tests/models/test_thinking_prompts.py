@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from thinking_templates import CHAT, CLOSES, GPT_OSS, MENTIONS, OPENS
 
 from sah.errors import ConfigurationError
 from sah.models.generation import Generation
@@ -13,14 +14,6 @@ from sah.models.tiny import TinyModel
 
 Make = Callable[..., Any]
 
-CHAT = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-MENTIONS = CHAT + "{# a reply is split at </think> #}"
-OPENS = CHAT + "{% if add_generation_prompt %}<think>\n{% endif %}"
-CLOSES = CHAT + "{% if add_generation_prompt %}<think>\n\n</think>\n\n{% endif %}"
-GPT_OSS = CHAT + "{# <|channel|>analysis<|message|> #}"
 
 # The user's message decides, as in Nemotron Nano.
 BY_MESSAGE = (

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from thinking_templates import CHAT, CLOSES, GPT_OSS, MENTIONS, OPENS
 from torch import Tensor
 
 from sah.models.decoding import Answer, AnswerInProgress
@@ -15,14 +16,6 @@ from sah.types import Example
 
 Make = Callable[..., Any]
 
-CHAT = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-MENTIONS = CHAT + "{# a reply is split at </think> #}"
-OPENS = CHAT + "{% if add_generation_prompt %}<think>\n{% endif %}"
-CLOSES = CHAT + "{% if add_generation_prompt %}<think>\n\n</think>\n\n{% endif %}"
-GPT_OSS = CHAT + "{# <|channel|>analysis<|message|> #}"
 EOS = 1
 
 
