@@ -101,9 +101,7 @@ def outcome_of(cell: Cell) -> CellOutcome:
     if state.state == "running":
         owner = state.owner
         assert owner is not None
-        return CellOutcome(
-            cell=cell, outcome="elsewhere", reason=f"process {owner.pid} on {owner.host}"
-        )
+        return CellOutcome(cell=cell, outcome="elsewhere", reason=owner.name)
     if state.state == "waiting":
         return CellOutcome(cell=cell, outcome="not started")
     reason = state.first_error_line or f"unknown: its process left no error.json ({state.state})"
