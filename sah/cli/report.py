@@ -3,18 +3,19 @@
 import argparse
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from sah.errors import ConfigurationError, SahError
-from sah.report.reading.collect import collect
+from sah.report.reading.collect import collect, with_whole
 from sah.report.reading.select import parse_conditions, select
 from sah.report.tables.layout import show
 from sah.report.tables.markup import render
 from sah.report.tables.table import Table
 from sah.results.schema import Result
+from sah.results.stored_lines import EXAMPLES, MICRO_METRICS, PREDICTIONS
 from sah.terminal import plain
 
 DESCRIPTION = "Show the results below a folder: scores with intervals, densities, errors, costs."
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         from sah.report.tables.overview import group_table, result_table
 
-        results, wide = chosen_results(options), options.format == "csv"
+        results, wide = chosen_results(options, _files(options)), options.format == "csv"
         groups = None
         if options.by is not None:
             # Before anything is written, because it refuses a key that no result has.
@@ -63,9 +64,32 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(plain(f"sah report: {error}"))
 
 
+def _files(options: argparse.Namespace) -> set[str]:
+    """Return the files that the report reads besides results.json."""
+    files = set()
+    if options.by is not None:
+        files |= {PREDICTIONS}
+    if options.figures is not None:
+        files |= {PREDICTIONS, MICRO_METRICS}
+    if options.format == "html":
+        files |= {PREDICTIONS, MICRO_METRICS, EXAMPLES}
+    return files
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names the folders to read."""
+    parser.add_argument(
+        "outputs",
+        nargs="*",
+        type=Path,
+        default=[Path("outputs")],
+        help="output roots, folders in them, or directories of experiments (default: outputs)",
+    )
+
+
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose results."""
-    parser.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"))
+    add_outputs(parser)
     parser.add_argument(
         "--where",
         action="append",
@@ -84,16 +108,16 @@ def add_output(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
     )
 
 
-def chosen_results(options: argparse.Namespace) -> list[Result]:
-    """Read the results that the arguments choose.
+def chosen_results(options: argparse.Namespace, files: Collection[str]) -> list[Result]:
+    """Read the results that the arguments choose, and check the files that will be read of them.
 
     Raises:
         ConfigurationError: if there are none.
     """
-    results = select(collect(options.outputs), parse_conditions(options.where))
+    results = select(collect(*options.outputs), parse_conditions(options.where))
     if not results:
         raise ConfigurationError(f"no result matches --where {' --where '.join(options.where)}")
-    return results
+    return with_whole(results, files, options.outputs)
 
 
 def write_table(table: Table, text_format: str, target: Path | None) -> None:

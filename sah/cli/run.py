@@ -43,8 +43,8 @@ def main(arguments: list[str]) -> None:
 def _hydra_main(config: DictConfig) -> float | None:
     from sah.execution.attempts import compute
     from sah.execution.progress import quiet_libraries
+    from sah.results.last_error import ERROR
     from sah.results.show import show_result
-    from sah.results.store import ERROR
 
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)

@@ -22,7 +22,7 @@ from sah.execution.progress import Progress
 from sah.metric_logging.metrics import DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.results import Result, ResultStore, directory, fingerprint
-from sah.results.store import MICRO_METRICS
+from sah.results.stored_lines import MICRO_METRICS
 from sah.tracking import track
 from sah.types import Example, Prediction
 

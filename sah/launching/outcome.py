@@ -9,8 +9,9 @@ from typing import Literal
 
 from sah.launching.plan import Cell
 from sah.results.claim import CLAIM_NAME
+from sah.results.last_error import ERROR, write_error
 from sah.results.state import ExperimentState, read_state
-from sah.results.store import ERROR, RESULTS, write_error
+from sah.results.store import RESULTS
 
 Outcome = Literal["done", "finished", "repeated", "failed", "elsewhere", "detached", "not started"]
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,12 @@ def fingerprint(config: DictConfig) -> str:
     Raises:
         MissingMandatoryValue: if a value is still `???`.
     """
-    return _hash(_canonical(experiment_of(config), ""))
+    return fingerprint_of(experiment_of(config))
+
+
+def fingerprint_of(experiment: Mapping[str, Any]) -> str:
+    """Hash an experiment that is resolved already, as results.json holds it."""
+    return _hash(_canonical(experiment, ""))
 
 
 def shared_key(config: DictConfig) -> str:
@@ -53,13 +59,14 @@ def shared_key(config: DictConfig) -> str:
 def directory(config: DictConfig) -> Path:
     """Return <output_root>/<model>/<attention>/<benchmark>_<subset>/<fingerprint>."""
     subset = OmegaConf.select(config, "benchmark.subset")
-    return Path(
-        str(config.output_root),
-        sanitise(config.model.name),
-        sanitise(config.sparse_attention.name),
-        sanitise(f"{config.benchmark.name}_{subset_name(subset)}"),
-        fingerprint(config),
-    )
+    names = (config.model.name, config.sparse_attention.name, config.benchmark.name)
+    return Path(str(config.output_root), folders(*names, subset), fingerprint(config))
+
+
+def folders(model: str, attention: str, benchmark: str, subset: Any) -> Path:
+    """Return <model>/<attention>/<benchmark>_<subset>, where an output root has an experiment."""
+    names = (model, attention, f"{benchmark}_{subset_name(subset)}")
+    return Path(*map(sanitise, names))
 
 
 def _hash(value: Any) -> str:

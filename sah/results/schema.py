@@ -4,7 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+
+# Checked when a file is read.
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
 
 SCHEMA = 2
 """Written to every results.json; `sah.results.upgrade` reads those of schema 1."""
@@ -18,13 +25,13 @@ RECALL = "research_attention_recall"
 class MeanScore:
     """The mean score of some answers."""
 
-    score: float | None
+    score: Share | None
     """In [0, 1]; None if the references are not public."""
-    stderr: float | None
+    stderr: Amount | None
     """Standard error, clustered by context; None with fewer than two contexts."""
-    n: int
+    n: Count
     """Number of answers."""
-    contexts: int
+    contexts: Count
     """Number of different contexts."""
 
 
@@ -56,15 +63,15 @@ class DenseAgreement:
 class Timing:
     """Wall time of the experiment's own work and of the work it shared with other arms."""
 
-    load_seconds: float
-    prefill_seconds: float
-    prefill_seconds_saved: float
+    load_seconds: Amount
+    prefill_seconds: Amount
+    prefill_seconds_saved: Amount
     """Prefill time that another arm of the same bundle had already spent."""
-    decode_seconds: float
+    decode_seconds: Amount
     """Question and answer."""
-    context_tokens: int
+    context_tokens: Count
     """Prefilled tokens; each context counts once."""
-    new_tokens: int
+    new_tokens: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,27 +107,27 @@ class Provenance:
 class Summary:
     """Means over the answers of an experiment. What was not measured is None, never 0."""
 
-    score: float | None
+    score: Share | None
     """Mean of the task scores, in [0, 1]; None if a task has none."""
-    stderr: float | None
+    stderr: Amount | None
     """Standard error, clustered by context."""
-    n: int
+    n: Count
     """Number of answers."""
     tasks: Mapping[str, TaskResult]
-    density: float | None
-    output_error: float | None
-    recall: float | None
-    prompt_tokens: float | None
+    density: Amount | None
+    output_error: Amount | None
+    recall: Amount | None
+    prompt_tokens: Amount | None
     """Mean length of context and question."""
     index_bytes: Mapping[str, float]
     """Memory of each masker's key index, in bytes per key and layer."""
     dense_agreement: DenseAgreement | None
     """None unless the protocol is teacher forcing."""
-    truncated: int
+    truncated: Count
     """Number of examples whose context was cut to fit the model."""
     thought_tokens: float | None = None
     """Mean length of a thought; None if no answer had one."""
-    unfinished_thoughts: int = 0
+    unfinished_thoughts: Count = 0
     """Number of answers whose thought did not end: they are empty."""
     timing: Timing
 
@@ -134,6 +141,8 @@ class Result(Summary):
     schema: int = SCHEMA
     """Schema of the file that was read."""
     fingerprint: str
+    scores_digest: str | None = None
+    """Digest of the scores.jsonl that the scores are the means of; None in earlier versions."""
     model: str
     attention: str
     """Name of the attention; its settings are in `config`."""

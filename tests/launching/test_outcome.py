@@ -6,8 +6,8 @@ import pytest
 
 from sah.launching.outcome import CellWatch
 from sah.launching.plan import Cell
+from sah.results.last_error import write_error
 from sah.results.state import read_state
-from sah.results.store import write_error
 
 DAY = 86400.0
 

@@ -8,7 +8,7 @@ from sah.launching.monitor import SweepMonitor
 from sah.launching.outcome import CellOutcome
 from sah.launching.plan import Cell
 from sah.launching.sweep_summary import rerun_command, show_summary
-from sah.results.store import write_error
+from sah.results.last_error import write_error
 
 
 def outcome(name, number=0, reason=""):
