@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sah.paths import sanitise
-from sah.results.schema import subset_name
+from sah.results.files import damaged
+from sah.results.schema import SCHEMA, Result, subset_name
 
 NOT_IDENTITY = frozenset(
     {
@@ -48,6 +49,21 @@ def fingerprint(config: DictConfig) -> str:
 def fingerprint_of(experiment: Mapping[str, Any]) -> str:
     """Hash an experiment that is resolved already, as results.json holds it."""
     return _hash(_canonical(experiment, ""))
+
+
+def check_config(result: Result) -> None:
+    """Check that a result has the fingerprint of the configuration in it.
+
+    Earlier versions hashed something else, so that their results are not checked.
+
+    Raises:
+        DamagedResults: if it has another one.
+    """
+    if result.schema == SCHEMA and fingerprint_of(result.config) != result.fingerprint:
+        raise damaged(
+            result.directory / "results.json",
+            f"its config is not that of experiment {result.fingerprint!r}",
+        )
 
 
 def shared_key(config: DictConfig) -> str:

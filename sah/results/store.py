@@ -27,7 +27,7 @@ from sah.results.files import (
     write_atomically,
     write_json,
 )
-from sah.results.identity import as_literals, experiment_of, fingerprint_of
+from sah.results.identity import as_literals, experiment_of
 from sah.results.last_error import ERROR, write_error
 from sah.results.schema import SCHEMA, Result, to_document
 from sah.results.stored_lines import (
@@ -102,8 +102,6 @@ def read_result(
         result = msgspec.convert(document, Result, dec_hook=lambda _, value: value)
     except msgspec.ValidationError as error:
         raise damaged(path, str(error)) from error
-    if schema == SCHEMA and fingerprint_of(result.config) != result.fingerprint:
-        raise damaged(path, f"its config is not that of experiment {result.fingerprint!r}")
     if with_scores:
         check_scores(result)
     return result

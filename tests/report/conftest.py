@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,17 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def write_result(root: Path) -> WriteResult:
+def write_result(root: Path, write_below: WriteResult) -> WriteResult:
+    """Write one complete experiment below the root."""
+    return partial(write_below, root)
+
+
+@pytest.fixture(scope="session")
+def write_below() -> WriteResult:
     """Write one complete experiment; by default every example has its own context."""
 
     def write(
+        root: Path,
         attention: str = "dense",
         scores: Sequence[float | None] = (1.0, 0.0),
         *,

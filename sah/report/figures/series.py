@@ -204,5 +204,5 @@ def _by_position(records: pl.DataFrame) -> dict[float, float]:
 
 
 def _means(records: pl.DataFrame, key: pl.Expr) -> dict[float, float]:
-    means = records.group_by(key=key).agg(pl.col("value").mean()).sort("key")
+    means = records.group_by(key=key, maintain_order=True).agg(pl.col("value").mean()).sort("key")
     return dict(means.drop_nulls().iter_rows())

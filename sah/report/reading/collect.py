@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sah.errors import ConfigurationError, DamagedResults
-from sah.results.identity import FINGERPRINT_LENGTH, folders
+from sah.results.identity import FINGERPRINT_LENGTH, check_config, folders
 from sah.results.schema import Result
 from sah.results.store import CONFIG, OVERRIDES, RESULTS, WrongDirectory, read_result
 from sah.results.stored_lines import check_files
@@ -117,11 +117,18 @@ def _read(directory: Path) -> Result | DamagedResults | None:
     if not _FINGERPRINT.fullmatch(name):
         return WrongDirectory(f"{directory} is not named after an experiment")
     try:
-        return read_result(directory, name)
+        result = read_result(directory, name)
+        if result is not None:
+            check_config(result)
+        return result
     except DamagedResults as error:
         return error
     except OSError as error:
-        return DamagedResults(f"{error.filename or directory} cannot be read: {error.strerror}")
+        return _unreadable(directory, error)
+
+
+def _unreadable(directory: Path, error: OSError) -> DamagedResults:
+    return DamagedResults(f"{error.filename or directory} cannot be read: {error.strerror}")
 
 
 def _leave_out_repeated(found: Found) -> None:
@@ -192,6 +199,8 @@ def with_whole(
             check_files(result, files)
         except DamagedResults as error:
             _leave_out(result.directory, error, roots)
+        except OSError as error:
+            _leave_out(result.directory, _unreadable(result.directory, error), roots)
         else:
             whole.append(result)
     if results and not whole:
