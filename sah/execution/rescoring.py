@@ -20,7 +20,7 @@ from sah.results import fingerprint
 from sah.results.aggregate import summarise
 from sah.results.excerpts import origins
 from sah.results.files import damaged, read_file
-from sah.results.identity import is_interpolated
+from sah.results.identity import check_config, is_interpolated
 from sah.results.provenance import provenance
 from sah.results.schema import SCHEMA
 from sah.results.store import CONFIG, OVERRIDES, ResultStore, read_result
@@ -67,6 +67,7 @@ def rescore(
             f"results.json has schema {result.schema}, which this version reports but does not "
             "rescore; rescore it with the version that wrote it, or run the experiment again"
         )
+    check_config(result)
     config = _load_yaml(folder / CONFIG)
     if not isinstance(config, DictConfig):
         raise damaged(folder / CONFIG, "it is not a mapping")
