@@ -54,6 +54,7 @@ def is_standard(name):
 # A package imports, and names, nothing of its own layer or of those above it.
 LAYERS = (
     ("errors", "types", "seeding", "validation", "paths", "terminal"),
+    ("content",),
     ("attention", "benchmarks", "results"),
     ("maskers", "metric_logging", "models", "report", "tracking"),
     ("execution",),
@@ -69,6 +70,7 @@ LIBRARIES = {
     "sah.validation": ["beartype"],
     "sah.paths": [],
     "sah.terminal": [],
+    "sah.content": ["huggingface_hub"],
     "sah.attention": ["numpy", "torch", "transformers", "jaxtyping"],
     "sah.maskers": ["numpy", "torch", "jaxtyping", "safetensors", "beartype"],
 }

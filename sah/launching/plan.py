@@ -17,6 +17,7 @@ from sah.execution.building import explain
 from sah.execution.checks import check, find_complete
 from sah.launching.composer import Composer
 from sah.launching.composition_memory import CompositionMemory
+from sah.results.contents import fix_contents
 from sah.results.identity import shared_key
 
 
@@ -123,6 +124,7 @@ def plan_sweep(
                 plan.finished.append(cell)
                 continue
             config = composer.compose(overrides)
+            read = fix_contents(config)
             directory, result = find_complete(config)
             if result is None and directory not in seen:
                 check(config, overrides)
@@ -130,7 +132,7 @@ def plan_sweep(
             reason = explain(error)
             plan.problems.setdefault(reason, []).append(overrides)
             continue
-        memory.remember(overrides, directory)
+        memory.remember(overrides, directory, read)
         runs = result is None and directory not in seen
         if runs:
             packed = PackedConfig.pack(config, packed)
