@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -51,7 +50,7 @@ def _weights(file: Path) -> str:
         starts = {size * number // _BLOCKS for number in range(_BLOCKS)}
         if file.suffix == ".safetensors":
             starts |= set(_of_tensors(content, size))
-        for start in sorted({*starts, size - _BLOCK}):
+        for start in sorted({*starts, max(0, size - _BLOCK)}):
             content.seek(start)
             state.update(content.read(_BLOCK))
     return state.hexdigest()
@@ -62,13 +61,12 @@ def _of_tensors(content: IO[bytes], size: int) -> Iterator[int]:
 
     A header that cannot be read is left to loading, which refuses the file.
     """
-    (length,) = struct.unpack("<Q", content.read(8))
-    first = 8 + length
+    first = 8 + int.from_bytes(content.read(8), "little")
     if first > size:
         return
     yield from range(0, first, _BLOCK)
     try:
-        tensors = json.loads(content.read(length))
+        tensors = json.loads(content.read(first - 8))
         spans = [entry["data_offsets"] for name, entry in tensors.items() if name != "__metadata__"]
         for begin, end in spans:
             for start in (begin, (begin + end) // 2, max(begin, end - _BLOCK)):

@@ -36,10 +36,11 @@ def cached_commit(repository: str, revision: str, kind: Literal["model", "datase
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=kind)
     try:
+        folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type=kind))
         commit = (folder / "refs" / revision).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError, ValueError):
+    except (OSError, ValueError):
+        # Not cached, or not a name that the Hub could have.
         return None
     return commit if is_commit(commit) else None
 

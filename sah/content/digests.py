@@ -3,9 +3,9 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -106,11 +106,8 @@ def _read(place: Path) -> str | None:
 
 
 def _write(place: Path, found: str) -> None:
-    unfinished = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
+    # Without a cache, every process computes digests again.
+    with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(found, encoding="ascii")
-        unfinished.replace(place)
-    except OSError:
-        # Without a cache, digests are computed again by every process.
-        unfinished.unlink(missing_ok=True)
+        # A torn file is told by its length.
+        place.write_text(found, encoding="ascii")

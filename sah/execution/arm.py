@@ -217,8 +217,8 @@ class Arm:
         self.store.check_examples([example.id for example in examples])
         pending = self.pending(examples)
         if pending:
-            for change in self.store.other_content():
-                logger.warning("%s", change)
+            for note in self.store.notes_on_content():
+                logger.warning("%s", note)
             self.store.note_start(made_by)
         _log_pending(examples, {example.id for example in pending})
         answered = [example for example in examples if example.id in self.store.predictions]

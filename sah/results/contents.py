@@ -118,6 +118,17 @@ def other_content(directory: Path, experiment: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def unidentified_paths(experiment: Mapping[str, Any]) -> list[str]:
+    """Name the existing files that an experiment has by their path only, in sentences."""
+    return [
+        f"{key}={value} counts by its path: if its content changes, this result will be taken for "
+        f"the new one; add `{CONTENT}: ${{sah.content:{key.rpartition('.')[2]}}}` beside it in its "
+        "yaml, and the field to its class"
+        for key, value in _plain_texts(experiment, "")
+        if "/" in value and _exists(value)
+    ]
+
+
 def vanished(described: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Say which local content is no longer on this disk as it was read."""
     lines = []
@@ -161,6 +172,26 @@ def _first_start(directory: Path) -> dict[str, Any]:
     return start if isinstance(start, dict) and isinstance(start.get("content"), dict) else {}
 
 
+def _plain_texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Return the texts of a resolved experiment by key, but for those that have a content."""
+    if isinstance(value, Mapping):
+        content = value.get(CONTENT)
+        known = {CONTENT, *(content if isinstance(content, Mapping) else ())}
+        for key, child in value.items():
+            if key not in known:
+                yield from _plain_texts(child, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, str):
+        yield path, value
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        # A text that is too long for a path, or names the home of nobody.
+        return False
+
+
 def _local(typed: Any) -> dict[str, str]:
     path = Path(str(typed)).expanduser().absolute()
     return {"path": str(path), "changed": _changed(path)} if typed and path.exists() else {}
@@ -168,7 +199,7 @@ def _local(typed: Any) -> dict[str, str]:
 
 def _changed(path: Path) -> str:
     change = last_change(path)
-    return "" if change is None else change.isoformat(timespec="seconds")
+    return "" if change is None else change.isoformat()
 
 
 def _of(about: Mapping[str, str]) -> str:

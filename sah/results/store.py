@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sah.errors import ConfigurationError, DamagedResults, category
 from sah.results.claim import Claim
-from sah.results.contents import STARTS, described_start, other_content
+from sah.results.contents import STARTS, described_start, other_content, unidentified_paths
 from sah.results.files import (
     append_whole,
     json_lines,
@@ -167,9 +167,9 @@ class ResultStore:
         start = {**made_by, **described_start(self.config)}
         append_whole(self.path(STARTS), json_lines([start]))
 
-    def other_content(self) -> list[str]:
-        """Say which results beside this one are of content that has changed since."""
-        return other_content(self.directory, self.config)
+    def notes_on_content(self) -> list[str]:
+        """Say what counts by its path only, and which results are of content that has changed."""
+        return unidentified_paths(self.config) + other_content(self.directory, self.config)
 
     def starts(self) -> list[dict[str, Any]]:
         """Return the records of `note_start`, oldest first."""
