@@ -1,5 +1,6 @@
 """Digests of local files, remembered by path, size and time of change."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -55,13 +56,16 @@ def last_change(path: Path) -> datetime | None:
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:
     """Return the versions of installed packages by name; those that are missing are left out."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: _version(name) for name in names}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+@functools.cache
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def remembered(file: Path, kind: str, compute: Callable[[Path], str]) -> str:

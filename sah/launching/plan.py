@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import filter_overrides
 from hydra.errors import HydraException
@@ -112,6 +113,7 @@ def plan_sweep(
     plan = SweepPlan()
     seen: set[Path] = set()
     packed: PackedConfig | None = None
+    contents: dict[str, Any] = {}
     for number, job in enumerate(job_overrides):
         overrides = tuple(job)
         try:
@@ -124,7 +126,7 @@ def plan_sweep(
                 plan.finished.append(cell)
                 continue
             config = composer.compose(overrides)
-            read = fix_contents(config)
+            read = fix_contents(config, contents)
             directory, result = find_complete(config)
             if result is None and directory not in seen:
                 check(config, overrides)

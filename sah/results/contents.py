@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from omegaconf import DictConfig, Node, OmegaConf, flag_override
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from sah.content import CONTENT, checkpoint_digest, digest, last_change
@@ -35,29 +35,34 @@ class Identified:
             return False
 
 
-def fix_contents(config: DictConfig) -> list[Identified]:
+def fix_contents(config: DictConfig, known: dict[str, Any] | None = None) -> list[Identified]:
     """Replace each interpolation that looks content up by what it finds now.
 
     A job that starts later then refuses other content, instead of working in another directory
     than the one that was planned. What cannot be looked up yet stays as it is.
+
+    Args:
+        config: a composed configuration, changed in place.
+        known: contents that were found a moment ago, for other cells of the same sweep; grows.
     """
+    known = {} if known is None else known
     found = []
     for part in _parts_with_content(config):
-        node = part._get_node(CONTENT)
-        assert isinstance(node, Node), "the part has this key"
-        expression = node._value()
+        fields: dict[str, Any] = OmegaConf.to_container(part, resolve=False)  # type: ignore[assignment]
+        expression = fields.pop(CONTENT)
         if not isinstance(expression, str):
             continue
         try:
-            content = _plain(part[CONTENT])
-            fields = {str(key): _plain(part[key]) for key in part if key != CONTENT}
+            if "${" in str(fields):
+                fields = {name: _plain(part[name]) for name in fields}
+            asked = _json({**fields, CONTENT: expression})
+            if asked not in known:
+                known[asked] = _plain(part[CONTENT])
         except OmegaConfBaseException:
             continue
-        found.append(
-            Identified(part=_json({**fields, CONTENT: expression}), content=_json(content))
-        )
+        found.append(Identified(part=asked, content=_json(known[asked])))
         with flag_override(part, ["struct", "readonly"], False):
-            part[CONTENT] = content
+            part[CONTENT] = known[asked]
     return found
 
 
@@ -146,10 +151,9 @@ def vanished(described: Mapping[str, Mapping[str, str]]) -> list[str]:
 
 
 def _parts_with_content(config: DictConfig) -> Iterator[DictConfig]:
-    for key in config:
-        node = None if key == "hydra" else config._get_node(key)
-        if isinstance(node, DictConfig) and not (node._is_none() or node._is_interpolation()):
-            if CONTENT in node:
+    for key, node in config._content.items():  # type: ignore[union-attr]
+        if key != "hydra" and isinstance(node, DictConfig) and isinstance(node._content, dict):
+            if CONTENT in node._content:
                 yield node
             yield from _parts_with_content(node)
 
