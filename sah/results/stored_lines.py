@@ -23,6 +23,9 @@ SCORES = "scores.jsonl"
 EXAMPLES = "examples.jsonl"
 MICRO_METRICS = "micro_metrics.jsonl"
 
+# Earlier results name no digest, and their lines have no checksum.
+_CHECKED_SCHEMA = 3
+
 _CHECKSUM = b',"checksum":"'
 _FIELDS = {"fingerprint", "checksum", *(one.name for one in fields(Prediction))}
 
@@ -140,7 +143,7 @@ def check_predictions(result: Result) -> None:
     for number, (record, line) in enumerate(whole_json_lines(path), start=1):
         size += len(line)
         problem = None
-        if "checksum" in record or result.scores_digest is not None:
+        if "checksum" in record or result.schema >= _CHECKED_SCHEMA:
             problem = _problem(record, line, result.fingerprint)
         if problem is None:
             try:
@@ -183,7 +186,7 @@ def check_scores(result: Result) -> None:
     Raises:
         DamagedResults: naming the file, what is wrong with it, and the way out.
     """
-    if result.scores_digest is None:
+    if result.schema < _CHECKED_SCHEMA:
         return
     path = result.directory / SCORES
     way_out = f"`sah rescore {result.directory}` scores the answers again"

@@ -14,6 +14,7 @@ from sah.launching.composer import Composer
 from sah.launching.composition_memory import CompositionMemory
 from sah.launching.plan import SweepPlan, plan_sweep
 from sah.results.schema import to_document
+from sah.results.stored_lines import digest
 
 
 @pytest.fixture
@@ -22,7 +23,9 @@ def complete(make_result):
 
     def write(directory: Path) -> None:
         os.makedirs(directory)
-        result = make_result(directory=directory, fingerprint=directory.name)
+        empty = {"n": 0, "score": None, "scores_digest": digest(b"")}
+        result = make_result(directory=directory, fingerprint=directory.name, **empty)
+        (directory / "scores.jsonl").write_bytes(b"")
         (directory / "results.json").write_bytes(orjson.dumps(to_document(result)))
 
     return write
@@ -183,6 +186,20 @@ def test_a_configuration_that_reads_the_environment_is_always_composed(
     assert len(composed) == 2
 
 
+def test_a_finished_cell_is_composed_again_if_a_file_that_it_reads_has_changed(
+    plan, complete, composed, tmp_path
+):
+    data = tmp_path / "my.jsonl"
+    data.write_text('{"context": "c", "question": "q", "references": "r"}\n')
+    cell = ["benchmark=jsonl", f"benchmark.path={data}"]
+    complete(plan(cell).pending[0].directory)
+    assert plan(cell).finished
+    assert len(composed) == 1
+    data.write_text('{"context": "c", "question": "q", "references": "s"}\n')
+    assert plan(cell).pending
+    assert len(composed) == 2
+
+
 def test_resume_false_runs_finished_cells_again(plan, complete):
     complete(plan(["seed=1"]).pending[0].directory)
     assert plan(["seed=1", "resume=false"]).pending
@@ -194,7 +211,7 @@ def test_an_unusable_memory_recognises_nothing(tmp_path, complete):
     complete(directory)
     for usable in (True, False):
         memory = CompositionMemory(tmp_path / "composed.json", [], [], usable=usable)
-        memory.remember(("seed=1",), directory)
+        memory.remember(("seed=1",), directory, [])
         memory.save()
         again = CompositionMemory(tmp_path / "composed.json", [], [], usable=usable)
         assert again.finished_directory(("seed=1",)) == (directory if usable else None)

@@ -27,7 +27,7 @@ def test_complete_writes_scores_and_results(
         assert to_document(found) == to_document(written)
     document = orjson.loads((folder / "results.json").read_bytes())
     assert list(document)[:3] == ["schema", "fingerprint", "model"]
-    assert (document["schema"], document["score"], document["config"]) == (2, 1.0, {"seed": 0})
+    assert (document["schema"], document["score"], document["config"]) == (3, 1.0, {"seed": 0})
     assert "directory" not in document
     assert lines(folder / "scores.jsonl") == [
         {

@@ -220,10 +220,14 @@ def read_is_fine(folder):
 
 
 def test_results_without_a_digest_are_read(completed, folder, fingerprint):
-    """Earlier versions did not write one."""
+    """Schema 2 did not have one."""
     path = folder / "results.json"
     document = orjson.loads(path.read_bytes())
     del document["scores_digest"]
+    path.write_bytes(orjson.dumps(document))
+    with pytest.raises(DamagedResults):
+        read_result(folder)
+    document["schema"] = 2
     path.write_bytes(orjson.dumps(document))
     (folder / "scores.jsonl").unlink()
     assert read_result(folder).score == 1
