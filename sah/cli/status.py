@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sah.cli.report import add_outputs
-from sah.errors import DamagedResults, SahError
+from sah.errors import DamagedResults
 from sah.report.reading.collect import find
 from sah.results.schema import Result
 from sah.results.state import ExperimentState, read_state
@@ -36,10 +36,7 @@ def main(arguments: list[str]) -> None:
     add_outputs(parser)
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     options = parser.parse_args(arguments)
-    try:
-        experiments = find_experiments(options.outputs)
-    except SahError as error:
-        sys.exit(plain(f"sah status: {error}"))
+    experiments = find_experiments(options.outputs)
     if options.json:
         sys.stdout.write(status_json(experiments) + "\n")
     else:
@@ -66,7 +63,8 @@ def find_experiments(roots: Sequence[Path]) -> list[FoundExperiment]:
     Reads files only, so it works for running, detached and dead sweeps alike. Copies and damaged
     results are named in warnings.
     """
-    found = find(roots)
+    # A sweep may not have made its output root yet.
+    found = find([root for root in roots if root.is_dir()])
     found.warn_of_copies()
     contents = dict(found.contents)
     for root in roots:

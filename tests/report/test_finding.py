@@ -132,6 +132,11 @@ def test_status_works_at_any_depth(two, root, capsys):
     assert "2 done" in capsys.readouterr().out
 
 
+def test_status_of_a_root_that_is_not_there_yet_is_empty(tmp_path, capsys):
+    status.main([str(tmp_path / "outputs")])
+    assert "no experiments below" in capsys.readouterr().out
+
+
 def test_planned_cells_wait_in_every_folder_that_contains_them(two, root, capsys):
     sweep = root / ".sweeps" / "20260101-000000"
     sweep.mkdir(parents=True)
