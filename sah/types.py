@@ -57,13 +57,21 @@ class Prediction:
     decode_seconds: float
     density: float | None
     """Mean of selected / visible keys over layers, heads and queries; None if no query of this
-    example ran under the attention."""
+    example ran under the attention. Layers that are kept dense count as 1."""
+    rows_read: float | None = None
+    """Mean share of the visible key-value rows that any query head of a group selects, over layers,
+    groups and queries; None as for the density, and in answers of early versions."""
     truncated: bool = False
     """Whether the context lost its middle to fit."""
     output_error: float | None = None
-    """Mean of the logged research_attention_output_error; None if none was logged."""
+    """Mean over layers, heads and the queries that were measured, with 0 for layers that are kept
+    dense; None if none was measured."""
     recall: float | None = None
-    """Mean of the logged research_attention_recall; None if none was logged."""
+    """Mean as for output_error, with 1 for layers that are kept dense."""
+    queries: int | None = None
+    """Queries that ran under the attention, each counted in every layer that its density counts."""
+    measured_queries: int | None = None
+    """Those of `queries` in output_error and recall; None if neither metric is enabled."""
     context_hash: str | None = None
     """Hash of the context's token ids; answers about the same context are not independent."""
     index_bytes: Mapping[str, float] = field(default_factory=dict)

@@ -4,7 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
+from sah.attention import DenseAttention
+from sah.attention.keys_read import KeysRead
 from sah.attention.session import AttentionSession, Observer
 from sah.errors import ConfigurationError
 from sah.execution.accounting import Clock
@@ -18,7 +21,6 @@ from sah.models.generation import Sampler, naming_example
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
 from sah.models.thoughts import Thinking
-from sah.results.schema import OUTPUT_ERROR, RECALL
 from sah.types import Example, Prediction
 
 
@@ -122,7 +124,7 @@ class Answering:
                 dense_question=self.experiment.protocol.question == "dense",
                 between_tokens=self.clock.check,
             )
-        prediction = self._prediction(model, question, answer, self.session.density())
+        prediction = self._prediction(model, question, answer, self.session.keys_read())
         if follows is None:
             return prediction
         measured = follows.measured() | self._layer_errors.measured()
@@ -146,7 +148,7 @@ class Answering:
                 between_chunks=self.clock.check,
             )
         given = Answer.given(seconds)
-        prediction = self._prediction(model, question, given, self.session.density())
+        prediction = self._prediction(model, question, given, self.session.keys_read())
         return replace(prediction, loss=loss)
 
     def _answer_together(
@@ -179,7 +181,7 @@ class Answering:
         predictions = []
         for question, answer, row in zip(batch, answers, decoding, strict=True):
             row.begin_turn()
-            predictions.append(self._prediction(model, question, answer, row.session.density()))
+            predictions.append(self._prediction(model, question, answer, row.session.keys_read()))
         return predictions
 
     def _sampler(self, example: Example, model: LanguageModel) -> Sampler:
@@ -190,8 +192,10 @@ class Answering:
         return model.prompts.thinking(question.prompt, self.experiment.generation.thinking_tokens)
 
     def _prediction(
-        self, model: LanguageModel, question: Question, answer: Answer, density: float | None
+        self, model: LanguageModel, question: Question, answer: Answer, read: KeysRead | None
     ) -> Prediction:
+        """Describe an answer and what was measured of it, and end its example."""
+        self.metrics.end_example()
         example, prompt, thought = question.example, question.prompt, answer.thought
         text = model.prompts.decode(answer.answer_ids)
         if thought is not None:
@@ -209,13 +213,26 @@ class Answering:
             new_tokens=answer.steps,
             prefill_seconds=None,
             decode_seconds=answer.seconds,
-            density=density,
+            density=None if read is None else read.density,
+            rows_read=None if read is None else read.rows_read,
             index_bytes=self.session.index_bytes(),
             truncated=prompt.truncated,
-            output_error=self.metrics.example_mean(OUTPUT_ERROR),
-            recall=self.metrics.example_mean(RECALL),
+            **self._sampled(read),
             chat_template=prompt.chat_template,
             thought=None if thought is None else thought.text,
             thought_tokens=None if thought is None else thought.tokens,
             unfinished_thought=thought is not None and not thought.is_finished,
         )
+
+    def _sampled(self, read: KeysRead | None) -> dict[str, Any]:
+        """Return output error and recall of the current example, and how much they cover."""
+        if read is None or isinstance(self.session.attention, DenseAttention):
+            return {}
+        means = self._attention_metrics.means()
+        drawn = means.queries
+        return {
+            "queries": read.queries,
+            "measured_queries": drawn + read.dense_queries if drawn else drawn,
+            "output_error": read.with_dense_layers(means.output_error, dense=0.0),
+            "recall": read.with_dense_layers(means.recall, dense=1.0),
+        }

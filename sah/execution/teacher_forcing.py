@@ -87,7 +87,7 @@ class LayerErrors:
                 visibility=Visibility(inputs.visible[:, :, -1:]),
                 first_position=inputs.first_position + queries - 1,
             )
-        error = output_error(inputs, AttentionMask.empty(inputs), output[:, :, -1:])
+        error = output_error(inputs, AttentionMask.empty(inputs), output[:, :, -1:]).mean()
         self._errors.setdefault(inputs.layer_idx, []).append(error)
 
     def measured(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ SCHEMA = 2
 """Written to every results.json; `sah.results.upgrade` reads those of schema 1."""
 
 DENSITY = "research_attention_density"
+ROWS_READ = "research_attention_rows_read"
 OUTPUT_ERROR = "research_attention_output_error"
 RECALL = "research_attention_recall"
 
