@@ -3,7 +3,7 @@
 # B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension, V value dimension
 # S rows of queries per key-value head: H / G · Q
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar, cast
@@ -218,6 +218,22 @@ class AttentionInputs:
         if index.length < self.key.shape[2]:
             index.append(self.key[:, :, index.length :], self.value[:, :, index.length :])
         return index
+
+    def at_queries(self, queries: Sequence[int]) -> "AttentionInputs":
+        """Return the inputs of some of the queries, to measure them; `first_position` is kept.
+
+        Scores that have been computed are not computed again.
+        """
+        chosen = torch.tensor(queries, device=self.query.device)
+        some = replace(
+            self,
+            query=self.query.index_select(2, chosen),
+            visibility=Visibility(self.visible.index_select(2, chosen)),
+        )
+        for name in ("dot_products", "scores"):
+            if name in vars(self):
+                vars(some)[name] = vars(self)[name].index_select(2, chosen)
+        return some
 
     def chunks(self, queries: int) -> "list[AttentionInputs]":
         """Split into consecutive chunks of at most `queries` queries each."""

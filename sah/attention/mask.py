@@ -2,6 +2,7 @@
 
 # B batch, H query heads, G key-value heads, Q queries, K keys
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
@@ -74,6 +75,16 @@ class AttentionMask:
             visible=self.visible,
             selected=self.selected | added,
             sampled_weight=sampled_weight,
+        )
+
+    def at_queries(self, queries: Sequence[int]) -> "AttentionMask":
+        """Return the mask of some of the queries."""
+        chosen = torch.tensor(queries, device=self.selected.device)
+        weight = self.sampled_weight
+        return AttentionMask(
+            visible=self.visible.index_select(2, chosen),
+            selected=self.selected.index_select(2, chosen),
+            sampled_weight=None if weight is None else weight.index_select(2, chosen),
         )
 
     def density(self) -> Float[Tensor, "B H Q"]:

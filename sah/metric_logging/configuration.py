@@ -20,10 +20,10 @@ class MetricLogging:
     """Names of metrics, or "all"; an empty list measures nothing."""
     max_records: int | None = None
     """Maximum number of records in micro_metrics.jsonl, shared equally among the examples; null
-    means unlimited. Means include what was measured without a record."""
+    means unlimited. Means include what is measured without a record."""
     sampling_factor: float = 1.0
-    """Share of the attention calls (one layer in one forward pass) that are measured, in [0, 1];
-    drawn evenly from each example."""
+    """Share of the queries that are measured in each layer, in [0, 1]; drawn evenly from each
+    example."""
     flush_every: int = 1000
     """Number of pending records at which they are written."""
     flush_interval: float = 60.0

@@ -36,8 +36,11 @@ class EvenSampling:
         self._drawn: int | None = None
         """The drawn item of the block, counted from its end."""
 
-    def draw(self) -> bool:
-        """Whether the next item is drawn."""
+    def draw(self, items: int) -> list[int]:
+        """Return which of the next items are drawn, counted from 0."""
+        return [item for item in range(items) if self._draws_next()]
+
+    def _draws_next(self) -> bool:
         if self._share in (0, 1):
             return self._share == 1
         if self._left == 0:
@@ -78,10 +81,10 @@ class ExampleRecords:
 class MicroMetricLogger:
     """Samples the micro metrics of one arm and writes them to one file.
 
-    A value is measured if its metric is enabled and it is drawn with the probability
-    `sampling_factor`. This is decided before it is computed, so pass a function where it is
-    expensive. The examples share `max_records` equally: where one has more, its records are
-    chosen at random, and means still include all values that were measured.
+    What is measured is drawn with the probability `sampling_factor`, evenly from each example.
+    This is decided before a value is computed, so pass a function where it is expensive. The
+    examples share `max_records` equally: where one has more, its records are chosen at random, and
+    means still include all values that were measured.
 
     Any code may log to the arm at work: `MicroMetricLogger.current().log(...)`. Without an arm
     at work, `current` is a logger with nothing enabled. Metrics must be registered before a
@@ -108,7 +111,7 @@ class MicroMetricLogger:
             file: where records go; None only if no metric is enabled.
             enabled_metrics: registered names.
             max_records: maximum number of records in the file; None means unlimited.
-            sampling_factor: share of the values to measure, in [0, 1].
+            sampling_factor: share of the items to measure, in [0, 1].
             seed: seed of the sampling; `begin_example` derives from it.
         """
         self._file = file
@@ -223,12 +226,12 @@ class MicroMetricLogger:
         """Whether a metric is enabled."""
         return metric in self._enabled
 
-    def draw(self) -> bool:
-        """Whether to measure now; for metrics that are measured together, call it once.
+    def draw(self, items: int = 1) -> list[int]:
+        """Return which of the next items, such as queries, to measure, counted from 0.
 
-        False for every call if no metric is enabled.
+        None of them if no metric is enabled. For metrics that are measured together, call it once.
         """
-        return bool(self._enabled) and self.example.sampling.draw()
+        return self.example.sampling.draw(items) if self._enabled else []
 
     def log(
         self,
@@ -257,7 +260,7 @@ class MicroMetricLogger:
         value: Value | Callable[[], Value],
         metadata: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Do the same as `log` after `draw` has returned True."""
+        """Do the same as `log` for what `draw` has drawn."""
         if metric not in self._enabled:
             return False
         return self._offer(metric, value, metadata, _location(sys._getframe(1)))

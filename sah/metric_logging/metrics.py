@@ -109,7 +109,7 @@ class SampledMeans:
 
 
 class AttentionMetrics:
-    """Observes an attention session, and measures the drawn calls of its sparse layers."""
+    """Observes an attention session, and measures the drawn queries of its sparse layers."""
 
     def __init__(self, micro_metric_logger: MicroMetricLogger) -> None:
         self.logger = micro_metric_logger
@@ -118,17 +118,24 @@ class AttentionMetrics:
         self._first_layer: int | None = None
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
-        """Measure the enabled metrics if the call is drawn, together: they share dense scores."""
+        """Measure the enabled metrics of the drawn queries of a call, one record each.
+
+        All on the same queries, since they share the scores of dense attention.
+        """
         if self._first_layer is None:
             self._first_layer = inputs.layer_idx
-        logger = self.logger
-        if not logger.draw():
+        logger, queries = self.logger, inputs.query.shape[2]
+        drawn = logger.draw(queries)
+        if not drawn:
             return
-        batch, _, queries, _ = inputs.query.shape
+        if len(drawn) < queries:
+            chosen = torch.tensor(drawn, device=output.device)
+            inputs, mask = inputs.at_queries(drawn), mask.at_queries(drawn)
+            output = output.index_select(2, chosen)
         metadata = {
             "layer_idx": inputs.layer_idx,
             "step": inputs.first_position,
-            "queries": batch * queries,
+            "queries": len(drawn),
         }
         logger.log_drawn(DENSITY, lambda: density(mask).nanmean(), metadata)
         logger.log_drawn(ROWS_READ, lambda: rows_read(inputs, mask).nanmean(), metadata)

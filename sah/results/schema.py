@@ -54,6 +54,24 @@ class DenseAgreement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """What output error and recall were measured on.
+
+    A query counts once in each layer that attends to every earlier token. In layers that are kept
+    dense it needs no measurement and counts as measured, unless its example has none.
+    """
+
+    examples: int
+    """Answers with a measured query."""
+    of_examples: int
+    """Answers with a query under the attention."""
+    queries: int
+    """Measured queries."""
+    of_queries: int
+    """Queries under the attention."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Timing:
     """Wall time of the experiment's own work and of the work it shared with other arms."""
 
@@ -109,8 +127,21 @@ class Summary:
     """Number of answers."""
     tasks: Mapping[str, TaskResult]
     density: float | None
+    """Share of the visible keys that a query head selects. This and the next three are means over
+    layers, heads and queries of an answer, then over the answers of a task, then over tasks."""
+    density_stderr: float | None = None
+    """Standard error, clustered by context; for the next three too."""
+    rows_read: float | None = None
+    """Share of the visible key-value rows that any query head of a group selects."""
+    rows_read_stderr: float | None = None
     output_error: float | None
+    """Relative distance to the output of dense attention; 0 in layers that are kept dense."""
+    output_error_stderr: float | None = None
     recall: float | None
+    """Share of the softmax mass on the selected keys; 1 in layers that are kept dense."""
+    recall_stderr: float | None = None
+    sampled: Sampled | None = None
+    """What output error and recall were measured on; None if neither was."""
     prompt_tokens: float | None
     """Mean length of context and question."""
     index_bytes: Mapping[str, float]

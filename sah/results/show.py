@@ -26,8 +26,8 @@ def show_result(result: Result) -> None:
         table.add_row("all (mean of tasks)", *_cells(result))
     console.print(table)
     console.print(
-        f"density {_number(result.density)}   output error {_number(result.output_error)}   "
-        f"recall {_number(result.recall)}"
+        f"density {_number(result.density)}   rows read {_number(result.rows_read)}   "
+        f"output error {_number(result.output_error)}   recall {_number(result.recall)}"
     )
     agreement = result.dense_agreement
     if agreement is not None:

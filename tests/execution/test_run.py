@@ -124,25 +124,36 @@ def test_a_limit_of_records_changes_no_number(start, limit):
 
 
 def test_sampling_measures_every_example_alike(start):
-    """A tenth of the calls of each example, whatever the others before it had."""
-    result, folder = start(*MOCK, "attention=sparse", "model.layers=10", "benchmark.limit=5")
+    """A tenth of the queries of each example in each layer, whatever the others before it had."""
+    result, folder = start(*MOCK, "attention=sparse")
     predictions = lines(folder / "predictions.jsonl")
     records = lines(folder / "micro_metrics.jsonl")
     for prediction in predictions:
         drawn = [
-            record
+            record["metadata"]["queries"]
             for record in records
             if record["metric"] == "research_attention_recall"
             and record["metadata"]["example_id"] == prediction["example_id"]
         ]
-        # Ten layers: one call of each forward pass.
-        assert len({record["metadata"]["step"] for record in drawn}) == prediction["new_tokens"]
-        assert len(drawn) == prediction["new_tokens"]
         queries = prediction["question_tokens"] + prediction["new_tokens"] - 1
-        assert prediction["measured_queries"] == queries
-        assert prediction["queries"] == 10 * queries
+        assert prediction["queries"] == 3 * queries
+        assert prediction["measured_queries"] == sum(drawn)
+        assert abs(sum(drawn) - 0.1 * 3 * queries) <= 1
         assert prediction["recall"] is not None
     assert result.recall == pytest.approx(sum(one["recall"] for one in predictions) / 5)
+    sampled = result.sampled
+    assert (sampled.examples, sampled.of_examples) == (5, 5)
+    assert sampled.queries == sum(one["measured_queries"] for one in predictions)
+    assert sampled.of_queries == sum(one["queries"] for one in predictions)
+
+
+def test_a_sample_estimates_the_means_over_all_queries(start):
+    options = (*MOCK, "attention=streaming_llm")
+    whole, _ = start(*options, "metric_logging=full")
+    sample, _ = start(*options, "metric_logging.sampling_factor=0.3")
+    for name in ("output_error", "recall"):
+        assert getattr(sample, name) == pytest.approx(getattr(whole, name), rel=0.1)
+    assert (sample.density, sample.rows_read) == (whole.density, whole.rows_read)
 
 
 def test_a_complete_experiment_is_not_computed_again(start, calls):

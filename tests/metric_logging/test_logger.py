@@ -222,16 +222,12 @@ def test_a_limit_of_zero_logs_nothing(configured, path):
 # -- sampling --------------------------------------------------------------------------
 
 
-def drawn(logger, count):
-    return [number for number in range(count) if logger.draw()]
-
-
 @pytest.mark.parametrize(("factor", "block"), [(0.1, 10), (0.25, 4), (0.5, 2)])
 def test_each_block_of_an_example_has_one_drawn_item(configured, factor, block):
     logger = configured(sampling_factor=factor)
     for name in "abc":
         logger.begin_example(name)
-        numbers = drawn(logger, 50 * block)
+        numbers = logger.draw(50 * block)
         assert [number // block for number in numbers] == list(range(50))
         # At random places: a model with as many layers is not measured in the same ones.
         assert len({number % block for number in numbers}) == block
@@ -242,7 +238,7 @@ def test_every_item_is_drawn_with_the_same_probability(configured, factor):
     logger, examples, times = configured(sampling_factor=factor), 2000, [0] * 12
     for name in range(examples):
         logger.begin_example(str(name))
-        for number in drawn(logger, 12):
+        for number in logger.draw(12):
             times[number] += 1
     tolerance = 4.5 * math.sqrt(examples * factor * (1 - factor))
     assert all(abs(count - examples * factor) < tolerance for count in times), times
@@ -259,6 +255,19 @@ def test_the_share_kept_is_the_sampling_factor(configured, factor):
     # Four standard deviations of a binomial, 0 at both ends; one seed in 16,000 exceeds them.
     tolerance = 4 * math.sqrt(tries * factor * (1 - factor))
     assert abs(kept - tries * factor) <= tolerance
+
+
+def test_drawing_together_or_one_by_one_is_the_same(configured):
+    found = []
+    for sizes in ([30], [1] * 30, [7, 1, 20, 2]):
+        logger = configured(sampling_factor=0.3)
+        logger.begin_example("a")
+        begin, numbers = 0, []
+        for size in sizes:
+            numbers += [begin + number for number in logger.draw(size)]
+            begin += size
+        found.append(numbers)
+    assert found[0] == found[1] == found[2] != []
 
 
 def test_draws_neither_change_nor_depend_on_the_global_generators(configured):

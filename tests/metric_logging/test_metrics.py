@@ -152,7 +152,7 @@ def test_an_observer_logs_each_metric_with_layer_and_step(inputs, mask, configur
             "example_id": "example",
             "layer_idx": 5,
             "step": K - Q,
-            "queries": B * Q,
+            "queries": Q,
         }
         assert record["location"] == "sah.metric_logging.metrics.AttentionMetrics.__call__"
     assert found[DENSITY]["value"] == pytest.approx(float(metrics.density(mask).nanmean()))
@@ -210,6 +210,39 @@ def test_a_call_counts_by_its_number_of_queries(configured):
     assert means.recall == pytest.approx(expected)
     assert means.output_error == pytest.approx(expected)
     assert means.queries == 32
+
+
+def test_every_query_of_a_layer_is_drawn_with_the_same_probability(configured):
+    """Whatever the size of its call: 20 of 100 queries, with a mean that is right on average."""
+    logger = configured(sampling_factor=0.2)
+    calls = [(88, 0.25), *[(1, 1.0)] * 12]
+    expected = (88 * 0.25 + 12) / 100
+    found = []
+    for number in range(200):
+        logger.begin_example(str(number))
+        means = observed(logger, calls)
+        assert means.queries == 20
+        assert means.recall == pytest.approx(means.output_error)
+        found.append(means.recall)
+    # Of twelve decode steps two or three are drawn: a mean over calls would be 0.94.
+    assert mean(found) == pytest.approx(expected, abs=0.005)
+
+
+def test_the_drawn_queries_have_the_values_they_have_among_all(inputs, mask, configured):
+    output = torch.randn(B, H, Q, V, generator=torch.Generator().manual_seed(2))
+    whole = metrics.output_error(inputs, mask, output), metrics.recall(inputs, mask)
+    for computed in (True, False):
+        fresh = replace(inputs)
+        if computed:
+            fresh.scores  # noqa: B018 - cached
+        for chosen in ([0], [2, 1], [0, 2]):
+            some, part = fresh.at_queries(chosen), mask.at_queries(chosen)
+            error = metrics.output_error(some, part, output[:, :, chosen])
+            torch.testing.assert_close(error, whole[0][:, chosen], equal_nan=True)
+            share = metrics.recall(some, part)
+            torch.testing.assert_close(share, whole[1][:, chosen], equal_nan=True)
+            rows = metrics.rows_read(inputs, mask)[:, chosen]
+            torch.testing.assert_close(metrics.rows_read(some, part), rows, equal_nan=True)
 
 
 @pytest.mark.parametrize("limit", [0, 1])

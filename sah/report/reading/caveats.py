@@ -41,6 +41,24 @@ def caveats(results: Sequence[Result]) -> list[str]:
             f"WARNING: {unfinished} of {sum(result.n for result in results)} answers are empty "
             "because their thought did not end; see generation.thinking_tokens."
         )
+    sampled = [result.sampled for result in results if result.sampled is not None]
+    partly = [one for one in sampled if one.examples < one.of_examples]
+    if partly:
+        without = sum(one.of_examples - one.examples for one in partly)
+        found.append(
+            f"WARNING: output error and recall leave out {without} of "
+            f"{sum(one.of_examples for one in partly)} answers in {len(partly)} of {len(results)} "
+            "results: none of their queries was drawn; raise metric_logging.sampling_factor."
+        )
+    over_calls = sum(
+        result.sampled is None and result.output_error is not None for result in results
+    )
+    if over_calls:
+        found.append(
+            f"WARNING: output error and recall of {over_calls} of {len(results)} results are means "
+            "over attention calls, as earlier versions measured them, not over queries; compute "
+            "them again with resume=false."
+        )
     return found
 
 
