@@ -55,6 +55,7 @@ class Prediction:
     prefill_seconds: float | None
     """None if an earlier example with the same context was charged for the prefill."""
     decode_seconds: float
+    """Question and answer."""
     density: float | None
     """Mean of selected / visible keys over layers, heads and queries; None if no query of this
     example ran under the attention. Layers that are kept dense count as 1."""
@@ -80,6 +81,10 @@ class Prediction:
     """What teacher forcing measured, token by token; None for free decoding."""
     prefill_seconds_saved: float | None = None
     """Prefill time this arm saved because another arm of its job was charged for it."""
+    decode_cpu_seconds: float | None = None
+    """CPU time of all threads of the process during decode_seconds."""
+    decode_thread_seconds: float | None = None
+    """CPU time of the thread that decodes, during decode_seconds."""
     loss: float | None = None
     """Mean next-token loss of a continuation, in nats; None for answers."""
     chat_template: bool | None = None

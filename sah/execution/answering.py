@@ -10,7 +10,7 @@ from sah.attention import DenseAttention
 from sah.attention.keys_read import KeysRead
 from sah.attention.session import AttentionSession, Observer
 from sah.errors import ConfigurationError
-from sah.execution.accounting import Clock
+from sah.execution.accounting import Clock, CpuTime
 from sah.execution.experiment import Experiment
 from sah.execution.teacher_forcing import DenseAnswer, LayerErrors, TeacherForcing
 from sah.metric_logging import AttentionMetrics, MicroMetricLogger
@@ -113,6 +113,7 @@ class Answering:
         self.metrics.begin_example(example.id)
         if example.is_continuation:
             return self._continue(model, context, question)
+        cpu = CpuTime()
         with self.metrics.as_current():
             answer = model.answer(
                 context,
@@ -124,7 +125,8 @@ class Answering:
                 dense_question=self.experiment.protocol.question == "dense",
                 between_tokens=self.clock.check,
             )
-        prediction = self._prediction(model, question, answer, self.session.keys_read())
+        used = cpu.used()
+        prediction = self._prediction(model, question, answer, self.session.keys_read(), used)
         if follows is None:
             return prediction
         measured = follows.measured() | self._layer_errors.measured()
@@ -140,6 +142,7 @@ class Answering:
                 f"example {question.example.id}: with protocol={protocol.name} its continuation "
                 "would be computed by dense attention and measure nothing; use protocol=default"
             )
+        cpu = CpuTime()
         with self.metrics.as_current():
             loss, seconds = model.continuation_loss(
                 context,
@@ -147,8 +150,8 @@ class Answering:
                 session=self.session,
                 between_chunks=self.clock.check,
             )
-        given = Answer.given(seconds)
-        prediction = self._prediction(model, question, given, self.session.keys_read())
+        used, given = cpu.used(), Answer.given(seconds)
+        prediction = self._prediction(model, question, given, self.session.keys_read(), used)
         return replace(prediction, loss=loss)
 
     def _answer_together(
@@ -170,6 +173,7 @@ class Answering:
             )
             for question, records_of_one in zip(batch, records, strict=True)
         ]
+        cpu = CpuTime()
         with self.metrics.as_current():
             answers = answer_batch(
                 model,
@@ -178,10 +182,12 @@ class Answering:
                 dense_question=self.experiment.protocol.question == "dense",
                 between_tokens=self.clock.check,
             )
+        process, thread = (seconds / len(batch) for seconds in cpu.used())
         predictions = []
         for question, answer, row in zip(batch, answers, decoding, strict=True):
             row.begin_turn()
-            predictions.append(self._prediction(model, question, answer, row.session.keys_read()))
+            read = row.session.keys_read()
+            predictions.append(self._prediction(model, question, answer, read, (process, thread)))
         return predictions
 
     def _sampler(self, example: Example, model: LanguageModel) -> Sampler:
@@ -192,7 +198,12 @@ class Answering:
         return model.prompts.thinking(question.prompt, self.experiment.generation.thinking_tokens)
 
     def _prediction(
-        self, model: LanguageModel, question: Question, answer: Answer, read: KeysRead | None
+        self,
+        model: LanguageModel,
+        question: Question,
+        answer: Answer,
+        read: KeysRead | None,
+        cpu_seconds: tuple[float, float],
     ) -> Prediction:
         """Describe an answer and what was measured of it, and end its example."""
         self.metrics.end_example()
@@ -213,6 +224,8 @@ class Answering:
             new_tokens=answer.steps,
             prefill_seconds=None,
             decode_seconds=answer.seconds,
+            decode_cpu_seconds=cpu_seconds[0],
+            decode_thread_seconds=cpu_seconds[1],
             density=None if read is None else read.density,
             rows_read=None if read is None else read.rows_read,
             index_bytes=self.session.index_bytes(),

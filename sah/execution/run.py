@@ -20,7 +20,7 @@ from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
 from sah.results.aggregate import summarise
 from sah.results.excerpts import origins, shown
-from sah.results.provenance import device_name, provenance
+from sah.results.provenance import device_name, load_per_core, provenance
 from sah.results.schema import Provenance, Result
 from sah.types import Example
 
@@ -35,7 +35,7 @@ def run(arms: Sequence[Arm]) -> None:
     others.
     """
     # Asked at the start: a commit made while this runs is not the code that runs.
-    started, code = datetime.now(UTC), provenance()
+    started, code, load = datetime.now(UTC), provenance(), load_per_core()
     try:
         with _together(arms):
             load_started = time.perf_counter()
@@ -50,7 +50,7 @@ def run(arms: Sequence[Arm]) -> None:
                 "scores all that the model writes",
                 model.prompts.marks.end,
             )
-        made_by = _made_by(model, code)
+        made_by = _made_by(model, code) | {"load_per_core": load}
         for arm in arms:
             with arm.alone():
                 arm.begin(model, examples, made_by=made_by, alone=len(arms) == 1)
@@ -233,9 +233,15 @@ def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _starts(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Count the starts; list their code and devices where they were not all the same."""
-    different = [made_by for n, made_by in enumerate(starts) if made_by not in starts[:n]]
-    return {"starts": len(starts), "answered_by": different if len(different) > 1 else None}
+    """Count the starts, find the highest load, and list code and devices where they differ."""
+    loads = [start["load_per_core"] for start in starts if start.get("load_per_core") is not None]
+    code = [{k: v for k, v in start.items() if k != "load_per_core"} for start in starts]
+    different = [start for n, start in enumerate(starts) if code[n] not in code[:n]]
+    return {
+        "starts": len(starts),
+        "answered_by": different if len(different) > 1 else None,
+        "load_per_core": max(loads, default=None),
+    }
 
 
 def _examples(arm: Arm, model: LanguageModel) -> list[Example]:

@@ -188,6 +188,8 @@ def _timing(predictions: Sequence[Prediction], load_seconds: float) -> Timing:
         prefill_seconds=sum(item.prefill_seconds or 0.0 for item in prefilled),
         prefill_seconds_saved=sum(item.prefill_seconds_saved or 0.0 for item in predictions),
         decode_seconds=sum(item.decode_seconds for item in predictions),
+        decode_cpu_seconds=_sum(item.decode_cpu_seconds for item in predictions),
+        decode_thread_seconds=_sum(item.decode_thread_seconds for item in predictions),
         context_tokens=sum(item.context_tokens for item in prefilled),
         new_tokens=sum(item.new_tokens for item in predictions),
     )
@@ -235,3 +237,9 @@ def _stderr(tasks: Sequence[Mapping[str, float] | None]) -> float | None:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Return the sum; None if any value is unknown, since it would be too small."""
+    known = list(values)
+    return None if None in known else math.fsum(value for value in known if value is not None)

@@ -81,6 +81,11 @@ class Timing:
     """Prefill time that another arm of the same bundle had already spent."""
     decode_seconds: float
     """Question and answer."""
+    decode_cpu_seconds: float | None = None
+    """CPU time of all threads of the process during decode_seconds."""
+    decode_thread_seconds: float | None = None
+    """CPU time of the thread that decodes; less than decode_seconds if it had to wait for a
+    core."""
     context_tokens: int
     """Prefilled tokens; each context counts once."""
     new_tokens: int
@@ -107,6 +112,9 @@ class Provenance:
     """Number of processes that answered examples."""
     answered_by: Sequence[Mapping[str, Any]] | None = None
     """The different lines of starts.jsonl; None if every start had the same."""
+    load_per_core: float | None = None
+    """Processes that wanted to run in the minute before a start, per core; the highest of all
+    starts. None where the system does not tell."""
     peak_memory_bytes: int | None = None
     started: str | None = None
     finished: str | None = None

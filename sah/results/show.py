@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sah.results.disturbance import disturbances
 from sah.results.schema import MeanScore, Result, Summary
 from sah.terminal import plain
 
@@ -44,7 +45,7 @@ def show_result(result: Result) -> None:
     timing = result.timing
     console.print(
         f"prefill {_rate(timing.context_tokens, timing.prefill_seconds)}   "
-        f"decode {_rate(timing.new_tokens, timing.decode_seconds)}"
+        f"decode {_rate(timing.new_tokens, timing.decode_seconds)}{_condition(result)}"
     )
     # Neither wrapped nor truncated, so that the path can be copied.
     console.print(Text(plain(_shortest(result.directory))), soft_wrap=True)
@@ -73,6 +74,12 @@ def _title(result: Result) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _condition(result: Result) -> str:
+    """Say why the speed is hard to compare, if it is."""
+    found = disturbances(result)
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _rate(tokens: int, seconds: float) -> str:

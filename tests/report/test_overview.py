@@ -137,8 +137,8 @@ def test_dropped_columns_are_named(write_result, results):
             "output error and recall leave out 2 of 5 answers in 1 of 2 results",
         ),
         (
-            {"fields": {"sampled": None}},
-            "output error and recall of 1 of 2 results are means over attention calls",
+            {"fields": {"rows_read": None}},
+            "WARNING: 1 of 2 results are of an earlier version: output error and recall are means",
         ),
     ],
 )
@@ -171,6 +171,27 @@ def test_the_table_of_a_terminal_has_rows_read_beside_density(write_result, resu
     assert head.split()[place : place + 2] == ["density", "rows"]
     for line, values in ((dense, ["1.000", "1.000"]), (sparse, ["0.125", "0.250"])):
         assert [one for one in line.split() if one in values][:2] == values
+
+
+def test_a_disturbed_speed_is_marked_and_the_mark_explained(write_result, results):
+    write_result("dense")
+    assert "*" not in shown(result_table(results()))
+    write_result("sparse", provenance={"starts": 2})
+    write_result("other", provenance={"load_per_core": 2.0})
+    for table in (result_table(results()), group_table(results(), ["attention"])):
+        text = shown(table)
+        assert max(map(len, text.splitlines())) <= 80
+        speeds = [word for word in text.split() if word.startswith("20.0")]
+        assert speeds == ["20.0", "20.0*", "20.0*"]
+        assert "*: speed of a run that was crowded or interrupted" in " ".join(text.split())
+    rows = csv.DictReader(io.StringIO(render(result_table(results(), wide=True), "csv")))
+    assert [(row["tokens_per_second"], row["speed_disturbed"]) for row in rows] == [
+        ("20.0", ""),
+        ("20.0", "crowded"),
+        ("20.0", "interrupted"),
+    ]
+    on_page = page_data(results()).overview["results"]
+    assert [one["disturbed"] for one in on_page] == ["", "crowded", "interrupted"]
 
 
 def test_groups_average_results_and_cluster_by_context(write_result, results):

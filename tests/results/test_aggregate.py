@@ -171,6 +171,15 @@ def test_a_prefill_is_counted_once_for_all_questions_of_a_context(summary):
     )
 
 
+def test_cpu_time_is_summed_and_unknown_if_that_of_any_answer_is(summary):
+    fields = [
+        {"decode_cpu_seconds": 1.5, "decode_thread_seconds": 0.5},
+        {"decode_cpu_seconds": 0.5, "decode_thread_seconds": None},
+    ]
+    timing = summary([("a", 0.0)] * 2, fields).timing
+    assert (timing.decode_cpu_seconds, timing.decode_thread_seconds) == (2.0, None)
+
+
 def test_details_are_averaged_over_the_examples_that_have_them(prediction):
     scores = [
         Score(example_id="0", task="a", score=1.0, details={"words": 4, "exact": 1.0}),

@@ -50,14 +50,12 @@ def caveats(results: Sequence[Result]) -> list[str]:
             f"{sum(one.of_examples for one in partly)} answers in {len(partly)} of {len(results)} "
             "results: none of their queries was drawn; raise metric_logging.sampling_factor."
         )
-    over_calls = sum(
-        result.sampled is None and result.output_error is not None for result in results
-    )
-    if over_calls:
+    early = sum(result.rows_read is None and result.density is not None for result in results)
+    if early:
         found.append(
-            f"WARNING: output error and recall of {over_calls} of {len(results)} results are means "
-            "over attention calls, as earlier versions measured them, not over queries; compute "
-            "them again with resume=false."
+            f"WARNING: {early} of {len(results)} results are of an earlier version: output error "
+            "and recall are means over attention calls, not over queries, and rows read are "
+            "missing; compute them again with resume=false."
         )
     return found
 

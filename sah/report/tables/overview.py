@@ -1,6 +1,7 @@
 """The table of `sah report`: one row per result, or one per group of results."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sah.report.reading.answers import read_scored
@@ -18,6 +19,7 @@ from sah.report.statistics.estimates import (
     tokens_per_second,
 )
 from sah.report.tables.table import Cell, Column, Table, label, number
+from sah.results.disturbance import disturbances
 from sah.results.schema import DenseAgreement, Result
 
 _LEGEND = (
@@ -65,7 +67,7 @@ def result_table(results: Sequence[Result], *, wide: bool = False) -> Table:
             for row, result in zip(rows, results, strict=True)
         ],
         caption=_caption(results[0], common),
-        notes=[_LEGEND, *caveats(results)],
+        notes=[_LEGEND, *_speed_note(results), *caveats(results)],
     )
 
 
@@ -106,7 +108,8 @@ def group_table(results: Sequence[Result], by: Sequence[str], *, wide: bool = Fa
         ]
         for values, group in sorted(groups.items(), key=lambda item: list(map(natural, item[0])))
     ]
-    notes = [f"Means over the results of a row. {_LEGEND}", *caveats(results)]
+    notes = [f"Means over the results of a row. {_LEGEND}", *_speed_note(results)]
+    notes += caveats(results)
     columns.append(Column(name="results", header="results"))
     return Table(columns=[*columns, *measured], rows=rows, notes=notes)
 
@@ -137,6 +140,7 @@ def _measured_columns(results: Sequence[Result], wide: bool) -> list[Column]:
         *((Column(name=name, header=name) for name in _SAMPLED) if wide else ()),
         *(_AGREEMENT if any(result.dense_agreement for result in results) else ()),
         Column(name="tokens_per_second", header="tok/s", importance=3),
+        *([Column(name="speed_disturbed", header="disturbed", numeric=False)] if wide else []),
         Column(name="peak_memory_bytes", header="GB", importance=2),
         *([index] if wide else []),
         Column(name="n", header="n", importance=5),
@@ -156,6 +160,26 @@ def _means(results: Sequence[Result], name: str, wide: bool) -> list[Cell]:
     if not wide:
         return [mean]
     return [mean, number(getattr(results[0], f"{name}_stderr") if len(results) == 1 else None)]
+
+
+def _disturbed(results: Sequence[Result]) -> str:
+    return " ".join(dict.fromkeys(one for result in results for one in disturbances(result)))
+
+
+def _speed(results: Sequence[Result], wide: bool) -> list[Cell]:
+    """Return the cell of the decoding speed, marked if it is hard to compare."""
+    speed, disturbed = number(tokens_per_second(results), 1), _disturbed(results)
+    if wide:
+        return [speed, label(disturbed)]
+    marked = disturbed and speed.value is not None
+    return [replace(speed, text=f"{speed.text}*") if marked else speed]
+
+
+def _speed_note(results: Sequence[Result]) -> list[str]:
+    disturbed = _disturbed(results)
+    if not disturbed:
+        return []
+    return [f"*: speed of a run that was {disturbed.replace(' ', ' or ')} (see docs/numbers.md)."]
 
 
 def _sampled(results: Sequence[Result]) -> list[Cell]:
@@ -187,7 +211,7 @@ def _measured(
             for column, value in _AGREEMENT.items()
             if column in columns
         ),
-        number(tokens_per_second(results), 1),
+        *_speed(results, wide),
         number(peak_memory(results), 1, 1e-9),
         *([number(index_bytes(results), 1)] if wide else []),
         Cell(text=str(estimate.n), value=estimate.n),
