@@ -1,7 +1,7 @@
 """Inputs of one attention call, as maskers see them."""
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension, V value dimension
-# S rows of queries per key-value head: H / G · Q
+# S rows of queries per key-value head: H / G · Q, N some of the queries
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -62,6 +62,13 @@ class Visibility:
     @cached_property
     def _made(self) -> dict[Hashable, object]:
         return {}
+
+
+def take_queries(
+    tensor: Shaped[Tensor, "B H Q *rest"], queries: Sequence[int]
+) -> Shaped[Tensor, "B H N *rest"]:
+    """Return N of the queries; unlike an index, slices need no copy that waits for the device."""
+    return torch.cat([tensor[:, :, query : query + 1] for query in queries], dim=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,15 +231,14 @@ class AttentionInputs:
 
         Scores that have been computed are not computed again.
         """
-        chosen = torch.tensor(queries, device=self.query.device)
         some = replace(
             self,
-            query=self.query.index_select(2, chosen),
-            visibility=Visibility(self.visible.index_select(2, chosen)),
+            query=take_queries(self.query, queries),
+            visibility=Visibility(take_queries(self.visible, queries)),
         )
         for name in ("dot_products", "scores"):
             if name in vars(self):
-                vars(some)[name] = vars(self)[name].index_select(2, chosen)
+                vars(some)[name] = take_queries(vars(self)[name], queries)
         return some
 
     def chunks(self, queries: int) -> "list[AttentionInputs]":

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sah.attention.gather import SelectedKeys
-from sah.attention.inputs import AttentionInputs
+from sah.attention.inputs import AttentionInputs, take_queries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +79,11 @@ class AttentionMask:
 
     def at_queries(self, queries: Sequence[int]) -> "AttentionMask":
         """Return the mask of some of the queries."""
-        chosen = torch.tensor(queries, device=self.selected.device)
         weight = self.sampled_weight
         return AttentionMask(
-            visible=self.visible.index_select(2, chosen),
-            selected=self.selected.index_select(2, chosen),
-            sampled_weight=None if weight is None else weight.index_select(2, chosen),
+            visible=take_queries(self.visible, queries),
+            selected=take_queries(self.selected, queries),
+            sampled_weight=None if weight is None else take_queries(weight, queries),
         )
 
     def density(self) -> Float[Tensor, "B H Q"]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, dense_attention
+from sah.attention.inputs import take_queries
 from sah.metric_logging.logger import MicroMetricLogger
 from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL, ROWS_READ
 
@@ -129,9 +130,8 @@ class AttentionMetrics:
         if not drawn:
             return
         if len(drawn) < queries:
-            chosen = torch.tensor(drawn, device=output.device)
             inputs, mask = inputs.at_queries(drawn), mask.at_queries(drawn)
-            output = output.index_select(2, chosen)
+            output = take_queries(output, drawn)
         metadata = {
             "layer_idx": inputs.layer_idx,
             "step": inputs.first_position,

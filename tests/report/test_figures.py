@@ -4,6 +4,7 @@ import numpy as np
 import orjson
 import pytest
 
+from sah.cli import report
 from sah.report.figures.axes import side_by_side, style
 from sah.report.figures.draw import drawings
 from sah.report.figures.export import svg, write_figures
@@ -148,6 +149,29 @@ def test_the_score_is_drawn_against_either_share(matrix, axis, label):
     factor = {"density": 1, "rows_read": 1.5}[axis]
     shifted = sorted(places(figure))
     assert shifted == pytest.approx(sorted(factor * x for x in (0.1, 0.1, 0.2, 0.2)), rel=0.06)
+
+
+def test_the_axis_is_chosen_on_the_command_line(matrix, root, tmp_path):
+    report.main([str(root), "--axis", "rows_read", "--figures", str(tmp_path / "figures")])
+    assert (tmp_path / "figures/score_rows_read.svg").exists()
+    assert not (tmp_path / "figures/score_density.svg").exists()
+    report.main(
+        [str(root), "--axis", "rows_read", "--format", "html", "-o", str(tmp_path / "page.html")]
+    )
+    assert "Score against rows read" in (tmp_path / "page.html").read_text()
+
+
+def test_an_axis_that_nothing_would_be_drawn_on_is_refused(write_result, root, tmp_path):
+    write_result("dense")
+    with pytest.raises(SystemExit, match="--axis rows_read is about figures; add --figures FOLDER"):
+        report.main([str(root), "--axis", "rows_read"])
+    folder = write_result("sparse", fields={"rows_read": None})
+    figures = ["--figures", str(tmp_path / "figures")]
+    with pytest.raises(SystemExit, match="1 of 2 results do not have it") as refused:
+        report.main([str(root), "--axis", "rows_read", *figures])
+    assert str(folder) in str(refused.value)
+    assert not (tmp_path / "figures").exists()
+    report.main([str(root), "--axis", "density", *figures])
 
 
 def test_a_disturbed_speed_is_hollow_and_the_figure_says_so(write_result, results):
