@@ -85,7 +85,7 @@ def track(config: DictConfig, result: Result) -> None:
         )
 
 
-_TRACKED = ("timing", "tasks", "dense_agreement", "index_bytes")
+_TRACKED = ("timing", "tasks", "dense_agreement", "index_bytes", "sampled")
 
 
 def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
