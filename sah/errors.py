@@ -51,9 +51,11 @@ class NonFiniteLogits(SahError, ArithmeticError):
 class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived. Like KeyboardInterrupt, it passes through `except Exception`."""
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, progress: str = "") -> None:
+        """Note what was done until then, for example "8 of 60 answered"; empty if unknown."""
         super().__init__(f"interrupted by signal {signum}")
         self.signum = signum
+        self.progress = progress
 
 
 CATEGORIES = (

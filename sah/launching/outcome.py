@@ -12,7 +12,18 @@ from sah.results.claim import CLAIM_NAME
 from sah.results.state import ExperimentState, read_state
 from sah.results.store import ERROR, RESULTS, write_error
 
-Outcome = Literal["done", "finished", "repeated", "failed", "elsewhere", "detached", "not started"]
+Outcome = Literal[
+    "done",
+    "finished",
+    "repeated",
+    "failed",
+    "interrupted",
+    "elsewhere",
+    "detached",
+    "not started",
+]
+UNFINISHED = ("failed", "interrupted", "not started")
+"""Outcomes without a result that the same command computes again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +34,7 @@ class CellOutcome:
     outcome: Outcome
     """`finished`: complete before the sweep; `elsewhere`: another process computes it."""
     reason: str = ""
-    """Category and first line of the error."""
+    """Category and first line of the error; the progress of an interrupted cell."""
 
 
 class CellWatch:
@@ -106,5 +117,9 @@ def outcome_of(cell: Cell) -> CellOutcome:
         )
     if state.state == "waiting":
         return CellOutcome(cell=cell, outcome="not started")
+    if state.state == "interrupted":
+        return CellOutcome(
+            cell=cell, outcome="interrupted", reason=f"interrupted, {state.progress}"
+        )
     reason = state.first_error_line or f"unknown: its process left no error.json ({state.state})"
     return CellOutcome(cell=cell, outcome="failed", reason=reason)

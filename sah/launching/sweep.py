@@ -81,9 +81,11 @@ class Sweep:
             # Refused before a job has run: a GPU that is not there, no SLURM.
             remove_sweep_folder(folder)
             raise
-        except Interrupted:
-            _sum_up(plan, folder, started, detached=False)
-            raise
+        except Interrupted as interruption:
+            outcomes = _sum_up(plan, folder, started, detached=False)
+            done = sum(one.outcome in ("done", "finished", "repeated") for one in outcomes)
+            progress = f"{done} of {len(outcomes)} experiments done"
+            raise Interrupted(interruption.signum, progress) from None
         return _sum_up(plan, folder, started, detached=detached)
 
     @cached_property

@@ -108,6 +108,7 @@ class ResultStore:
         self.config: dict[str, Any] = {}
         """The resolved experiment; set by `claimed`."""
         self._claim: Claim | None = None
+        self._examples: int | None = None
 
     @contextmanager
     def claimed(self, config: DictConfig, overrides: Sequence[str], resume: bool) -> Iterator[None]:
@@ -186,6 +187,7 @@ class ResultStore:
             )
         assert self._claim is not None, "check_examples outside `claimed`"
         self._claim.note_examples(len(example_ids))
+        self._examples = len(example_ids)
 
     def check_inputs(self, input_hashes: Mapping[str, str]) -> None:
         """Check that stored answers were given to these inputs, by example id.
@@ -222,7 +224,14 @@ class ResultStore:
             return
         text = "".join(traceback.format_exception(error))
         try:
-            write_error(self.directory, category(error), type(error).__name__, str(error), text)
+            write_error(
+                self.directory,
+                category(error),
+                type(error).__name__,
+                str(error),
+                text,
+                examples=self._examples,
+            )
         except OSError as failure:
             logger.warning("error.json cannot be written: %s", failure)
 
@@ -331,8 +340,19 @@ def _prediction(record: dict[str, Any], path: Path, number: int) -> Prediction:
         ) from error
 
 
-def write_error(directory: Path, kind: str, name: str, message: str, trace: str) -> None:
-    """Write error.json, counting the failures before this one."""
+def write_error(
+    directory: Path,
+    kind: str,
+    name: str,
+    message: str,
+    trace: str,
+    *,
+    examples: int | None = None,
+) -> None:
+    """Write error.json, counting the failures before this one.
+
+    An unknown number of examples is taken from the error.json before, if there is one.
+    """
     before = read_error(directory)
     error = LastError(
         category=kind,
@@ -341,6 +361,7 @@ def write_error(directory: Path, kind: str, name: str, message: str, trace: str)
         traceback=trace,
         attempt=1 if before is None else before.attempt + 1,
         time=datetime.now(UTC).isoformat(),
+        examples=before.examples if examples is None and before is not None else examples,
     )
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / ERROR, error)

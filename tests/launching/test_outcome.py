@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sah.launching.outcome import CellWatch
+from sah.launching.outcome import CellWatch, outcome_of
 from sah.launching.plan import Cell
 from sah.results.state import read_state
 from sah.results.store import write_error
@@ -57,6 +57,15 @@ def test_the_reason_for_ending_a_job_replaces_its_interruption(cell):
     assert not watch.has_ended(cell)
     watch.end([cell], "timeout", "over")
     assert category(cell) == "timeout"
+
+
+def test_an_interrupted_cell_has_not_failed_and_says_how_far_it_came(cell):
+    write_error(cell.directory, "interrupt", "Interrupted", "by signal 2", "", examples=3)
+    (cell.directory / "predictions.jsonl").write_text("{}\n")
+    # Cancelled by SLURM, which does not know the number of examples.
+    write_error(cell.directory, "interrupt", "ProcessEnded", "CANCELLED", "")
+    found = outcome_of(cell)
+    assert (found.outcome, found.reason) == ("interrupted", "interrupted, 1 of 3 answered")
 
 
 def test_a_cell_with_results_has_ended_and_gets_no_error(cell):
