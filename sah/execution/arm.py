@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,13 +75,11 @@ class Arm:
 
     def __enter__(self) -> Self:
         """Make the experiment and claim its directory; a failure is the arm's outcome."""
-        # A requeued SLURM job resumes what its own earlier start answered, even with resume=false.
-        restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
-        resume = bool(self.config.resume) or restarted
         with ExitStack() as on_interruption:
             on_interruption.callback(self._held.close)
             try:
                 self.experiment = Experiment.from_config(self.config)
+                resume = bool(self.config.resume)
                 self._held.enter_context(self.store.claimed(self.config, self.overrides, resume))
                 result = self.store.result()
                 if result is not None:

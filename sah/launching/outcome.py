@@ -117,7 +117,9 @@ def outcome_of(cell: Cell) -> CellOutcome:
         )
     if state.state == "waiting":
         return CellOutcome(cell=cell, outcome="not started")
-    if state.state == "interrupted":
+    # SLURM kills a cancelled job, whose claim stays.
+    cancelled = state.state == "dead" and state.error and state.error.category == "interrupt"
+    if state.state == "interrupted" or cancelled:
         return CellOutcome(
             cell=cell, outcome="interrupted", reason=f"interrupted, {state.progress}"
         )

@@ -207,7 +207,7 @@ def read_claim(directory: Path) -> ClaimView | None:
 
 
 def _is_dead(holder: dict[str, Any], heartbeat_age: float) -> bool:
-    if _is_earlier_start_of_this_job(holder):
+    if is_earlier_start_of_this_job(holder):
         return True
     namespace = _pid_namespace()
     is_near = holder.get("pid_namespace", namespace) == namespace
@@ -220,8 +220,12 @@ def _is_dead(holder: dict[str, Any], heartbeat_age: float) -> bool:
     return heartbeat_age > STALE_SECONDS
 
 
-def _is_earlier_start_of_this_job(holder: dict[str, Any]) -> bool:
-    """Whether an earlier start of this job holds the claim; SLURM requeues only ended jobs."""
+def is_earlier_start_of_this_job(holder: dict[str, Any]) -> bool:
+    """Whether an earlier start of this job wrote this; SLURM requeues only ended jobs.
+
+    Args:
+        holder: with the `job` and the `restart` of the process that wrote it.
+    """
     job = os.environ.get("SLURM_JOB_ID")
     restart = os.environ.get("SLURM_RESTART_COUNT", "0")
     return job is not None and holder.get("job") == job and holder.get("restart") != restart

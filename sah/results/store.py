@@ -27,6 +27,7 @@ from sah.results.files import (
     write_json,
 )
 from sah.results.identity import as_literals, experiment_of
+from sah.results.requeue import BEGUN_BY, began_before_requeue, note_job
 from sah.results.schema import SCHEMA, LastError, Result, to_document
 from sah.results.upgrade import upgrade
 from sah.types import Prediction, Score
@@ -47,6 +48,7 @@ PREVIOUS = ".previous"
 
 _FILES = (
     *(CONFIG, OVERRIDES, PREDICTIONS, MICRO_METRICS, STARTS, SCORES, EXAMPLES, RESULTS, ERROR),
+    BEGUN_BY,
 )
 
 
@@ -114,6 +116,12 @@ class ResultStore:
     def claimed(self, config: DictConfig, overrides: Sequence[str], resume: bool) -> Iterator[None]:
         """Hold the directory and load its answers, without what an interruption left unfinished.
 
+        Args:
+            config: the composed configuration.
+            overrides: as typed.
+            resume: False puts existing files aside, unless this SLURM job began them before it
+                was requeued.
+
         Raises:
             Busy: if another process computes this experiment.
             DamagedResults: if files are damaged beyond a torn last line.
@@ -127,7 +135,10 @@ class ResultStore:
                     if name != ERROR:
                         remove_unfinished(self.path(name))
                 if not resume:
-                    self._put_aside()
+                    if not began_before_requeue(self.directory):
+                        self._put_aside()
+                    # Last: what an earlier process left must never look like this job's own.
+                    note_job(self.directory)
                 self.load()
                 self.config = experiment_of(config)
                 resolved = as_literals(OmegaConf.to_container(config, resolve=True))
