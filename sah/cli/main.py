@@ -6,7 +6,7 @@ import sys
 
 SUBCOMMANDS = (
     *("benchmarks", "calibrate", "compare", "convert", "doctor", "fetch", "report", "rescore"),
-    *("status",),
+    *("status", "track"),
 )
 """Each is the module of this name in sah.cli, with a `main(arguments)`."""
 

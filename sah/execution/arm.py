@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from sah.errors import RETRYABLE, Busy, SahError, category, ends_process
 from sah.execution.accounting import Clock, PeakMemory
 from sah.execution.answering import Answering, Question
+from sah.execution.building import build
 from sah.execution.experiment import Experiment
 from sah.execution.logs import lines_of, log_file
 from sah.execution.progress import Progress
@@ -22,7 +23,7 @@ from sah.metric_logging.metrics import DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.results import Result, ResultStore, directory, fingerprint
 from sah.results.store import MICRO_METRICS
-from sah.tracking import track
+from sah.tracking import Tracker, track
 from sah.types import Example, Prediction
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class Arm:
 
     experiment: Experiment
     """Made when the arm is entered; loads nothing."""
+    tracker: Tracker
+    """Made with the experiment."""
 
     def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
         """Prepare an arm; reads and writes nothing.
@@ -79,6 +82,7 @@ class Arm:
             on_interruption.callback(self._held.close)
             try:
                 self.experiment = Experiment.from_config(self.config)
+                self.tracker = build(self.config, "tracker")
                 resume = bool(self.config.resume)
                 self._held.enter_context(self.store.claimed(self.config, self.overrides, resume))
                 result = self.store.result()
@@ -126,7 +130,7 @@ class Arm:
         """End with a result."""
         self.end_attempt()
         self._end(Outcome(result=result))
-        track(self.config, result)
+        track(self.tracker, result)
 
     def fail(self, error: Exception) -> None:
         """End the attempt; stored answers stay. Without retries left, the error is the outcome."""

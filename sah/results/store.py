@@ -387,8 +387,12 @@ def read_error(directory: Path) -> LastError | None:
         return None
 
 
-def require_writable(root: Path) -> None:
-    """Create the output root and check that it is writable.
+def require_writable(root: Path, key: str = "output_root") -> None:
+    """Create a folder and check that it is writable.
+
+    Args:
+        root: the folder.
+        key: the configuration key that names it.
 
     Raises:
         ConfigurationError: naming the path and the system's reason.
@@ -401,6 +405,6 @@ def require_writable(root: Path) -> None:
         probe.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(
-            f"output_root: cannot write to {str(root)!r} ({error.strerror}); choose another with "
-            "output_root=DIR"
+            f"{key}: cannot write to {str(root)!r} ({error.strerror}); choose another with "
+            f"{key}=DIR"
         ) from error
