@@ -3,6 +3,10 @@
 import importlib
 import signal
 import sys
+from contextlib import nullcontext
+
+from sah.errors import Interrupted
+from sah.execution.signals import signals_interrupt
 
 SUBCOMMANDS = (
     *("benchmarks", "calibrate", "compare", "convert", "doctor", "fetch", "report", "rescore"),
@@ -17,9 +21,10 @@ def main() -> None:
     if arguments and arguments[0] in SUBCOMMANDS:
         name, *arguments = arguments
     try:
-        # Imported when called: `sah status` must not wait for what another subcommand needs.
-        importlib.import_module(f"sah.cli.{name}").main(arguments)
-    except KeyboardInterrupt:
-        # An experiment at work has its own message, with the number of its answers.
+        # A run handles signals once it is at work: its message says how much is answered.
+        with nullcontext() if name == "run" else signals_interrupt():
+            # Imported when called: `sah status` must not wait for what another subcommand needs.
+            importlib.import_module(f"sah.cli.{name}").main(arguments)
+    except (Interrupted, KeyboardInterrupt) as error:
         sys.stderr.write("interrupted\n")
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(128 + (error.signum if isinstance(error, Interrupted) else signal.SIGINT))

@@ -17,6 +17,7 @@ from sah.report.figures.draw import drawings
 from sah.report.figures.export import svg_element
 from sah.report.html.page_data import page_data
 from sah.report.reading.caveats import caveats
+from sah.report.saving import save
 from sah.report.tables.table import Table
 from sah.results.schema import Result
 from sah.terminal import plain
@@ -31,9 +32,11 @@ def write_page(results: Sequence[Result], target: Path, groups: Table | None = N
         results: at least one.
         target: the file; its folder is created.
         groups: a table of groups of the results, to show above them.
+
+    Raises:
+        SahError: if the file cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render_page(results, groups), encoding="utf-8")
+    save(target, render_page(results, groups).encode())
 
 
 def render_page(results: Sequence[Result], groups: Table | None = None) -> str:
