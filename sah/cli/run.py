@@ -54,7 +54,8 @@ def _hydra_main(config: DictConfig) -> float | None:
     try:
         result = compute(config, overrides)
     except Interrupted as interruption:
-        raise Interrupted(interruption.signum, read_state(folder).progress) from None
+        progress = read_state(folder).progress
+        raise Interrupted(interruption.signum, progress=progress) from None
     except Exception as error:
         if isinstance(error, Busy):
             raise ExperimentFailed(plain(str(error))) from error

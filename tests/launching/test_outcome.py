@@ -73,6 +73,8 @@ def test_an_interrupted_cell_has_not_failed_and_says_how_far_it_came(cell):
 def test_a_cell_whose_job_was_cancelled_and_killed_is_interrupted(cell):
     with Claim(cell.directory) as claim:
         content = json.loads(claim.path.read_text())
+        assert outcome_of(cell).outcome == "elsewhere"
+        assert outcome_of(cell, cancelled=True).outcome == "interrupted"
     (cell.directory / CLAIM_NAME).write_text(json.dumps({**content, "process_start": "before"}))
     assert (read_state(cell.directory).state, outcome_of(cell).outcome) == ("dead", "failed")
     fail(cell, "interrupt")

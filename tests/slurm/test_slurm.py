@@ -168,6 +168,7 @@ def test_time_limit_requeues_and_goes_on(sweep, cluster, tmp_path):
     process.terminate()
     output, _ = process.communicate()
     assert process.returncode == 143, output
+    assert "1 interrupted" in output
     ids = [answer["example_id"] for answer in answers(folder)]
     assert len(ids) == len(set(ids)) > 3
 
