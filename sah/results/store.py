@@ -15,7 +15,7 @@ import msgspec
 from omegaconf import DictConfig, OmegaConf
 
 from sah.errors import ConfigurationError, DamagedResults, category
-from sah.results.claim import Claim
+from sah.results.claim import Claim, began_before_requeue, note_job, read_claim
 from sah.results.files import (
     append_whole,
     json_lines,
@@ -27,7 +27,6 @@ from sah.results.files import (
     write_json,
 )
 from sah.results.identity import as_literals, experiment_of
-from sah.results.requeue import BEGUN_BY, began_before_requeue, note_job
 from sah.results.schema import SCHEMA, LastError, Result, to_document
 from sah.results.upgrade import upgrade
 from sah.types import Prediction, Score
@@ -48,7 +47,6 @@ PREVIOUS = ".previous"
 
 _FILES = (
     *(CONFIG, OVERRIDES, PREDICTIONS, MICRO_METRICS, STARTS, SCORES, EXAMPLES, RESULTS, ERROR),
-    BEGUN_BY,
 )
 
 
@@ -110,17 +108,10 @@ class ResultStore:
         self.config: dict[str, Any] = {}
         """The resolved experiment; set by `claimed`."""
         self._claim: Claim | None = None
-        self._examples: int | None = None
 
     @contextmanager
     def claimed(self, config: DictConfig, overrides: Sequence[str], resume: bool) -> Iterator[None]:
         """Hold the directory and load its answers, without what an interruption left unfinished.
-
-        Args:
-            config: the composed configuration.
-            overrides: as typed.
-            resume: False puts existing files aside, unless this SLURM job began them before it
-                was requeued.
 
         Raises:
             Busy: if another process computes this experiment.
@@ -135,9 +126,9 @@ class ResultStore:
                     if name != ERROR:
                         remove_unfinished(self.path(name))
                 if not resume:
+                    # A requeued SLURM job resumes what its own earlier start began.
                     if not began_before_requeue(self.directory):
                         self._put_aside()
-                    # Last: what an earlier process left must never look like this job's own.
                     note_job(self.directory)
                 self.load()
                 self.config = experiment_of(config)
@@ -198,7 +189,6 @@ class ResultStore:
             )
         assert self._claim is not None, "check_examples outside `claimed`"
         self._claim.note_examples(len(example_ids))
-        self._examples = len(example_ids)
 
     def check_inputs(self, input_hashes: Mapping[str, str]) -> None:
         """Check that stored answers were given to these inputs, by example id.
@@ -235,14 +225,7 @@ class ResultStore:
             return
         text = "".join(traceback.format_exception(error))
         try:
-            write_error(
-                self.directory,
-                category(error),
-                type(error).__name__,
-                str(error),
-                text,
-                examples=self._examples,
-            )
+            write_error(self.directory, category(error), type(error).__name__, str(error), text)
         except OSError as failure:
             logger.warning("error.json cannot be written: %s", failure)
 
@@ -351,20 +334,10 @@ def _prediction(record: dict[str, Any], path: Path, number: int) -> Prediction:
         ) from error
 
 
-def write_error(
-    directory: Path,
-    kind: str,
-    name: str,
-    message: str,
-    trace: str,
-    *,
-    examples: int | None = None,
-) -> None:
-    """Write error.json, counting the failures before this one.
-
-    An unknown number of examples is taken from the error.json before, if there is one.
-    """
-    before = read_error(directory)
+def write_error(directory: Path, kind: str, name: str, message: str, trace: str) -> None:
+    """Write error.json, counting the failures before this one."""
+    before, owner = read_error(directory), read_claim(directory)
+    known = [one.examples for one in (owner, before) if one is not None and one.examples]
     error = LastError(
         category=kind,
         type=name,
@@ -372,7 +345,7 @@ def write_error(
         traceback=trace,
         attempt=1 if before is None else before.attempt + 1,
         time=datetime.now(UTC).isoformat(),
-        examples=before.examples if examples is None and before is not None else examples,
+        examples=known[0] if known else None,
     )
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / ERROR, error)
@@ -388,11 +361,7 @@ def read_error(directory: Path) -> LastError | None:
 
 
 def require_writable(root: Path, key: str = "output_root") -> None:
-    """Create a folder and check that it is writable.
-
-    Args:
-        root: the folder.
-        key: the configuration key that names it.
+    """Create the folder that a configuration key names, and check that it is writable.
 
     Raises:
         ConfigurationError: naming the path and the system's reason.

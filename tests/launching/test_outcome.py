@@ -62,7 +62,9 @@ def test_the_reason_for_ending_a_job_replaces_its_interruption(cell):
 
 
 def test_an_interrupted_cell_has_not_failed_and_says_how_far_it_came(cell):
-    write_error(cell.directory, "interrupt", "Interrupted", "by signal 2", "", examples=3)
+    with Claim(cell.directory) as claim:
+        claim.note_examples(3)
+        fail(cell, "interrupt")
     (cell.directory / "predictions.jsonl").write_text("{}\n")
     # Cancelled by SLURM, which does not know the number of examples.
     write_error(cell.directory, "interrupt", "ProcessEnded", "CANCELLED", "")

@@ -8,6 +8,7 @@ from sah.launching.monitor import SweepMonitor
 from sah.launching.outcome import CellOutcome
 from sah.launching.plan import Cell
 from sah.launching.sweep_summary import rerun_command, show_summary
+from sah.results.claim import Claim
 from sah.results.store import write_error
 
 
@@ -74,7 +75,10 @@ def test_an_interrupted_cell_is_not_counted_as_failed(caplog, tmp_path):
         Cell(number=n, overrides=(f"seed={n}",), directory=tmp_path / str(n), packed_config=None)
         for n in range(2)
     ]
-    write_error(cells[0].directory, "interrupt", "Interrupted", "by signal 2", "", examples=4)
+    cells[0].directory.mkdir()
+    with Claim(cells[0].directory) as claim:
+        claim.note_examples(4)
+        write_error(cells[0].directory, "interrupt", "Interrupted", "by signal 2", "")
     write_error(cells[1].directory, "memory", "ProcessEnded", "killed", "")
     monitor = SweepMonitor(cells, finished=0)
     with caplog.at_level(logging.WARNING), monitor:
