@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from sah.errors import ConfigurationError
-from sah.tracking.record import Record, require_package
+from sah.tracking.record import Record, refuse_empty, require_package
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -24,6 +24,9 @@ class MlflowTracker:
     uri: str | None = None
     """A server, sqlite:///FILE or file:FOLDER; None: MLFLOW_TRACKING_URI or MLflow's default."""
     experiment: str = "sah"
+
+    def __post_init__(self) -> None:
+        refuse_empty(self)
 
     def check(self) -> None:
         """Check that MLflow is installed, its store can be written, and the experiment exists.

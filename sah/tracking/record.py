@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -100,6 +100,18 @@ def require_working(tracker: Tracker) -> None:
             f"{type(tracker).__name__} cannot store results: {reason}; to run without it, leave "
             "out tracker= and send the results later with `sah track FOLDER tracker=NAME`"
         ) from error
+
+
+def refuse_empty(tracker: Any) -> None:
+    """Check that no text of a tracker is empty, which would mean a default.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    for one in fields(tracker):
+        value = getattr(tracker, one.name)
+        if isinstance(value, str) and not value.strip():
+            raise ValueError(f"{one.name} is empty; give it a value, or leave it out")
 
 
 def require_package(name: str, extra: str) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sah.results.store import require_writable
-from sah.tracking.record import Record, require_package
+from sah.tracking.record import Record, refuse_empty, require_package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +13,9 @@ class TensorBoardTracker:
 
     folder: str
     """Folder for `tensorboard --logdir`."""
+
+    def __post_init__(self) -> None:
+        refuse_empty(self)
 
     def check(self) -> None:
         """Check that TensorBoard is installed and the folder can be written to; create it.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sah.errors import ConfigurationError
-from sah.tracking.record import Record, require_package
+from sah.tracking.record import Record, refuse_empty, require_package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +14,9 @@ class WandbTracker:
 
     project: str = "sah"
     package: Literal["wandb", "trackio"] = "wandb"
+
+    def __post_init__(self) -> None:
+        refuse_empty(self)
 
     def check(self) -> None:
         """Check that the package is installed and, for wandb, that results can be sent or kept.

@@ -234,6 +234,9 @@ def test_a_tracker_that_fails_after_a_run_is_a_warning_that_names_the_directory(
     ("overrides", "expected"),
     [
         (["tracker=mlflow", "tracker.uri=5"], "tracker.uri must be text or null, got 5"),
+        (["tracker=mlflow", "tracker.uri="], "tracker: uri is empty; give it a value"),
+        (["tracker=wandb", "tracker.project=' '"], "tracker: project is empty"),
+        (["tracker=tensorboard", "tracker.folder="], "tracker: folder is empty"),
         (["tracker=wandb", "tracker.package=aim"], "tracker.package must be"),
         (["tracker=tensorboard", "+tracker.dir=x"], "tracker.dir is not a key of TensorBoardTr"),
         (["tracker=none", "tracker._target_=no.such.Tracker"], "cannot|is not a class"),
