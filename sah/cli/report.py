@@ -12,6 +12,7 @@ from rich.console import Console
 from sah.errors import ConfigurationError, SahError
 from sah.report.reading.collect import collect
 from sah.report.reading.select import parse_conditions, select
+from sah.report.saving import save
 from sah.report.tables.layout import show
 from sah.report.tables.markup import render
 from sah.report.tables.table import Table
@@ -130,7 +131,11 @@ def chosen_results(options: argparse.Namespace) -> list[Result]:
 
 
 def write_table(table: Table, text_format: str, target: Path | None) -> None:
-    """Write a table to a file or to the terminal."""
+    """Write a table to a file or to the terminal.
+
+    Raises:
+        SahError: if the file cannot be written.
+    """
     if target is None and isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that is not UTF-8 gets an escape for a character that it lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -138,11 +143,12 @@ def write_table(table: Table, text_format: str, target: Path | None) -> None:
         if target is None:
             show(table, Console())
             return
-        with open(target, "w", encoding="utf-8") as file:
-            show(table, Console(file=file, width=80))
+        text = io.StringIO()
+        show(table, Console(file=text, width=80))
+        save(target, text.getvalue().encode())
         return
     content = render(table, text_format)  # type: ignore[arg-type]
     if target is None:
         sys.stdout.write(content)
     else:
-        target.write_text(content, encoding="utf-8")
+        save(target, content.encode())

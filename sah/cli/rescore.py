@@ -8,6 +8,7 @@ from pathlib import Path
 from sah.errors import SahError
 from sah.execution.rescoring import rescore
 from sah.results.store import PREDICTIONS, read_result
+from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ def main(arguments: list[str]) -> None:
             before, after = rescore(
                 folder, allow=options.allow, trust_remote_code=options.trust_remote_code
             )
-        except SahError as error:
-            logger.error("%s: %s", folder, error)
+        except (SahError, OSError) as error:
+            logger.error("%s", plain(f"{folder}: {error}"))
             failed += 1
             continue
         logger.info("%s: %s -> %s", folder, _shown(before), _shown(after))

@@ -23,7 +23,7 @@ from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
-_ORDER = ("running", "dead", "failed", "stopped", "waiting", "done")
+_ORDER = ("running", "dead", "failed", "interrupted", "waiting", "done")
 
 
 def main(arguments: list[str]) -> None:
@@ -100,6 +100,8 @@ def _remark(state: ExperimentState) -> str:
         if state.owner.job:
             where = f"job {state.owner.job} on {state.owner.host}"
         return f"{where}, {(time.time() - state.owner.since) / 60:.0f} min"
+    if state.state == "interrupted":
+        return state.first_error_line.partition(": ")[2]
     return state.first_error_line
 
 

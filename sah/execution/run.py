@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -257,11 +258,12 @@ def _examples(arm: Arm, model: LanguageModel) -> list[Example]:
             f"benchmark {benchmark.name!r} has no example for subset={benchmark.subset!r} and "
             f"limit={benchmark.limit!r}"
         )
-    ids = {example.id for example in examples}
-    if len(ids) < len(examples):
+    (repeated, times), *_ = Counter(example.id for example in examples).most_common(1)
+    if times > 1:
+        ids = len({example.id for example in examples})
         raise DatasetError(
-            f"benchmark {benchmark.name!r}: {len(examples)} examples have only {len(ids)} "
-            "different ids"
+            f"benchmark {benchmark.name!r}: {len(examples)} examples have only {ids} different "
+            f"ids; {times} of them have the id {repeated!r}: give each its own"
         )
     return examples
 

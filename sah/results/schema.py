@@ -216,6 +216,8 @@ class LastError:
     attempt: int = 1
     """Number of failures so far."""
     time: str = ""
+    examples: int | None = None
+    """Number of the experiment's examples; None while unknown."""
 
 
 # The names come first in the file.

@@ -15,7 +15,7 @@ import msgspec
 from omegaconf import DictConfig, OmegaConf
 
 from sah.errors import ConfigurationError, DamagedResults, category
-from sah.results.claim import Claim
+from sah.results.claim import Claim, began_before_requeue, note_job, read_claim
 from sah.results.contents import STARTS, described_start, other_content, unidentified_paths
 from sah.results.files import (
     append_whole,
@@ -124,7 +124,10 @@ class ResultStore:
                     if name != ERROR:
                         remove_unfinished(self.path(name))
                 if not resume:
-                    self._put_aside()
+                    # A requeued SLURM job resumes what its own earlier start began.
+                    if not began_before_requeue(self.directory):
+                        self._put_aside()
+                    note_job(self.directory)
                 self.load()
                 self.config = experiment_of(config)
                 resolved = as_literals(OmegaConf.to_container(config, resolve=True))
@@ -332,7 +335,8 @@ def _prediction(record: dict[str, Any], path: Path, number: int) -> Prediction:
 
 def write_error(directory: Path, kind: str, name: str, message: str, trace: str) -> None:
     """Write error.json, counting the failures before this one."""
-    before = read_error(directory)
+    before, owner = read_error(directory), read_claim(directory)
+    known = [one.examples for one in (owner, before) if one is not None and one.examples]
     error = LastError(
         category=kind,
         type=name,
@@ -340,6 +344,7 @@ def write_error(directory: Path, kind: str, name: str, message: str, trace: str)
         traceback=trace,
         attempt=1 if before is None else before.attempt + 1,
         time=datetime.now(UTC).isoformat(),
+        examples=known[0] if known else None,
     )
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / ERROR, error)
@@ -354,8 +359,8 @@ def read_error(directory: Path) -> LastError | None:
         return None
 
 
-def require_writable(root: Path) -> None:
-    """Create the output root and check that it is writable.
+def require_writable(root: Path, key: str = "output_root") -> None:
+    """Create the folder that a configuration key names, and check that it is writable.
 
     Raises:
         ConfigurationError: naming the path and the system's reason.
@@ -368,6 +373,6 @@ def require_writable(root: Path) -> None:
         probe.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(
-            f"output_root: cannot write to {str(root)!r} ({error.strerror}); choose another with "
-            "output_root=DIR"
+            f"{key}: cannot write to {str(root)!r} ({error.strerror}); choose another with "
+            f"{key}=DIR"
         ) from error

@@ -109,6 +109,9 @@ def test_stopped_run_goes_on_to_the_results_of_an_undisturbed_one(
     if number != signal.SIGKILL:
         error = json.loads((folder / "error.json").read_text())
         assert error["category"] == "interrupt"
+        answered = len(predictions.read_text().splitlines())
+        message = f"interrupted, {answered} of 12 answered; run the same command again to resume"
+        assert message in errors
         assert not (folder / ".claim").exists()
 
     resumed = run(*LONG)
