@@ -25,7 +25,7 @@ from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
-_ORDER = ("running", "dead", "failed", "stopped", "waiting", "done")
+_ORDER = ("running", "dead", "failed", "interrupted", "waiting", "done")
 
 
 def main(arguments: list[str]) -> None:
@@ -69,7 +69,8 @@ def find_experiments(roots: Sequence[Path]) -> list[FoundExperiment]:
     contents = dict(found.contents)
     for root in roots:
         for directory in planned_directories(root):
-            contents.setdefault(directory, None)
+            if directory not in found.copies:
+                contents.setdefault(directory, None)
     experiments = [
         FoundExperiment(state=read_state(directory), result=content)
         for directory, content in contents.items()
@@ -135,10 +136,13 @@ def _remark(experiment: FoundExperiment) -> str:
     if state.owner is not None:
         minutes = max(0.0, time.time() - state.owner.since) / 60
         return f"{state.owner.name}, {minutes:.0f} min"
+    if state.state == "interrupted":
+        return state.first_error_line.partition(": ")[2]
     return state.first_error_line
 
 
 def _numbers(result: Result | DamagedResults | None) -> dict[str, float | None] | None:
     if not isinstance(result, Result):
         return None
-    return {"score": result.score, "n": result.n, "density": result.density}
+    names = ("score", "n", "density", "rows_read")
+    return {name: getattr(result, name) for name in names}

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from sah.models.prompts import EncodedPrompt
 from sah.results.aggregate import summarise
 from sah.results.contents import describe_contents
 from sah.results.excerpts import origins, shown
-from sah.results.provenance import device_name, provenance
+from sah.results.provenance import device_name, load_per_core, provenance
 from sah.results.schema import Provenance, Result
 from sah.results.stored_lines import with_references
 from sah.types import Example
@@ -36,7 +37,7 @@ def run(arms: Sequence[Arm]) -> None:
     others.
     """
     # Asked at the start: a commit made while this runs is not the code that runs.
-    started, code = datetime.now(UTC), provenance()
+    started, code, load = datetime.now(UTC), provenance(), load_per_core()
     try:
         with _together(arms):
             load_started = time.perf_counter()
@@ -51,7 +52,7 @@ def run(arms: Sequence[Arm]) -> None:
                 "scores all that the model writes",
                 model.prompts.marks.end,
             )
-        made_by = _made_by(model, code)
+        made_by = _made_by(model, code) | {"load_per_core": load}
         for arm in arms:
             with arm.alone():
                 arm.begin(model, examples, made_by=made_by, alone=len(arms) == 1)
@@ -216,12 +217,18 @@ def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _starts(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Count the starts; list their code and devices where they were not all the same."""
+    """Count the starts, find the highest load, and list code and devices where they differ."""
+    loads = [start["load_per_core"] for start in starts if start.get("load_per_core") is not None]
     # Content is the same in one directory, whatever its path and date.
-    differing = [key for key in (starts[0] if starts else ()) if key not in ("typed", "content")]
+    ignored = ("typed", "content", "load_per_core")
+    differing = [key for key in (starts[0] if starts else ()) if key not in ignored]
     made_by = [{key: start.get(key) for key in differing} for start in starts]
     different = [one for n, one in enumerate(made_by) if one not in made_by[:n]]
-    return {"starts": len(starts), "answered_by": different if len(different) > 1 else None}
+    return {
+        "starts": len(starts),
+        "answered_by": different if len(different) > 1 else None,
+        "load_per_core": max(loads, default=None),
+    }
 
 
 def _examples(arm: Arm, model: LanguageModel) -> list[Example]:
@@ -232,11 +239,12 @@ def _examples(arm: Arm, model: LanguageModel) -> list[Example]:
             f"benchmark {benchmark.name!r} has no example for subset={benchmark.subset!r} and "
             f"limit={benchmark.limit!r}"
         )
-    ids = {example.id for example in examples}
-    if len(ids) < len(examples):
+    (repeated, times), *_ = Counter(example.id for example in examples).most_common(1)
+    if times > 1:
+        ids = len({example.id for example in examples})
         raise DatasetError(
-            f"benchmark {benchmark.name!r}: {len(examples)} examples have only {len(ids)} "
-            "different ids"
+            f"benchmark {benchmark.name!r}: {len(examples)} examples have only {ids} different "
+            f"ids; {times} of them have the id {repeated!r}: give each its own"
         )
     return examples
 

@@ -16,10 +16,12 @@ import msgspec
 import orjson
 
 from sah.errors import Busy
+from sah.results.files import write_json
 
 logger = logging.getLogger(__name__)
 
 CLAIM_NAME = ".claim"
+_BEGUN_BY = ".begun_by"
 HEARTBEAT_SECONDS = 45.0
 # On another host only the heartbeat shows whether the owner is alive, and a shared file system
 # may show it late.
@@ -276,8 +278,27 @@ def _process(pid: int | None, host: str | None) -> str:
     return "an unknown process" if pid is None or host is None else f"process {pid} on {host}"
 
 
+def began_before_requeue(directory: Path) -> bool:
+    """Whether `note_job` was called by an earlier start of this SLURM job."""
+    return _is_earlier_start_of_this_job(_read(directory / _BEGUN_BY))
+
+
+def note_job(directory: Path) -> None:
+    """Note which start of which SLURM job began a directory's files, or resumed its own.
+
+    With resume=false, that is what tells them from an old result when the job is requeued: call
+    it once the old files are put aside. Without SLURM nothing is noted.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        (directory / _BEGUN_BY).unlink(missing_ok=True)
+    else:
+        start = {"job": job, "restart": os.environ.get("SLURM_RESTART_COUNT", "0")}
+        write_json(directory / _BEGUN_BY, start)
+
+
 def _is_earlier_start_of_this_job(holder: _Holder) -> bool:
-    """Whether an earlier start of this job holds the claim; SLURM requeues only ended jobs."""
+    """Whether an earlier start of this job wrote this; SLURM requeues only ended jobs."""
     job = os.environ.get("SLURM_JOB_ID")
     restart = os.environ.get("SLURM_RESTART_COUNT", "0")
     return job is not None and holder.job == job and holder.restart != restart

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 from omegaconf import DictConfig, OmegaConf
 
 from sah.errors import ConfigurationError, DamagedResults, category
-from sah.results.claim import Claim
+from sah.results.claim import Claim, began_before_requeue, note_job, read_claim
 from sah.results.contents import STARTS, described_start, other_content, unidentified_paths
 from sah.results.files import (
     append_whole,
@@ -29,14 +30,14 @@ from sah.results.files import (
     write_json,
 )
 from sah.results.identity import as_literals, experiment_of
-from sah.results.last_error import ERROR, write_error
-from sah.results.schema import SCHEMA, Result, to_document
+from sah.results.schema import SCHEMA, LastError, Result, to_document
 from sah.results.stored_lines import (
     EXAMPLES,
     MICRO_METRICS,
     PREDICTIONS,
     SCORES,
     Inputs,
+    check_inputs,
     check_scores,
     digest,
     parse_prediction,
@@ -51,6 +52,7 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 OVERRIDES = "overrides.yaml"
 RESULTS = "results.json"
+ERROR = "error.json"
 # With resume=false the old files are kept here until the new result is complete.
 PREVIOUS = ".previous"
 
@@ -124,8 +126,6 @@ class ResultStore:
         self.fingerprint = fingerprint
         self.predictions: dict[str, Prediction] = {}
         """Stored answers by example id."""
-        self.micro_metric_records = 0
-        """Number of micro metrics on disk, all of them about answered examples."""
         self.config: dict[str, Any] = {}
         """The resolved experiment; set by `claimed`."""
         self._claim: Claim | None = None
@@ -147,7 +147,10 @@ class ResultStore:
                     if name != ERROR:
                         remove_unfinished(self.path(name))
                 if not resume:
-                    self._put_aside()
+                    # A requeued SLURM job resumes what its own earlier start began.
+                    if not began_before_requeue(self.directory):
+                        self._put_aside()
+                    note_job(self.directory)
                 self.load()
                 self.config = experiment_of(config)
                 resolved = as_literals(OmegaConf.to_container(config, resolve=True))
@@ -223,25 +226,7 @@ class ResultStore:
         Raises:
             DamagedResults: naming the first answer that was not, and what changed.
         """
-        for example_id, now in inputs.items():
-            answered = self.predictions.get(example_id)
-            if answered is None:
-                continue
-            if answered.input_hash != now.input_hash:
-                problem = "with another prompt: its tokens differ now. The data, the tokenizer or "
-                problem += "its chat template"
-            elif answered.token_limit != now.token_limit:
-                problem = f"with at most {answered.token_limit} tokens, but the limit is "
-                problem += f"{now.token_limit} now. The benchmark's data or code"
-            elif references and answered.references_hash != now.references_hash:
-                problem = "for other references: those of the example differ now. The benchmark's "
-                problem += "data or code"
-            else:
-                continue
-            raise DamagedResults(
-                f"{self.path(PREDICTIONS)} answers {example_id!r} {problem} changed since; restore "
-                "them, or start afresh with resume=false"
-            )
+        check_inputs(self.path(PREDICTIONS), self.predictions, inputs, references=references)
 
     def write_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
         """Write the questions, so that reports can show them beside the answers.
@@ -336,7 +321,6 @@ class ResultStore:
         """Keep the records of answered examples; the others will be logged again."""
         path = self.path(MICRO_METRICS)
         if not path.exists():
-            self.micro_metric_records = 0
             return
         known = {None, *self.predictions}
 
@@ -346,10 +330,7 @@ class ResultStore:
                 if record.get("metadata", {}).get("example_id") in known:
                     yield line
 
-        self.micro_metric_records = size = 0
-        for line in kept():
-            self.micro_metric_records += 1
-            size += len(line)
+        size = sum(len(line) for line in kept())
         if size < path.stat().st_size:
             write_atomically(path, kept())
 
@@ -364,8 +345,34 @@ def _whole_lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
     return found
 
 
-def require_writable(root: Path) -> None:
-    """Create the output root and check that it is writable.
+def write_error(directory: Path, kind: str, name: str, message: str, trace: str) -> None:
+    """Write error.json, counting the failures before this one."""
+    before, owner = read_error(directory), read_claim(directory)
+    known = [one.examples for one in (owner, before) if one is not None and one.examples]
+    error = LastError(
+        category=kind,
+        type=name,
+        message=message,
+        traceback=trace,
+        attempt=1 if before is None else before.attempt + 1,
+        time=datetime.now(UTC).isoformat(),
+        examples=known[0] if known else None,
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / ERROR, error)
+
+
+def read_error(directory: Path) -> LastError | None:
+    """Read error.json; None if there is none or it cannot be read."""
+    path = directory / ERROR
+    try:
+        return msgspec.convert(read_json(path), LastError)
+    except (OSError, DamagedResults, msgspec.ValidationError):
+        return None
+
+
+def require_writable(root: Path, key: str = "output_root") -> None:
+    """Create the folder that a configuration key names, and check that it is writable.
 
     Raises:
         ConfigurationError: naming the path and the system's reason.
@@ -378,6 +385,6 @@ def require_writable(root: Path) -> None:
         probe.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(
-            f"output_root: cannot write to {str(root)!r} ({error.strerror}); choose another with "
-            "output_root=DIR"
+            f"{key}: cannot write to {str(root)!r} ({error.strerror}); choose another with "
+            f"{key}=DIR"
         ) from error

@@ -113,6 +113,35 @@ def _problem(record: Mapping[str, Any], line: bytes, fingerprint: str) -> str | 
     return None
 
 
+def check_inputs(
+    path: Path,
+    answers: Mapping[str, Prediction],
+    inputs: Mapping[str, Inputs],
+    *,
+    references: bool,
+) -> None:
+    """Check that answers were given to these inputs; see `ResultStore.check_inputs`."""
+    for example_id, now in inputs.items():
+        answered = answers.get(example_id)
+        if answered is None:
+            continue
+        if answered.input_hash != now.input_hash:
+            problem = "with another prompt: its tokens differ now. The data, the tokenizer or its "
+            problem += "chat template"
+        elif answered.token_limit != now.token_limit:
+            problem = f"with at most {answered.token_limit} tokens, but the limit is "
+            problem += f"{now.token_limit} now. The benchmark's data or code"
+        elif references and answered.references_hash != now.references_hash:
+            problem = "for other references: those of the example differ now. The benchmark's data "
+            problem += "or code"
+        else:
+            continue
+        raise DamagedResults(
+            f"{path} answers {example_id!r} {problem} changed since; restore them, or start afresh "
+            "with resume=false"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Answer:
     """What reports read of an answer; earlier versions did not write all of it."""

@@ -176,7 +176,7 @@ def test_an_unfinished_copy_is_left_out(two, root, capsys, caplog):
     shutil.copytree(two[0], two[0].with_name(f"{two[0].name} (copy)"))
     status.main([str(root), "--json"])
     found = {one["directory"]: one["state"] for one in orjson.loads(capsys.readouterr().out)}
-    assert found == {str(two[0]): "stopped", str(two[1]): "done"}
+    assert found == {str(two[0]): "interrupted", str(two[1]): "done"}
     assert "(copy)" in caplog.text
 
 
