@@ -5,6 +5,7 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -17,6 +18,9 @@ from sah.report.tables.markup import render
 from sah.report.tables.table import Table
 from sah.results.schema import Result
 from sah.terminal import plain
+
+if TYPE_CHECKING:
+    from sah.report.figures.draw import ShareAxis
 
 DESCRIPTION = "Show the results below a folder: scores with intervals, densities, errors, costs."
 
@@ -37,11 +41,19 @@ def main(arguments: Sequence[str]) -> None:
         metavar="FOLDER",
         help="also write the figures to FOLDER, as SVG and PNG",
     )
+    parser.add_argument(
+        "--axis",
+        choices=("density", "rows_read"),
+        help="what figures draw the score against: the keys that a query head selects (default), "
+        "or the key-value rows that any head of a group selects",
+    )
     options = parser.parse_args(arguments)
     try:
         from sah.report.tables.overview import group_table, result_table
 
         results, wide = chosen_results(options), options.format == "csv"
+        _check_axis(options, results)
+        axis: ShareAxis = options.axis or "density"
         groups = None
         if options.by is not None:
             # Before anything is written, because it refuses a key that no result has.
@@ -49,19 +61,40 @@ def main(arguments: Sequence[str]) -> None:
         if options.figures is not None:
             from sah.report.figures.export import write_figures
 
-            for path in write_figures(results, options.figures):
+            for path in write_figures(results, options.figures, axis):
                 sys.stderr.write(f"{plain(str(path))}\n")
         if options.format == "html":
             from sah.report.html.page import write_page
 
             target = options.output or Path("report.html")
-            write_page(results, target, groups)
+            write_page(results, target, groups, axis)
             sys.stdout.write(f"{plain(str(target))}\n")
             return
         table = result_table(results, wide=wide) if groups is None else groups
         write_table(table, options.format, options.output)
     except SahError as error:
         sys.exit(plain(f"sah report: {error}"))
+
+
+def _check_axis(options: argparse.Namespace, results: Sequence[Result]) -> None:
+    """Refuse an axis without figures, or without a value on it.
+
+    Raises:
+        ConfigurationError: saying what to change.
+    """
+    if options.axis is None:
+        return
+    if options.figures is None and options.format != "html":
+        raise ConfigurationError(
+            f"--axis {options.axis} is about figures; add --figures FOLDER or --format html"
+        )
+    missing = [one for one in results if one.rows_read is None and one.density is not None]
+    if options.axis == "rows_read" and missing:
+        raise ConfigurationError(
+            f"--axis rows_read: {len(missing)} of {len(results)} results do not have it (such as "
+            f"{missing[0].directory}), because an earlier version computed them; leave them out "
+            "with --where, or compute them again with resume=false"
+        )
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:

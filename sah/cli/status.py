@@ -109,7 +109,8 @@ def _numbers(state: ExperimentState) -> dict[str, float | None] | None:
     result = _result(state)
     if result is None:
         return None
-    return {"score": result.score, "n": result.n, "density": result.density}
+    names = ("score", "n", "density", "rows_read")
+    return {name: getattr(result, name) for name in names}
 
 
 def _result(state: ExperimentState) -> Result | None:

@@ -4,10 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
+from sah.attention import DenseAttention
+from sah.attention.keys_read import KeysRead
 from sah.attention.session import AttentionSession, Observer
 from sah.errors import ConfigurationError
-from sah.execution.accounting import Clock
+from sah.execution.accounting import Clock, CpuTime
 from sah.execution.experiment import Experiment
 from sah.execution.teacher_forcing import DenseAnswer, LayerErrors, TeacherForcing
 from sah.metric_logging import AttentionMetrics, MicroMetricLogger
@@ -18,7 +21,6 @@ from sah.models.generation import Sampler, naming_example
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
 from sah.models.thoughts import Thinking
-from sah.results.schema import OUTPUT_ERROR, RECALL
 from sah.types import Example, Prediction
 
 
@@ -111,6 +113,7 @@ class Answering:
         self.metrics.begin_example(example.id)
         if example.is_continuation:
             return self._continue(model, context, question)
+        cpu = CpuTime()
         with self.metrics.as_current():
             answer = model.answer(
                 context,
@@ -122,7 +125,8 @@ class Answering:
                 dense_question=self.experiment.protocol.question == "dense",
                 between_tokens=self.clock.check,
             )
-        prediction = self._prediction(model, question, answer, self.session.density())
+        used = cpu.used()
+        prediction = self._prediction(model, question, answer, self.session.keys_read(), used)
         if follows is None:
             return prediction
         measured = follows.measured() | self._layer_errors.measured()
@@ -138,6 +142,7 @@ class Answering:
                 f"example {question.example.id}: with protocol={protocol.name} its continuation "
                 "would be computed by dense attention and measure nothing; use protocol=default"
             )
+        cpu = CpuTime()
         with self.metrics.as_current():
             loss, seconds = model.continuation_loss(
                 context,
@@ -145,8 +150,8 @@ class Answering:
                 session=self.session,
                 between_chunks=self.clock.check,
             )
-        given = Answer.given(seconds)
-        prediction = self._prediction(model, question, given, self.session.density())
+        used, given = cpu.used(), Answer.given(seconds)
+        prediction = self._prediction(model, question, given, self.session.keys_read(), used)
         return replace(prediction, loss=loss)
 
     def _answer_together(
@@ -168,6 +173,7 @@ class Answering:
             )
             for question, records_of_one in zip(batch, records, strict=True)
         ]
+        cpu = CpuTime()
         with self.metrics.as_current():
             answers = answer_batch(
                 model,
@@ -176,10 +182,12 @@ class Answering:
                 dense_question=self.experiment.protocol.question == "dense",
                 between_tokens=self.clock.check,
             )
+        process, thread = (seconds / len(batch) for seconds in cpu.used())
         predictions = []
         for question, answer, row in zip(batch, answers, decoding, strict=True):
             row.begin_turn()
-            predictions.append(self._prediction(model, question, answer, row.session.density()))
+            read = row.session.keys_read()
+            predictions.append(self._prediction(model, question, answer, read, (process, thread)))
         return predictions
 
     def _sampler(self, example: Example, model: LanguageModel) -> Sampler:
@@ -190,8 +198,15 @@ class Answering:
         return model.prompts.thinking(question.prompt, self.experiment.generation.thinking_tokens)
 
     def _prediction(
-        self, model: LanguageModel, question: Question, answer: Answer, density: float | None
+        self,
+        model: LanguageModel,
+        question: Question,
+        answer: Answer,
+        read: KeysRead | None,
+        cpu_seconds: tuple[float, float],
     ) -> Prediction:
+        """Describe an answer and what was measured of it, and end its example."""
+        self.metrics.end_example()
         example, prompt, thought = question.example, question.prompt, answer.thought
         text = model.prompts.decode(answer.answer_ids)
         if thought is not None:
@@ -209,13 +224,28 @@ class Answering:
             new_tokens=answer.steps,
             prefill_seconds=None,
             decode_seconds=answer.seconds,
-            density=density,
+            decode_cpu_seconds=cpu_seconds[0],
+            decode_thread_seconds=cpu_seconds[1],
+            density=None if read is None else read.density,
+            rows_read=None if read is None else read.rows_read,
             index_bytes=self.session.index_bytes(),
             truncated=prompt.truncated,
-            output_error=self.metrics.example_mean(OUTPUT_ERROR),
-            recall=self.metrics.example_mean(RECALL),
+            **self._sampled(read),
             chat_template=prompt.chat_template,
             thought=None if thought is None else thought.text,
             thought_tokens=None if thought is None else thought.tokens,
             unfinished_thought=thought is not None and not thought.is_finished,
         )
+
+    def _sampled(self, read: KeysRead | None) -> dict[str, Any]:
+        """Return output error and recall of the current example, and how much they cover."""
+        if read is None or isinstance(self.session.attention, DenseAttention):
+            return {}
+        means = self._attention_metrics.means()
+        drawn = means.queries
+        return {
+            "queries": read.queries,
+            "measured_queries": drawn + read.dense_queries if drawn else drawn,
+            "output_error": read.with_dense_layers(means.output_error, dense=0.0),
+            "recall": read.with_dense_layers(means.recall, dense=1.0),
+        }

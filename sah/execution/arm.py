@@ -120,7 +120,6 @@ class Arm:
         self.metrics = self.experiment.metric_logging.logger(
             self.store.path(MICRO_METRICS),
             seed=self.experiment.seed,
-            records_logged=self.store.micro_metric_records,
             # The claim may be lost later; the file is then another process's.
             may_write=self.store.is_held,
         )
@@ -215,6 +214,7 @@ class Arm:
             DamagedResults: if the directory holds answers to other examples.
         """
         self._answering.session.check(model.model.config)
+        self.metrics.divide_records(len(examples))
         self.store.check_examples([example.id for example in examples])
         pending = self.pending(examples)
         if pending:

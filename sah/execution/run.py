@@ -22,7 +22,7 @@ from sah.models.prompts import EncodedPrompt
 from sah.results.aggregate import summarise
 from sah.results.contents import describe_contents
 from sah.results.excerpts import origins, shown
-from sah.results.provenance import device_name, provenance
+from sah.results.provenance import device_name, load_per_core, provenance
 from sah.results.schema import Provenance, Result
 from sah.types import Example
 
@@ -37,7 +37,7 @@ def run(arms: Sequence[Arm]) -> None:
     others.
     """
     # Asked at the start: a commit made while this runs is not the code that runs.
-    started, code = datetime.now(UTC), provenance()
+    started, code, load = datetime.now(UTC), provenance(), load_per_core()
     try:
         with _together(arms):
             load_started = time.perf_counter()
@@ -52,7 +52,7 @@ def run(arms: Sequence[Arm]) -> None:
                 "scores all that the model writes",
                 model.prompts.marks.end,
             )
-        made_by = _made_by(model, code)
+        made_by = _made_by(model, code) | {"load_per_core": load}
         for arm in arms:
             with arm.alone():
                 arm.begin(model, examples, made_by=made_by, alone=len(arms) == 1)
@@ -236,12 +236,18 @@ def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _starts(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Count the starts; list their code and devices where they were not all the same."""
+    """Count the starts, find the highest load, and list code and devices where they differ."""
+    loads = [start["load_per_core"] for start in starts if start.get("load_per_core") is not None]
     # Content is the same in one directory, whatever its path and date.
-    differing = [key for key in (starts[0] if starts else ()) if key not in ("typed", "content")]
+    ignored = ("typed", "content", "load_per_core")
+    differing = [key for key in (starts[0] if starts else ()) if key not in ignored]
     made_by = [{key: start.get(key) for key in differing} for start in starts]
     different = [one for n, one in enumerate(made_by) if one not in made_by[:n]]
-    return {"starts": len(starts), "answered_by": different if len(different) > 1 else None}
+    return {
+        "starts": len(starts),
+        "answered_by": different if len(different) > 1 else None,
+        "load_per_core": max(loads, default=None),
+    }
 
 
 def _examples(arm: Arm, model: LanguageModel) -> list[Example]:

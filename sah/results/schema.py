@@ -12,6 +12,7 @@ SCHEMA = 3
 """Written to every results.json; those of schema 1 and 2 are read too (`sah.results.upgrade`)."""
 
 DENSITY = "research_attention_density"
+ROWS_READ = "research_attention_rows_read"
 OUTPUT_ERROR = "research_attention_output_error"
 RECALL = "research_attention_recall"
 
@@ -55,6 +56,24 @@ class DenseAgreement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """What output error and recall were measured on.
+
+    A query counts once in each layer that attends to every earlier token. In layers that are kept
+    dense it needs no measurement and counts as measured, unless its example has none.
+    """
+
+    examples: int
+    """Answers with a measured query."""
+    of_examples: int
+    """Answers with a query under the attention."""
+    queries: int
+    """Measured queries."""
+    of_queries: int
+    """Queries under the attention."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Timing:
     """Wall time of the experiment's own work and of the work it shared with other arms."""
 
@@ -64,6 +83,11 @@ class Timing:
     """Prefill time that another arm of the same bundle had already spent."""
     decode_seconds: float
     """Question and answer."""
+    decode_cpu_seconds: float | None = None
+    """CPU time of all threads of the process during decode_seconds."""
+    decode_thread_seconds: float | None = None
+    """CPU time of the thread that decodes; less than decode_seconds if it had to wait for a
+    core."""
     context_tokens: int
     """Prefilled tokens; each context counts once."""
     new_tokens: int
@@ -92,6 +116,9 @@ class Provenance:
     """Number of processes that answered examples."""
     answered_by: Sequence[Mapping[str, Any]] | None = None
     """The different lines of starts.jsonl; None if every start had the same."""
+    load_per_core: float | None = None
+    """Processes that wanted to run in the minute before a start, per core; the highest of all
+    starts. None where the system does not tell."""
     peak_memory_bytes: int | None = None
     started: str | None = None
     finished: str | None = None
@@ -112,8 +139,21 @@ class Summary:
     """Number of answers."""
     tasks: Mapping[str, TaskResult]
     density: float | None
+    """Share of the visible keys that a query head selects. This and the next three are means over
+    layers, heads and queries of an answer, then over the answers of a task, then over tasks."""
+    density_stderr: float | None = None
+    """Standard error, clustered by context; for the next three too."""
+    rows_read: float | None = None
+    """Share of the visible key-value rows that any query head of a group selects."""
+    rows_read_stderr: float | None = None
     output_error: float | None
+    """Relative distance to the output of dense attention; 0 in layers that are kept dense."""
+    output_error_stderr: float | None = None
     recall: float | None
+    """Share of the softmax mass on the selected keys; 1 in layers that are kept dense."""
+    recall_stderr: float | None = None
+    sampled: Sampled | None = None
+    """What output error and recall were measured on; None if neither was."""
     prompt_tokens: float | None
     """Mean length of context and question."""
     index_bytes: Mapping[str, float]

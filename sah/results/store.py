@@ -103,8 +103,6 @@ class ResultStore:
         self.fingerprint = fingerprint
         self.predictions: dict[str, Prediction] = {}
         """Stored answers by example id."""
-        self.micro_metric_records = 0
-        """Number of micro metrics on disk, all of them about answered examples."""
         self.config: dict[str, Any] = {}
         """The resolved experiment; set by `claimed`."""
         self._claim: Claim | None = None
@@ -301,7 +299,6 @@ class ResultStore:
         """Keep the records of answered examples; the others will be logged again."""
         path = self.path(MICRO_METRICS)
         if not path.exists():
-            self.micro_metric_records = 0
             return
         known = {None, *self.predictions}
 
@@ -311,10 +308,7 @@ class ResultStore:
                 if record.get("metadata", {}).get("example_id") in known:
                     yield line
 
-        self.micro_metric_records = size = 0
-        for line in kept():
-            self.micro_metric_records += 1
-            size += len(line)
+        size = sum(len(line) for line in kept())
         if size < path.stat().st_size:
             write_atomically(path, kept())
 

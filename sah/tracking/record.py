@@ -140,7 +140,7 @@ def track(tracker: Tracker, result: Result) -> None:
         )
 
 
-_TRACKED = ("timing", "tasks", "dense_agreement", "index_bytes")
+_TRACKED = ("timing", "tasks", "dense_agreement", "index_bytes", "sampled")
 
 
 def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:

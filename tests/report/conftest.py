@@ -72,8 +72,11 @@ def write_result(root: Path) -> WriteResult:
                     prefill_seconds=0.5,
                     decode_seconds=0.25,
                     density=1.0 if attention == "dense" else 0.125,
+                    rows_read=1.0 if attention == "dense" else 0.25,
                     output_error=None if attention == "dense" else 0.05,
                     recall=None if attention == "dense" else 0.9,
+                    queries=None if attention == "dense" else 60,
+                    measured_queries=None if attention == "dense" else 6,
                 )
             )
             scored.append(Score(example_id=f"{task}-{number}", task=task, score=score))

@@ -9,14 +9,16 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sah.report.figures.axes import HOVER, style
-from sah.report.figures.draw import drawings
+from sah.report.figures.draw import ShareAxis, drawings
 from sah.report.saving import save
 from sah.results.schema import Result
 
 logger = logging.getLogger(__name__)
 
 
-def write_figures(results: Sequence[Result], folder: Path) -> list[Path]:
+def write_figures(
+    results: Sequence[Result], folder: Path, axis: ShareAxis = "density"
+) -> list[Path]:
     """Write every figure that has data as SVG and PNG, and return the files.
 
     Raises:
@@ -24,7 +26,7 @@ def write_figures(results: Sequence[Result], folder: Path) -> list[Path]:
     """
     written = []
     with style():
-        for drawing in drawings(results):
+        for drawing in drawings(results, axis):
             if drawing.figure is None:
                 logger.info("no data for the figure %s", drawing.name)
                 continue

@@ -32,7 +32,14 @@ _EXAMPLE = {
 _RECORD = {
     "metric": pl.String,
     "value": pl.Float64,
-    "metadata": pl.Struct({"example_id": pl.String, "layer_idx": pl.Int64, "step": pl.Int64}),
+    "metadata": pl.Struct(
+        {
+            "example_id": pl.String,
+            "layer_idx": pl.Int64,
+            "step": pl.Int64,
+            "queries": pl.Int64,
+        }
+    ),
 }
 
 
@@ -61,12 +68,14 @@ def read_examples(results: Sequence[Result]) -> pl.DataFrame:
 
 
 def read_micro_metrics(result: Result) -> pl.DataFrame:
-    """Read one experiment's micro metrics: metric, value, example_id, layer_idx, step.
+    """Read one experiment's micro metrics: metric, value, example_id, layer_idx, step, queries.
 
-    Metrics whose value is not a number are left out.
+    Metrics whose value is not a number are left out. Records of early versions, which do not say
+    how many queries their value is a mean of, count as one query.
     """
     records = _read_lines([result], MICRO_METRICS, _RECORD, tolerant=True)
-    return records.drop_nulls("value").unnest("metadata")
+    found = records.drop_nulls("value").unnest("metadata")
+    return found.with_columns(pl.col("queries").fill_null(1))
 
 
 def _read_lines(
