@@ -138,6 +138,8 @@ def _leave_out_repeated(found: Found) -> None:
         if isinstance(content, Result):
             of_fingerprint.setdefault(content.fingerprint, []).append(content)
     for same in of_fingerprint.values():
+        if len(same) == 1:
+            continue
         kept = next(filter(_is_in_place, same), same[0])
         for result in same:
             if result is not kept:
