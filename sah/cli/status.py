@@ -18,6 +18,7 @@ from rich.text import Text
 from sah.cli.report import add_outputs
 from sah.errors import DamagedResults
 from sah.report.reading.collect import find
+from sah.results.contents import vanished
 from sah.results.schema import Result
 from sah.results.state import ExperimentState, read_state
 from sah.results.sweep_folders import planned_directories
@@ -55,6 +56,8 @@ class FoundExperiment:
     state: ExperimentState
     result: Result | DamagedResults | None
     """None if it is not complete."""
+    vanished: Sequence[str] = ()
+    """What the result read and is no longer on this disk, in sentences."""
 
 
 def find_experiments(roots: Sequence[Path]) -> list[FoundExperiment]:
@@ -71,8 +74,12 @@ def find_experiments(roots: Sequence[Path]) -> list[FoundExperiment]:
         for directory in planned_directories(root):
             if directory not in found.copies:
                 contents.setdefault(directory, None)
+    # Results of a sweep read the same files.
+    known: dict[str, list[str]] = {}
     experiments = [
-        FoundExperiment(state=read_state(directory), result=content)
+        FoundExperiment(
+            state=read_state(directory), result=content, vanished=_vanished(content, known)
+        )
         for directory, content in contents.items()
     ]
     for experiment in experiments:
@@ -115,6 +122,7 @@ def status_json(experiments: Sequence[FoundExperiment]) -> str:
             **asdict(experiment.state),
             "directory": str(experiment.state.directory),
             "results": _numbers(experiment.result),
+            "vanished": experiment.vanished,
         }
         for experiment in experiments
     ]
@@ -132,13 +140,24 @@ def _remark(experiment: FoundExperiment) -> str:
     if isinstance(result, DamagedResults):
         return "damaged; see the warning"
     if result is not None:
-        return "" if result.score is None else f"score {result.score:.3f}"
+        score = [] if result.score is None else [f"score {result.score:.3f}"]
+        return "; ".join([*score, *experiment.vanished])
     if state.owner is not None:
         minutes = max(0.0, time.time() - state.owner.since) / 60
         return f"{state.owner.name}, {minutes:.0f} min"
     if state.state == "interrupted":
         return state.first_error_line.partition(": ")[2]
     return state.first_error_line
+
+
+def _vanished(result: Result | DamagedResults | None, known: dict[str, list[str]]) -> Sequence[str]:
+    if not isinstance(result, Result):
+        return ()
+    content = result.provenance.content
+    key = repr(content)
+    if key not in known:
+        known[key] = vanished(content)
+    return known[key]
 
 
 def _numbers(result: Result | DamagedResults | None) -> dict[str, float | None] | None:

@@ -13,8 +13,6 @@ from sah.results.schema import Result
 from sah.terminal import plain
 from sah.tracking import NoTracker, Record, Tracker, require_working
 
-logger = logging.getLogger(__name__)
-
 USAGE = """usage: sah track FOLDER [FOLDER ...] tracker=NAME [tracker.KEY=VALUE ...]
 
 Send the results below each folder to a tracker: those of runs without one, and those that it did
@@ -28,7 +26,6 @@ def main(arguments: list[str]) -> None:
     if not folders or any(text.startswith("-") for text in arguments):
         sys.exit(USAGE)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("sah").setLevel(logging.INFO)
     try:
         tracker = _tracker(overrides)
         results = collect(*folders)
@@ -60,5 +57,6 @@ def _send(tracker: Tracker, results: Sequence[Result]) -> int:
         except Exception as error:  # noqa: BLE001 (third-party code; the others are sent)
             outcome = f"not sent, {type(error).__name__}: {error}"
             failed += 1
-        logger.info("%s", plain(f"{result.directory}: {outcome}"))
+        sys.stdout.write(plain(f"{result.directory}: {outcome}") + "\n")
+        sys.stdout.flush()
     return failed

@@ -40,15 +40,13 @@ def outputs(computed, tmp_path):
 
 
 @pytest.fixture
-def send(tmp_path, caplog):
+def send(tmp_path, capsys):
     """Call `sah track`; returns the outcome of each result by attention."""
 
     def call(*folders):
-        caplog.clear()
         folder = f"tracker.folder={tmp_path / 'events'}"
-        with caplog.at_level("INFO", "sah.cli.track"):
-            track.main([*map(str, folders), "tracker=tensorboard", folder])
-        lines = [record.getMessage() for record in caplog.records if record.name == "sah.cli.track"]
+        track.main([*map(str, folders), "tracker=tensorboard", folder])
+        lines = capsys.readouterr().out.splitlines()
         return {line.split("/")[-3]: line.partition(": ")[2] for line in lines}
 
     return call
@@ -81,7 +79,7 @@ def test_a_damaged_result_does_not_hide_the_others(outputs, send):
     assert send(outputs) == {"streaming_llm": "sent"}
 
 
-def test_a_result_that_is_not_accepted_does_not_hide_the_others(outputs, send, monkeypatch, caplog):
+def test_a_result_that_is_not_accepted_does_not_hide_the_others(outputs, send, monkeypatch, capsys):
     real = TensorBoardTracker.log
 
     def log(tracker, record):
@@ -92,8 +90,9 @@ def test_a_result_that_is_not_accepted_does_not_hide_the_others(outputs, send, m
     monkeypatch.setattr(TensorBoardTracker, "log", log)
     with pytest.raises(SystemExit, match="1 of 2 results were not sent; run the same command"):
         send(outputs)
-    assert "not sent, ValueError: no" in caplog.text
-    assert "\x1b" not in caplog.text
+    shown = capsys.readouterr().out
+    assert "not sent, ValueError: no" in shown
+    assert "\x1b" not in shown
     monkeypatch.undo()
     assert send(outputs) == {"dense": "sent", "streaming_llm": "already there"}
 
