@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import socket
 import threading
 import time
@@ -16,7 +15,7 @@ import msgspec
 import orjson
 
 from sah.errors import Busy
-from sah.results.files import write_json
+from sah.results.files import remove, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -161,10 +160,7 @@ class Claim:
                 os.link(tomb, self.path)
             except FileExistsError:
                 logger.warning("%s changed hands twice at once", self.path)
-        if tomb.is_dir() and not tomb.is_symlink():
-            shutil.rmtree(tomb)
-        else:
-            tomb.unlink(missing_ok=True)
+        remove(tomb)
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):

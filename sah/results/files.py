@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
@@ -60,6 +61,14 @@ def append_whole(path: Path, lines: bytes) -> None:
         if written < len(lines):
             os.ftruncate(descriptor, before)
         os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove whatever has this name, a folder included."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_unfinished(path: Path) -> None:

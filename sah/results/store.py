@@ -24,6 +24,7 @@ from sah.results.files import (
     json_lines,
     read_json,
     read_json_lines,
+    remove,
     remove_unfinished,
     whole_json_lines,
     write_atomically,
@@ -285,17 +286,18 @@ class ResultStore:
 
     def _put_aside(self) -> None:
         """Move existing files to `.previous`, unless a complete result is already kept there."""
-        present = [self.path(name) for name in _FILES if self.path(name).exists()]
+        # Links to nothing too: what is damaged is kept aside as well.
+        present = [self.path(name) for name in _FILES if os.path.lexists(self.path(name))]
         aside = self.path(PREVIOUS)
         if not present:
             return
-        if self.path(RESULTS).exists():
+        if self.path(RESULTS) in present:
             # `complete` was killed before it removed `.previous`, which is older than this result.
             shutil.rmtree(aside, ignore_errors=True)
         if aside.exists():
             logger.info("%s: discarding the unfinished answers of an earlier start", self.directory)
             for path in present:
-                path.unlink()
+                remove(path)
             return
         aside.mkdir()
         # results.json first: without it the rest is an unfinished experiment, which is harmless.

@@ -185,6 +185,29 @@ def test_a_rescore_killed_between_the_two_files_is_noticed(completed, folder, mo
     assert read_result(folder, with_scores=False).score == 1
 
 
+@pytest.mark.parametrize(
+    "name", ["results.json", "scores.jsonl", "predictions.jsonl", "micro_metrics.jsonl"]
+)
+@pytest.mark.parametrize(
+    "kind", ["NUL bytes", "a folder", "a pipe", "a dangling link", "a link to itself"]
+)
+def test_resume_false_starts_afresh_whatever_is_damaged(
+    name, kind, completed, folder, store, claimed, prediction, scores, result
+):
+    """Also if it is interrupted: the second start discards what the first one left."""
+    if not (folder / name).exists():
+        (folder / name).write_bytes(b"{}\n")
+    for _ in range(2):
+        DAMAGES[name][kind](folder / name)
+        with claimed(store, resume=False):
+            assert store.predictions == {}
+            store.append(prediction("a"))
+    with claimed(store, resume=True):
+        store.complete(result(), scores)
+    assert read_result(folder).score == 1
+    assert not (folder / ".previous").exists()
+
+
 @pytest.mark.parametrize("change", [{"score": 0.5}, {"score": None}, {"n": 2}, {"tasks": {}}])
 def test_a_result_that_is_not_the_mean_of_its_scores_is_refused(change, completed, folder):
     path = folder / "results.json"
