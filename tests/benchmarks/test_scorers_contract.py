@@ -104,16 +104,21 @@ def test_any_text_has_a_score(name, what):
 
 @pytest.mark.parametrize("name", scorers.__all__)
 def test_the_time_is_linear_in_the_text(name):
-    # A sixteenfold text takes sixteenfold time, or 256-fold if it is quadratic.
     for what, piece in PIECES.items():
         for end in ENDS:
-            seconds = []
-            for length in (2_000, 32_000):
-                text = piece * (length // len(piece)) + end
-                started = time.process_time()
-                assert 0 <= score(name, text) <= 1, (what, end)
-                seconds.append(time.process_time() - started)
-            assert seconds[1] < 0.2 or seconds[1] < 80 * seconds[0], (what, end, seconds)
+            short, long = (piece * (length // len(piece)) + end for length in (2_000, 32_000))
+            # Garbage collection may fall into one measurement, but not into all of them.
+            assert any(is_linear(name, short, long) for _ in range(5)), (what, end)
+
+
+def is_linear(name: str, short: str, long: str) -> bool:
+    """Whether a sixteenfold text takes less than eighty times as long; 256 would be quadratic."""
+    seconds = []
+    for text in (short, long):
+        started = time.process_time()
+        assert 0 <= score(name, text) <= 1
+        seconds.append(time.process_time() - started)
+    return seconds[1] < 0.2 or seconds[1] < 80 * seconds[0]
 
 
 @pytest.mark.parametrize("name", scorers.__all__)
