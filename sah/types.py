@@ -34,6 +34,8 @@ class Example:
     generated, and no chat template is applied."""
     origin: str = ""
     """Data set and commit, or folder, that it was read from; empty if it was generated."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What analyses may want to know, kept in examples.jsonl; nothing is computed from it."""
 
 
 @dataclass(frozen=True, kw_only=True)

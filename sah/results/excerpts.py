@@ -21,6 +21,7 @@ def shown(example: Example) -> dict[str, Any]:
         "question": example.question,
         "answer_prefix": example.answer_prefix,
         "references": list(example.references),
+        **({"metadata": dict(example.metadata)} if example.metadata else {}),
     }
 
 
