@@ -92,17 +92,23 @@ TEXTS = {
 }
 
 
-def score(name: str, text: str) -> float:
-    return getattr(scorers, name)(text, [REFERENCES.get(name, "the grey cat, 猫")], **EXTRAS)
+STRICT = [f"{name} strict" for name in scorers.__all__ if name.startswith("list_")]
+NAMES = [*scorers.__all__, *STRICT]
 
 
-@pytest.mark.parametrize("name", scorers.__all__)
+def score(named: str, text: str) -> float:
+    name, *strict = named.split()
+    extras = {**EXTRAS, "strict": bool(strict)}
+    return getattr(scorers, name)(text, [REFERENCES.get(name, "the grey cat, 猫")], **extras)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("what", TEXTS)
 def test_any_text_has_a_score(name, what):
     assert 0 <= score(name, TEXTS[what]) <= 1
 
 
-@pytest.mark.parametrize("name", scorers.__all__)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_time_is_linear_in_the_text(name):
     for what, piece in PIECES.items():
         for end in ENDS:
@@ -121,7 +127,7 @@ def is_linear(name: str, short: str, long: str) -> bool:
     return seconds[1] < 0.2 or seconds[1] < 80 * seconds[0]
 
 
-@pytest.mark.parametrize("name", scorers.__all__)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_score_does_not_depend_on_the_depth_of_the_stack(name):
     text = "the cat and the dog " * 60
 
@@ -149,7 +155,7 @@ def test_random_texts_have_scores():
     """`SAH_FUZZ_TEXTS=100000` tries as many, with `SAH_FUZZ_SEED` as the first of their seeds."""
     for number in range(SEED, SEED + FUZZED):
         text = random_text(random.Random(number))
-        for name in scorers.__all__:
+        for name in NAMES:
             try:
                 assert 0 <= score(name, text) <= 1
             except Exception as error:

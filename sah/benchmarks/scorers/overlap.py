@@ -73,7 +73,8 @@ def meteor(prediction: str, references: Sequence[str], **_extras: Any) -> float:
     """Return the best METEOR over the references, by nltk (LooGLE).
 
     Unlike in LooGLE's script, synonyms do not match, since WordNet would have to be downloaded,
-    and words keep their order and number, while theirs compares unordered sets.
+    and words keep their order and number. Theirs compares sets, whose order, and with it the
+    score, changes with each start of Python.
     """
     from nltk.translate.meteor_score import single_meteor_score
 
