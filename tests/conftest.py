@@ -23,6 +23,8 @@ from hydra.utils import instantiate
 from jaxtyping import install_import_hook
 from omegaconf import DictConfig
 
+# Registers the resolvers that the files of conf/ use.
+import hydra_plugins.sah.config  # noqa: F401
 from sah.results.schema import Provenance, Result, Timing
 from sah.types import Prediction
 

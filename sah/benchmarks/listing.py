@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sah.content import CONTENT
 from sah.types import Benchmark
 
 
@@ -92,7 +93,8 @@ def _listed(name: str, node: Any, aliases: tuple[str, ...]) -> Listed:
     is_here, revision = True, ""
     # With a mandatory value missing, such as a path, only the class can be described.
     if "???" not in node.values():
-        every = {key: None if key == "subset" else value for key, value in node.items()}
+        # Without its content: nothing is read.
+        every = {key: None if key in ("subset", CONTENT) else value for key, value in node.items()}
         benchmark: Benchmark = instantiate(every, _convert_="all")
         datasets = benchmark.hub_datasets()
         is_here, revision = benchmark.is_here(), benchmark.revision_note()

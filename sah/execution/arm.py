@@ -22,6 +22,7 @@ from sah.execution.progress import Progress
 from sah.metric_logging.metrics import DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.results import Result, ResultStore, directory, fingerprint
+from sah.results.contents import fix_contents
 from sah.results.store import MICRO_METRICS
 from sah.tracking import track
 from sah.types import Example, Prediction
@@ -62,9 +63,11 @@ class Arm:
             config: the composed configuration, without Hydra's own part.
             overrides: as typed, for overrides.yaml.
         """
-        self.config = config
+        self.config = config.copy()
+        # From here on, other content is refused.
+        fix_contents(self.config)
         self.overrides = overrides
-        self.store = ResultStore(directory(config), fingerprint(config))
+        self.store = ResultStore(directory(self.config), fingerprint(self.config))
         self.outcome: Outcome | None = None
         self.is_at_work = False
         """Whether an attempt is under way."""
@@ -214,6 +217,8 @@ class Arm:
         self.store.check_examples([example.id for example in examples])
         pending = self.pending(examples)
         if pending:
+            for note in self.store.notes_on_content():
+                logger.warning("%s", note)
             self.store.note_start(made_by)
         _log_pending(examples, {example.id for example in pending})
         answered = [example for example in examples if example.id in self.store.predictions]

@@ -19,6 +19,7 @@ from sah.models.generation import naming_example
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
 from sah.results.aggregate import summarise
+from sah.results.contents import describe_contents
 from sah.results.excerpts import origins, shown
 from sah.results.provenance import device_name, provenance
 from sah.results.schema import Provenance, Result
@@ -210,6 +211,7 @@ def _complete(
             **{**code, **_made_by(model, code)},
             **_starts(arm.store.starts()),
             data=origins(examples),
+            content=describe_contents(arm.store.config),
             peak_memory_bytes=arm.memory.bytes,
             started=started.isoformat(),
             finished=datetime.now(UTC).isoformat(),
@@ -234,7 +236,10 @@ def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:
 
 def _starts(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Count the starts; list their code and devices where they were not all the same."""
-    different = [made_by for n, made_by in enumerate(starts) if made_by not in starts[:n]]
+    # Content is the same in one directory, whatever its path and date.
+    differing = [key for key in (starts[0] if starts else ()) if key not in ("typed", "content")]
+    made_by = [{key: start.get(key) for key in differing} for start in starts]
+    different = [one for n, one in enumerate(made_by) if one not in made_by[:n]]
     return {"starts": len(starts), "answered_by": different if len(different) > 1 else None}
 
 

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import hydra
 import orjson
@@ -12,6 +13,7 @@ import orjson
 import sah
 from sah.errors import DamagedResults
 from sah.results import identity
+from sah.results.contents import Identified
 from sah.results.files import read_json_lines, write_atomically
 from sah.results.store import is_complete
 
@@ -25,8 +27,8 @@ class CompositionMemory:
     """Maps (configuration files, overrides) to a directory, in a file below the output root.
 
     Only used to recognise a finished experiment, and only if the directory holds a results.json
-    with the fingerprint that names it. Composing 10,000 finished cells takes minutes, looking
-    them up a second.
+    with the fingerprint that names it, and what the experiment reads has not changed. Composing
+    10,000 finished cells takes minutes, looking them up a second.
     """
 
     def __init__(
@@ -42,8 +44,11 @@ class CompositionMemory:
         """
         self.path = path
         self._key = _hash_of(sources, fixed) if usable else None
-        self._known: dict[str, str] = {}
-        self._new: dict[str, str] = {}
+        self._known: dict[str, list[Any]] = {}
+        """Directory of the overrides, and the numbers of what it reads in `_contents`."""
+        self._new: dict[str, list[Any]] = {}
+        self._contents: dict[Identified, int] = {}
+        self._is_current: dict[int, bool] = {}
         if self._key is None:
             return
         try:
@@ -53,7 +58,9 @@ class CompositionMemory:
             return
         for record in records:
             if record.get("key") == self._key:
-                self._known.update(record.get("directories", {}))
+                self._known.update(record["directories"])
+                for part, content in record["contents"]:
+                    self._number(Identified(part=part, content=content))
 
     def finished_directory(self, overrides: tuple[str, ...]) -> Path | None:
         """Return the directory of these overrides if their experiment is known and complete.
@@ -62,19 +69,25 @@ class CompositionMemory:
             DamagedResults: if its results.json is damaged or belongs to another experiment.
         """
         texts = "\n".join(overrides)
-        directory = self._known.get(texts)
+        known = self._known.get(texts)
         # Values of overrides may read the environment too.
-        if directory is None or _IMPURE.search(texts):
+        if known is None or _IMPURE.search(texts):
             return None
         if any(text.lstrip("+").startswith("resume=") for text in overrides):
+            return None
+        directory, numbers = known
+        if not all(self._is_unchanged(number) for number in numbers):
             return None
         folder = Path(directory)
         return folder if is_complete(folder, folder.name) else None
 
-    def remember(self, overrides: tuple[str, ...], directory: Path) -> None:
-        """Remember a composed cell; written by `save`."""
-        if self._known.get("\n".join(overrides)) != str(directory):
-            self._new["\n".join(overrides)] = str(directory)
+    def remember(
+        self, overrides: tuple[str, ...], directory: Path, read: Iterable[Identified]
+    ) -> None:
+        """Remember a composed cell and what it reads; written by `save`."""
+        entry = [str(directory), [self._number(one) for one in read]]
+        if self._known.get("\n".join(overrides)) != entry:
+            self._new["\n".join(overrides)] = entry
 
     def save(self) -> None:
         """Write new entries; those of other configuration files are dropped."""
@@ -82,9 +95,22 @@ class CompositionMemory:
             return
         self._known |= self._new
         self._new = {}
-        record = {"key": self._key, "directories": self._known}
+        record = {
+            "key": self._key,
+            "directories": self._known,
+            "contents": [[one.part, one.content] for one in self._contents],
+        }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+
+    def _number(self, one: Identified) -> int:
+        return self._contents.setdefault(one, len(self._contents))
+
+    def _is_unchanged(self, number: int) -> bool:
+        """Whether a content is still the same; looked up once for all cells that read it."""
+        if number not in self._is_current:
+            self._is_current[number] = list(self._contents)[number].is_current()
+        return self._is_current[number]
 
 
 def file_versions(folder: Path) -> list[str]:

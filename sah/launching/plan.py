@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import filter_overrides
 from hydra.errors import HydraException
@@ -17,6 +18,7 @@ from sah.execution.building import explain
 from sah.execution.checks import check, find_complete
 from sah.launching.composer import Composer
 from sah.launching.composition_memory import CompositionMemory
+from sah.results.contents import fix_contents
 from sah.results.identity import shared_key
 
 
@@ -111,6 +113,7 @@ def plan_sweep(
     plan = SweepPlan()
     seen: set[Path] = set()
     packed: PackedConfig | None = None
+    contents: dict[str, Any] = {}
     for number, job in enumerate(job_overrides):
         overrides = tuple(job)
         try:
@@ -123,6 +126,7 @@ def plan_sweep(
                 plan.finished.append(cell)
                 continue
             config = composer.compose(overrides)
+            read = fix_contents(config, contents)
             directory, result = find_complete(config)
             if result is None and directory not in seen:
                 check(config, overrides)
@@ -130,7 +134,7 @@ def plan_sweep(
             reason = explain(error)
             plan.problems.setdefault(reason, []).append(overrides)
             continue
-        memory.remember(overrides, directory)
+        memory.remember(overrides, directory, read)
         runs = result is None and directory not in seen
         if runs:
             packed = PackedConfig.pack(config, packed)

@@ -6,16 +6,17 @@
 
 import functools
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
-from sah.maskers.shared.calibration_files import find_calibration
+from sah.maskers.shared.calibration_files import find_calibration, require_composed
 from sah.maskers.shared.packed_bits import pack_nibbles, products_with_nibbles
 
 
@@ -37,6 +38,8 @@ class DoubleSparsity(TopKMasker):
 
     channels: str
     """Channel file: `model@digest`, composed from the model, or the path of a JSON file."""
+    content: Mapping[str, Any] | None = field(default=None, hash=False)
+    """Digest of a file given by its path, as composed; another one is refused."""
     channel: Literal["qk", "q", "k"] = "qk"
     """Ranking of the channels: by mean |q·k|, |q| or |k| per channel."""
     group_factor: int = 16
@@ -46,7 +49,7 @@ class DoubleSparsity(TopKMasker):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        find_calibration("double_sparsity", self.channels)
+        require_composed(find_calibration("double_sparsity", self.channels), self._composed)
         if self.channel not in ("qk", "q", "k"):
             raise ValueError(f"DoubleSparsity: channel must be qk, q or k, got {self.channel!r}")
         if self.group_factor < 1:
@@ -67,10 +70,14 @@ class DoubleSparsity(TopKMasker):
         )
         return labels.scores(inputs.query)
 
+    @property
+    def _composed(self) -> str | None:
+        return (self.content or {}).get("channels")
+
     def _kept(self, inputs: AttentionInputs) -> Int[Tensor, "X R"]:
         """Return the channels that this layer keeps."""
         path = find_calibration("double_sparsity", self.channels)
-        ranked = _ranked_channels(path, path.stat().st_mtime_ns)
+        ranked = _ranked_channels(path, path.stat().st_mtime_ns, self._composed)
         name = f"model.layers.{inputs.layer_idx}.self_attn.{self.channel}_proj"
         if name not in ranked:
             raise ValueError(
@@ -89,7 +96,8 @@ class DoubleSparsity(TopKMasker):
 
 
 @functools.lru_cache(maxsize=8)
-def _ranked_channels(path: Path, modified: int) -> dict[str, list[list[int]]]:
+def _ranked_channels(path: Path, modified: int, composed: str | None) -> dict[str, list[list[int]]]:
+    require_composed(path, composed)
     ranked: dict[str, list[list[int]]] = json.loads(path.read_text(encoding="utf-8"))
     return ranked
 

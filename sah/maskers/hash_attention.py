@@ -4,9 +4,10 @@
 # D head dimension, I hidden dimension, W words of 32 bits
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int32
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
 from sah.attention.index import encode_in_chunks
-from sah.maskers.shared.calibration_files import find_calibration
+from sah.maskers.shared.calibration_files import find_calibration, require_composed
 from sah.maskers.shared.packed_bits import count_ones, pack_bits
 
 
@@ -33,10 +34,12 @@ class HashAttention(TopKMasker):
 
     weights: str
     """Weight file: `model@digest`, composed from the model, or the path of a safetensors file."""
+    content: Mapping[str, Any] | None = field(default=None, hash=False)
+    """Digest of a file given by its path, as composed; another one is refused."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        find_calibration("hash_attention", self.weights)
+        require_composed(find_calibration("hash_attention", self.weights), self._composed)
 
     def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
         signatures = inputs.index(
@@ -48,9 +51,13 @@ class HashAttention(TopKMasker):
         scores += torch.arange(keys, device=scores.device) / max(2**18, keys)
         return scores
 
+    @property
+    def _composed(self) -> str | None:
+        return (self.content or {}).get("weights")
+
     def _layer(self, inputs: AttentionInputs) -> "HashNetworks":
         path = find_calibration("hash_attention", self.weights)
-        tensors = _tensors(path, path.stat().st_mtime_ns)
+        tensors = _tensors(path, path.stat().st_mtime_ns, self._composed)
         networks = HashNetworks.of_layer(tensors, inputs.layer_idx)
         if networks is None:
             raise ValueError(
@@ -68,7 +75,8 @@ class HashAttention(TopKMasker):
 
 
 @functools.lru_cache(maxsize=8)
-def _tensors(path: Path, modified: int) -> dict[str, Tensor]:
+def _tensors(path: Path, modified: int, composed: str | None) -> dict[str, Tensor]:
+    require_composed(path, composed)
     return load_file(path)
 
 

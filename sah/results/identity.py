@@ -3,11 +3,13 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sah.content import CONTENT, by_content
 from sah.paths import sanitise
 from sah.results.schema import subset_name
 
@@ -30,18 +32,33 @@ _LITERAL = re.compile(r"(\\*)\$\{")
 
 FINGERPRINT_LENGTH = 12
 
+# Increase it when the same configuration gives other answers or means; older results are then
+# reported, but not resumed.
+_EDITION = 3
+
 
 def fingerprint(config: DictConfig) -> str:
     """Hash the resolved experiment.
 
     Overrides that compose the same experiment give the same hash, whatever their spelling and
     order. Null values do not count, so a new option that defaults to null leaves old results
-    valid; 1 and 1.0 are the same number. The order of maskers counts.
+    valid; 1 and 1.0 are the same number. The order of maskers counts. Local files count by their
+    content, not by their path, and so do models and data sets of the Hub (`sah.content`).
 
     Raises:
         MissingMandatoryValue: if a value is still `???`.
     """
-    return _hash(_canonical(experiment_of(config), ""))
+    return fingerprint_of(experiment_of(config))
+
+
+def fingerprint_of(experiment: Mapping[str, Any]) -> str:
+    """Hash a resolved experiment, such as the `config` of a result."""
+    return _hash([_EDITION, _canonical(experiment, "")])
+
+
+def typed_fingerprint(experiment: Mapping[str, Any]) -> str:
+    """Hash a resolved experiment by the paths and revisions in it, whatever their content."""
+    return _hash(_canonical(_without_content(experiment), ""))
 
 
 def shared_key(config: DictConfig) -> str:
@@ -99,11 +116,17 @@ def _resolved(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
 
 
-def _canonical(value: Any, path: str) -> Any:
+def _without_content(value: Any) -> Any:
     if isinstance(value, dict):
+        return {key: _without_content(item) for key, item in value.items() if key != CONTENT}
+    return [_without_content(item) for item in value] if isinstance(value, list) else value
+
+
+def _canonical(value: Any, path: str) -> Any:
+    if isinstance(value, Mapping):
         items = [
             [str(key), _canonical(child, f"{path}.{key}".lstrip("."))]
-            for key, child in value.items()
+            for key, child in by_content(value).items()
             if child is not None
         ]
         return {"": items if _ORDERED.fullmatch(path) else sorted(items, key=lambda item: item[0])}

@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 2
-"""Written to every results.json; `sah.results.upgrade` reads those of schema 1."""
+from sah.content import by_content
+
+SCHEMA = 3
+"""Written to every results.json; those of schema 1 and 2 are read too (`sah.results.upgrade`)."""
 
 DENSITY = "research_attention_density"
 OUTPUT_ERROR = "research_attention_output_error"
@@ -83,7 +85,9 @@ class Provenance:
     device: str | None = None
     dtype: str | None = None
     data: Sequence[str] = field(default_factory=list)
-    """Data sets that were read, each with its commit or folder."""
+    """Data sets that were read, each with its commit or digest."""
+    content: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Local files, commits and packages that were read, by key of the configuration."""
     starts: int | None = None
     """Number of processes that answered examples."""
     answered_by: Sequence[Mapping[str, Any]] | None = None
@@ -155,7 +159,7 @@ class Result(Summary):
         """`config` flattened to dotted keys such as `benchmark.context_tokens`.
 
         Each masker is a key whose value is its class, so that two maskers of the same name
-        differ. Null values are left out, as in the fingerprint.
+        differ. Null values are left out and paths replaced by digests, as in the fingerprint.
         """
         return dict(_flat(self.config, ""))
 
@@ -197,7 +201,7 @@ def subset_name(subset: Any) -> str:
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        for key, child in value.items():
+        for key, child in by_content(value).items():
             if key == "_target_":
                 if path.startswith("sparse_attention."):
                     yield path, str(child).rpartition(".")[2]

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sah.errors import ConfigurationError, DamagedResults, category
 from sah.results.claim import Claim
+from sah.results.contents import STARTS, described_start, other_content, unidentified_paths
 from sah.results.files import (
     append_whole,
     json_lines,
@@ -37,7 +38,6 @@ CONFIG = "config.yaml"
 OVERRIDES = "overrides.yaml"
 PREDICTIONS = "predictions.jsonl"
 MICRO_METRICS = "micro_metrics.jsonl"
-STARTS = "starts.jsonl"
 SCORES = "scores.jsonl"
 EXAMPLES = "examples.jsonl"
 RESULTS = "results.json"
@@ -53,7 +53,7 @@ _FILES = (
 def read_result(directory: Path, fingerprint: str | None = None) -> Result | None:
     """Read results.json; None if the experiment is not complete.
 
-    Files of schema 1 are read too; `Result.schema` tells them apart.
+    Files of earlier schemas are read too; `Result.schema` tells them apart.
 
     Raises:
         DamagedResults: if the file is not a result, or if it belongs to another experiment
@@ -64,9 +64,9 @@ def read_result(directory: Path, fingerprint: str | None = None) -> Result | Non
         return None
     document = read_json(path)
     schema = document.get("schema")
-    if schema not in (1, SCHEMA):
+    if schema not in range(1, SCHEMA + 1):
         raise DamagedResults(
-            f"{path} has schema {schema!r}, this version reads 1 and {SCHEMA}; move its directory "
+            f"{path} has schema {schema!r}, this version reads 1 to {SCHEMA}; move its directory "
             "away, or use the version that wrote it"
         )
     if fingerprint is not None and document.get("fingerprint") != fingerprint:
@@ -158,13 +158,18 @@ class ResultStore:
         self.predictions[prediction.example_id] = prediction
 
     def note_start(self, made_by: Mapping[str, Any]) -> None:
-        """Record the code, libraries and device behind the answers that follow.
+        """Record the content, code, libraries and device behind the answers that follow.
 
         Raises:
             Busy: if the claim was lost; nothing is written then.
         """
         self.check_claim()
-        append_whole(self.path(STARTS), json_lines([made_by]))
+        start = {**made_by, **described_start(self.config)}
+        append_whole(self.path(STARTS), json_lines([start]))
+
+    def notes_on_content(self) -> list[str]:
+        """Say what counts by its path only, and which results are of content that has changed."""
+        return unidentified_paths(self.config) + other_content(self.directory, self.config)
 
     def starts(self) -> list[dict[str, Any]]:
         """Return the records of `note_start`, oldest first."""

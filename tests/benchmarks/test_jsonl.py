@@ -124,7 +124,7 @@ ROW = b'{"context": "c", "question": "q", "references": "r"}'
         (ROW.replace(b'"r"', b"[" * 100_000), "line 1 is nested too deeply"),
         (ROW.decode().encode("utf-16"), "is UTF-16; convert it with `iconv -f UTF-16"),
         (ROW.decode().encode("utf-16-be"), "line 1 has a NUL byte; is the file UTF-16"),
-        (gzip.compress(ROW), "is compressed; unpack it with `gunzip`"),
+        (gzip.compress(ROW, mtime=0), "is compressed; unpack it with `gunzip`"),
         (b"PAR1" + ROW, "is a parquet file"),
         (b"\n \n", "has no rows"),
         (b"\xef\xbb\xbf", "has no rows"),

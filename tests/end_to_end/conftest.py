@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).resolve().parents[2]
+COMMIT = "0123abcd" * 5
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +40,11 @@ def hub_cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         randomize(model, seed)
         repository = OmegaConf.load(ROOT / "conf" / "model" / f"{name}.yaml").name_or_path
         folder = home / "hub" / f"models--{repository.replace('/', '--')}"
-        snapshot = folder / "snapshots" / "0123abc"
+        snapshot = folder / "snapshots" / COMMIT
         model.save_pretrained(snapshot)
         tokenizer.save_pretrained(snapshot)
         (folder / "refs").mkdir()
-        (folder / "refs" / "main").write_text("0123abc")
+        (folder / "refs" / "main").write_text(COMMIT)
     return {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
 
 

@@ -183,6 +183,20 @@ def test_a_configuration_that_reads_the_environment_is_always_composed(
     assert len(composed) == 2
 
 
+def test_a_finished_cell_is_composed_again_if_a_file_that_it_reads_has_changed(
+    plan, complete, composed, tmp_path
+):
+    data = tmp_path / "my.jsonl"
+    data.write_text('{"context": "c", "question": "q", "references": "r"}\n')
+    cell = ["benchmark=jsonl", f"benchmark.path={data}"]
+    complete(plan(cell).pending[0].directory)
+    assert plan(cell).finished
+    assert len(composed) == 1
+    data.write_text('{"context": "c", "question": "q", "references": "s"}\n')
+    assert plan(cell).pending
+    assert len(composed) == 2
+
+
 def test_resume_false_runs_finished_cells_again(plan, complete):
     complete(plan(["seed=1"]).pending[0].directory)
     assert plan(["seed=1", "resume=false"]).pending
@@ -194,7 +208,7 @@ def test_an_unusable_memory_recognises_nothing(tmp_path, complete):
     complete(directory)
     for usable in (True, False):
         memory = CompositionMemory(tmp_path / "composed.json", [], [], usable=usable)
-        memory.remember(("seed=1",), directory)
+        memory.remember(("seed=1",), directory, [])
         memory.save()
         again = CompositionMemory(tmp_path / "composed.json", [], [], usable=usable)
         assert again.finished_directory(("seed=1",)) == (directory if usable else None)

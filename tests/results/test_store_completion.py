@@ -25,7 +25,7 @@ def test_complete_writes_scores_and_results(store, claimed, folder, scores, line
         assert to_document(found) == to_document(result())
     document = orjson.loads((folder / "results.json").read_bytes())
     assert list(document)[:3] == ["schema", "fingerprint", "model"]
-    assert (document["schema"], document["score"], document["config"]) == (2, 0.5, {"seed": 0})
+    assert (document["schema"], document["score"], document["config"]) == (3, 0.5, {"seed": 0})
     assert "directory" not in document
     assert lines(folder / "scores.jsonl") == [
         {
@@ -67,7 +67,7 @@ def test_results_are_written_last(store, claimed, folder, scores, monkeypatch, r
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"schema": 3, "fingerprint": "fingerprint"}', "schema 3"),
+        (b'{"schema": 4, "fingerprint": "fingerprint"}', "schema 4"),
         (b'{"fingerprint": "fingerprint"}', "schema None"),
         (b'{"schema": 2, "fingerprint": "another"}', "'another'"),
         (b'{"schema": 2}', "None"),

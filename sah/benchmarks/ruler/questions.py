@@ -110,8 +110,12 @@ def _by_rank(question: Question, everything: Sequence[str], draw: random.Random)
 
 
 @cache
-def squad(path: str) -> Collection:
+def squad(path: str, content: str | None) -> Collection:
     """Read SQuAD 2.0: the answerable questions, each with its paragraph.
+
+    Args:
+        path: of the file.
+        content: its digest; a file that has changed is read again.
 
     Raises:
         DatasetError: if the file is not SQuAD's.
@@ -138,8 +142,12 @@ def squad(path: str) -> Collection:
 
 
 @cache
-def hotpotqa(path: str) -> Collection:
+def hotpotqa(path: str, content: str | None) -> Collection:
     """Read HotpotQA's distractor setting: questions with ten paragraphs each.
+
+    Args:
+        path: of the file.
+        content: its digest; a file that has changed is read again.
 
     Raises:
         DatasetError: if the file is not HotpotQA's.

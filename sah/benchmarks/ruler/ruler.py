@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 from sah.benchmarks import haystacks
@@ -20,6 +21,7 @@ from sah.benchmarks.ruler.questions import factbook, hotpotqa, question_example,
 from sah.benchmarks.ruler.tasks import FACTBOOK_TASK, TASKS
 from sah.benchmarks.ruler.variable_tracking import variable_tracking_example
 from sah.benchmarks.ruler.words import common_words_example, frequent_words_example
+from sah.content import digest
 from sah.errors import ConfigurationError
 from sah.seeding import derive
 from sah.types import Example, PromptTokenizer
@@ -108,8 +110,13 @@ class Ruler(BaseBenchmark):
         if task == FACTBOOK_TASK:
             return partial(question_example, task, factbook(), seed)
         if task == "qa_1":
-            return partial(question_example, task, squad(str(self.squad)), seed)
+            return partial(question_example, task, squad(*_file(self.squad)), seed)
         if task == "qa_2":
-            return partial(question_example, task, hotpotqa(str(self.hotpotqa)), seed)
+            return partial(question_example, task, hotpotqa(*_file(self.hotpotqa)), seed)
         essays = None if self.essays is None else haystacks.essays(self.essays)
         return partial(needle_example, task, NEEDLE_TASKS[task], essays=essays)
+
+
+def _file(path: str | None) -> tuple[str, str | None]:
+    """Return the path of a file and its digest."""
+    return str(path), digest(Path(str(path)).expanduser())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sah.benchmarks.json_lines import plain_numbers, read_numbered_lines
+from sah.content import is_commit
 from sah.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -91,11 +92,6 @@ def text_column(row: Row, name: str, source: Source) -> str:
             "string; is this the data set published under this name?"
         )
     return value
-
-
-def is_commit(revision: str) -> bool:
-    """Whether a revision is a commit hash, which is fixed, and not a branch or tag."""
-    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
 def cached_commits(source: Source) -> list[str]:

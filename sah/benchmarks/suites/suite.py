@@ -14,10 +14,10 @@ from sah.benchmarks.suites.rows import (
     cached_commits,
     column,
     find_files,
-    is_commit,
     load_rows,
     text_column,
 )
+from sah.content import digest_of_files, find_commit, is_commit
 from sah.errors import ConfigurationError, DatasetError
 from sah.types import Example, PromptTokenizer
 
@@ -95,9 +95,40 @@ class Suite(BaseBenchmark):
         cached = [(source.dataset, cached_commits(source)[-1:]) for source in self.sources()]
         return self._note([(dataset, commit) for dataset, commits in cached for commit in commits])
 
+    def find_content(self) -> dict[str, Any]:
+        """Return the digest of the chosen subsets' files in `path`, or their commits by data set.
+
+        A branch stands for the newest commit in the cache, else for the one on the Hub.
+
+        Raises:
+            DatasetError: if the folder lacks files.
+        """
+        if self.path is not None:
+            files = [file for source in self.sources() for file in find_files(source, self.path)]
+            return {"path": digest_of_files(dict.fromkeys(files))}
+        found: dict[str, dict[str, str]] = {}
+        for source in self.sources():
+            commit = self._find_commit(source)
+            if commit is not None:
+                found.setdefault(source.dataset, {})[_named(source)] = commit
+        return {
+            "revision": {
+                name: commit
+                for dataset, commits in found.items()
+                for name, commit in (
+                    commits.items()
+                    if len(set(commits.values())) > 1
+                    else [(dataset, next(iter(commits.values())))]
+                )
+            }
+        }
+
     def fetch(self) -> str:
         """Download the chosen subsets into the Hub's cache; return a note on what was read."""
-        loaded = {source: self._load(source) for source in self.sources()}
+        loaded = {
+            source: load_rows(source, path=self.path, revision=self.revision_of(source.dataset))
+            for source in self.sources()
+        }
         rows = sum(len(item.rows) for item in loaded.values())
         commits = [(source.dataset, item.commit) for source, item in loaded.items() if item.commit]
         note = "files of benchmark.path" if self.path is not None else self._note(commits)
@@ -115,7 +146,8 @@ class Suite(BaseBenchmark):
         for subset in self.chosen():
             source = self.source(subset)
             loaded = load(source)
-            origin = f"{source.dataset}@{loaded.commit or self.path or 'unknown'}"
+            content = (self.content or {}).get("path") or self.path
+            origin = f"{source.dataset}@{loaded.commit or content or 'unknown'}"
             chosen = [row for row in loaded.rows if self.belongs(row, subset)]
             if not chosen:
                 raise DatasetError(f"{source} has no row of {subset}")
@@ -173,7 +205,23 @@ class Suite(BaseBenchmark):
         )
 
     def _load(self, source: Source) -> Loaded:
-        return load_rows(source, path=self.path, revision=self.revision_of(source.dataset))
+        commits = (self.content or {}).get("revision") or {}
+        composed = commits.get(_named(source)) or commits.get(source.dataset)
+        revision = self.revision_of(source.dataset)
+        loaded = load_rows(source, path=self.path, revision=composed or revision)
+        if composed is not None and self.path is None and loaded.commit not in (composed, None):
+            raise DatasetError(
+                f"{source}: revision {revision} is commit {loaded.commit} now, and was {composed} "
+                "when the experiment was composed; run it again"
+            )
+        return loaded
+
+    def _find_commit(self, source: Source) -> str | None:
+        revision = self.revision_of(source.dataset)
+        if is_commit(revision):
+            return revision
+        cached = cached_commits(source)
+        return cached[-1] if cached else find_commit(source.dataset, revision, "dataset")
 
     def _note(self, found: Collection[tuple[str, str]]) -> str:
         """Say which data sets are not pinned, and which override pins them to the commits found."""
@@ -191,6 +239,10 @@ class Suite(BaseBenchmark):
             return f"{note}; pin it with benchmark.revision={pins[moving[0]]}"
         each = ", ".join(f"{name}: {commit}" for name, commit in pins.items())
         return f"{note}; pin it with 'benchmark.revision={{{each}}}'"
+
+
+def _named(source: Source) -> str:
+    return f"{source.dataset} {source.config}"
 
 
 def _sets(sources: Sequence[Source]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import functools
 import hashlib
 from pathlib import Path
 
+from sah.content import digest
 from sah.paths import calibration_home, sanitise
 
 SUFFIXES = {"double_sparsity": ".json", "hash_attention": ".safetensors"}
@@ -43,7 +44,7 @@ def find_calibration(method: str, reference: str) -> Path:
         if not Path(reference).is_file():
             raise ValueError(f"{method}: there is no file {reference}")
         return Path(reference)
-    model, _, digest = reference.partition("@")
+    model, _, composed = reference.partition("@")
     path = _found(method, model)
     if path is None:
         raise ValueError(
@@ -51,13 +52,31 @@ def find_calibration(method: str, reference: str) -> Path:
             f"(looked for {calibration_path(method, model)}); make it with "
             f"`sah calibrate {method} model={model}`, or give the path of a {SUFFIXES[method]} file"
         )
-    if digest and digest != _digest_of(path):
+    if composed and composed != _digest_of(path):
         raise ValueError(
             f"{method}: the file of model {model!r} has changed since the experiment was composed "
-            f"({path} has digest {_digest_of(path)}, not {digest}); compose the experiment again, "
-            "or give the path of the original file"
+            f"({path} has digest {_digest_of(path)}, not {composed}); compose the experiment "
+            "again, or give the path of the original file"
         )
     return path
+
+
+def require_composed(path: Path, composed: str | None) -> None:
+    """Check that a file has the content that the experiment was composed for.
+
+    Args:
+        path: of the file.
+        composed: its digest then; None where the reference itself names a digest.
+
+    Raises:
+        ValueError: if it has another content now.
+    """
+    now = None if composed is None else digest(path)
+    if now != composed:
+        raise ValueError(
+            f"{path} has changed since the experiment was composed (it was {composed}, now it is "
+            f"{now}); run it again to use the new content, or restore the old one"
+        )
 
 
 def _found(method: str, model: str) -> Path | None:

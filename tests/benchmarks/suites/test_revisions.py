@@ -7,10 +7,9 @@ from hydra.utils import instantiate
 
 from sah.benchmarks.suites.rows import Source, load_rows
 from sah.benchmarks.suites.ruler_hub import RulerHub
-from sah.errors import ConfigurationError, DamagedResults, DatasetError
+from sah.errors import ConfigurationError, DatasetError
 from sah.execution.attempts import compute
 from sah.execution.rescoring import rescore
-from sah.results import directory
 
 OLD, NEW, OTHER = "a" * 40, "b1" * 20, "c" * 40
 
@@ -109,8 +108,9 @@ def test_results_name_the_commit_and_cannot_be_rescored_with_another(
     config = compose(*options, "benchmark.revision=main", f"output_root={tmp_path}/outputs")
     result = compute(config, [])
     assert result.provenance.data == [f"Xnhyacinth/LongBench@{NEW}"]
-    assert rescore(directory(config)) == (result.score, result.score)
+    assert result.settings["benchmark.revision.Xnhyacinth/LongBench"] == NEW
+    assert rescore(result.directory) == (result.score, result.score)
     newest = next((tmp_path / "datasets").glob(f"*/qasper/*/{NEW}"))
     newest.rename(newest.with_name(OTHER))
-    with pytest.raises(DamagedResults, match=rf"LongBench@{NEW}, but .*LongBench@{OTHER}"):
-        rescore(directory(config))
+    with pytest.raises(DatasetError, match=rf"commit {NEW} is not on this machine, only {OTHER}"):
+        rescore(result.directory)
