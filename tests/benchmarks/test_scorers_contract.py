@@ -31,6 +31,7 @@ PIECES = {
     "Unicode digits": "٣𝟗²",
     "percentages without a sign": "7.7",
     "thousands": "1,234,",
+    "numbers": "1,",
     "words": "cat ",
     "sentences": "The cat. ",
     "one long word": "x",
@@ -68,7 +69,7 @@ PIECES = {
     "underscores": "1_000_",
     "infinities": "nan inf -Infinity ",
 }
-ENDS = ("", "%]}")
+ENDS = ("1x", "%]}")
 TEXTS = {
     "nothing": "",
     "a cloze in braces": "{{'<mask-0>': 'Bob'}}",

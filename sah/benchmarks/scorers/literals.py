@@ -12,7 +12,7 @@ _JOINED = ("string", "string")
 # Strings, numbers and constants. Python's parser sees nothing else.
 _TOKEN = re.compile(
     r"""\s*+(?:
-        (?P<string>[rRuU]?'(?:[^'\\\n]++|\\.)*+' | [rRuU]?"(?:[^"\\\n]++|\\.)*+")
+        (?P<string>[rRuU]?'(?:[^'\\\n]++|\\.)*' | [rRuU]?"(?:[^"\\\n]++|\\.)*")
         | (?P<value>[-+]?\d[\d_]*+(?:\.\d*+)?+(?:[eE][-+]?\d++)?+
                     | true | false | null | True | False | None)
         | (?P<opens>[\[{(]) | (?P<closes>[]})]) | (?P<separates>[,:])

@@ -97,7 +97,7 @@ def _competition_answer(text: str) -> str | None:
     if answers:
         return next(_numbers(answers[-1]))
     for line in reversed(text.splitlines()):
-        found = re.findall(rf"(?<!\w){_NUMBERS}(?!\w)", line)
+        found = [run[0] for run in re.finditer(_NUMBERS, line) if _stands_alone(line, *run.span())]
         if found:
             return list(_numbers(found[-1]))[-1]
     return None
@@ -110,6 +110,11 @@ def _numbers(text: str) -> Iterator[str]:
             yield found.group().replace(",", "")
         else:
             yield from found.group().split(",")
+
+
+def _stands_alone(line: str, start: int, end: int) -> bool:
+    """Whether neither a letter nor a digit is next to a part of a line."""
+    return not re.search(r"\w", line[max(start - 1, 0) : start] + line[end : end + 1])
 
 
 def _percentage(text: str) -> float | None:
