@@ -42,8 +42,8 @@ class Inputs:
 
 
 def references_hash(example: Example) -> str:
-    """Hash what a scorer reads of an example: its task, its references and its extras."""
-    read = [example.task, example.references, example.extras]
+    """Hash what a score depends on besides prompt and answer: task, references, extras, follow-up."""
+    read = [example.task, example.references, example.extras, example.follow_up]
     text = json.dumps(read, sort_keys=True, default=_sorted)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
