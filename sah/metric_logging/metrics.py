@@ -17,8 +17,8 @@ for _name in (DENSITY, ROWS_READ, OUTPUT_ERROR, RECALL):
     MicroMetricLogger.register_metric(_name, float)
 
 
-# Consecutive queries of a call that are drawn together, at most: a question of 40 tokens is three
-# draws in each layer, so that a few layers are measured and not a few queries in each.
+# At most this many consecutive queries of a call are drawn together: a question of 40 tokens is
+# three draws in each layer, so that some layers are measured and not a few queries in every one.
 _UNIT_QUERIES = 16
 
 
