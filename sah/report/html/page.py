@@ -17,6 +17,7 @@ from sah.report.figures.draw import ShareAxis, drawings
 from sah.report.figures.export import svg_element
 from sah.report.html.page_data import page_data
 from sah.report.reading.caveats import caveats
+from sah.report.saving import save
 from sah.report.tables.table import Table
 from sah.results.schema import Result
 from sah.terminal import plain
@@ -37,9 +38,11 @@ def write_page(
         target: the file; its folder is created.
         groups: a table of groups of the results, to show above them.
         axis: what figures draw the score against.
+
+    Raises:
+        SahError: if the file cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render_page(results, groups, axis), encoding="utf-8")
+    save(target, render_page(results, groups, axis).encode())
 
 
 def render_page(
