@@ -75,6 +75,10 @@ class Prediction:
     """Those of `queries` in output_error and recall; None if neither metric is enabled."""
     context_hash: str | None = None
     """Hash of the context's token ids; answers about the same context are not independent."""
+    references_hash: str | None = None
+    """Hash of what the scorer read of the example when it was answered; see `references_hash`."""
+    token_limit: int | None = None
+    """Maximum number of new tokens; None for a continuation."""
     index_bytes: Mapping[str, float] = field(default_factory=dict)
     """Size of each masker's key index, in bytes per key and layer."""
     dense_agreement: Mapping[str, Any] | None = None
@@ -105,6 +109,8 @@ class Score:
     task: str
     score: float | None
     """In [0, 1]; None if the references are not public."""
+    references_hash: str | None = None
+    """Hash of what the scorer read of the example; set when it is stored."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Further numbers on the same answer; results.json has their means."""
     groups: tuple[str, ...] = ()

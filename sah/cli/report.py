@@ -3,20 +3,21 @@
 import argparse
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from sah.errors import ConfigurationError, SahError
-from sah.report.reading.collect import collect
+from sah.report.reading.collect import collect, with_whole
 from sah.report.reading.select import parse_conditions, select
 from sah.report.saving import save
 from sah.report.tables.layout import show
 from sah.report.tables.markup import render
 from sah.report.tables.table import Table
 from sah.results.schema import Result
+from sah.results.stored_lines import EXAMPLES, MICRO_METRICS, PREDICTIONS
 from sah.terminal import plain
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         from sah.report.tables.overview import group_table, result_table
 
-        results, wide = chosen_results(options), options.format == "csv"
+        results, wide = chosen_results(options, _files(options)), options.format == "csv"
         _check_axis(options, results)
         axis: ShareAxis = options.axis or "density"
         groups = None
@@ -97,9 +98,32 @@ def _check_axis(options: argparse.Namespace, results: Sequence[Result]) -> None:
         )
 
 
+def _files(options: argparse.Namespace) -> set[str]:
+    """Return the files that the report reads besides results.json."""
+    files = set()
+    if options.by is not None:
+        files |= {PREDICTIONS}
+    if options.figures is not None:
+        files |= {PREDICTIONS, MICRO_METRICS}
+    if options.format == "html":
+        files |= {PREDICTIONS, MICRO_METRICS, EXAMPLES}
+    return files
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names the folders to read."""
+    parser.add_argument(
+        "outputs",
+        nargs="*",
+        type=Path,
+        default=[Path("outputs")],
+        help="output roots, folders in them, or directories of experiments (default: outputs)",
+    )
+
+
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose results."""
-    parser.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"))
+    add_outputs(parser)
     parser.add_argument(
         "--where",
         action="append",
@@ -118,16 +142,16 @@ def add_output(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
     )
 
 
-def chosen_results(options: argparse.Namespace) -> list[Result]:
-    """Read the results that the arguments choose.
+def chosen_results(options: argparse.Namespace, files: Collection[str]) -> list[Result]:
+    """Read the results that the arguments choose, and check the files that will be read of them.
 
     Raises:
         ConfigurationError: if there are none.
     """
-    results = select(collect(options.outputs), parse_conditions(options.where))
+    results = select(collect(*options.outputs), parse_conditions(options.where))
     if not results:
         raise ConfigurationError(f"no result matches --where {' --where '.join(options.where)}")
-    return results
+    return with_whole(results, files, options.outputs)
 
 
 def write_table(table: Table, text_format: str, target: Path | None) -> None:

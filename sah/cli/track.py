@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sah.errors import ConfigurationError, SahError
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         tracker = _tracker(overrides)
-        results = list(_results(folders))
+        results = collect(*folders)
     except SahError as error:
         sys.exit(plain(f"sah track: {error}"))
     failed = _send(tracker, results)
@@ -42,16 +42,6 @@ def _tracker(overrides: Sequence[str]) -> Tracker:
         raise ConfigurationError("choose a tracker with tracker=NAME, for example tracker=mlflow")
     require_working(tracker)
     return tracker
-
-
-def _results(folders: Iterable[Path]) -> Iterator[Result]:
-    """Read the results below all folders, each once."""
-    seen = set()
-    for folder in folders:
-        for result in collect(folder):
-            if result.directory.resolve() not in seen:
-                seen.add(result.directory.resolve())
-                yield result
 
 
 def _send(tracker: Tracker, results: Sequence[Result]) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from sah.attention import DenseAttention
@@ -19,8 +20,9 @@ from sah.models.batch import BatchedQuestion, answer_batch
 from sah.models.decoding import Answer
 from sah.models.generation import Sampler, naming_example
 from sah.models.language_model import LanguageModel, PrefilledContext
-from sah.models.prompts import EncodedPrompt
+from sah.models.prompts import EncodedPrompt, PromptEncoder
 from sah.models.thoughts import Thinking
+from sah.results.stored_lines import Inputs, references_hash
 from sah.types import Example, Prediction
 
 
@@ -32,6 +34,39 @@ class Question:
     prompt: EncodedPrompt
     dense_answer: DenseAnswer | None = None
     """The answer to follow under teacher forcing; None for free decoding."""
+
+
+def by_context(examples: Sequence[Example]) -> Iterator[list[Example]]:
+    """Group consecutive examples that share a prefill."""
+
+    def prefilled_as(example: Example) -> tuple[str, bool]:
+        return example.context, example.chat_template and not example.is_continuation
+
+    for _, group in groupby(examples, key=prefilled_as):
+        yield list(group)
+
+
+def encode_context(
+    experiment: Experiment, prompts: PromptEncoder, examples: Sequence[Example]
+) -> tuple[list[EncodedPrompt], list[int]]:
+    """Encode the prompts of one context's examples; return them and the room of each answer."""
+    # All questions, pending or not: where the context is cut must not depend on a resume.
+    encoded = [prompts.encode(example) for example in examples]
+    rooms = [
+        prompts.room(example, prompt, experiment.generation)
+        for example, prompt in zip(examples, encoded, strict=True)
+    ]
+    return prompts.fit(examples, encoded, rooms), rooms
+
+
+def inputs_of(experiment: Experiment, example: Example, prompt: EncodedPrompt) -> Inputs:
+    """Return what the answer to an example is compared by when it is read again."""
+    limit = experiment.generation.token_limit(example.max_new_tokens)
+    return Inputs(
+        input_hash=prompt.input_hash,
+        references_hash=references_hash(example),
+        token_limit=None if example.is_continuation else limit,
+    )
 
 
 class Answering:
@@ -216,7 +251,7 @@ class Answering:
             example_id=example.id,
             task=example.task,
             text=text,
-            input_hash=prompt.input_hash,
+            **vars(inputs_of(self.experiment, example, prompt)),
             context_hash=prompt.context_hash,
             finish_reason=answer.finish_reason,
             context_tokens=len(prompt.context_ids),

@@ -23,7 +23,7 @@ from sah.metric_logging.metrics import DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.results import Result, ResultStore, directory, fingerprint
 from sah.results.contents import fix_contents
-from sah.results.store import MICRO_METRICS
+from sah.results.stored_lines import MICRO_METRICS
 from sah.tracking import Tracker, track
 from sah.types import Example, Prediction
 

@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import Any
 
 from sah.attention import DenseAttention
 from sah.attention.session import AttentionSession
 from sah.errors import DatasetError, ends_process
-from sah.execution.answering import Question
+from sah.execution.answering import Question, by_context, encode_context, inputs_of
 from sah.execution.arm import Arm
 from sah.execution.teacher_forcing import DenseAnswer
 from sah.metric_logging.metrics import DenseOutputs
@@ -24,6 +23,7 @@ from sah.results.contents import describe_contents
 from sah.results.excerpts import origins, shown
 from sah.results.provenance import device_name, load_per_core, provenance
 from sah.results.schema import Provenance, Result
+from sah.results.stored_lines import with_references
 from sah.types import Example
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ def run(arms: Sequence[Arm]) -> None:
             with arm.alone():
                 arm.begin(model, examples, made_by=made_by, alone=len(arms) == 1)
         saved_seconds = 0.0
-        for _, group in groupby(examples, key=_prefilled_as):
-            saved_seconds += _answer_context(arms, model, list(group))
+        for group in by_context(examples):
+            saved_seconds += _answer_context(arms, model, group)
         if saved_seconds:
             logger.info(
                 "%d arms shared their prefills: %.1f s saved over separate runs",
@@ -72,11 +72,6 @@ def run(arms: Sequence[Arm]) -> None:
     finally:
         for arm in arms:
             arm.end_attempt()
-
-
-def _prefilled_as(example: Example) -> tuple[str, bool]:
-    """Return what consecutive examples must have in common to share a prefill."""
-    return example.context, example.chat_template and not example.is_continuation
 
 
 def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> float:
@@ -115,35 +110,22 @@ def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
     if not resumed:
         return
     with _together(resumed):
-        prompts, _ = _prompts(resumed[0], model, examples)
+        experiment = resumed[0].experiment
+        prompts, _ = encode_context(experiment, model.prompts, examples)
+        inputs = {
+            example.id: inputs_of(experiment, example, prompt)
+            for example, prompt in zip(examples, prompts, strict=True)
+        }
     for arm in _at_work(resumed):
         with arm.alone():
-            arm.store.check_inputs(
-                {
-                    example.id: prompt.input_hash
-                    for example, prompt in zip(examples, prompts, strict=True)
-                }
-            )
-
-
-def _prompts(
-    arm: Arm, model: LanguageModel, examples: Sequence[Example]
-) -> tuple[list[EncodedPrompt], list[int]]:
-    """Encode the prompts of one context's examples; return them and the room of each answer."""
-    # All questions, pending or not: where the context is cut must not depend on a resume.
-    encoded = [model.prompts.encode(example) for example in examples]
-    rooms = [
-        model.prompts.room(example, prompt, arm.experiment.generation)
-        for example, prompt in zip(examples, encoded, strict=True)
-    ]
-    return model.prompts.fit(examples, encoded, rooms), rooms
+            arm.store.check_inputs(inputs)
 
 
 def _prefill(
     arm: Arm, model: LanguageModel, examples: Sequence[Example], asked: Collection[str]
 ) -> tuple[PrefilledContext, dict[str, Question]]:
     """Prefill the context that the examples share; return it and the asked questions by id."""
-    prompts, rooms = _prompts(arm, model, examples)
+    prompts, rooms = encode_context(arm.experiment, model.prompts, examples)
     longest = max(
         len(prompt.question_ids) + room for prompt, room in zip(prompts, rooms, strict=True)
     )
@@ -196,7 +178,7 @@ def _complete(
     """Score an arm's answers and write its results."""
     experiment = arm.experiment
     predictions = [arm.store.predictions[example.id] for example in examples]
-    scores = experiment.benchmark.score(examples, predictions)
+    scores = with_references(experiment.benchmark.score(examples, predictions), examples)
     arm.store.write_examples([shown(example) for example in examples])
     result = Result(
         directory=arm.store.directory,
@@ -219,8 +201,7 @@ def _complete(
         ),
         config=arm.store.config,
     )
-    arm.store.complete(result, scores)
-    arm.finish(result)
+    arm.finish(arm.store.complete(result, scores))
 
 
 def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:

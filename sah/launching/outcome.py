@@ -119,9 +119,7 @@ def outcome_of(cell: Cell, *, cancelled: bool = False) -> CellOutcome:
     if state.state == "running":
         owner = state.owner
         assert owner is not None
-        return CellOutcome(
-            cell=cell, outcome="elsewhere", reason=f"process {owner.pid} on {owner.host}"
-        )
+        return CellOutcome(cell=cell, outcome="elsewhere", reason=owner.name)
     if state.state == "waiting":
         return CellOutcome(cell=cell, outcome="not started")
     # The same, where it was cancelled with scancel.

@@ -25,11 +25,11 @@ def summarise(
     token counts are means over answers.
 
     Raises:
-        ValueError: naming the first example whose score is NaN or infinite.
+        ValueError: naming the first example whose score is not in [0, 1].
     """
     for score in scores:
-        # A single such score would make every mean NaN or infinite.
-        if score.score is not None and not math.isfinite(score.score):
+        # A single NaN would make every mean NaN.
+        if score.score is not None and not 0 <= score.score <= 1:
             raise ValueError(
                 f"the score of example {score.example_id!r} is {score.score}, not a number in "
                 "[0, 1]; the benchmark's scorer is wrong"

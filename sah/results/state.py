@@ -1,12 +1,14 @@
 """The state of an experiment, read from its files alone."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from sah.results.claim import ClaimView, read_claim
 from sah.results.schema import LastError
-from sah.results.store import CONFIG, PREDICTIONS, RESULTS, read_error
+from sah.results.store import CONFIG, RESULTS, read_error
+from sah.results.stored_lines import PREDICTIONS
 
 State = Literal["done", "running", "dead", "failed", "interrupted", "waiting"]
 
@@ -48,7 +50,7 @@ def read_state(directory: Path) -> ExperimentState:
     """Read the state of an experiment; without a directory it is `waiting`."""
     owner, error = read_claim(directory), read_error(directory)
     state: State
-    if (directory / RESULTS).exists():
+    if os.path.lexists(directory / RESULTS):
         state = "done"
     elif owner is not None:
         state = "running" if owner.alive else "dead"
@@ -74,7 +76,10 @@ def _examples(owner: ClaimView | None, error: LastError | None) -> int | None:
 
 def _lines(path: Path) -> int:
     try:
+        if not path.is_file():
+            return 0
         with open(path, "rb") as file:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
-    except FileNotFoundError:
+    except OSError:
+        # Missing, or it cannot be read.
         return 0

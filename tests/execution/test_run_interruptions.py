@@ -9,6 +9,8 @@ from sah.execution import run as experiment_module
 from sah.models.language_model import LanguageModel
 from sah.results import ResultStore, directory
 from sah.results.disturbance import disturbances
+from sah.results.stored_lines import prediction_line
+from sah.types import Prediction
 
 MOCK = ("model=tiny", "benchmark=mock")
 RULER = ("model=tiny", "benchmark=ruler", "benchmark.context_tokens=400", "benchmark.samples=2")
@@ -147,7 +149,10 @@ def test_an_answer_to_another_benchmark_stops_the_experiment(start, calls, confi
         start(*MOCK)
     monkeypatch.undo()
     path = directory(configure(*MOCK)) / "predictions.jsonl"
-    path.write_bytes(path.read_bytes().replace(b'"mock-0"', b'"old-0"'))
+    (answer,) = map(orjson.loads, path.read_bytes().splitlines())
+    own = {name: answer.pop(name) for name in ("fingerprint", "checksum")}
+    old = Prediction(**answer | {"example_id": "old-0"})
+    path.write_bytes(prediction_line(old, own["fingerprint"]))
     with pytest.raises(DamagedResults, match="old-0"):
         start(*MOCK)
     assert b"old-0" in path.read_bytes()

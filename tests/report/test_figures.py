@@ -110,9 +110,7 @@ def test_seeds_are_pooled_in_the_figure_of_each_task(write_result, results):
 
 def test_an_answer_without_a_score_is_left_out_of_the_pooled_task(write_result, results):
     for seed in (1, 2):
-        folder = write_result("sparse", [1.0, 0.0], settings={"seed": seed})
-        path = folder / "scores.jsonl"
-        path.write_text(path.read_text().replace('"score":0.0', '"score":null'))
+        write_result("sparse", [1.0, None], settings={"seed": seed})
     (point,) = task_points(points(results()))
     assert (point.score, point.estimate.n) == (1.0, 2)
 

@@ -31,6 +31,8 @@ def test_an_answer_is_in_the_file_as_soon_as_append_returns(store, claimed, pred
             store.append(prediction(name))
             found = lines(store.path("predictions.jsonl"))
             assert len(found) == count
+            assert found[-1].pop("fingerprint") == store.fingerprint
+            assert found[-1].pop("checksum")
             assert found[-1] == dataclasses.asdict(prediction(name))
 
 

@@ -213,5 +213,5 @@ def _by_position(records: pl.DataFrame) -> dict[float, float]:
 
 def _means(records: pl.DataFrame, key: pl.Expr) -> dict[float, float]:
     mean = pl.col("value").dot(pl.col("queries")) / pl.col("queries").sum()
-    means = records.group_by(key=key).agg(mean).sort("key")
+    means = records.group_by(key=key, maintain_order=True).agg(mean).sort("key")
     return dict(means.drop_nulls().iter_rows())

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from sah.results.schema import Result
-from sah.results.store import EXAMPLES, MICRO_METRICS, PREDICTIONS, SCORES
+from sah.results.stored_lines import EXAMPLES, MICRO_METRICS, PREDICTIONS, SCORES
 
 _PREDICTION = {
     "example_id": pl.String,
@@ -20,8 +20,15 @@ _PREDICTION = {
     "question_tokens": pl.Int64,
     "new_tokens": pl.Int64,
     "density": pl.Float64,
+    "token_limit": pl.Int64,
+    "references_hash": pl.String,
 }
-_SCORE = {"example_id": pl.String, "task": pl.String, "score": pl.Float64}
+_SCORE = {
+    "example_id": pl.String,
+    "task": pl.String,
+    "score": pl.Float64,
+    "references_hash": pl.String,
+}
 _EXAMPLE = {
     "example_id": pl.String,
     "context": pl.String,
@@ -57,6 +64,8 @@ def read_scored(results: Sequence[Result]) -> pl.DataFrame:
     own = pl.format("example {} {}", *keys)
     return joined.with_columns(
         context=pl.coalesce("context_hash", own),
+        # Rescoring may use other references than the answer was given for.
+        references_hash=pl.coalesce("references_hash", "references_hash_right"),
         # Schema 1 called a continuation forced.
         finish_reason=pl.col("finish_reason").replace("forced", "given"),
     )
