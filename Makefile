@@ -31,9 +31,11 @@ check: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# A thousand generated command lines instead of the forty of `make test`.
+# A thousand generated command lines instead of the forty of `make test`, and 100,000 answers for
+# every scorer instead of 300.
 fuzz: install
-	SAH_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -n 0 --timeout 0 tests/fuzz
+	SAH_FUZZ_EXAMPLES=1000 SAH_FUZZ_TEXTS=100000 $(BIN)/python -m pytest -n 0 --timeout 0 tests/fuzz \
+		tests/benchmarks/test_scorers_contract.py
 
 # Changes the code in thousands of places and checks that a test fails; MUTANTS='sah.maskers.quest*'
 # selects some of them. Starts from scratch each time: an old folder confuses mutmut.

@@ -6,6 +6,19 @@ from typing import Any, ClassVar, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
+class FollowUp:
+    """A second request with the answer to the first; its own answer is the one that is scored.
+
+    A new conversation of one message: `before`, the first answer, `after`. The first context is in
+    it only if it is repeated.
+    """
+
+    before: str
+    after: str
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Example:
     """One question about one context."""
 
@@ -32,8 +45,12 @@ class Example:
     is_continuation: bool = False
     """Whether the question is a continuation of the context: its loss is measured, nothing is
     generated, and no chat template is applied."""
+    follow_up: FollowUp | None = None
+    """What is asked once this is answered; None scores the answer itself."""
     origin: str = ""
     """Data set and commit, or folder, that it was read from; empty if it was generated."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What analyses may want to know, kept in examples.jsonl; nothing is computed from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +60,8 @@ class Prediction:
     example_id: str
     task: str
     text: str
-    """What is scored: the answer after the thought, empty if the thought did not end."""
+    """What is scored: the answer after the thought, empty if the thought did not end. With a
+    follow-up, its answer."""
     input_hash: str
     """Hash of all input token ids; two arms are comparable where it is equal."""
     finish_reason: str
@@ -99,6 +117,9 @@ class Prediction:
     """Number of tokens of the thought."""
     unfinished_thought: bool = False
     """Whether the thought did not end, so that there is no answer."""
+    first_answer: str | None = None
+    """The answer that a follow-up was made of, to which tokens, seconds and densities belong; None
+    without one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from sah.execution.teacher_forcing import DenseAnswer, LayerErrors, TeacherForci
 from sah.metric_logging import AttentionMetrics, MicroMetricLogger
 from sah.metric_logging.metrics import DenseOutputs
 from sah.models.batch import BatchedQuestion, answer_batch
+from sah.models.chat_template import SPLIT
 from sah.models.decoding import Answer
 from sah.models.generation import Sampler, naming_example
 from sah.models.language_model import LanguageModel, PrefilledContext
@@ -128,7 +129,8 @@ class Answering:
             batch = asked[start : start + size]
             alone = len(batch) == 1 or any(question.example.is_continuation for question in batch)
             answer = self._answer_each if alone else self._answer_together
-            yield from zip(batch, answer(model, context, batch), strict=True)
+            for question, prediction in zip(batch, answer(model, context, batch), strict=True):
+                yield question, self._followed_up(model, question.example, prediction)
 
     def _answer_each(
         self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
@@ -225,6 +227,42 @@ class Answering:
             predictions.append(self._prediction(model, question, answer, read, (process, thread)))
         return predictions
 
+    def _followed_up(self, model: LanguageModel, example: Example, first: Prediction) -> Prediction:
+        """Return an answer with the text of its follow-up, if there is one.
+
+        The model reads and answers it with dense attention: what is compared is the first answer.
+        """
+        if example.follow_up is None:
+            return first
+        asked, generation = example.follow_up, self.experiment.generation
+        second = replace(
+            example,
+            # The mark of the context's end is refused in data, but a model may write it.
+            context=asked.before + first.text.strip().replace(SPLIT, ""),
+            question=asked.after,
+            answer_prefix="",
+            max_new_tokens=asked.max_new_tokens,
+            # As published, the middle of a long request is cut out.
+            may_cut=True,
+            max_tokens=None,
+        )
+        with naming_example(f"{example.id} (follow-up)"):
+            encoded = model.prompts.encode(second)
+            room = model.prompts.room(second, encoded, generation)
+            (prompt,) = model.prompts.fit([second], [encoded], [room])
+            answer = model.answer(
+                model.prefill(prompt.context_ids, reserve_tokens=len(prompt.question_ids) + room),
+                prompt.question_ids,
+                session=AttentionSession(DenseAttention(), seed=self.experiment.seed),
+                sampler=generation.sampler(
+                    self.experiment.seed, f"{example.id} (follow-up)", model.device
+                ),
+                max_new_tokens=generation.token_limit(second.max_new_tokens),
+                thinking=model.prompts.thinking(prompt, generation.thinking_tokens),
+                between_tokens=self.clock.check,
+            )
+        return replace(first, text=_text(model, answer), first_answer=first.text)
+
     def _sampler(self, example: Example, model: LanguageModel) -> Sampler:
         seed = self.experiment.seed
         return self.experiment.generation.sampler(seed, example.id, model.device)
@@ -243,14 +281,10 @@ class Answering:
         """Describe an answer and what was measured of it, and end its example."""
         self.metrics.end_example()
         example, prompt, thought = question.example, question.prompt, answer.thought
-        text = model.prompts.decode(answer.answer_ids)
-        if thought is not None:
-            # The white space after a thought belongs to its end mark.
-            text = (thought.rest + text).lstrip()
         return Prediction(
             example_id=example.id,
             task=example.task,
-            text=text,
+            text=_text(model, answer),
             **vars(inputs_of(self.experiment, example, prompt)),
             context_hash=prompt.context_hash,
             finish_reason=answer.finish_reason,
@@ -284,3 +318,9 @@ class Answering:
             "output_error": read.with_dense_layers(means.output_error, dense=0.0),
             "recall": read.with_dense_layers(means.recall, dense=1.0),
         }
+
+
+def _text(model: LanguageModel, answer: Answer) -> str:
+    text = model.prompts.decode(answer.answer_ids)
+    # The white space after a thought belongs to its end mark.
+    return text if answer.thought is None else (answer.thought.rest + text).lstrip()

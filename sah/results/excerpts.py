@@ -1,6 +1,7 @@
 """Excerpts of examples: the few kilobytes that a report shows of each."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from sah.types import Example
@@ -21,6 +22,8 @@ def shown(example: Example) -> dict[str, Any]:
         "question": example.question,
         "answer_prefix": example.answer_prefix,
         "references": list(example.references),
+        **({"follow_up": asdict(example.follow_up)} if example.follow_up else {}),
+        **({"metadata": dict(example.metadata)} if example.metadata else {}),
     }
 
 

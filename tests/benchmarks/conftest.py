@@ -141,9 +141,14 @@ def _longbench(task: str, kind: str) -> list[dict[str, Any]]:
 
 
 def _longbench_v2(way: str) -> list[dict[str, Any]]:
+    form = 'Format your response as follows: "The correct answer is (insert answer here)".'
+    opening = "Please read the following text and answer the question below."
+    question = "What is the correct answer to this question: who?\nChoices:\n(A) a\n(B) b\n\n"
     return [
         {
-            **_base(way, f"What is the correct answer to this question: who?{OPTIONS}", 148, n),
+            **_base(way, question, 148 if way == "0shot" else 1044, n),
+            "context": f"{opening}\n\n<text>\n{n}: {TEXT}\n</text>\n\n",
+            "answer_prefix": form if way == "0shot" else f"{form}\n\nLet’s think step by step:",
             **{f"choice_{letter}": letter.lower() for letter in "ABCD"},
             "_id": f"{n}",
             "domain": "Single-Document QA",

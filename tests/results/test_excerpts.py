@@ -1,6 +1,7 @@
 """Excerpts of long contexts."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -64,3 +65,10 @@ def test_shown_has_everything_needed_to_judge_an_answer():
         "answer_prefix": "",
         "references": ["r"],
     }
+
+
+def test_metadata_is_shown_where_there_is_any():
+    example = Example(id="0", task="t", context="c", question="q", references=(), max_new_tokens=1)
+    assert "metadata" not in shown(example)
+    noted = replace(example, metadata={"needles": [{"answer": "7", "depth": 0.5, "tokens": 9}]})
+    assert shown(noted)["metadata"] == noted.metadata

@@ -74,7 +74,10 @@ def needle_example(
     hidden = {
         key: [random_text(task.values, draw) for _ in range(task.values_per_key)] for key in keys
     }
-    needles = [_needle(task.values, key, value) for key, found in hidden.items() for value in found]
+    answers = {
+        _needle(task.values, key, value): value for key, found in hidden.items() for value in found
+    }
+    needles = list(answers)
     draw.shuffle(needles)
     queried = draw.sample(keys, task.keys_queried)
     references = tuple(value for key in queried for value in hidden[key])
@@ -88,7 +91,7 @@ def needle_example(
     example = budget.fill(build, estimates, least=len(needles))
     missing = [needle for needle in needles if example.context.count(needle) != 1]
     assert not missing, f"{example.id}: {missing[0]!r} is not in the text exactly once"
-    return example
+    return budget.with_needles(example, answers)
 
 
 def _haystack(

@@ -1,7 +1,7 @@
 """The token budget that RULER's generators fill."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from sah.benchmarks.fitting import TokenCounts, fit_units
 from sah.types import Example, PromptTokenizer
@@ -32,3 +32,25 @@ class Budget:
             context_tokens=self.context_tokens,
             least=least,
         )
+
+    def with_needles(self, example: Example, needles: Mapping[str, str]) -> Example:
+        """Note where the needles are in the context, in order, as `metadata["needles"]`.
+
+        Each is noted with its answer, the share of the context's characters before it (`depth`),
+        and its tokens. The last place counts, since a solved example may come first.
+
+        Args:
+            example: the finished one.
+            needles: texts that are in the context, with what each answers.
+        """
+        places = sorted((example.context.rindex(text), text) for text in needles)
+        tokens = self.counts.of([text for _, text in places])
+        notes = [
+            {
+                "answer": needles[text],
+                "depth": round(place / len(example.context), 6),
+                "tokens": count,
+            }
+            for (place, text), count in zip(places, tokens, strict=True)
+        ]
+        return replace(example, metadata={"needles": notes})

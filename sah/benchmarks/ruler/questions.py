@@ -2,8 +2,11 @@
 
 `qa_1` reads SQuAD (dev-v2.0.json) and `qa_2` HotpotQA (hotpot_dev_distractor_v1.json) from a
 path. `qa_factbook` is the same task over fields of the CIA World Factbook; it needs no file and is
-not one of the published tasks. Deviations from NVIDIA's scripts: questions are drawn from the whole
-file instead of taken from its beginning, and no question is asked twice.
+not one of the published tasks. Deviations from NVIDIA's scripts:
+- Questions are drawn from the whole file instead of taken from its beginning, and no question is
+  asked twice.
+- The depth of the supporting documents is drawn for each sample. Theirs are shuffled with one seed,
+  so that the paragraph of SQuAD lies at the same depth in all samples with equally many documents.
 """
 
 import json
@@ -90,7 +93,9 @@ def question_example(
             max_new_tokens=TASKS[name].max_new_tokens,
         )
 
-    return budget.fill(build, estimates, least=len(question.documents))
+    example = budget.fill(build, estimates, least=len(question.documents))
+    (answer, *_) = question.answers
+    return budget.with_needles(example, dict.fromkeys(question.documents, answer))
 
 
 def _by_rank(question: Question, everything: Sequence[str], draw: random.Random) -> Iterator[str]:

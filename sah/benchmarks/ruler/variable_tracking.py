@@ -25,10 +25,10 @@ _TASK = (
     "{text}\n"
 )
 _QUESTION = "Question: Find all variables that are assigned the value {value} in the text above."
-# "assgined" is the published spelling.
+# Spelled `assgined` until May 2025, as in `ruler_hub`.
 _ANSWER_PREFIX = (
     " Answer: According to the chain(s) of variable assignment in the text above, {count} "
-    "variables are assgined the value {value}, they are: "
+    "variables are assigned the value {value}, they are: "
 )
 
 
@@ -56,7 +56,8 @@ def variable_tracking_example(number: int, budget: Budget, seed: int) -> Example
         )
 
     _, estimates = budget.enough(repeat(f"{NOISE}\n"))
-    return budget.fill(build, estimates, least=HOPS + 1)
+    example = budget.fill(build, estimates, least=HOPS + 1)
+    return budget.with_needles(example, {text: name for name, text in chains[0].items()})
 
 
 def _chains(

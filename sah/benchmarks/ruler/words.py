@@ -1,7 +1,11 @@
 """RULER's word-counting tasks: common words in a list (`cwe`), frequent coded words (`fwe`).
 
-Deviation from NVIDIA's scripts: lists longer than the vocabulary of wonderwords continue with pairs
-of its words (theirs: with another list of English words).
+Deviations from NVIDIA's scripts:
+- Lists longer than the vocabulary of wonderwords continue with pairs of its words (theirs are drawn
+  from another list of English words then).
+- The coded vocabulary has one word per 50 tokens of prompt and answer (theirs: of the prompt). Its
+  rarest words do not occur, so that the texts have the same frequencies.
+- The order of the words is drawn for each sample (theirs: by one seed for all samples).
 """
 
 import math

@@ -3,7 +3,16 @@
 All scores are in [0, 1]. `benchmark.metric=` of the jsonl benchmark accepts any of these names.
 """
 
-from sah.benchmarks.scorers.choices import bug_choice, first_choice, last_choice, stated_choice
+from sah.benchmarks.scorers.choices import (
+    choice_kvpress,
+    choice_openbmb,
+    code_debug_kvpress,
+    code_debug_openbmb,
+    dialogue_kvpress,
+    dialogue_openbmb,
+    first_choice,
+    stated_choice,
+)
 from sah.benchmarks.scorers.classification import (
     classification,
     code_similarity,
@@ -48,29 +57,34 @@ from sah.benchmarks.scorers.text import (
     normalised_exact_match,
     token_f1,
     token_f1_chinese,
+    token_f1_unaccented,
 )
 
 __all__ = [
     "bleu_1",
     "bleu_4",
-    "bug_choice",
     "character_f1_chinese",
+    "choice_kvpress",
+    "choice_openbmb",
     "classification",
     "cloze_exact",
     "cloze_partial",
+    "code_debug_kvpress",
+    "code_debug_openbmb",
     "code_similarity",
     "competition_integer",
     "concordance_index",
     "contained_any",
     "contained_share",
     "count",
+    "dialogue_kvpress",
+    "dialogue_openbmb",
     "exact_match",
     "exponential_similarity",
     "first_choice",
     "first_integer",
     "first_number",
     "key_value",
-    "last_choice",
     "last_integer",
     "leading_integers",
     "list_coverage",
@@ -90,4 +104,5 @@ __all__ = [
     "stated_choice",
     "token_f1",
     "token_f1_chinese",
+    "token_f1_unaccented",
 ]

@@ -21,10 +21,30 @@ def first_choice(prediction: str, references: Sequence[str], **_extras: Any) -> 
     return float(letter is not None and letter in map(_lone_letter, references))
 
 
-def last_choice(
+def choice_kvpress(
     prediction: str, references: Sequence[str], *, options: Sequence[str] = (), **_extras: Any
 ) -> float:
-    """Apply InfiniteBench's rule for books: a line's last letter, else what follows `answer is`.
+    """Return 1 if a line ends with the right letter, or by OpenBMB's rule (InfiniteBench's books).
+
+    kvpress's rule. The last letter counts only in the first line that has one.
+
+    Args:
+        prediction: the answer.
+        references: the right letter.
+        options: texts of A, B, C and D; the text of the right option counts like its letter.
+    """
+    if _last_letter(prediction, "A-D") in references:
+        return 1.0
+    return choice_openbmb(prediction, references, options=options)
+
+
+def choice_openbmb(
+    prediction: str, references: Sequence[str], *, options: Sequence[str] = (), **_extras: Any
+) -> float:
+    """Return 1 if the answer begins with the right choice, or follows `answer is` (InfiniteBench).
+
+    OpenBMB's rule for books: the first letter of the text decides if it is A to D, else what
+    follows `answer is` or the like, else the first word that is part of ABCD.
 
     Args:
         prediction: the answer.
@@ -35,47 +55,100 @@ def last_choice(
     text = prediction.strip()
     if not text:
         return 0.0
-    last = re.search(r"\b[A-D]\b(?!.*\b[A-D]\b)", text)
-    if last and last.group() in right:
-        return 1.0
     if text[0] in "ABCD":
         return float(text[0] in right)
     if text in right:
         return 1.0
-    text = " ".join(re.sub(r"[\n\"'.,?!{}]", " ", text).split(" "))
-    text = re.sub(r" {2,}", " ", text)
-    for prefix in ("answer is:", "answer:", "answer is", "option is"):
-        _, found, after = text.partition(prefix)
-        if found:
-            return float(any(after[1:].startswith(item) for item in right))
-    letters = [word for word in text.split() if word in tuple("ABCD")]
-    return float(bool(letters) and letters[0] in right)
+    text = re.sub(r" {2,}", " ", re.sub(r"[\n\"'.,?!{}]", " ", text))
+    stated = _stated(text, right, ("answer is:", "answer:", "answer is", "option is"))
+    if stated is not None:
+        return float(stated)
+    word = next((word for word in text.split() if word in "ABCD"), "")
+    return float(bool(word) and word in right)
 
 
-def bug_choice(
+def code_debug_kvpress(
     prediction: str, references: Sequence[str], *, options: Sequence[str] = (), **_extras: Any
 ) -> float:
-    """Apply InfiniteBench's rule for `code_debug`: the letter, or the name of the function.
+    """Return 1 if a line ends with the right letter, or the text begins with letter or function.
+
+    kvpress's rule for InfiniteBench's `code_debug`, else OpenBMB's.
 
     Args:
         prediction: the answer.
         references: the right letter.
         options: names of the functions A, B, C and D.
     """
+    if _last_letter(prediction, "A-J") in references:
+        return 1.0
     right = _with_texts(references, options)
-    text = prediction.strip()
-    last = re.search(r"\b[A-J]\b(?!.*\b[A-J]\b)", text)
-    if last and last.group() in references:
+    text = _code_text(prediction)
+    return float(text.startswith(tuple(right)) or bool(_stated(text, right, _CODE_PREFIXES)))
+
+
+def code_debug_openbmb(
+    prediction: str, references: Sequence[str], *, options: Sequence[str] = (), **_extras: Any
+) -> float:
+    """Return 1 for `B.`, `B:`, or the letter or function after `is:` or `answer:` (InfiniteBench).
+
+    OpenBMB's rule for `code_debug`, which refuses a bare `B` and `(B)`.
+
+    Args:
+        prediction: the answer.
+        references: the right letter.
+        options: names of the functions A, B, C and D.
+    """
+    if prediction.strip()[:2] in [letter + mark for letter in references for mark in ".:"]:
         return 1.0
-    text = re.sub(r"[\n`'\"*-]|[Oo]ption", " ", text)
-    text = re.sub(r" {2,}", " ", text)
-    if any(text.startswith(item) for item in right):
-        return 1.0
-    for prefix in ("answer is:", "is:", "answer:", "correct option is:"):
+    right = _with_texts(references, options)
+    return float(bool(_stated(_code_text(prediction), right, _CODE_PREFIXES)))
+
+
+def dialogue_kvpress(prediction: str, references: Sequence[str], **_extras: Any) -> float:
+    """Return 1 if the answer contains any of the names, ignoring case (InfiniteBench's dialogues).
+
+    kvpress's rule, by which `SAM` is in `SAME`.
+    """
+    answer = prediction.upper()
+    return float(any(name.upper() in answer for name in references))
+
+
+def dialogue_openbmb(prediction: str, references: Sequence[str], **_extras: Any) -> float:
+    """Return 1 if the first name is a word of the answer, ignoring case (InfiniteBench).
+
+    OpenBMB's rule for dialogues; a name of several words never counts.
+    """
+    words = re.sub(r"[\n:\"'.,?!{}]", " ", prediction).upper().split()
+    return float(references[0] in words)
+
+
+_CODE_PREFIXES = ("answer is:", "is:", "answer:", "correct option is:")
+
+
+def _code_text(prediction: str) -> str:
+    text = re.sub(r"[\n`'\"*-]|[Oo]ption", " ", prediction.strip())
+    return re.sub(r" {2,}", " ", text)
+
+
+def _stated(text: str, right: Sequence[str], prefixes: Sequence[str]) -> bool | None:
+    """Whether a right answer follows the first of the prefixes found; None if there is none.
+
+    As published, one character after the prefix is skipped, whatever it is.
+    """
+    for prefix in prefixes:
         _, found, after = text.partition(prefix)
         if found:
-            return float(any(after[1:].startswith(item) for item in right))
-    return 0.0
+            return after[1:].startswith(tuple(right))
+    return None
+
+
+def _last_letter(text: str, letters: str) -> str | None:
+    """Return the last standalone letter of the first line that has one."""
+    for line in text.strip().split("\n"):
+        found = re.findall(rf"\b[{letters}]\b", line)
+        if found:
+            return str(found[-1])
+    return None
 
 
 def _with_texts(letters: Sequence[str], options: Sequence[str]) -> list[str]:

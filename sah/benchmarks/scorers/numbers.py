@@ -2,8 +2,14 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any
+
+# Numbers joined by commas, which may be one number or several. A hyphen after a letter or digit is
+# not a sign. Possessive, so that the search takes time linear in the text.
+_NUMBERS = r"(?:(?<!\w)-)?\d++(?:\.\d++)?+(?:,\d++(?:\.\d++)?+)*+"
+_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3})++(?:\.\d++)?+")
 
 
 def first_integer(prediction: str, references: Sequence[str], **_extras: Any) -> float:
@@ -15,26 +21,24 @@ def first_integer(prediction: str, references: Sequence[str], **_extras: Any) ->
 def first_number(prediction: str, references: Sequence[str], **_extras: Any) -> float:
     """Return 1 if the first number equals the reference (InfiniteBench's `math_find`).
 
-    Unlike in the official script, a minus sign is part of the number, and 7.0 equals 7.
+    Unlike in the official script, a minus sign and the commas of 1,234 are part of the number, and
+    7.0 equals 7.
     """
-    found = re.search(r"-?\d+(?:\.\d+)?", prediction.replace(",", ""))
-    return float(found is not None and float(found.group()) in map(float, references))
+    first = next(_numbers(prediction), None)
+    return float(first is not None and Decimal(first) in map(Decimal, references))
 
 
 def last_integer(prediction: str, references: Sequence[str], **_extras: Any) -> float:
     """Return 1 if the last word is the right integer (InfiniteBench's `code_run`)."""
     words = re.sub(r"[\n.`'\":]", " ", prediction).split()
-    if not words or not re.fullmatch(r"[+-]?\d+", words[-1]):
-        return 0.0
-    return float(int(words[-1]) in map(int, references))
+    return float(bool(words) and integer(words[-1]) in [int(item) for item in references])
 
 
 def leading_integers(prediction: str, references: Sequence[str], **_extras: Any) -> float:
     """Return the share of references that come first, in order (InfiniteBench's `math_calc`)."""
-    given = [int(digits) for digits in re.findall(r"[0-9]+", prediction)]
     right = 0
-    for number, reference in zip(given, references, strict=False):
-        if number != int(reference):
+    for given, reference in zip(re.finditer(r"[0-9]+", prediction), references, strict=False):
+        if integer(given.group()) != int(reference):
             break
         right += 1
     return right / len(references)
@@ -62,29 +66,57 @@ def exponential_similarity(prediction: str, references: Sequence[str], **_extras
 
 
 def competition_integer(prediction: str, references: Sequence[str], **_extras: Any) -> float:
-    r"""Return 1 if the answer is the right integer; 033 equals 33 (AIME).
+    r"""Return 1 if the answer is the right integer from 0 to 999; 033 equals 33 (AIME).
 
-    The answer is the last integer in the last `\boxed{…}`, else the number after the last
-    `answer is`, else the last number of the last line that has one.
+    The answer is the last number in the last `\boxed{…}`, with or without its backslash, else the
+    number after the last `answer is`, else the last number of the last line that has one. A comma
+    separates numbers, except in 1,234, which is out of range.
     """
-    answer = _competition_answer(prediction.replace(",", ""))
-    return float(answer is not None and answer in {int(reference) for reference in references})
+    answer = _competition_answer(prediction)
+    found = re.fullmatch(r"0*(\d{1,3})(?:\.0*)?", answer or "")
+    right = {int(reference) for reference in references}
+    return float(found is not None and int(found.group(1)) in right)
 
 
-def _competition_answer(text: str) -> int | None:
-    boxed = [re.findall(r"\d+", inside) for inside in re.findall(r"\\boxed\{([^}]*)\}", text)]
-    if boxed and boxed[-1]:
-        return int(boxed[-1][-1])
-    stated = re.findall(r"(?:answer|solution)\s*(?:is|:)\s*\$?(\d+)", text, flags=re.IGNORECASE)
-    if stated:
-        return int(stated[-1])
+def integer(text: str) -> int | None:
+    """Parse an integer; None for any other text and for more digits than Python converts."""
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def _competition_answer(text: str) -> str | None:
+    boxes = [box.partition("}") for box in text.split("boxed{")[1:]]
+    closed = [inside for inside, end, _ in boxes if end]
+    in_box = list(_numbers(closed[-1])) if closed else []
+    if in_box:
+        return in_box[-1]
+    stated = rf"(?:answer|solution)\s*+(?:is|:)\s*+\$?({_NUMBERS})"
+    answers = re.findall(stated, text, flags=re.IGNORECASE)
+    if answers:
+        return next(_numbers(answers[-1]))
     for line in reversed(text.splitlines()):
-        numbers = re.findall(r"\b\d+\b", line)
-        if numbers:
-            return int(numbers[-1])
+        found = [run[0] for run in re.finditer(_NUMBERS, line) if _stands_alone(line, *run.span())]
+        if found:
+            return list(_numbers(found[-1]))[-1]
     return None
 
 
+def _numbers(text: str) -> Iterator[str]:
+    """Yield the numbers in a text without commas: 1,234 is one; 12,33 and 3,4,5 are several."""
+    for found in re.finditer(_NUMBERS, text):
+        if _THOUSANDS.fullmatch(found.group()):
+            yield found.group().replace(",", "")
+        else:
+            yield from found.group().split(",")
+
+
+def _stands_alone(line: str, start: int, end: int) -> bool:
+    """Whether neither a letter nor a digit is next to a part of a line."""
+    return not re.search(r"\w", line[max(start - 1, 0) : start] + line[end : end + 1])
+
+
 def _percentage(text: str) -> float | None:
-    found = re.search(r"(\d+(?:\.\d*)?)%", text)
+    found = re.search(r"(?<!\d)(\d++(?:\.\d*+)?+)%", text)
     return None if found is None else float(found.group(1))

@@ -13,7 +13,7 @@ from sah.benchmarks.scorers import (
     exponential_similarity,
     first_choice,
     rouge_geometric_mean,
-    token_f1,
+    token_f1_unaccented,
 )
 from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source, column
@@ -47,10 +47,10 @@ class ZeroScrolls(Suite):
         "summ_screen_fd": _task(512, rouge_geometric_mean),
         "qmsum": _task(512, rouge_geometric_mean),
         "squality": _task(512, rouge_geometric_mean),
-        "qasper": _task(128, token_f1),
-        "narrative_qa": _task(64, token_f1),
+        "qasper": _task(128, token_f1_unaccented),
+        "narrative_qa": _task(64, token_f1_unaccented),
         "quality": _task(10, first_choice),
-        "musique": _task(32, token_f1),
+        "musique": _task(32, token_f1_unaccented),
         "space_digest": _task(36, exponential_similarity),
         "book_sum_sort": _task(256, concordance_index),
     }

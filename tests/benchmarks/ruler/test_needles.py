@@ -200,6 +200,20 @@ def test_needles_are_spread_over_the_haystack(tiny):
         assert any(low <= depth < high for depth in depths)
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_depth_and_length_of_each_needle_are_noted(task, examples, tiny):
+    for example in examples[task]:
+        found = list(NEEDLE.finditer(example.context))
+        needles = example.metadata["needles"]
+        if task not in ("niah_multikey_2", "niah_multikey_3"):
+            assert [needle["answer"] for needle in needles] == [needle[3] for needle in found]
+        assert set(example.references) <= {needle["answer"] for needle in needles}
+        for needle in needles:
+            (place,) = (one for one in found if one[3] == needle["answer"])
+            assert needle["depth"] == pytest.approx(place.start() / len(example.context), abs=1e-6)
+            assert needle["tokens"] == len(tiny.prompts.tokenizer(place[0]).input_ids)
+
+
 @pytest.mark.parametrize("kind", ["folder", "text", "json"])
 def test_essays_replace_the_prose(kind, tmp_path, tiny):
     sentences = [f"Sentence number {number} of the essay." for number in range(60)]

@@ -102,6 +102,21 @@ def test_hotpotqa_contexts_have_all_paragraphs_of_the_question(hotpotqa_file, ti
         assert expected <= set(documents(example))
 
 
+def test_depth_and_length_of_the_supporting_document_are_noted(squad_file, tiny):
+    benchmark = Ruler(subset="qa_1", context_tokens=700, samples=8, squad=str(squad_file))
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    depths = set()
+    for example in examples:
+        (needle,) = example.metadata["needles"]
+        (text,) = (text for text in documents(example) if needle["answer"] in text)
+        depth = example.context.index(text) / len(example.context)
+        assert needle["answer"] == example.references[0]
+        assert needle["depth"] == pytest.approx(depth, abs=1e-6)
+        assert needle["tokens"] == len(tiny.prompts.tokenizer(text).input_ids)
+        depths.add(needle["depth"])
+    assert len(depths) > 3
+
+
 def test_one_of_the_documents_has_the_answer_to_a_factbook_question(tiny, prompt_tokens):
     benchmark = Ruler(subset="qa_factbook", context_tokens=1500, samples=5)
     check(benchmark.examples(tiny.prompts, seed=0), prompt_tokens, 1500)

@@ -78,7 +78,7 @@ def test_the_question_is_worded_as_published(examples):
         )
         assert example.answer_prefix == (
             " Answer: According to the chain(s) of variable assignment in the text above, 5 "
-            f"variables are assgined the value {value}, they are: "
+            f"variables are assigned the value {value}, they are: "
         )
         assert example.max_new_tokens == 30
 
@@ -99,3 +99,17 @@ def test_samples_differ_and_chains_are_spread_over_the_text(tiny):
     depths = [match.start() / len(text) for text in texts for match in STATEMENT.finditer(text)]
     for low in (0, 0.25, 0.5, 0.75):
         assert any(low <= depth < low + 0.25 for depth in depths)
+
+
+def test_depth_and_length_of_each_assignment_are_noted(examples, tiny):
+    for example in examples:
+        text = parts(example)[1]
+        before = len(example.context) - len(text)
+        assert example.metadata["needles"] == [
+            {
+                "answer": found[1],
+                "depth": pytest.approx((before + found.start()) / len(example.context), abs=1e-6),
+                "tokens": len(tiny.prompts.tokenizer(found[0]).input_ids),
+            }
+            for found in STATEMENT.finditer(text)
+        ]

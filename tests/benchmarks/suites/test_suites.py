@@ -47,7 +47,7 @@ def test_right_answers_score_one_and_empty_answers_score_zero(name, suite, tiny,
         assert score.score == 0.0, score
 
 
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", sorted({*SUITES} - {"longbench_v2"}))
 def test_prompts_and_answer_limits_come_from_the_rows(name, suite, published, tiny):
     benchmark = suite(name)
     columns = ("context", "question", "answer_prefix", "max_new_tokens")
