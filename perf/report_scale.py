@@ -94,6 +94,9 @@ def write_experiment(
                 prefill_seconds=1.5,
                 decode_seconds=draw.uniform(1, 3),
                 density=share or 1.0,
+                rows_read=share or 1.0,
+                queries=None if share is None else 2700,
+                measured_queries=None if share is None else 270,
                 output_error=None if share is None else draw.uniform(0.01, 0.3),
                 recall=None if share is None else draw.uniform(0.7, 1),
             )

@@ -5,7 +5,7 @@ Standard library only, so that every layer can raise them.
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 
 class SahError(Exception):
@@ -51,9 +51,18 @@ class NonFiniteLogits(SahError, ArithmeticError):
 class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived. Like KeyboardInterrupt, it passes through `except Exception`."""
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, *, progress: str = "", cancelled: Collection[int] = ()) -> None:
+        """Note the signal and what it stopped.
+
+        Args:
+            signum: number of the signal.
+            progress: what was done until then, such as "8 of 60 answered"; empty if unknown.
+            cancelled: numbers of the cells of a sweep whose jobs may still be about to end.
+        """
         super().__init__(f"interrupted by signal {signum}")
         self.signum = signum
+        self.progress = progress
+        self.cancelled = frozenset(cancelled)
 
 
 CATEGORIES = (

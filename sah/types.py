@@ -73,23 +73,40 @@ class Prediction:
     prefill_seconds: float | None
     """None if an earlier example with the same context was charged for the prefill."""
     decode_seconds: float
+    """Question and answer."""
     density: float | None
     """Mean of selected / visible keys over layers, heads and queries; None if no query of this
-    example ran under the attention."""
+    example ran under the attention. Layers that are kept dense count as 1."""
+    rows_read: float | None = None
+    """Mean share of the visible key-value rows that any query head of a group selects, over layers,
+    groups and queries; None as for the density, and in answers of early versions."""
     truncated: bool = False
     """Whether the context lost its middle to fit."""
     output_error: float | None = None
-    """Mean of the logged research_attention_output_error; None if none was logged."""
+    """Mean over layers, heads and the queries that were measured, with 0 for layers that are kept
+    dense; None if none was measured."""
     recall: float | None = None
-    """Mean of the logged research_attention_recall; None if none was logged."""
+    """Mean as for output_error, with 1 for layers that are kept dense."""
+    queries: int | None = None
+    """Queries that ran under the attention, each counted in every layer that its density counts."""
+    measured_queries: int | None = None
+    """Those of `queries` in output_error and recall; None if neither metric is enabled."""
     context_hash: str | None = None
     """Hash of the context's token ids; answers about the same context are not independent."""
+    references_hash: str | None = None
+    """Hash of what the scorer read of the example when it was answered; see `references_hash`."""
+    token_limit: int | None = None
+    """Maximum number of new tokens; None for a continuation."""
     index_bytes: Mapping[str, float] = field(default_factory=dict)
     """Size of each masker's key index, in bytes per key and layer."""
     dense_agreement: Mapping[str, Any] | None = None
     """What teacher forcing measured, token by token; None for free decoding."""
     prefill_seconds_saved: float | None = None
     """Prefill time this arm saved because another arm of its job was charged for it."""
+    decode_cpu_seconds: float | None = None
+    """CPU time of all threads of the process during decode_seconds."""
+    decode_thread_seconds: float | None = None
+    """CPU time of the thread that decodes, during decode_seconds."""
     loss: float | None = None
     """Mean next-token loss of a continuation, in nats; None for answers."""
     chat_template: bool | None = None
@@ -113,6 +130,8 @@ class Score:
     task: str
     score: float | None
     """In [0, 1]; None if the references are not public."""
+    references_hash: str | None = None
+    """Hash of what the scorer read of the example; set when it is stored."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Further numbers on the same answer; results.json has their means."""
     groups: tuple[str, ...] = ()

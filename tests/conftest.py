@@ -224,7 +224,7 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
         return {
             key: value
             for key, value in orjson.loads(text).items()
-            if key not in ("timestamp", "timing", "provenance") and "seconds" not in key
+            if key not in ("timestamp", "timing", "provenance", "checksum") and "seconds" not in key
         }
 
     def read(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The launcher that the callback puts in front of the chosen one: plans, launches, sums up."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ class SweepLauncher(Launcher):
     pending cells.
     """
 
+    unfinished: Counter[str]
+    """Number of cells without a result, by outcome; over all batches."""
+
     def __init__(self, wrapped: DictConfig) -> None:
         self.wrapped = wrapped
 
@@ -38,6 +42,7 @@ class SweepLauncher(Launcher):
             config.hydra.launcher = self.wrapped
         self.config = config
         self.sweep = Sweep(hydra_context, config)
+        self.unfinished = Counter[str]()
         self.inner = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -52,6 +57,7 @@ class SweepLauncher(Launcher):
                 launched.
         """
         from sah.errors import SahError
+        from sah.launching.outcome import UNFINISHED
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
 
@@ -66,6 +72,7 @@ class SweepLauncher(Launcher):
             self.inner.settings()
         try:
             outcomes = self.sweep.run(job_overrides, launch_pending)
+            self.unfinished.update(one.outcome for one in outcomes if one.outcome in UNFINISHED)
             return [_job_return(outcome, str(self.config.objective)) for outcome in outcomes]
         except SahError as error:
             raise CompactHydraException(str(error)) from error

@@ -8,7 +8,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweepe
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
 
 from hydra_plugins.sah.sweep_launcher import SweepLauncher
@@ -80,10 +80,11 @@ class SahSweeper(BasicSweeper):
         """Run all batches.
 
         Raises:
-            CompactHydraException: when all have run, if an experiment failed; or if the sweep
-                itself cannot write.
+            CompactHydraException: when all have run, if an experiment has no result; or if the
+                sweep itself cannot write.
         """
         from sah.errors import SahError
+        from sah.launching.outcome import UNFINISHED
 
         launcher = self.launcher
         if not isinstance(launcher, SweepLauncher):
@@ -107,9 +108,11 @@ class SahSweeper(BasicSweeper):
                 f"filesystem: {error}; a sweep writes below output_root={self.config.output_root}: "
                 "make room there, or choose another place"
             ) from error
-        failed = sum(job.status == JobStatus.FAILED for job in returns)
-        if failed:
-            raise CompactHydraException(f"{failed} of {len(returns)} experiments failed")
+        left = [f"{number} {name}" for name in UNFINISHED if (number := launcher.unfinished[name])]
+        if left:
+            number, _, name = left[0].partition(" ")
+            left[0] = f"{number} of {len(returns)} experiments {name}"
+            raise CompactHydraException(", ".join(left))
         return [returns]
 
 

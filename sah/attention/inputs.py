@@ -1,9 +1,9 @@
 """Inputs of one attention call, as maskers see them."""
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension, V value dimension
-# S rows of queries per key-value head: H / G · Q
+# S rows of queries per key-value head: H / G · Q, N some of the queries
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar, cast
@@ -62,6 +62,13 @@ class Visibility:
     @cached_property
     def _made(self) -> dict[Hashable, object]:
         return {}
+
+
+def take_queries(
+    tensor: Shaped[Tensor, "B H Q *rest"], queries: Sequence[int]
+) -> Shaped[Tensor, "B H N *rest"]:
+    """Return N of the queries; unlike an index, slices need no copy that waits for the device."""
+    return torch.cat([tensor[:, :, query : query + 1] for query in queries], dim=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +225,21 @@ class AttentionInputs:
         if index.length < self.key.shape[2]:
             index.append(self.key[:, :, index.length :], self.value[:, :, index.length :])
         return index
+
+    def at_queries(self, queries: Sequence[int]) -> "AttentionInputs":
+        """Return the inputs of some of the queries, to measure them; `first_position` is kept.
+
+        Scores that have been computed are not computed again.
+        """
+        some = replace(
+            self,
+            query=take_queries(self.query, queries),
+            visibility=Visibility(take_queries(self.visible, queries)),
+        )
+        for name in ("dot_products", "scores"):
+            if name in vars(self):
+                vars(some)[name] = take_queries(vars(self)[name], queries)
+        return some
 
     def chunks(self, queries: int) -> "list[AttentionInputs]":
         """Split into consecutive chunks of at most `queries` queries each."""

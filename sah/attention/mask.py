@@ -1,16 +1,17 @@
 """Weighted attention masks: the keys that each query reads, and their weights."""
 
-# B batch, H query heads, Q queries, K keys
+# B batch, H query heads, G key-value heads, Q queries, K keys
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sah.attention.gather import SelectedKeys
-from sah.attention.inputs import AttentionInputs
+from sah.attention.inputs import AttentionInputs, take_queries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,30 @@ class AttentionMask:
             sampled_weight=sampled_weight,
         )
 
+    def at_queries(self, queries: Sequence[int]) -> "AttentionMask":
+        """Return the mask of some of the queries."""
+        weight = self.sampled_weight
+        return AttentionMask(
+            visible=take_queries(self.visible, queries),
+            selected=take_queries(self.selected, queries),
+            sampled_weight=None if weight is None else take_queries(weight, queries),
+        )
+
     def density(self) -> Float[Tensor, "B H Q"]:
         """Return the share of visible keys selected; NaN for a query that sees none (padding)."""
         return self.selected_count / self.visible.sum(-1)
+
+    def rows_read(self, groups: int) -> Int[Tensor, "B G Q"]:
+        """Return how many key-value rows the query heads of each of G groups read together.
+
+        A row that several heads of a group select is read once. Nothing waits for the device.
+        """
+        if groups == self.selected.shape[1]:
+            return self.selected_count
+        by_group = self.selected.unflatten(1, (groups, -1))  # B G H/G Q K
+        if self.selected.device.type == "cpu":
+            # There, `any` over a dimension in the middle takes twenty times as long.
+            union: Tensor = reduce(torch.bitwise_or, by_group.unbind(2))
+        else:
+            union = by_group.any(2)
+        return union.sum(-1, dtype=torch.int32)  # B G Q

@@ -17,6 +17,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from sah.attention.compute import dense_attention, weighted_attention
 from sah.attention.index import KeyIndex
 from sah.attention.inputs import AttentionInputs, Visibility
+from sah.attention.keys_read import KeysRead, ReadCounter
 from sah.attention.keywords import check_keywords
 from sah.attention.layers import full_attention_layers
 from sah.attention.mask import AttentionMask
@@ -34,9 +35,9 @@ _names = (f"sah_{number}" for number in itertools.count())
 class AttentionSession:
     """Runs one attention configuration in a model, example by example, and restores the model.
 
-    Holds the state of an arm: the key indexes of each layer, the measured density, and the
-    example that seeds derive from. Apart from forks, sessions share no state, so that several
-    arms can take turns on one model.
+    Holds the state of an arm: the key indexes of each layer, what the queries of the example
+    read, and the example that seeds derive from. Apart from forks, sessions share no state, so
+    that several arms can take turns on one model.
     """
 
     def __init__(
@@ -52,8 +53,7 @@ class AttentionSession:
         self._indexes: dict[int, dict[Hashable, KeyIndex]] = {}
         self._context_length = 0
         self._example_id = ""
-        self._densities: list[Tensor] = []
-        self._dense_queries = 0
+        self._counter = ReadCounter()
         self.calls = 0
         """Calls of the attention function in this example, local and dense layers included."""
         self._visibility: tuple[tuple[Any, ...], Tensor | None, Visibility] | None = None
@@ -71,12 +71,12 @@ class AttentionSession:
         self._visibility = None
 
     def begin_example(self, example_id: str) -> None:
-        """Start the next question of the context: rewind the indexes, reset the density."""
+        """Start the next question of the context: rewind the indexes, reset what is counted."""
         for layer in self._indexes:
             self.rewind(layer)
         self._example_id = example_id
-        self._densities = []
-        self._dense_queries = self.calls = 0
+        self._counter = ReadCounter()
+        self.calls = 0
 
     def rewind(self, layer: int) -> None:
         """Rewind one layer's indexes to the end of the context."""
@@ -96,26 +96,32 @@ class AttentionSession:
         other._indexes, other._context_length = self._indexes, self._context_length
         return other
 
-    def density(self) -> float | None:
-        """Return the mean density of the example so far, over layers, heads and queries.
+    def keys_read(self) -> KeysRead | None:
+        """Return what the queries of the example read so far.
 
-        None if the session computed nothing yet, as when the answer to a dense question ends at
-        its first token. Layers that the configuration keeps dense count as 1; sliding-window and
-        other local layers, which always keep the model's attention, do not count.
+        Under dense attention that is everything, and no query is counted. Layers that the
+        configuration keeps dense count; sliding-window and other local layers, which always keep
+        the model's attention, do not.
+
+        Returns:
+            None if the session computed nothing yet, as when the answer to a dense question ends
+            at its first token.
 
         Raises:
             ConfigurationError: if no layer was sparse.
         """
         if isinstance(self.attention, DenseAttention):
-            return 1.0
+            return KeysRead(density=1.0, rows_read=1.0, sparse_queries=0, dense_queries=0)
         if self.calls == 0:
             return None
-        if not self._densities:
+        if not self._counter.is_sparse:
             raise self._nothing_to_do()
-        sparse = torch.cat([density.flatten() for density in self._densities])
-        # A query that sees no key (padding) has a density of NaN and does not count.
-        queries = int((~sparse.isnan()).sum()) + self._dense_queries
-        return (float(sparse.nansum()) + self._dense_queries) / queries
+        return self._counter.total()
+
+    def density(self) -> float | None:
+        """Return the mean density of the example so far, as in `keys_read`."""
+        read = self.keys_read()
+        return None if read is None else read.density
 
     def index_bytes(self) -> dict[str, float]:
         """Return the current size of each masker's key index, in bytes per key and indexed layer.
@@ -227,7 +233,7 @@ class AttentionSession:
         is_local = self.is_local(layer, sliding_window)
         is_dense = is_local or attention.maskers_at(layer) is None
         if is_dense and not is_local:
-            self._dense_queries += query.shape[0] * query.shape[2]
+            self._counter.add_dense(query.shape[0] * query.shape[2])
         if is_dense and softcap is None and s_aux is None:
             output, _ = sdpa_attention_forward(
                 module, query, key, value, attention_mask, scaling=scaling, **kwargs
@@ -272,7 +278,7 @@ class AttentionSession:
     def _attend(self, attention: SparseAttention, inputs: AttentionInputs) -> Tensor:
         mask = attention.select(inputs)
         output = weighted_attention(inputs, mask)
-        self._densities.append(mask.density().mean(dim=1))
+        self._counter.add(inputs, mask)
         for observe in self.observers:
             observe(inputs, mask, output)
         return output

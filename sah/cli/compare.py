@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sah.cli.report import add_output, add_selection, chosen_results, write_table
 from sah.errors import ConfigurationError, SahError
+from sah.results.stored_lines import PREDICTIONS
 from sah.terminal import plain
 
 DESCRIPTION = (
@@ -60,7 +61,7 @@ def _compare(options: argparse.Namespace) -> None:
             f"--margin must be above 0 and --resamples at least 100, got {options.margin} and "
             f"{options.resamples}"
         )
-    results = chosen_results(options)
+    results = chosen_results(options, {PREDICTIONS})
     pool = [name for name in options.pool.split(",") if name]
     matches, unmatched = match(results, parse_conditions([options.baseline]), pool)
     settings = Settings(margin=options.margin / 100, resamples=options.resamples, seed=options.seed)

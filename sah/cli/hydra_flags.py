@@ -14,6 +14,7 @@ from hydra.errors import CompactHydraException, HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from sah.execution.building import explain
+from sah.execution.hydra_settings import refused_search_path
 from sah.terminal import plain
 
 
@@ -47,7 +48,12 @@ def refused_flags(arguments: Sequence[str]) -> str | None:
         )
     if flags.help or flags.hydra_help:
         return None
-    return _two_commands(flags) or _lone_modifier(flags) or _shell_completion(flags)
+    return (
+        _two_commands(flags)
+        or _lone_modifier(flags)
+        or _shell_completion(flags)
+        or refused_search_path(flags.overrides)
+    )
 
 
 def _two_commands(flags: Namespace) -> str | None:

@@ -3,19 +3,25 @@
 import argparse
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from sah.errors import ConfigurationError, SahError
-from sah.report.reading.collect import collect
+from sah.report.reading.collect import collect, with_whole
 from sah.report.reading.select import parse_conditions, select
+from sah.report.saving import save
 from sah.report.tables.layout import show
 from sah.report.tables.markup import render
 from sah.report.tables.table import Table
 from sah.results.schema import Result
+from sah.results.stored_lines import EXAMPLES, MICRO_METRICS, PREDICTIONS
 from sah.terminal import plain
+
+if TYPE_CHECKING:
+    from sah.report.figures.draw import ShareAxis
 
 DESCRIPTION = "Show the results below a folder: scores with intervals, densities, errors, costs."
 
@@ -36,11 +42,19 @@ def main(arguments: Sequence[str]) -> None:
         metavar="FOLDER",
         help="also write the figures to FOLDER, as SVG and PNG",
     )
+    parser.add_argument(
+        "--axis",
+        choices=("density", "rows_read"),
+        help="what figures draw the score against: the keys that a query head selects (default), "
+        "or the key-value rows that any head of a group selects",
+    )
     options = parser.parse_args(arguments)
     try:
         from sah.report.tables.overview import group_table, result_table
 
-        results, wide = chosen_results(options), options.format == "csv"
+        results, wide = chosen_results(options, _files(options)), options.format == "csv"
+        _check_axis(options, results)
+        axis: ShareAxis = options.axis or "density"
         groups = None
         if options.by is not None:
             # Before anything is written, because it refuses a key that no result has.
@@ -48,13 +62,13 @@ def main(arguments: Sequence[str]) -> None:
         if options.figures is not None:
             from sah.report.figures.export import write_figures
 
-            for path in write_figures(results, options.figures):
+            for path in write_figures(results, options.figures, axis):
                 sys.stderr.write(f"{plain(str(path))}\n")
         if options.format == "html":
             from sah.report.html.page import write_page
 
             target = options.output or Path("report.html")
-            write_page(results, target, groups)
+            write_page(results, target, groups, axis)
             sys.stdout.write(f"{plain(str(target))}\n")
             return
         table = result_table(results, wide=wide) if groups is None else groups
@@ -63,9 +77,53 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(plain(f"sah report: {error}"))
 
 
+def _check_axis(options: argparse.Namespace, results: Sequence[Result]) -> None:
+    """Refuse an axis without figures, or without a value on it.
+
+    Raises:
+        ConfigurationError: saying what to change.
+    """
+    if options.axis is None:
+        return
+    if options.figures is None and options.format != "html":
+        raise ConfigurationError(
+            f"--axis {options.axis} is about figures; add --figures FOLDER or --format html"
+        )
+    missing = [one for one in results if one.rows_read is None and one.density is not None]
+    if options.axis == "rows_read" and missing:
+        raise ConfigurationError(
+            f"--axis rows_read: {len(missing)} of {len(results)} results do not have it (such as "
+            f"{missing[0].directory}), because an earlier version computed them; leave them out "
+            "with --where, or compute them again with resume=false"
+        )
+
+
+def _files(options: argparse.Namespace) -> set[str]:
+    """Return the files that the report reads besides results.json."""
+    files = set()
+    if options.by is not None:
+        files |= {PREDICTIONS}
+    if options.figures is not None:
+        files |= {PREDICTIONS, MICRO_METRICS}
+    if options.format == "html":
+        files |= {PREDICTIONS, MICRO_METRICS, EXAMPLES}
+    return files
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names the folders to read."""
+    parser.add_argument(
+        "outputs",
+        nargs="*",
+        type=Path,
+        default=[Path("outputs")],
+        help="output roots, folders in them, or directories of experiments (default: outputs)",
+    )
+
+
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose results."""
-    parser.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"))
+    add_outputs(parser)
     parser.add_argument(
         "--where",
         action="append",
@@ -84,20 +142,24 @@ def add_output(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
     )
 
 
-def chosen_results(options: argparse.Namespace) -> list[Result]:
-    """Read the results that the arguments choose.
+def chosen_results(options: argparse.Namespace, files: Collection[str]) -> list[Result]:
+    """Read the results that the arguments choose, and check the files that will be read of them.
 
     Raises:
         ConfigurationError: if there are none.
     """
-    results = select(collect(options.outputs), parse_conditions(options.where))
+    results = select(collect(*options.outputs), parse_conditions(options.where))
     if not results:
         raise ConfigurationError(f"no result matches --where {' --where '.join(options.where)}")
-    return results
+    return with_whole(results, files, options.outputs)
 
 
 def write_table(table: Table, text_format: str, target: Path | None) -> None:
-    """Write a table to a file or to the terminal."""
+    """Write a table to a file or to the terminal.
+
+    Raises:
+        SahError: if the file cannot be written.
+    """
     if target is None and isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that is not UTF-8 gets an escape for a character that it lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -105,11 +167,12 @@ def write_table(table: Table, text_format: str, target: Path | None) -> None:
         if target is None:
             show(table, Console())
             return
-        with open(target, "w", encoding="utf-8") as file:
-            show(table, Console(file=file, width=80))
+        text = io.StringIO()
+        show(table, Console(file=text, width=80))
+        save(target, text.getvalue().encode())
         return
     content = render(table, text_format)  # type: ignore[arg-type]
     if target is None:
         sys.stdout.write(content)
     else:
-        target.write_text(content, encoding="utf-8")
+        save(target, content.encode())

@@ -2,12 +2,12 @@
 
 import argparse
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 from sah.errors import SahError
 from sah.execution.rescoring import rescore
-from sah.results.store import PREDICTIONS, read_result
+from sah.report.reading.collect import find
+from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
@@ -33,30 +33,28 @@ def main(arguments: list[str]) -> None:
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    found = [experiment for folder in options.folders for experiment in _experiments(folder)]
-    if not found:
+    try:
+        found = find(options.folders)
+    except SahError as error:
+        raise SystemExit(plain(f"sah rescore: {error}")) from error
+    found.warn_of_copies()
+    # A result that does not fit its scores is one whose rescoring was interrupted.
+    complete = [folder for folder, content in found.contents.items() if content is not None]
+    if not complete:
         raise SystemExit(f"no complete experiment below {', '.join(map(str, options.folders))}")
     failed = 0
-    for folder in found:
+    for folder in complete:
         try:
             before, after = rescore(
                 folder, allow=options.allow, trust_remote_code=options.trust_remote_code
             )
-        except SahError as error:
-            logger.error("%s: %s", folder, error)
+        except (SahError, OSError) as error:
+            logger.error("%s", plain(f"{folder}: {error}"))
             failed += 1
             continue
-        logger.info("%s: %s -> %s", folder, _shown(before), _shown(after))
+        logger.info("%s", plain(f"{folder}: {_shown(before)} -> {_shown(after)}"))
     if failed:
-        raise SystemExit(f"{failed} of {len(found)} experiments could not be rescored")
-
-
-def _experiments(folder: Path) -> Iterator[Path]:
-    """Find the complete experiments below a folder, or the folder itself."""
-    for path in sorted(folder.rglob(PREDICTIONS)):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and read_result(path.parent) is not None:
-            yield path.parent
+        raise SystemExit(f"{failed} of {len(complete)} experiments could not be rescored")
 
 
 def _shown(score: float | None) -> str:

@@ -35,7 +35,8 @@ def main(arguments: list[str]) -> None:
         with one_message():
             _hydra_main()
     except Interrupted as interruption:
-        logger.warning("interrupted; finished answers are kept, run the same command to go on")
+        done = ", ".join(["interrupted", interruption.progress]).removesuffix(", ")
+        logger.warning("%s; run the same command again to resume", done)
         sys.exit(128 + interruption.signum)
 
 
@@ -44,6 +45,7 @@ def _hydra_main(config: DictConfig) -> float | None:
     from sah.execution.attempts import compute
     from sah.execution.progress import quiet_libraries
     from sah.results.show import show_result
+    from sah.results.state import read_state
     from sah.results.store import ERROR
 
     overrides = list(HydraConfig.get().overrides.task)
@@ -51,6 +53,9 @@ def _hydra_main(config: DictConfig) -> float | None:
     quiet_libraries()
     try:
         result = compute(config, overrides)
+    except Interrupted as interruption:
+        progress = read_state(folder).progress
+        raise Interrupted(interruption.signum, progress=progress) from None
     except Exception as error:
         if isinstance(error, Busy):
             raise ExperimentFailed(plain(str(error))) from error

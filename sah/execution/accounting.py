@@ -1,4 +1,4 @@
-"""Time and peak memory of one arm's work, apart from the other arms of its job."""
+"""Time, CPU time and peak memory of one arm's work, apart from the other arms of its job."""
 
 import resource
 import sys
@@ -53,6 +53,21 @@ class Clock:
                 f"timeout_minutes={self.timeout_minutes} is over; what was answered is kept, run "
                 "again to go on (or raise timeout_minutes)"
             )
+
+
+class CpuTime:
+    """CPU time since it was made: that of the whole process, and that of this thread.
+
+    A thread that decodes on a CPU computes or waits for the other threads of the model, which spin;
+    CPU time well below wall time means that it had to wait for a core.
+    """
+
+    def __init__(self) -> None:
+        self._process, self._thread = time.process_time(), time.thread_time()
+
+    def used(self) -> tuple[float, float]:
+        """Return the seconds of the process and of this thread."""
+        return time.process_time() - self._process, time.thread_time() - self._thread
 
 
 class PeakMemory:

@@ -1,14 +1,19 @@
 """Answering under one attention: from a prefilled context and a question to a prediction."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import groupby
+from typing import Any
 
 from sah.attention import DenseAttention
+from sah.attention.keys_read import KeysRead
 from sah.attention.session import AttentionSession, Observer
 from sah.errors import ConfigurationError
-from sah.execution.accounting import Clock
+from sah.execution.accounting import Clock, CpuTime
 from sah.execution.experiment import Experiment
 from sah.execution.teacher_forcing import DenseAnswer, LayerErrors, TeacherForcing
 from sah.metric_logging import AttentionMetrics, MicroMetricLogger
@@ -18,9 +23,9 @@ from sah.models.chat_template import SPLIT
 from sah.models.decoding import Answer
 from sah.models.generation import Sampler, naming_example
 from sah.models.language_model import LanguageModel, PrefilledContext
-from sah.models.prompts import EncodedPrompt
+from sah.models.prompts import EncodedPrompt, PromptEncoder
 from sah.models.thoughts import Thinking
-from sah.results.schema import OUTPUT_ERROR, RECALL
+from sah.results.stored_lines import Inputs, references_hash
 from sah.types import Example, Prediction
 
 
@@ -32,6 +37,47 @@ class Question:
     prompt: EncodedPrompt
     dense_answer: DenseAnswer | None = None
     """The answer to follow under teacher forcing; None for free decoding."""
+
+
+def by_context(examples: Sequence[Example]) -> Iterator[list[Example]]:
+    """Group consecutive examples that share a prefill."""
+
+    def prefilled_as(example: Example) -> tuple[str, bool]:
+        return example.context, example.chat_template and not example.is_continuation
+
+    for _, group in groupby(examples, key=prefilled_as):
+        yield list(group)
+
+
+def encode_context(
+    experiment: Experiment, prompts: PromptEncoder, examples: Sequence[Example]
+) -> tuple[list[EncodedPrompt], list[int]]:
+    """Encode the prompts of one context's examples; return them and the room of each answer."""
+    # All questions, pending or not: where the context is cut must not depend on a resume.
+    encoded = [prompts.encode(example) for example in examples]
+    rooms = [
+        prompts.room(example, prompt, experiment.generation)
+        for example, prompt in zip(examples, encoded, strict=True)
+    ]
+    return prompts.fit(examples, encoded, rooms), rooms
+
+
+def inputs_of(experiment: Experiment, example: Example, prompt: EncodedPrompt) -> Inputs:
+    """Return what the answer to an example is compared by when it is read again."""
+    limit = experiment.generation.token_limit(example.max_new_tokens)
+    return Inputs(
+        input_hash=_input_hash(example, prompt),
+        references_hash=references_hash(example),
+        token_limit=None if example.is_continuation else limit,
+    )
+
+
+def _input_hash(example: Example, prompt: EncodedPrompt) -> str:
+    """Hash the prompt's token ids and what is asked after its answer."""
+    if example.follow_up is None:
+        return prompt.input_hash
+    text = json.dumps([prompt.input_hash, asdict(example.follow_up)])
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 class Answering:
@@ -114,6 +160,7 @@ class Answering:
         self.metrics.begin_example(example.id)
         if example.is_continuation:
             return self._continue(model, context, question)
+        cpu = CpuTime()
         with self.metrics.as_current():
             answer = model.answer(
                 context,
@@ -125,7 +172,8 @@ class Answering:
                 dense_question=self.experiment.protocol.question == "dense",
                 between_tokens=self.clock.check,
             )
-        prediction = self._prediction(model, question, answer, self.session.density())
+        used = cpu.used()
+        prediction = self._prediction(model, question, answer, self.session.keys_read(), used)
         if follows is None:
             return prediction
         measured = follows.measured() | self._layer_errors.measured()
@@ -141,6 +189,7 @@ class Answering:
                 f"example {question.example.id}: with protocol={protocol.name} its continuation "
                 "would be computed by dense attention and measure nothing; use protocol=default"
             )
+        cpu = CpuTime()
         with self.metrics.as_current():
             loss, seconds = model.continuation_loss(
                 context,
@@ -148,8 +197,8 @@ class Answering:
                 session=self.session,
                 between_chunks=self.clock.check,
             )
-        given = Answer.given(seconds)
-        prediction = self._prediction(model, question, given, self.session.density())
+        used, given = cpu.used(), Answer.given(seconds)
+        prediction = self._prediction(model, question, given, self.session.keys_read(), used)
         return replace(prediction, loss=loss)
 
     def _answer_together(
@@ -171,6 +220,7 @@ class Answering:
             )
             for question, records_of_one in zip(batch, records, strict=True)
         ]
+        cpu = CpuTime()
         with self.metrics.as_current():
             answers = answer_batch(
                 model,
@@ -179,10 +229,12 @@ class Answering:
                 dense_question=self.experiment.protocol.question == "dense",
                 between_tokens=self.clock.check,
             )
+        process, thread = (seconds / len(batch) for seconds in cpu.used())
         predictions = []
         for question, answer, row in zip(batch, answers, decoding, strict=True):
             row.begin_turn()
-            predictions.append(self._prediction(model, question, answer, row.session.density()))
+            read = row.session.keys_read()
+            predictions.append(self._prediction(model, question, answer, read, (process, thread)))
         return predictions
 
     def _followed_up(self, model: LanguageModel, example: Example, first: Prediction) -> Prediction:
@@ -229,14 +281,21 @@ class Answering:
         return model.prompts.thinking(question.prompt, self.experiment.generation.thinking_tokens)
 
     def _prediction(
-        self, model: LanguageModel, question: Question, answer: Answer, density: float | None
+        self,
+        model: LanguageModel,
+        question: Question,
+        answer: Answer,
+        read: KeysRead | None,
+        cpu_seconds: tuple[float, float],
     ) -> Prediction:
+        """Describe an answer and what was measured of it, and end its example."""
+        self.metrics.end_example()
         example, prompt, thought = question.example, question.prompt, answer.thought
         return Prediction(
             example_id=example.id,
             task=example.task,
             text=_text(model, answer),
-            input_hash=prompt.input_hash,
+            **vars(inputs_of(self.experiment, example, prompt)),
             context_hash=prompt.context_hash,
             finish_reason=answer.finish_reason,
             context_tokens=len(prompt.context_ids),
@@ -244,16 +303,31 @@ class Answering:
             new_tokens=answer.steps,
             prefill_seconds=None,
             decode_seconds=answer.seconds,
-            density=density,
+            decode_cpu_seconds=cpu_seconds[0],
+            decode_thread_seconds=cpu_seconds[1],
+            density=None if read is None else read.density,
+            rows_read=None if read is None else read.rows_read,
             index_bytes=self.session.index_bytes(),
             truncated=prompt.truncated,
-            output_error=self.metrics.example_mean(OUTPUT_ERROR),
-            recall=self.metrics.example_mean(RECALL),
+            **self._sampled(read),
             chat_template=prompt.chat_template,
             thought=None if thought is None else thought.text,
             thought_tokens=None if thought is None else thought.tokens,
             unfinished_thought=thought is not None and not thought.is_finished,
         )
+
+    def _sampled(self, read: KeysRead | None) -> dict[str, Any]:
+        """Return output error and recall of the current example, and how much they cover."""
+        if read is None or isinstance(self.session.attention, DenseAttention):
+            return {}
+        means = self._attention_metrics.means()
+        drawn = means.queries
+        return {
+            "queries": read.queries,
+            "measured_queries": drawn + read.dense_queries if drawn else drawn,
+            "output_error": read.with_dense_layers(means.output_error, dense=0.0),
+            "recall": read.with_dense_layers(means.recall, dense=1.0),
+        }
 
 
 def _text(model: LanguageModel, answer: Answer) -> str:

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from omegaconf import DictConfig
 from sah.errors import RETRYABLE, Busy, SahError, category, ends_process
 from sah.execution.accounting import Clock, PeakMemory
 from sah.execution.answering import Answering, Question
+from sah.execution.building import build
 from sah.execution.experiment import Experiment
 from sah.execution.logs import lines_of, log_file
 from sah.execution.progress import Progress
@@ -23,8 +23,8 @@ from sah.metric_logging.metrics import DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.results import Result, ResultStore, directory, fingerprint
 from sah.results.contents import fix_contents
-from sah.results.store import MICRO_METRICS
-from sah.tracking import track
+from sah.results.stored_lines import MICRO_METRICS
+from sah.tracking import Tracker, track
 from sah.types import Example, Prediction
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ class Arm:
 
     experiment: Experiment
     """Made when the arm is entered; loads nothing."""
+    tracker: Tracker
+    """Made with the experiment."""
 
     def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
         """Prepare an arm; reads and writes nothing.
@@ -79,13 +81,12 @@ class Arm:
 
     def __enter__(self) -> Self:
         """Make the experiment and claim its directory; a failure is the arm's outcome."""
-        # A requeued SLURM job resumes what its own earlier start answered, even with resume=false.
-        restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
-        resume = bool(self.config.resume) or restarted
         with ExitStack() as on_interruption:
             on_interruption.callback(self._held.close)
             try:
                 self.experiment = Experiment.from_config(self.config)
+                self.tracker = build(self.config, "tracker")
+                resume = bool(self.config.resume)
                 self._held.enter_context(self.store.claimed(self.config, self.overrides, resume))
                 result = self.store.result()
                 if result is not None:
@@ -119,7 +120,6 @@ class Arm:
         self.metrics = self.experiment.metric_logging.logger(
             self.store.path(MICRO_METRICS),
             seed=self.experiment.seed,
-            records_logged=self.store.micro_metric_records,
             # The claim may be lost later; the file is then another process's.
             may_write=self.store.is_held,
         )
@@ -132,7 +132,7 @@ class Arm:
         """End with a result."""
         self.end_attempt()
         self._end(Outcome(result=result))
-        track(self.config, result)
+        track(self.tracker, result)
 
     def fail(self, error: Exception) -> None:
         """End the attempt; stored answers stay. Without retries left, the error is the outcome."""
@@ -214,6 +214,7 @@ class Arm:
             DamagedResults: if the directory holds answers to other examples.
         """
         self._answering.session.check(model.model.config)
+        self.metrics.divide_records(len(examples))
         self.store.check_examples([example.id for example in examples])
         pending = self.pending(examples)
         if pending:

@@ -20,6 +20,7 @@ from omegaconf.errors import (
 )
 
 from sah.errors import ConfigurationError, SahError
+from sah.execution.hydra_settings import refused_search_path
 from sah.paths import config_folder
 from sah.validation import wrong_fields
 
@@ -40,8 +41,12 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration of a command line, outside of Hydra's own main function.
 
     Raises:
-        ConfigurationError: for an unknown group, option or key, with what may have been meant.
+        ConfigurationError: for an unknown group, option or key, with what may have been meant, and
+            for a search path that Hydra would ignore.
     """
+    mistake = refused_search_path(overrides)
+    if mistake is not None:
+        raise ConfigurationError(mistake)
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
         try:
             return hydra.compose("config", list(overrides))

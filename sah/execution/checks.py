@@ -19,11 +19,15 @@ from sah.results.schema import Result
 from sah.results.store import read_result, require_writable
 
 if TYPE_CHECKING:
+    from sah.tracking import Tracker
     from sah.types import Benchmark
 
 
 _CHECKED: set[str] = set()
 """Benchmarks whose data were valid."""
+
+_WORKING: set[str] = set()
+"""Trackers that can store results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +93,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
         ConfigurationError: naming the value, the limit and the way out.
         DatasetError: naming the file and what is wrong with it.
     """
-    from sah.execution import building
+    from sah.execution.building import build
     from sah.execution.experiment import Experiment
 
     chosen = {override.lstrip("+~").partition("=")[0] for override in overrides}
@@ -104,8 +108,8 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
         raise ConfigurationError(f"bundle_max must be at least 1 or null, got {config.bundle_max}")
     experiment = Experiment.from_config(config)
     _check_data_once(experiment.benchmark)
-    building.check("tracker", building.section(config, "tracker"))
     check_output_root(config)
+    _require_working_once(build(config, "tracker"))
 
 
 def _check_options(config: DictConfig, *names: str) -> None:
@@ -133,6 +137,15 @@ def _check_data_once(benchmark: "Benchmark") -> None:
     if description not in _CHECKED:
         benchmark.check_data()
         _CHECKED.add(description)
+
+
+def _require_working_once(tracker: "Tracker") -> None:
+    """Check a tracker that all cells of a sweep share only once; an error is found again."""
+    from sah.tracking import require_working
+
+    if repr(tracker) not in _WORKING:
+        require_working(tracker)
+        _WORKING.add(repr(tracker))
 
 
 @functools.cache

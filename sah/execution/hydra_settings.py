@@ -1,7 +1,13 @@
-"""Hydra's own settings that would move results away from where everything else looks for them."""
+"""Hydra's own settings that would misplace results, or that Hydra would ignore."""
 
+import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from sah.errors import ConfigurationError
@@ -43,3 +49,51 @@ def require_fixed_settings(config: DictConfig) -> None:
                 "what it computes, so that resume, `sah status` and `sah report` find it; leave "
                 "this out, and choose the folder of all results with output_root=DIR"
             )
+
+
+def refused_search_path(overrides: Sequence[str]) -> str | None:
+    """Describe a hydra.searchpath that Hydra would ignore, or of which it would miss a folder.
+
+    Args:
+        overrides: as typed.
+
+    Returns:
+        None if there is none, or if Hydra uses it or explains itself.
+    """
+    given = [text for text in overrides if re.match(r"[+~]*hydra\.searchpath\b", text)]
+    for text in given:
+        if not text.startswith("hydra.searchpath="):
+            return (
+                f"{text}: Hydra ignores this spelling; write hydra.searchpath=[FOLDER,...], "
+                "without a prefix, or --config-dir FOLDER"
+            )
+    if len(given) > 1:
+        return (
+            f"{' '.join(given)}: Hydra uses the first of several; list all folders in one, "
+            "hydra.searchpath=[FOLDER,FOLDER]"
+        )
+    for place in _listed(given[0]) if given else []:
+        if not _exists(place):
+            return f"hydra.searchpath: {place!r} does not exist; give a folder, or pkg://MODULE"
+    return None
+
+
+def _listed(override: str) -> list[str]:
+    try:
+        value = OverridesParser.create().parse_override(override).value()
+    except HydraException:
+        return []
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _exists(place: str) -> bool:
+    scheme, _, path = place.rpartition("://")
+    if scheme in ("", "file"):
+        return Path(path).is_dir()
+    if scheme != "pkg":
+        # Hydra lists the schemes that it knows.
+        return True
+    try:
+        return find_spec(path) is not None
+    except ImportError:
+        return False

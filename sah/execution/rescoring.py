@@ -8,18 +8,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from sah.errors import ConfigurationError, DamagedResults
+from sah.execution.answering import by_context, encode_context, inputs_of
 from sah.execution.experiment import Experiment
 from sah.paths import config_folder
 from sah.results import fingerprint
 from sah.results.aggregate import summarise
 from sah.results.excerpts import origins
-from sah.results.identity import is_interpolated
+from sah.results.files import damaged, read_file
+from sah.results.identity import check_config, is_interpolated
 from sah.results.provenance import provenance
 from sah.results.schema import SCHEMA
-from sah.results.store import CONFIG, OVERRIDES, PREDICTIONS, ResultStore, read_result
+from sah.results.store import CONFIG, OVERRIDES, ResultStore, read_result
+from sah.results.stored_lines import PREDICTIONS, with_references
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +38,11 @@ def rescore(
     answers were rescored. The examples are generated again, which needs the data and the
     tokenizer, but not the weights.
 
+    The prompts and limits must be those of the answers. References may have been corrected in the
+    benchmark's code since: provenance counts them, and each score names those it was computed
+    with, so that `sah compare` never pairs two scores of different references. An interrupted
+    `rescore` is completed by another.
+
     Results may come from somebody else, so that their config.yaml only chooses among classes that
     the configuration of this package names, and runs no code of a model.
 
@@ -45,11 +55,11 @@ def rescore(
         ConfigurationError: if the experiment is not complete, or an earlier version wrote it; if
             its config.yaml is not the one that the directory is named after, or would run code
             that was not allowed.
-        DamagedResults: if the answers do not belong to the benchmark's examples, or the data
-            set has another commit here.
+        DamagedResults: if the answers do not belong to the benchmark's examples, files are
+            damaged, or the data set has another commit here.
         Busy: if another process works on this experiment.
     """
-    result = read_result(folder, folder.name)
+    result = read_result(folder, folder.name, with_scores=False)
     if result is None:
         raise ConfigurationError(f"{folder} is not complete; run it to the end first")
     if result.schema != SCHEMA:
@@ -57,16 +67,19 @@ def rescore(
             f"results.json has schema {result.schema}, which this version reports but does not "
             "rescore; rescore it with the version that wrote it, or run the experiment again"
         )
-    config = OmegaConf.load(folder / CONFIG)
-    assert isinstance(config, DictConfig)
+    check_config(result)
+    config = _load_yaml(folder / CONFIG)
+    if not isinstance(config, DictConfig):
+        raise damaged(folder / CONFIG, "it is not a mapping")
     # As typed: an interpolation in them belongs to the whole configuration.
-    typed = OmegaConf.to_container(OmegaConf.load(folder / OVERRIDES), resolve=False)
+    typed = OmegaConf.to_container(_load_yaml(folder / OVERRIDES), resolve=False)
     overrides = [str(item) for item in typed or ()]
     _check_harmless(config, folder, frozenset(allow), trust_remote_code)
     experiment = Experiment.from_config(config)
     store = ResultStore(folder, folder.name)
     with store.claimed(config, overrides, resume=True):
-        examples = experiment.benchmark.examples(experiment.model.prompts(), experiment.seed)
+        prompts = experiment.model.prompts()
+        examples = experiment.benchmark.examples(prompts, experiment.seed)
         store.check_examples([example.id for example in examples])
         missing = [item.id for item in examples if item.id not in store.predictions]
         if missing:
@@ -80,15 +93,43 @@ def rescore(
                 f"{folder} answered {', '.join(answered)}, but this machine reads "
                 f"{', '.join(read)}, whose references may differ; run it again with resume=false"
             )
+        for group in by_context(examples):
+            encoded, _ = encode_context(experiment, prompts, group)
+            inputs = {
+                example.id: inputs_of(experiment, example, prompt)
+                for example, prompt in zip(group, encoded, strict=True)
+            }
+            store.check_inputs(inputs, references=False)
         predictions = [store.predictions[example.id] for example in examples]
-        scores = experiment.benchmark.score(examples, predictions)
+        scores = with_references(experiment.benchmark.score(examples, predictions), examples)
+        corrected = sum(
+            score.references_hash != prediction.references_hash
+            for score, prediction in zip(scores, predictions, strict=True)
+        )
+        if corrected:
+            logger.warning(
+                "%s: %d of %d examples have other references than when they were answered; "
+                "`sah compare` leaves them out against results of the old ones",
+                *(folder, corrected, len(examples)),
+            )
         summary = summarise(predictions, scores, load_seconds=result.timing.load_seconds)
-        stamp = {"finished": datetime.now(UTC).isoformat(), **_code()}
+        stamp = {
+            "finished": datetime.now(UTC).isoformat(),
+            **_code(),
+            "other_references": corrected,
+        }
         rescored = replace(
             result, **vars(summary), provenance=replace(result.provenance, rescored=stamp)
         )
         store.complete(rescored, scores)
     return result.score, rescored.score
+
+
+def _load_yaml(path: Path) -> DictConfig | ListConfig:
+    try:
+        return OmegaConf.create(read_file(path).decode())
+    except (FileNotFoundError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise damaged(path, " ".join(str(error).split())) from error
 
 
 def _check_harmless(
@@ -115,7 +156,10 @@ def _check_harmless(
                 f"{folder / CONFIG} has an interpolation in {path}, which no run writes: it was "
                 "edited"
             )
-    found = fingerprint(config)
+    try:
+        found = fingerprint(config)
+    except OmegaConfBaseException as error:
+        raise damaged(folder / CONFIG, " ".join(str(error).split())) from error
     if found != folder.name:
         raise ConfigurationError(
             f"{folder / CONFIG} has the fingerprint {found}, not that of its directory: it was "

@@ -2,16 +2,16 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import Any
 
 from sah.attention import DenseAttention
 from sah.attention.session import AttentionSession
 from sah.errors import DatasetError, ends_process
-from sah.execution.answering import Question
+from sah.execution.answering import Question, by_context, encode_context, inputs_of
 from sah.execution.arm import Arm
 from sah.execution.teacher_forcing import DenseAnswer
 from sah.metric_logging.metrics import DenseOutputs
@@ -21,8 +21,9 @@ from sah.models.prompts import EncodedPrompt
 from sah.results.aggregate import summarise
 from sah.results.contents import describe_contents
 from sah.results.excerpts import origins, shown
-from sah.results.provenance import device_name, provenance
+from sah.results.provenance import device_name, load_per_core, provenance
 from sah.results.schema import Provenance, Result
+from sah.results.stored_lines import with_references
 from sah.types import Example
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def run(arms: Sequence[Arm]) -> None:
     others.
     """
     # Asked at the start: a commit made while this runs is not the code that runs.
-    started, code = datetime.now(UTC), provenance()
+    started, code, load = datetime.now(UTC), provenance(), load_per_core()
     try:
         with _together(arms):
             load_started = time.perf_counter()
@@ -51,13 +52,13 @@ def run(arms: Sequence[Arm]) -> None:
                 "scores all that the model writes",
                 model.prompts.marks.end,
             )
-        made_by = _made_by(model, code)
+        made_by = _made_by(model, code) | {"load_per_core": load}
         for arm in arms:
             with arm.alone():
                 arm.begin(model, examples, made_by=made_by, alone=len(arms) == 1)
         saved_seconds = 0.0
-        for _, group in groupby(examples, key=_prefilled_as):
-            saved_seconds += _answer_context(arms, model, list(group))
+        for group in by_context(examples):
+            saved_seconds += _answer_context(arms, model, group)
         if saved_seconds:
             logger.info(
                 "%d arms shared their prefills: %.1f s saved over separate runs",
@@ -71,11 +72,6 @@ def run(arms: Sequence[Arm]) -> None:
     finally:
         for arm in arms:
             arm.end_attempt()
-
-
-def _prefilled_as(example: Example) -> tuple[str, bool]:
-    """Return what consecutive examples must have in common to share a prefill."""
-    return example.context, example.chat_template and not example.is_continuation
 
 
 def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> float:
@@ -114,35 +110,22 @@ def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
     if not resumed:
         return
     with _together(resumed):
-        prompts, _ = _prompts(resumed[0], model, examples)
+        experiment = resumed[0].experiment
+        prompts, _ = encode_context(experiment, model.prompts, examples)
+        inputs = {
+            example.id: inputs_of(experiment, example, prompt)
+            for example, prompt in zip(examples, prompts, strict=True)
+        }
     for arm in _at_work(resumed):
         with arm.alone():
-            arm.store.check_inputs(
-                {
-                    example.id: prompt.input_hash
-                    for example, prompt in zip(examples, prompts, strict=True)
-                }
-            )
-
-
-def _prompts(
-    arm: Arm, model: LanguageModel, examples: Sequence[Example]
-) -> tuple[list[EncodedPrompt], list[int]]:
-    """Encode the prompts of one context's examples; return them and the room of each answer."""
-    # All questions, pending or not: where the context is cut must not depend on a resume.
-    encoded = [model.prompts.encode(example) for example in examples]
-    rooms = [
-        model.prompts.room(example, prompt, arm.experiment.generation)
-        for example, prompt in zip(examples, encoded, strict=True)
-    ]
-    return model.prompts.fit(examples, encoded, rooms), rooms
+            arm.store.check_inputs(inputs)
 
 
 def _prefill(
     arm: Arm, model: LanguageModel, examples: Sequence[Example], asked: Collection[str]
 ) -> tuple[PrefilledContext, dict[str, Question]]:
     """Prefill the context that the examples share; return it and the asked questions by id."""
-    prompts, rooms = _prompts(arm, model, examples)
+    prompts, rooms = encode_context(arm.experiment, model.prompts, examples)
     longest = max(
         len(prompt.question_ids) + room for prompt, room in zip(prompts, rooms, strict=True)
     )
@@ -195,7 +178,7 @@ def _complete(
     """Score an arm's answers and write its results."""
     experiment = arm.experiment
     predictions = [arm.store.predictions[example.id] for example in examples]
-    scores = experiment.benchmark.score(examples, predictions)
+    scores = with_references(experiment.benchmark.score(examples, predictions), examples)
     arm.store.write_examples([shown(example) for example in examples])
     result = Result(
         directory=arm.store.directory,
@@ -218,8 +201,7 @@ def _complete(
         ),
         config=arm.store.config,
     )
-    arm.store.complete(result, scores)
-    arm.finish(result)
+    arm.finish(arm.store.complete(result, scores))
 
 
 def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,12 +217,18 @@ def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _starts(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Count the starts; list their code and devices where they were not all the same."""
+    """Count the starts, find the highest load, and list code and devices where they differ."""
+    loads = [start["load_per_core"] for start in starts if start.get("load_per_core") is not None]
     # Content is the same in one directory, whatever its path and date.
-    differing = [key for key in (starts[0] if starts else ()) if key not in ("typed", "content")]
+    ignored = ("typed", "content", "load_per_core")
+    differing = [key for key in (starts[0] if starts else ()) if key not in ignored]
     made_by = [{key: start.get(key) for key in differing} for start in starts]
     different = [one for n, one in enumerate(made_by) if one not in made_by[:n]]
-    return {"starts": len(starts), "answered_by": different if len(different) > 1 else None}
+    return {
+        "starts": len(starts),
+        "answered_by": different if len(different) > 1 else None,
+        "load_per_core": max(loads, default=None),
+    }
 
 
 def _examples(arm: Arm, model: LanguageModel) -> list[Example]:
@@ -251,11 +239,12 @@ def _examples(arm: Arm, model: LanguageModel) -> list[Example]:
             f"benchmark {benchmark.name!r} has no example for subset={benchmark.subset!r} and "
             f"limit={benchmark.limit!r}"
         )
-    ids = {example.id for example in examples}
-    if len(ids) < len(examples):
+    (repeated, times), *_ = Counter(example.id for example in examples).most_common(1)
+    if times > 1:
+        ids = len({example.id for example in examples})
         raise DatasetError(
-            f"benchmark {benchmark.name!r}: {len(examples)} examples have only {len(ids)} "
-            "different ids"
+            f"benchmark {benchmark.name!r}: {len(examples)} examples have only {ids} different "
+            f"ids; {times} of them have the id {repeated!r}: give each its own"
         )
     return examples
 

@@ -6,14 +6,13 @@ approximation differs, so a few examples are enough to tell two methods apart.
 
 # B batch, H query heads, Q queries, V value dimension
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, Visibility
+from sah.attention import AttentionInputs, AttentionMask
 from sah.metric_logging.metrics import output_error
 from sah.models.generation import TokenChooser, best_token
 
@@ -81,13 +80,8 @@ class LayerErrors:
             # A chunk that does not hold the last query.
             return
         if queries > 1:
-            inputs = replace(
-                inputs,
-                query=inputs.query[:, :, -1:],
-                visibility=Visibility(inputs.visible[:, :, -1:]),
-                first_position=inputs.first_position + queries - 1,
-            )
-        error = output_error(inputs, AttentionMask.empty(inputs), output[:, :, -1:])
+            inputs = inputs.at_queries([queries - 1])
+        error = output_error(inputs, AttentionMask.empty(inputs), output[:, :, -1:]).mean()
         self._errors.setdefault(inputs.layer_idx, []).append(error)
 
     def measured(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Self
 
@@ -75,7 +76,10 @@ class SweepMonitor:
     def _note_end(self, number: int) -> None:
         state = read_state(self._cells[number].directory)
         self._ended[number] = state.state
-        what = "done" if state.state == "done" else state.first_error_line or state.state
+        if state.state == "interrupted":
+            what = f"interrupted, {state.progress}"
+        else:
+            what = "done" if state.state == "done" else state.first_error_line or state.state
         if what == state.first_error_line:
             first = self._told.setdefault(what, number)
             what = what if first == number else f"failed as #{first}"
@@ -93,12 +97,14 @@ class SweepMonitor:
         return " ".join(word for word in words if word not in self._common) or " ".join(words)
 
     def _counts(self) -> str:
-        done = sum(state == "done" for state in self._ended.values())
-        failed = len(self._ended) - done
+        counts = Counter(self._ended.values())
+        done, interrupted = counts["done"], counts["interrupted"]
+        failed = len(self._ended) - done - interrupted
         waiting = len(self._cells) - len(self._ended) - len(self._running)
         return (
             f"{waiting} waiting, {len(self._running)} running, {done} done, "
             f"{self._finished} finished before, {failed} failed"
+            + (f", {interrupted} interrupted" if interrupted else "")
         )
 
     def _picture(self, slots: Mapping[int, str]) -> Group:

@@ -12,7 +12,18 @@ from sah.results.claim import CLAIM_NAME
 from sah.results.state import ExperimentState, read_state
 from sah.results.store import ERROR, RESULTS, write_error
 
-Outcome = Literal["done", "finished", "repeated", "failed", "elsewhere", "detached", "not started"]
+Outcome = Literal[
+    "done",
+    "finished",
+    "repeated",
+    "failed",
+    "interrupted",
+    "elsewhere",
+    "detached",
+    "not started",
+]
+UNFINISHED = ("failed", "interrupted", "not started")
+"""Outcomes without a result that the same command computes again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +34,7 @@ class CellOutcome:
     outcome: Outcome
     """`finished`: complete before the sweep; `elsewhere`: another process computes it."""
     reason: str = ""
-    """Category and first line of the error."""
+    """Category and first line of the error; the progress of an interrupted cell."""
 
 
 class CellWatch:
@@ -93,18 +104,32 @@ def _write(cell: Cell, category: str, message: str) -> None:
         write_error(cell.directory, category, "ProcessEnded", message, "")
 
 
-def outcome_of(cell: Cell) -> CellOutcome:
-    """Read the outcome of a cell that this sweep no longer runs."""
+def outcome_of(cell: Cell, *, cancelled: bool = False) -> CellOutcome:
+    """Read the outcome of a cell that this sweep no longer runs.
+
+    Args:
+        cell: of the sweep.
+        cancelled: whether the sweep cancelled its job, which SLURM kills: its claim stays.
+    """
     state: ExperimentState = read_state(cell.directory)
     if state.state == "done":
         return CellOutcome(cell=cell, outcome="done")
+    if cancelled and state.state in ("running", "dead"):
+        return _interrupted(cell, state)
     if state.state == "running":
         owner = state.owner
         assert owner is not None
-        return CellOutcome(
-            cell=cell, outcome="elsewhere", reason=f"process {owner.pid} on {owner.host}"
-        )
+        return CellOutcome(cell=cell, outcome="elsewhere", reason=owner.name)
     if state.state == "waiting":
         return CellOutcome(cell=cell, outcome="not started")
+    # The same, where it was cancelled with scancel.
+    was_cancelled = state.error is not None and state.error.category == "interrupt"
+    if state.state == "interrupted" or (state.state == "dead" and was_cancelled):
+        return _interrupted(cell, state)
     reason = state.first_error_line or f"unknown: its process left no error.json ({state.state})"
     return CellOutcome(cell=cell, outcome="failed", reason=reason)
+
+
+def _interrupted(cell: Cell, state: ExperimentState) -> CellOutcome:
+    reason = f"interrupted, {state.progress}"
+    return CellOutcome(cell=cell, outcome="interrupted", reason=reason)

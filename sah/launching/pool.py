@@ -197,6 +197,8 @@ def _settle(running: _Running) -> None:
         name = signal.Signals(number).name
         # The kernel's out-of-memory killer sends KILL and leaves no other trace.
         kind = "memory" if name == "SIGKILL" else "unknown"
+        if number in SWEEP_SIGNALS:
+            kind = "interrupt"
         message = f"killed by {name}; its log is {running.log}"
     elif code:
         kind, message = "unknown", f"ended with status {code}; its log is {running.log}"

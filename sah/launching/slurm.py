@@ -13,7 +13,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from sah.errors import ConfigurationError
+from sah.errors import ConfigurationError, Interrupted
 from sah.execution.signals import SWEEP_SIGNALS, signals_interrupt
 from sah.launching.bundles import Bundle, BundleJob
 from sah.launching.outcome import CellWatch
@@ -136,6 +136,10 @@ def watch(
                 )
                 if waiting:
                     time.sleep(settings.poll_seconds)
+        except Interrupted as interruption:
+            cancel(list(waiting))
+            cancelled = [cell.number for bundle in waiting.values() for cell in bundle.cells]
+            raise Interrupted(interruption.signum, cancelled=cancelled) from None
         except BaseException:
             cancel(list(waiting))
             raise

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Sweep:
             *(len(plan.cells), len(plan.finished), len(plan.repeated), len(plan.pending)),
         )
         if not plan.pending:
-            return _outcomes(plan, detached=False)
+            return _outcomes(plan)
         folder = new_sweep_folder(self._output_root)
         OmegaConf.save(self._config, folder / "multirun.yaml")
         write_planned(folder, [cell.directory for cell in plan.pending], self._output_root)
@@ -81,9 +81,11 @@ class Sweep:
             # Refused before a job has run: a GPU that is not there, no SLURM.
             remove_sweep_folder(folder)
             raise
-        except Interrupted:
-            _sum_up(plan, folder, started, detached=False)
-            raise
+        except Interrupted as interruption:
+            outcomes = _sum_up(plan, folder, started, cancelled=interruption.cancelled)
+            done = sum(one.outcome in ("done", "finished", "repeated") for one in outcomes)
+            progress = f"{done} of {len(outcomes)} experiments done"
+            raise Interrupted(interruption.signum, progress=progress) from None
         return _sum_up(plan, folder, started, detached=detached)
 
     @cached_property
@@ -120,14 +122,23 @@ class Sweep:
         )
 
 
-def _sum_up(plan: SweepPlan, folder: Path, started: float, *, detached: bool) -> list[CellOutcome]:
-    outcomes = _outcomes(plan, detached=detached)
+def _sum_up(
+    plan: SweepPlan,
+    folder: Path,
+    started: float,
+    *,
+    detached: bool = False,
+    cancelled: Collection[int] = (),
+) -> list[CellOutcome]:
+    outcomes = _outcomes(plan, detached=detached, cancelled=cancelled)
     write_summary(folder, outcomes, started)
     show_summary(outcomes, folder)
     return outcomes
 
 
-def _outcomes(plan: SweepPlan, *, detached: bool) -> list[CellOutcome]:
+def _outcomes(
+    plan: SweepPlan, *, detached: bool = False, cancelled: Collection[int] = ()
+) -> list[CellOutcome]:
     finished = {cell.number for cell in plan.finished}
     repeated = {cell.number for cell in plan.repeated}
 
@@ -136,7 +147,7 @@ def _outcomes(plan: SweepPlan, *, detached: bool) -> list[CellOutcome]:
             return CellOutcome(cell=cell, outcome="finished")
         if detached:
             return CellOutcome(cell=cell, outcome="detached")
-        found = outcome_of(cell)
+        found = outcome_of(cell, cancelled=cell.number in cancelled)
         if cell.number in repeated and found.outcome == "done":
             return CellOutcome(cell=cell, outcome="repeated")
         return found

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sah.launching.outcome import CellOutcome
+from sah.launching.outcome import UNFINISHED, CellOutcome
 from sah.results.files import write_json
 from sah.results.store import read_result
 from sah.terminal import plain
@@ -41,7 +41,7 @@ def write_summary(folder: Path, outcomes: Sequence[CellOutcome], started: float)
 
 
 def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
-    """Show the counts, the failed cells and the command that reruns them, in 80 columns.
+    """Show the counts, the unfinished cells and the command that runs them, in 80 columns.
 
     A reason that several cells have is told once.
     """
@@ -55,7 +55,7 @@ def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
                 f"prefill took {taken:.1f} s; separately it would have taken {saved + taken:.1f} s"
             )
         )
-    bad = [outcome for outcome in outcomes if outcome.outcome in ("failed", "not started")]
+    bad = [outcome for outcome in outcomes if outcome.outcome in UNFINISHED]
     if not bad:
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -66,22 +66,22 @@ def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
     for outcome in bad[:_MOST_ROWS]:
         reason, number = outcome.reason or outcome.outcome, outcome.cell.number
         first = told.setdefault(reason, number)
-        if first != number and outcome.reason:
+        if first != number and outcome.outcome == "failed":
             reason = f"as #{first}"
         table.add_row(str(number), Text(plain(reason)), Text(plain(outcome.cell.label)))
     console.print(table)
     if len(bad) > _MOST_ROWS:
         console.print(Text(f"and {len(bad) - _MOST_ROWS} more in {folder / SUMMARY}"))
-    console.print(Text("rerun only those:"))
+    console.print(Text("run only those:"))
     console.print(Text(f"  {rerun_command(outcomes)}"), soft_wrap=True)
 
 
 def rerun_command(outcomes: Sequence[CellOutcome]) -> str | None:
-    """Return a command that reruns the failed cells; None if none failed.
+    """Return a command that runs the unfinished cells; None if every cell has a result.
 
     It is the command as typed without resume=, which skips the completed cells.
     """
-    if not any(outcome.outcome in ("failed", "not started") for outcome in outcomes):
+    if not any(outcome.outcome in UNFINISHED for outcome in outcomes):
         return None
     program = Path(sys.argv[0]).name
     start = ["python", sys.argv[0]] if program.endswith(".py") else [program]

@@ -13,15 +13,17 @@ from sah.validation import check_types
 
 @dataclass(frozen=True, kw_only=True)
 class MetricLogging:
-    """Which micro metrics an experiment records, and how many records it keeps."""
+    """Which micro metrics an experiment measures, how often, and how many records it keeps."""
 
     name: str
     enabled_metrics: Sequence[str] | Literal["all"]
-    """Names of metrics, or "all"; an empty list logs nothing."""
+    """Names of metrics, or "all"; an empty list measures nothing."""
     max_records: int | None = None
-    """Maximum number of records; null means unlimited."""
+    """Maximum number of records in micro_metrics.jsonl, shared equally among the examples; null
+    means unlimited. Means include what is measured without a record."""
     sampling_factor: float = 1.0
-    """Expected share of the records to keep, in [0, 1]."""
+    """Share of the queries that are measured in each layer, in [0, 1]; drawn evenly from each
+    example."""
     flush_every: int = 1000
     """Number of pending records at which they are written."""
     flush_interval: float = 60.0
@@ -52,7 +54,6 @@ class MetricLogging:
         path: Path,
         *,
         seed: int,
-        records_logged: int,
         may_write: Callable[[], bool] = lambda: True,
     ) -> MicroMetricLogger:
         """Return the logger of one arm; without enabled metrics it never touches the path.
@@ -60,7 +61,6 @@ class MetricLogging:
         Args:
             path: a JSON Lines file to append to; its folder is created.
             seed: seed of the sampling.
-            records_logged: records that the file already holds, after a resume.
             may_write: called before each write; if it returns False, pending records are dropped.
         """
         enabled = MicroMetricLogger.enabled_names(self.enabled_metrics)
@@ -78,5 +78,4 @@ class MetricLogging:
             max_records=self.max_records,
             sampling_factor=self.sampling_factor,
             seed=seed,
-            records_logged=records_logged,
         )

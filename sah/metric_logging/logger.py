@@ -1,6 +1,5 @@
-"""The micro metric logger, which decides whether to keep a record before its value is computed."""
+"""The micro metric logger, which decides what to measure before anything is computed."""
 
-import math
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,27 +20,78 @@ Value = float | int | str | bool | list[Any] | dict[str, Any] | Tensor
 _current: ContextVar["MicroMetricLogger | None"] = ContextVar("micro_metric_logger", default=None)
 
 
+class EvenSampling:
+    """Draws a share of a stream: every item with the same probability, evenly spread.
+
+    One item is drawn out of each block of ⌊1 / share⌋, so that with a share of 0.1 each ten
+    consecutive items have one. Where 1 / share is not a whole number, some blocks have none.
+    """
+
+    def __init__(self, share: float, random_numbers: random.Random) -> None:
+        """Begin a stream; `share` is in [0, 1]."""
+        self._share = share
+        self._random = random_numbers
+        self._left = 0
+        """Items of the block to come."""
+        self._drawn: int | None = None
+        """The drawn item of the block, counted from its end."""
+
+    def draw(self, items: int) -> list[int]:
+        """Return which of the next items are drawn, counted from 0."""
+        return [item for item in range(items) if self._draws_next()]
+
+    def _draws_next(self) -> bool:
+        if self._share in (0, 1):
+            return self._share == 1
+        if self._left == 0:
+            self._left = int(1 / self._share)
+            has_one = self._random.random() < self._share * self._left
+            self._drawn = self._random.randrange(self._left) if has_one else None
+        self._left -= 1
+        return self._left == self._drawn
+
+
 @dataclass
 class ExampleRecords:
-    """The logger's state for one example: its sampling, its metadata and its sums."""
+    """The logger's state for one example."""
 
-    drawing: random.Random
+    sampling: EvenSampling
+    choosing: random.Random
+    """Chooses the records to keep where there are more than the example's share."""
     metadata: dict[str, Any]
-    sums: dict[str, tuple[Tensor | float, int]] = field(default_factory=dict)
+    values: dict[str, list[Tensor]] = field(default_factory=dict)
+    """Measured values of each query by metric, whether or not a record of them is kept."""
+    kept: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    """Records with their numbers, written when the example ends."""
+    offered: int = 0
+    """Number of records, kept or not."""
+
+    def place(self, limit: int) -> int | None:
+        """Return where in `kept` the next record belongs, or None if it is not kept.
+
+        Each record is kept with the same probability (Vitter's algorithm R).
+        """
+        self.offered += 1
+        if len(self.kept) < limit:
+            return len(self.kept)
+        place = self.choosing.randrange(self.offered)
+        return place if place < limit else None
 
 
 class MicroMetricLogger:
     """Samples the micro metrics of one arm and writes them to one file.
 
-    A record is kept if its metric is enabled, the record limit is not reached and it is drawn
-    with the probability `sampling_factor`. This is decided before the value is computed, so pass
-    a function where the value is expensive.
+    What is measured is drawn with the probability `sampling_factor`, evenly from each example.
+    This is decided before a value is computed, so pass a function where it is expensive. The
+    examples share `max_records` equally: where one has more, its records are chosen at random, and
+    means still include all values that were measured.
 
     Any code may log to the arm at work: `MicroMetricLogger.current().log(...)`. Without an arm
     at work, `current` is a logger with nothing enabled. Metrics must be registered before a
     configuration enables them.
 
-    A timer writes pending records, even if nothing more is logged. Log from one thread at a time.
+    With a limit, records are written when their example ends; without one, a timer writes pending
+    records, even if nothing more is logged. Log from one thread at a time.
     """
 
     _registered: ClassVar[dict[str, type]] = {}
@@ -54,7 +104,6 @@ class MicroMetricLogger:
         max_records: int | None = None,
         sampling_factor: float = 1.0,
         seed: int = 0,
-        records_logged: int = 0,
     ) -> None:
         """Make a logger; `MetricLogging.logger` checks its settings.
 
@@ -62,17 +111,17 @@ class MicroMetricLogger:
             file: where records go; None only if no metric is enabled.
             enabled_metrics: registered names.
             max_records: maximum number of records in the file; None means unlimited.
-            sampling_factor: expected share of the records to keep, in [0, 1].
+            sampling_factor: share of the items to measure, in [0, 1].
             seed: seed of the sampling; `begin_example` derives from it.
-            records_logged: records that the file already holds, after a resume.
         """
         self._file = file
         self._enabled = enabled_metrics
         self._max_records = max_records
+        self._records_of_each = max_records
         self._sampling_factor = sampling_factor
         self._seed = seed
-        self._records = records_logged
-        self._example = ExampleRecords(random.Random(seed), {})
+        self.example = self._records_of(None)
+        """State of the current example; before the first one, that of no example."""
 
     @classmethod
     def register_metric(cls, name: str, value_type: type) -> None:
@@ -106,21 +155,43 @@ class MicroMetricLogger:
             )
         return frozenset(names)
 
+    def divide_records(self, examples: int) -> None:
+        """Give each of the experiment's examples an equal share of the records."""
+        if self._max_records is not None:
+            self._records_of_each = self._max_records // max(1, examples)
+
     def begin_example(self, example_id: str) -> ExampleRecords:
         """Begin an example: its id is added to its records, and it is sampled independently.
 
-        Which of its records are kept does not depend on the examples before it.
+        What is measured of it does not depend on the examples before it.
 
         Returns:
             The state to pass to `resume_example` when examples take turns.
         """
-        drawing = random.Random(derive(self._seed, "micro_metrics", example_id))
-        self._example = ExampleRecords(drawing, {"example_id": example_id})
-        return self._example
+        self.example = self._records_of(example_id)
+        return self.example
 
     def resume_example(self, example: ExampleRecords) -> None:
         """Continue an example that was begun before."""
-        self._example = example
+        self.example = example
+
+    def end_example(self) -> None:
+        """Queue the kept records of the current example, in order, for the next flush."""
+        kept = sorted(self.example.kept, key=lambda numbered: numbered[0])
+        self.example.kept = []
+        for _, record in kept:
+            self._append(record)
+
+    def _records_of(self, example_id: str | None) -> ExampleRecords:
+        purposes = ("micro_metrics", "kept_records")
+        sampling, choosing = (
+            random.Random(derive(self._seed, purpose, example_id or "")) for purpose in purposes
+        )
+        return ExampleRecords(
+            EvenSampling(self._sampling_factor, sampling),
+            choosing,
+            {} if example_id is None else {"example_id": example_id},
+        )
 
     @contextmanager
     def as_current(self) -> Iterator["MicroMetricLogger"]:
@@ -137,12 +208,13 @@ class MicroMetricLogger:
         return _current.get() or _DISABLED
 
     def close(self) -> None:
-        """Write pending records, and log nothing more.
+        """Write pending records, those of the current example too, and log nothing more.
 
         Records that cannot be written are dropped, as the file may later belong to another
         process.
         """
         try:
+            self.end_example()
             self.flush()
         finally:
             self._enabled = frozenset()
@@ -150,13 +222,24 @@ class MicroMetricLogger:
                 self._file.close()
             self._file = None
 
+    def is_enabled(self, metric: str) -> bool:
+        """Whether a metric is enabled."""
+        return metric in self._enabled
+
+    def draw(self, items: int = 1) -> list[int]:
+        """Return which of the next items, such as queries, to measure, counted from 0.
+
+        None of them if no metric is enabled. For metrics that are measured together, call it once.
+        """
+        return self.example.sampling.draw(items) if self._enabled else []
+
     def log(
         self,
         metric: str,
         value: Value | Callable[[], Value],
         metadata: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Record a metric if it is enabled, the limit is not reached, and it is drawn.
+        """Record a metric if it is enabled and drawn, within the example's share of records.
 
         Args:
             metric: a registered name; a disabled one costs only a look-up.
@@ -165,11 +248,38 @@ class MicroMetricLogger:
             metadata: layer_idx, step and the like; the example's id is added.
 
         Returns:
-            Whether the record was kept.
+            Whether the record was kept; a later one of the example may take its place.
         """
-        if metric not in self._enabled or self._is_full():
+        if metric not in self._enabled or not self.draw():
             return False
-        if self._sampling_factor < 1 and self._example.drawing.random() >= self._sampling_factor:
+        return self._offer(metric, value, metadata, _location(sys._getframe(1)))
+
+    def log_drawn(
+        self,
+        metric: str,
+        value: Value | Callable[[], Value],
+        metadata: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Do the same as `log` for what `draw` has drawn."""
+        if metric not in self._enabled:
+            return False
+        return self._offer(metric, value, metadata, _location(sys._getframe(1)))
+
+    def flush(self) -> None:
+        """Write pending records."""
+        if self._file is not None:
+            self._file.flush()
+
+    def _offer(
+        self,
+        metric: str,
+        value: Value | Callable[[], Value],
+        metadata: Mapping[str, Any] | None,
+        location: str,
+    ) -> bool:
+        limit, example = self._records_of_each, self.example
+        place = None if limit is None else example.place(limit)
+        if limit is not None and place is None:
             return False
         if callable(value):
             value = value()
@@ -179,35 +289,18 @@ class MicroMetricLogger:
             "timestamp": datetime.now(UTC).isoformat(),
             "metric": metric,
             "value": value,
-            "metadata": {**self._example.metadata, **(metadata or {})},
-            "location": _location(sys._getframe(1)),
+            "metadata": {**example.metadata, **(metadata or {})},
+            "location": location,
         }
-        self._add_to_sum(metric, value)
-        self._records += 1
-        assert self._file is not None, "a logger with enabled metrics has a file"
-        self._file.append(record)
+        if place is None:
+            self._append(record)
+        else:
+            example.kept[place : place + 1] = [(example.offered, record)]
         return True
 
-    def flush(self) -> None:
-        """Write pending records."""
-        if self._file is not None:
-            self._file.flush()
-
-    def example_mean(self, metric: str) -> float | None:
-        """Return the mean over this example's records; None if there are none or it is NaN."""
-        total, count = self._example.sums.get(metric, (0.0, 0))
-        # NaN and infinity are null in the file; a resumed arm must read the same mean from there.
-        mean = float(total) / count if count else None
-        return mean if mean is not None and math.isfinite(mean) else None
-
-    def _is_full(self) -> bool:
-        return self._max_records is not None and self._records >= self._max_records
-
-    def _add_to_sum(self, metric: str, value: Any) -> None:
-        if self._registered[metric] is not float:
-            return
-        total, count = self._example.sums.get(metric, (0.0, 0))
-        self._example.sums[metric] = (total + value, count + 1)
+    def _append(self, record: dict[str, Any]) -> None:
+        assert self._file is not None, "a logger with enabled metrics has a file"
+        self._file.append(record)
 
 
 _DISABLED = MicroMetricLogger()

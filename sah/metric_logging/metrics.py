@@ -2,21 +2,38 @@
 
 # B batch, H query heads, Q queries, K keys, V value dimension
 
+import math
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, dense_attention
+from sah.attention.inputs import take_queries
 from sah.metric_logging.logger import MicroMetricLogger
-from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL
+from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL, ROWS_READ
 
-for _name in (DENSITY, OUTPUT_ERROR, RECALL):
+for _name in (DENSITY, ROWS_READ, OUTPUT_ERROR, RECALL):
     MicroMetricLogger.register_metric(_name, float)
 
 
-def density(mask: AttentionMask) -> Float[Tensor, ""]:
-    """Return the mean share of selected among visible keys; queries without keys do not count."""
-    return mask.density().nanmean()
+def density(mask: AttentionMask) -> Float[Tensor, "B Q"]:
+    """Return the share of visible keys that a query selects, as a mean over its heads.
+
+    NaN for a query that sees no key (padding), here and in the other metrics.
+    """
+    return mask.density().mean(1)
+
+
+def rows_read(inputs: AttentionInputs, mask: AttentionMask) -> Float[Tensor, "B Q"]:
+    """Return the share of visible key-value rows that any query head of a group selects.
+
+    A mean over the groups. Equal to the density if all heads of a group select the same keys,
+    and at most the group size times it.
+    """
+    rows = mask.rows_read(inputs.key.shape[1]).float().mean(1)  # B Q
+    return rows / inputs.visible_count[:, 0, :, 0]
 
 
 def dense_output(inputs: AttentionInputs) -> Float[Tensor, "B H Q V"]:
@@ -29,31 +46,30 @@ def output_error(
     mask: AttentionMask,
     output: Float[Tensor, "B H Q V"],
     dense: Float[Tensor, "B H Q V"] | None = None,
-) -> Float[Tensor, ""]:
-    """Return the mean over queries and heads of ‖output − dense‖ / ‖dense‖.
+) -> Float[Tensor, "B Q"]:
+    """Return ‖output − dense‖ / ‖dense‖ of each query, as a mean over its heads.
 
     `dense` is the output of dense attention for the same inputs; it is computed unless given.
     """
     dense = (dense_output(inputs) if dense is None else dense).float()
-    difference = (output.float() - dense).norm(dim=-1) / dense.norm(dim=-1)  # B H Q
-    return _mean_over_real_queries(difference, mask)
+    # Where dense attention gives zeros, the same output has no error.
+    length = dense.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
+    difference = (output.float() - dense).norm(dim=-1) / length  # B H Q
+    return _without_padding(difference.mean(1), mask)
 
 
-def recall(inputs: AttentionInputs, mask: AttentionMask) -> Float[Tensor, ""]:
-    """Return the mean share of the full softmax mass that falls on selected keys.
+def recall(inputs: AttentionInputs, mask: AttentionMask) -> Float[Tensor, "B Q"]:
+    """Return the share of the full softmax mass on a query's selected keys, mean over its heads.
 
     The weights of sampled keys are ignored, and so is a model's own attention sink.
     """
     scores = inputs.scores.masked_fill(~inputs.visible, -torch.inf)  # B H Q K
     share = torch.softmax(scores, dim=-1).where(mask.selected, 0.0).sum(-1)  # B H Q
-    return _mean_over_real_queries(share, mask)
+    return _without_padding(share.mean(1), mask)
 
 
-def _mean_over_real_queries(
-    values: Float[Tensor, "B H Q"], mask: AttentionMask
-) -> Float[Tensor, ""]:
-    real = mask.visible.any(-1).expand_as(values)  # padding queries see no key
-    return values.where(real, torch.nan).nanmean()
+def _without_padding(values: Float[Tensor, "B Q"], mask: AttentionMask) -> Float[Tensor, "B Q"]:
+    return values.where(mask.visible.any(-1).squeeze(1), torch.nan)
 
 
 class DenseOutputs:
@@ -83,8 +99,18 @@ class DenseOutputs:
         return output
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampledMeans:
+    """Means over the queries of an example that were drawn, in its sparse layers."""
+
+    output_error: float | None
+    recall: float | None
+    queries: int | None
+    """Number of queries drawn, each counted once in every layer; None if neither is enabled."""
+
+
 class AttentionMetrics:
-    """Observes an attention session and logs its metrics layer by layer."""
+    """Observes an attention session, and measures the drawn queries of its sparse layers."""
 
     def __init__(self, micro_metric_logger: MicroMetricLogger) -> None:
         self.logger = micro_metric_logger
@@ -93,19 +119,63 @@ class AttentionMetrics:
         self._first_layer: int | None = None
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
-        """Log the enabled metrics; one that is disabled or not drawn is not computed."""
+        """Measure the enabled metrics of the drawn queries of a call, one record each.
+
+        All on the same queries, since they share the scores of dense attention.
+        """
         if self._first_layer is None:
             self._first_layer = inputs.layer_idx
-        metadata = {"layer_idx": inputs.layer_idx, "step": inputs.first_position}
-        self.logger.log(DENSITY, lambda: density(mask), metadata)
-        self.logger.log(
-            OUTPUT_ERROR,
-            lambda: output_error(inputs, mask, output, self._shared_dense(inputs)),
-            metadata,
+        logger, queries = self.logger, inputs.query.shape[2]
+        drawn = logger.draw(queries)
+        if not drawn:
+            return
+        if len(drawn) < queries:
+            inputs, mask = inputs.at_queries(drawn), mask.at_queries(drawn)
+            output = take_queries(output, drawn)
+        metadata = {
+            "layer_idx": inputs.layer_idx,
+            "step": inputs.first_position,
+            "queries": len(drawn),
+        }
+        logger.log_drawn(DENSITY, lambda: density(mask).nanmean(), metadata)
+        logger.log_drawn(ROWS_READ, lambda: rows_read(inputs, mask).nanmean(), metadata)
+        values = logger.example.values
+        if logger.is_enabled(OUTPUT_ERROR):
+            error = output_error(inputs, mask, output, self._shared_dense(inputs))
+            values.setdefault(OUTPUT_ERROR, []).append(error)
+            logger.log_drawn(OUTPUT_ERROR, error.nanmean, metadata)
+        if logger.is_enabled(RECALL):
+            share = recall(inputs, mask)
+            values.setdefault(RECALL, []).append(share)
+            logger.log_drawn(RECALL, share.nanmean, metadata)
+
+    def means(self) -> SampledMeans:
+        """Return the means over the current example's drawn queries."""
+        enabled = [name for name in (OUTPUT_ERROR, RECALL) if self.logger.is_enabled(name)]
+        measured = {name: _mean(self.logger.example.values.get(name, [])) for name in enabled}
+        return SampledMeans(
+            output_error=measured.get(OUTPUT_ERROR, (None, 0))[0],
+            recall=measured.get(RECALL, (None, 0))[0],
+            queries=measured[enabled[0]][1] if enabled else None,
         )
-        self.logger.log(RECALL, lambda: recall(inputs, mask), metadata)
 
     def _shared_dense(self, inputs: AttentionInputs) -> Tensor | None:
         if self.dense_outputs is None or inputs.layer_idx != self._first_layer:
             return None
         return self.dense_outputs.output(inputs)
+
+
+def _mean(values: list[Tensor]) -> tuple[float | None, int]:
+    """Return the mean over queries that are not NaN, and their number; None for infinity."""
+    if not values:
+        return None, 0
+    # Layers may be on several devices.
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for value in values:
+        by_device.setdefault(value.device, []).append(value.flatten())
+    by_query = torch.cat([torch.cat(parts).cpu() for parts in by_device.values()]).double()
+    known = by_query[~by_query.isnan()]
+    if len(known) == 0:
+        return None, 0
+    mean = float(known.mean())
+    return mean if math.isfinite(mean) else None, len(known)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from sah.results.schema import DenseAgreement, MeanScore, Summary, TaskResult, Timing
+from sah.results.schema import DenseAgreement, MeanScore, Sampled, Summary, TaskResult, Timing
 from sah.types import Prediction, Score
 
 # Hash of the context and score of the answer.
@@ -20,25 +20,27 @@ def summarise(
 
     The overall score is the mean of the task scores, as the suites report it. Standard
     errors are clustered by context, because answers about the same context are not
-    independent, within a task or across tasks. Density, output error, recall and
-    index_bytes are means over examples.
+    independent, within a task or across tasks. Density, rows read, output error and recall
+    are averaged like the score: over the answers of a task, then over tasks. index_bytes and
+    token counts are means over answers.
 
     Raises:
-        ValueError: naming the first example whose score is NaN or infinite.
+        ValueError: naming the first example whose score is not in [0, 1].
     """
     for score in scores:
-        # A single such score would make every mean NaN or infinite.
-        if score.score is not None and not math.isfinite(score.score):
+        # A single NaN would make every mean NaN.
+        if score.score is not None and not 0 <= score.score <= 1:
             raise ValueError(
                 f"the score of example {score.example_id!r} is {score.score}, not a number in "
                 "[0, 1]; the benchmark's scorer is wrong"
             )
     by_task: dict[str, list[_Answer]] = {}
+    predicted: dict[str, list[Prediction]] = {}
     for prediction, score in zip(predictions, scores, strict=True):
         by_task.setdefault(score.task, []).append((_context(prediction), score))
-    templates: dict[str, set[bool | None]] = {}
-    for prediction, score in zip(predictions, scores, strict=True):
-        templates.setdefault(score.task, set()).add(prediction.chat_template)
+        predicted.setdefault(score.task, []).append(prediction)
+    sampled = {task: _of_one_definition(of) for task, of in predicted.items()}
+    templates = {task: {item.chat_template for item in of} for task, of in predicted.items()}
     tasks = {task: _task(answers, templates[task]) for task, answers in by_task.items()}
     means = [task.score for task in tasks.values() if task.score is not None]
     return Summary(
@@ -46,9 +48,11 @@ def summarise(
         stderr=_stderr([_deviations(_by_context(answers)) for answers in by_task.values()]),
         n=len(scores),
         tasks=tasks,
-        density=_mean(prediction.density for prediction in predictions),
-        output_error=_mean(prediction.output_error for prediction in predictions),
-        recall=_mean(prediction.recall for prediction in predictions),
+        **_measured(predicted.values(), "density"),
+        **_measured(predicted.values(), "rows_read"),
+        **_measured(sampled.values(), "output_error"),
+        **_measured(sampled.values(), "recall"),
+        sampled=_sampled(predictions),
         prompt_tokens=_mean(item.context_tokens + item.question_tokens for item in predictions),
         index_bytes=_index_bytes(predictions),
         dense_agreement=_dense_agreement(predictions),
@@ -56,6 +60,50 @@ def summarise(
         thought_tokens=_mean(prediction.thought_tokens for prediction in predictions),
         unfinished_thoughts=sum(prediction.unfinished_thought for prediction in predictions),
         timing=_timing(predictions, load_seconds),
+    )
+
+
+def _measured(tasks: Iterable[Sequence[Prediction]], name: str) -> dict[str, float | None]:
+    """Return the mean over tasks of the mean over their answers, and its standard error.
+
+    Answers without a value do not count, nor do tasks that have no other.
+    """
+    by_context = []
+    for predictions in tasks:
+        contexts: dict[str, list[float]] = {}
+        for prediction in predictions:
+            value = getattr(prediction, name)
+            if value is not None:
+                contexts.setdefault(_context(prediction), []).append(value)
+        if contexts:
+            by_context.append(contexts)
+    if not by_context:
+        return {name: None, f"{name}_stderr": None}
+    return {
+        name: statistics.fmean(map(_mean_score, by_context)),
+        f"{name}_stderr": _stderr([_deviations(contexts) for contexts in by_context]),
+    }
+
+
+def _of_one_definition(predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+    """Return the answers whose output error and recall have the same definition.
+
+    Early versions averaged over calls and did not count queries. Their answers count only where
+    there are no others.
+    """
+    return [item for item in predictions if item.measured_queries is not None] or predictions
+
+
+def _sampled(predictions: Sequence[Prediction]) -> Sampled | None:
+    """Count what output error and recall were measured on; None if neither is enabled."""
+    asked = [item for item in predictions if item.queries and item.measured_queries is not None]
+    if not asked:
+        return None
+    return Sampled(
+        examples=sum(bool(item.measured_queries) for item in asked),
+        of_examples=sum(item.density is not None for item in predictions),
+        queries=sum(item.measured_queries or 0 for item in asked),
+        of_queries=sum(item.queries or 0 for item in asked),
     )
 
 
@@ -140,6 +188,8 @@ def _timing(predictions: Sequence[Prediction], load_seconds: float) -> Timing:
         prefill_seconds=sum(item.prefill_seconds or 0.0 for item in prefilled),
         prefill_seconds_saved=sum(item.prefill_seconds_saved or 0.0 for item in predictions),
         decode_seconds=sum(item.decode_seconds for item in predictions),
+        decode_cpu_seconds=_sum(item.decode_cpu_seconds for item in predictions),
+        decode_thread_seconds=_sum(item.decode_thread_seconds for item in predictions),
         context_tokens=sum(item.context_tokens for item in prefilled),
         new_tokens=sum(item.new_tokens for item in predictions),
     )
@@ -187,3 +237,9 @@ def _stderr(tasks: Sequence[Mapping[str, float] | None]) -> float | None:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Return the sum; None if any value is unknown, since it would be too small."""
+    known = list(values)
+    return None if None in known else math.fsum(value for value in known if value is not None)

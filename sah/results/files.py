@@ -1,6 +1,8 @@
 """Reading and writing files so that a crash never leaves a partial one."""
 
+import errno
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -80,15 +82,45 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
+        FileNotFoundError: if there is none.
         DamagedResults: if the file does not contain a JSON object.
     """
     try:
-        value = orjson.loads(path.read_bytes())
+        value = orjson.loads(read_file(path))
     except orjson.JSONDecodeError as error:
-        raise DamagedResults(_damaged(path, str(error))) from error
+        raise damaged(path, str(error)) from error
     if not isinstance(value, dict):
-        raise DamagedResults(_damaged(path, f"it contains a {type(value).__name__}, not an object"))
+        raise damaged(path, f"it contains a {type(value).__name__}, not an object")
     return value
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file whole.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        DamagedResults: if something other than a file has its name.
+    """
+    if not is_present(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return path.read_bytes()
+
+
+def is_present(path: Path) -> bool:
+    """Whether a file exists.
+
+    Raises:
+        DamagedResults: if something else has its name. Opening a pipe would wait for ever.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise damaged(path, "it is a link to a missing file") from None
+        return False
+    if not stat.S_ISREG(mode):
+        raise damaged(path, f"it is a {'folder' if stat.S_ISDIR(mode) else 'device'}, not a file")
+    return True
 
 
 def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int, bool]:
@@ -105,7 +137,7 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], int, bool]:
     for record, line in whole_json_lines(path):
         records.append(record)
         good += len(line)
-    return records, good, path.exists() and good < path.stat().st_size
+    return records, good, is_present(path) and good < path.stat().st_size
 
 
 def whole_json_lines(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
@@ -114,7 +146,7 @@ def whole_json_lines(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     Raises:
         DamagedResults: if any line but the last is not a JSON object.
     """
-    if not path.exists():
+    if not is_present(path):
         return
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
@@ -126,11 +158,12 @@ def whole_json_lines(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
             if isinstance(record, dict):
                 yield record, line
             elif file.read(1):
-                raise DamagedResults(_damaged(path, f"line {number} is not a JSON object"))
+                raise damaged(path, f"line {number} is not a JSON object")
 
 
-def _damaged(path: Path, what: str) -> str:
-    return (
+def damaged(path: Path, what: str) -> DamagedResults:
+    """Return the error that names a damaged file, the damage and the ways out."""
+    return DamagedResults(
         f"{path} is damaged: {what}. Nothing was changed; repair the file, move its directory "
         "away, or start afresh with resume=false (the directory is kept aside)"
     )

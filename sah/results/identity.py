@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from sah.content import CONTENT, by_content
 from sah.paths import sanitise
-from sah.results.schema import subset_name
+from sah.results.files import damaged
+from sah.results.schema import SCHEMA, Result, subset_name
 
 NOT_IDENTITY = frozenset(
     {
@@ -61,6 +62,21 @@ def typed_fingerprint(experiment: Mapping[str, Any]) -> str:
     return _hash(_canonical(_without_content(experiment), ""))
 
 
+def check_config(result: Result) -> None:
+    """Check that a result has the fingerprint of the configuration in it.
+
+    Earlier versions hashed something else, so that their results are not checked.
+
+    Raises:
+        DamagedResults: if it has another one.
+    """
+    if result.schema == SCHEMA and fingerprint_of(result.config) != result.fingerprint:
+        raise damaged(
+            result.directory / "results.json",
+            f"its config is not that of experiment {result.fingerprint!r}",
+        )
+
+
 def shared_key(config: DictConfig) -> str:
     """Hash everything that the arms of a bundle share: equal for cells that may be bundled."""
     shared = {str(key): _resolved(config[key]) for key in config if str(key) not in _OF_AN_ARM}
@@ -70,13 +86,14 @@ def shared_key(config: DictConfig) -> str:
 def directory(config: DictConfig) -> Path:
     """Return <output_root>/<model>/<attention>/<benchmark>_<subset>/<fingerprint>."""
     subset = OmegaConf.select(config, "benchmark.subset")
-    return Path(
-        str(config.output_root),
-        sanitise(config.model.name),
-        sanitise(config.sparse_attention.name),
-        sanitise(f"{config.benchmark.name}_{subset_name(subset)}"),
-        fingerprint(config),
-    )
+    names = (config.model.name, config.sparse_attention.name, config.benchmark.name)
+    return Path(str(config.output_root), folders(*names, subset), fingerprint(config))
+
+
+def folders(model: str, attention: str, benchmark: str, subset: Any) -> Path:
+    """Return <model>/<attention>/<benchmark>_<subset>, where an output root has an experiment."""
+    names = (model, attention, f"{benchmark}_{subset_name(subset)}")
+    return Path(*map(sanitise, names))
 
 
 def _hash(value: Any) -> str:

@@ -31,6 +31,15 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def load_per_core() -> float | None:
+    """Return the machine's load average over the last minute, per core; None if unknown."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        # Windows has no load average.
+        return None
+
+
 def device_name(device: torch.device) -> str:
     """Return the device's name as a paper would give it, such as NVIDIA H100 80GB HBM3."""
     if device.type == "cuda":

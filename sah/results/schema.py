@@ -4,14 +4,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from sah.content import by_content
+
+# Checked when a file is read.
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
 
 SCHEMA = 3
 """Written to every results.json; those of schema 1 and 2 are read too (`sah.results.upgrade`)."""
 
 DENSITY = "research_attention_density"
+ROWS_READ = "research_attention_rows_read"
 OUTPUT_ERROR = "research_attention_output_error"
 RECALL = "research_attention_recall"
 
@@ -20,13 +28,13 @@ RECALL = "research_attention_recall"
 class MeanScore:
     """The mean score of some answers."""
 
-    score: float | None
+    score: Share | None
     """In [0, 1]; None if the references are not public."""
-    stderr: float | None
+    stderr: Amount | None
     """Standard error, clustered by context; None with fewer than two contexts."""
-    n: int
+    n: Count
     """Number of answers."""
-    contexts: int
+    contexts: Count
     """Number of different contexts."""
 
 
@@ -55,18 +63,41 @@ class DenseAgreement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """What output error and recall were measured on.
+
+    A query counts once in each layer that attends to every earlier token. In layers that are kept
+    dense it needs no measurement and counts as measured, unless its example has none.
+    """
+
+    examples: int
+    """Answers with a measured query."""
+    of_examples: int
+    """Answers with a query under the attention."""
+    queries: int
+    """Measured queries."""
+    of_queries: int
+    """Queries under the attention."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Timing:
     """Wall time of the experiment's own work and of the work it shared with other arms."""
 
-    load_seconds: float
-    prefill_seconds: float
-    prefill_seconds_saved: float
+    load_seconds: Amount
+    prefill_seconds: Amount
+    prefill_seconds_saved: Amount
     """Prefill time that another arm of the same bundle had already spent."""
-    decode_seconds: float
+    decode_seconds: Amount
     """Question and answer."""
-    context_tokens: int
+    decode_cpu_seconds: Amount | None = None
+    """CPU time of all threads of the process during decode_seconds."""
+    decode_thread_seconds: Amount | None = None
+    """CPU time of the thread that decodes; less than decode_seconds if it had to wait for a
+    core."""
+    context_tokens: Count
     """Prefilled tokens; each context counts once."""
-    new_tokens: int
+    new_tokens: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +123,9 @@ class Provenance:
     """Number of processes that answered examples."""
     answered_by: Sequence[Mapping[str, Any]] | None = None
     """The different lines of starts.jsonl; None if every start had the same."""
+    load_per_core: float | None = None
+    """Processes that wanted to run in the minute before a start, per core; the highest of all
+    starts. None where the system does not tell."""
     peak_memory_bytes: int | None = None
     started: str | None = None
     finished: str | None = None
@@ -104,27 +138,40 @@ class Provenance:
 class Summary:
     """Means over the answers of an experiment. What was not measured is None, never 0."""
 
-    score: float | None
+    score: Share | None
     """Mean of the task scores, in [0, 1]; None if a task has none."""
-    stderr: float | None
+    stderr: Amount | None
     """Standard error, clustered by context."""
-    n: int
+    n: Count
     """Number of answers."""
     tasks: Mapping[str, TaskResult]
-    density: float | None
-    output_error: float | None
-    recall: float | None
-    prompt_tokens: float | None
+    density: Amount | None
+    """Share of the visible keys that a query head selects. This and the next three are means over
+    layers, heads and queries of an answer, then over the answers of a task, then over tasks."""
+    density_stderr: Amount | None = None
+    """Standard error, clustered by context; for the next three too."""
+    rows_read: Amount | None = None
+    """Share of the visible key-value rows that any query head of a group selects."""
+    rows_read_stderr: Amount | None = None
+    output_error: Amount | None
+    """Relative distance to the output of dense attention; 0 in layers that are kept dense."""
+    output_error_stderr: Amount | None = None
+    recall: Amount | None
+    """Share of the softmax mass on the selected keys; 1 in layers that are kept dense."""
+    recall_stderr: Amount | None = None
+    sampled: Sampled | None = None
+    """What output error and recall were measured on; None if neither was."""
+    prompt_tokens: Amount | None
     """Mean length of context and question."""
     index_bytes: Mapping[str, float]
     """Memory of each masker's key index, in bytes per key and layer."""
     dense_agreement: DenseAgreement | None
     """None unless the protocol is teacher forcing."""
-    truncated: int
+    truncated: Count
     """Number of examples whose context was cut to fit the model."""
     thought_tokens: float | None = None
     """Mean length of a thought; None if no answer had one."""
-    unfinished_thoughts: int = 0
+    unfinished_thoughts: Count = 0
     """Number of answers whose thought did not end: they are empty."""
     timing: Timing
 
@@ -138,6 +185,8 @@ class Result(Summary):
     schema: int = SCHEMA
     """Schema of the file that was read."""
     fingerprint: str
+    scores_digest: str | None = None
+    """Digest of the scores.jsonl that the scores are the means of; None in earlier versions."""
     model: str
     attention: str
     """Name of the attention; its settings are in `config`."""
@@ -176,6 +225,8 @@ class LastError:
     attempt: int = 1
     """Number of failures so far."""
     time: str = ""
+    examples: int | None = None
+    """Number of the experiment's examples; None while unknown."""
 
 
 # The names come first in the file.

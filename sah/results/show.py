@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sah.results.disturbance import disturbances
 from sah.results.schema import MeanScore, Result, Summary
 from sah.terminal import plain
 
@@ -26,8 +27,8 @@ def show_result(result: Result) -> None:
         table.add_row("all (mean of tasks)", *_cells(result))
     console.print(table)
     console.print(
-        f"density {_number(result.density)}   output error {_number(result.output_error)}   "
-        f"recall {_number(result.recall)}"
+        f"density {_number(result.density)}   rows read {_number(result.rows_read)}   "
+        f"output error {_number(result.output_error)}   recall {_number(result.recall)}"
     )
     agreement = result.dense_agreement
     if agreement is not None:
@@ -44,7 +45,7 @@ def show_result(result: Result) -> None:
     timing = result.timing
     console.print(
         f"prefill {_rate(timing.context_tokens, timing.prefill_seconds)}   "
-        f"decode {_rate(timing.new_tokens, timing.decode_seconds)}"
+        f"decode {_rate(timing.new_tokens, timing.decode_seconds)}{_condition(result)}"
     )
     # Neither wrapped nor truncated, so that the path can be copied.
     console.print(Text(plain(_shortest(result.directory))), soft_wrap=True)
@@ -73,6 +74,12 @@ def _title(result: Result) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _condition(result: Result) -> str:
+    """Say why the speed is hard to compare, if it is."""
+    found = disturbances(result)
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _rate(tokens: int, seconds: float) -> str:

@@ -1,12 +1,12 @@
 """The output directory of an experiment: its answers, and its result once it is complete."""
 
-import dataclasses
 import logging
 import os
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import msgspec
 from omegaconf import DictConfig, OmegaConf
 
 from sah.errors import ConfigurationError, DamagedResults, category
-from sah.results.claim import Claim
+from sah.results.claim import Claim, began_before_requeue, note_job, read_claim
 from sah.results.contents import STARTS, described_start, other_content, unidentified_paths
 from sah.results.files import (
     append_whole,
+    damaged,
+    is_present,
     json_lines,
     read_json,
     read_json_lines,
@@ -29,6 +31,19 @@ from sah.results.files import (
 )
 from sah.results.identity import as_literals, experiment_of
 from sah.results.schema import SCHEMA, LastError, Result, to_document
+from sah.results.stored_lines import (
+    EXAMPLES,
+    MICRO_METRICS,
+    PREDICTIONS,
+    SCORES,
+    Inputs,
+    check_inputs,
+    check_scores,
+    digest,
+    parse_prediction,
+    prediction_line,
+    scores_content,
+)
 from sah.results.upgrade import upgrade
 from sah.types import Prediction, Score
 
@@ -36,10 +51,6 @@ logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 OVERRIDES = "overrides.yaml"
-PREDICTIONS = "predictions.jsonl"
-MICRO_METRICS = "micro_metrics.jsonl"
-SCORES = "scores.jsonl"
-EXAMPLES = "examples.jsonl"
 RESULTS = "results.json"
 ERROR = "error.json"
 # With resume=false the old files are kept here until the new result is complete.
@@ -50,17 +61,28 @@ _FILES = (
 )
 
 
-def read_result(directory: Path, fingerprint: str | None = None) -> Result | None:
+class WrongDirectory(DamagedResults):
+    """A directory holds the result of another experiment than its own."""
+
+
+def read_result(
+    directory: Path, fingerprint: str | None = None, *, with_scores: bool = True
+) -> Result | None:
     """Read results.json; None if the experiment is not complete.
 
     Files of earlier schemas are read too; `Result.schema` tells them apart.
 
+    Args:
+        directory: the experiment's.
+        fingerprint: the one that the result must have; None for any.
+        with_scores: check that it belongs to scores.jsonl.
+
     Raises:
-        DamagedResults: if the file is not a result, or if it belongs to another experiment
-            than `fingerprint`.
+        DamagedResults: if the file is not a result, or if it or scores.jsonl was edited.
+        WrongDirectory: if it belongs to another experiment than `fingerprint`.
     """
     path = directory / RESULTS
-    if not path.is_file():
+    if not is_present(path):
         return None
     document = read_json(path)
     schema = document.get("schema")
@@ -70,7 +92,7 @@ def read_result(directory: Path, fingerprint: str | None = None) -> Result | Non
             "away, or use the version that wrote it"
         )
     if fingerprint is not None and document.get("fingerprint") != fingerprint:
-        raise DamagedResults(
+        raise WrongDirectory(
             f"{path} belongs to experiment {document.get('fingerprint')!r}, not to "
             f"{fingerprint!r}; if it was copied there, move it away"
         )
@@ -79,11 +101,12 @@ def read_result(directory: Path, fingerprint: str | None = None) -> Result | Non
     document["directory"] = directory
     try:
         # The hook is called for `directory` only, which is not JSON.
-        return msgspec.convert(document, Result, dec_hook=lambda _, value: value)
+        result = msgspec.convert(document, Result, dec_hook=lambda _, value: value)
     except msgspec.ValidationError as error:
-        raise DamagedResults(
-            f"{path} is damaged: {error}; repair the file, or move its directory away"
-        ) from error
+        raise damaged(path, str(error)) from error
+    if with_scores:
+        check_scores(result)
+    return result
 
 
 def is_complete(directory: Path, fingerprint: str) -> bool:
@@ -103,8 +126,6 @@ class ResultStore:
         self.fingerprint = fingerprint
         self.predictions: dict[str, Prediction] = {}
         """Stored answers by example id."""
-        self.micro_metric_records = 0
-        """Number of micro metrics on disk, all of them about answered examples."""
         self.config: dict[str, Any] = {}
         """The resolved experiment; set by `claimed`."""
         self._claim: Claim | None = None
@@ -126,7 +147,10 @@ class ResultStore:
                     if name != ERROR:
                         remove_unfinished(self.path(name))
                 if not resume:
-                    self._put_aside()
+                    # A requeued SLURM job resumes what its own earlier start began.
+                    if not began_before_requeue(self.directory):
+                        self._put_aside()
+                    note_job(self.directory)
                 self.load()
                 self.config = experiment_of(config)
                 resolved = as_literals(OmegaConf.to_container(config, resolve=True))
@@ -154,7 +178,7 @@ class ResultStore:
         """
         assert self._claim is not None, "append outside `claimed`"
         self._claim.check()
-        append_whole(self.path(PREDICTIONS), json_lines([prediction]))
+        append_whole(self.path(PREDICTIONS), prediction_line(prediction, self.fingerprint))
         self.predictions[prediction.example_id] = prediction
 
     def note_start(self, made_by: Mapping[str, Any]) -> None:
@@ -192,20 +216,17 @@ class ResultStore:
         assert self._claim is not None, "check_examples outside `claimed`"
         self._claim.note_examples(len(example_ids))
 
-    def check_inputs(self, input_hashes: Mapping[str, str]) -> None:
-        """Check that stored answers were given to these inputs, by example id.
+    def check_inputs(self, inputs: Mapping[str, Inputs], *, references: bool = True) -> None:
+        """Check that stored answers were given to these inputs.
+
+        Args:
+            inputs: by example id.
+            references: whether the references must be the same too.
 
         Raises:
-            DamagedResults: naming the first answer that was not.
+            DamagedResults: naming the first answer that was not, and what changed.
         """
-        for example_id, input_hash in input_hashes.items():
-            answered = self.predictions.get(example_id)
-            if answered is not None and answered.input_hash != input_hash:
-                raise DamagedResults(
-                    f"{self.path(PREDICTIONS)} answers {example_id!r} with another prompt: its "
-                    "tokens differ now. The data, the tokenizer or its chat template changed "
-                    "since; restore them, or start afresh with resume=false"
-                )
+        check_inputs(self.path(PREDICTIONS), self.predictions, inputs, references=references)
 
     def write_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
         """Write the questions, so that reports can show them beside the answers.
@@ -244,8 +265,8 @@ class ResultStore:
         assert self._claim is not None, "check_claim outside `claimed`"
         self._claim.check()
 
-    def complete(self, result: Result, scores: Sequence[Score]) -> None:
-        """Write the scores and, last, results.json.
+    def complete(self, result: Result, scores: Sequence[Score]) -> Result:
+        """Write the scores and, last, results.json, which names them; return it as written.
 
         Raises:
             Busy: if the claim was lost; nothing is written then.
@@ -253,11 +274,14 @@ class ResultStore:
         assert self._claim is not None, "complete outside `claimed`"
         assert result.fingerprint == self.fingerprint, "a result of another experiment"
         self._claim.check()
-        write_atomically(self.path(SCORES), json_lines(list(scores)))
+        content = scores_content(scores)
+        result = replace(result, scores_digest=digest(content))
+        write_atomically(self.path(SCORES), content)
         self.path(ERROR).unlink(missing_ok=True)
         # Written last: its existence is what "complete" means to resume.
         write_json(self.path(RESULTS), to_document(result))
         shutil.rmtree(self.path(PREVIOUS), ignore_errors=True)
+        return result
 
     def _put_aside(self) -> None:
         """Move existing files to `.previous`, unless a complete result is already kept there."""
@@ -282,10 +306,9 @@ class ResultStore:
         """Read the stored answers; discard what an interrupted attempt left unfinished."""
         _whole_lines(self.path(STARTS))
         path = self.path(PREDICTIONS)
-        records = _whole_lines(path)
         self.predictions = {}
-        for number, record in enumerate(records, start=1):
-            prediction = _prediction(record, path, number)
+        for number, (record, line) in enumerate(_whole_lines(path), start=1):
+            prediction = parse_prediction(record, line, self.fingerprint, path, number)
             if prediction.example_id in self.predictions:
                 raise DamagedResults(
                     f"{path} answers {prediction.example_id!r} twice (line {number}); "
@@ -298,7 +321,6 @@ class ResultStore:
         """Keep the records of answered examples; the others will be logged again."""
         path = self.path(MICRO_METRICS)
         if not path.exists():
-            self.micro_metric_records = 0
             return
         known = {None, *self.predictions}
 
@@ -308,37 +330,25 @@ class ResultStore:
                 if record.get("metadata", {}).get("example_id") in known:
                     yield line
 
-        self.micro_metric_records = size = 0
-        for line in kept():
-            self.micro_metric_records += 1
-            size += len(line)
+        size = sum(len(line) for line in kept())
         if size < path.stat().st_size:
             write_atomically(path, kept())
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
+def _whole_lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
     """Read JSON lines; truncate the file if a killed process left a torn last line."""
-    records, good_bytes, torn = read_json_lines(path)
-    if torn:
+    found = list(whole_json_lines(path))
+    size = sum(len(line) for _, line in found)
+    if is_present(path) and size < path.stat().st_size:
         logger.warning("%s: discarding a torn last line; its example is answered again", path)
-        os.truncate(path, good_bytes)
-    return records
-
-
-def _prediction(record: dict[str, Any], path: Path, number: int) -> Prediction:
-    try:
-        return Prediction(**record)
-    except TypeError as error:
-        names = [field.name for field in dataclasses.fields(Prediction)]
-        raise DamagedResults(
-            f"{path} line {number} has the fields {sorted(record)}, expected {sorted(names)}; "
-            "another version wrote it. Use that version, or start afresh with resume=false"
-        ) from error
+        os.truncate(path, size)
+    return found
 
 
 def write_error(directory: Path, kind: str, name: str, message: str, trace: str) -> None:
     """Write error.json, counting the failures before this one."""
-    before = read_error(directory)
+    before, owner = read_error(directory), read_claim(directory)
+    known = [one.examples for one in (owner, before) if one is not None and one.examples]
     error = LastError(
         category=kind,
         type=name,
@@ -346,22 +356,23 @@ def write_error(directory: Path, kind: str, name: str, message: str, trace: str)
         traceback=trace,
         attempt=1 if before is None else before.attempt + 1,
         time=datetime.now(UTC).isoformat(),
+        examples=known[0] if known else None,
     )
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / ERROR, error)
 
 
 def read_error(directory: Path) -> LastError | None:
-    """Read error.json; None if there is none or it is damaged."""
+    """Read error.json; None if there is none or it cannot be read."""
     path = directory / ERROR
     try:
         return msgspec.convert(read_json(path), LastError)
-    except (FileNotFoundError, DamagedResults, msgspec.ValidationError):
+    except (OSError, DamagedResults, msgspec.ValidationError):
         return None
 
 
-def require_writable(root: Path) -> None:
-    """Create the output root and check that it is writable.
+def require_writable(root: Path, key: str = "output_root") -> None:
+    """Create the folder that a configuration key names, and check that it is writable.
 
     Raises:
         ConfigurationError: naming the path and the system's reason.
@@ -374,6 +385,6 @@ def require_writable(root: Path) -> None:
         probe.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(
-            f"output_root: cannot write to {str(root)!r} ({error.strerror}); choose another with "
-            "output_root=DIR"
+            f"{key}: cannot write to {str(root)!r} ({error.strerror}); choose another with "
+            f"{key}=DIR"
         ) from error

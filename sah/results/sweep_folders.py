@@ -1,5 +1,6 @@
 """The folder of a sweep below the output root: its logs, its summary and its planned cells."""
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -7,9 +8,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import orjson
+import msgspec
 
-from sah.results.files import write_json
+from sah.errors import DamagedResults
+from sah.results.files import read_file, write_json
+from sah.terminal import plain
+
+logger = logging.getLogger(__name__)
 
 SWEEPS = ".sweeps"
 _CELLS = "cells.json"
@@ -45,8 +50,25 @@ def write_planned(folder: Path, directories: Iterable[Path], output_root: Path) 
     write_json(folder / _CELLS, [os.path.relpath(path, output_root) for path in directories])
 
 
-def planned_directories(output_root: Path) -> Iterator[Path]:
-    """Return the directories that the sweeps below an output root planned."""
-    for path in output_root.glob(f"{SWEEPS}/*/{_CELLS}"):
-        for directory in orjson.loads(path.read_bytes()):
-            yield output_root / directory
+def planned_directories(folder: Path) -> Iterator[Path]:
+    """Return the directories that sweeps planned, of an output root or of a folder in one.
+
+    A list that cannot be read is left out with a warning.
+    """
+    for path in folder.glob(f"{SWEEPS}/*/{_CELLS}"):
+        for directory in _planned(path):
+            yield folder / directory
+    for root in folder.absolute().parents:
+        inside = folder.absolute().relative_to(root)
+        for path in root.glob(f"{SWEEPS}/*/{_CELLS}"):
+            for planned in map(Path, _planned(path)):
+                if planned.is_relative_to(inside):
+                    yield folder / planned.relative_to(inside)
+
+
+def _planned(path: Path) -> list[str]:
+    try:
+        return msgspec.json.decode(read_file(path), type=list[str])
+    except (OSError, DamagedResults, ValueError) as error:
+        logger.warning("left out: the planned cells of %s: %s", plain(str(path)), error)
+        return []

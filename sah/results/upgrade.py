@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from sah.results.files import damaged, read_file
 from sah.results.identity import NOT_IDENTITY
 from sah.results.schema import Result
 
@@ -30,6 +31,9 @@ def upgrade(document: Mapping[str, Any], config: Path) -> dict[str, Any]:
     Args:
         document: content of the file; its `schema` is kept.
         config: config.yaml beside it, read if the file has no copy of the configuration.
+
+    Raises:
+        DamagedResults: if config.yaml is needed and cannot be read.
     """
     absent: dict[str, Any] = {one.name: None for one in fields(Result)} | _BEFORE
     upgraded = absent | dict(document)
@@ -40,7 +44,12 @@ def upgrade(document: Mapping[str, Any], config: Path) -> dict[str, Any]:
     if isinstance(document.get("tasks"), Mapping):
         upgraded["tasks"] = {name: _task(task) for name, task in document["tasks"].items()}
     if upgraded["config"] is None:
-        written = yaml.load(config.read_bytes(), Loader=_LOADER)
+        try:
+            written = yaml.load(read_file(config), Loader=_LOADER)
+        except (FileNotFoundError, ValueError, yaml.YAMLError) as error:
+            raise damaged(config, str(error).replace("\n", " ")) from error
+        if not isinstance(written, Mapping):
+            raise damaged(config, "it is not a mapping")
         upgraded["config"] = {k: v for k, v in written.items() if k not in NOT_IDENTITY}
     return upgraded
 

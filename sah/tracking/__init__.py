@@ -1,5 +1,5 @@
 """Optional trackers for finished results: MLflow, TensorBoard, Weights & Biases, trackio."""
 
-from sah.tracking.record import NoTracker, Record, Tracker, track
+from sah.tracking.record import NoTracker, Record, Tracker, require_working, track
 
-__all__ = ["NoTracker", "Record", "Tracker", "track"]
+__all__ = ["NoTracker", "Record", "Tracker", "require_working", "track"]

@@ -1,9 +1,20 @@
 """MLflow tracker: one MLflow run per experiment (extra: mlflow)."""
 
+import os
+import socket
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from sah.tracking.record import Record
+from sah.errors import ConfigurationError
+from sah.tracking.record import Record, refuse_empty, require_package
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+_PATIENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,12 +25,39 @@ class MlflowTracker:
     """A server, sqlite:///FILE or file:FOLDER; None: MLFLOW_TRACKING_URI or MLflow's default."""
     experiment: str = "sah"
 
+    def __post_init__(self) -> None:
+        refuse_empty(self)
+
+    def check(self) -> None:
+        """Check that MLflow is installed, its store can be written, and the experiment exists.
+
+        Raises:
+            ConfigurationError: if not; MLflow's own errors pass.
+        """
+        require_package("mlflow", "mlflow")
+        client = self._client()
+        _require_reachable(str(client.tracking_uri))
+        known = client.get_experiment_by_name(self.experiment)
+        if known is not None and known.lifecycle_stage == "deleted":
+            raise ConfigurationError(
+                f"the MLflow experiment {self.experiment!r} is deleted; restore it, or choose "
+                "another with tracker.experiment=NAME"
+            )
+
+    def has(self, record: Record) -> bool:
+        """Whether a finished MLflow run has the tag of this result."""
+        client = self._client()
+        known = client.get_experiment_by_name(self.experiment)
+        if known is None:
+            return False
+        condition = f"tags.result = '{record.tags['result']}' and attributes.status = 'FINISHED'"
+        return bool(client.search_runs([known.experiment_id], condition, max_results=1))
+
     def log(self, record: Record) -> None:
         """Log one result."""
         from mlflow.entities import Metric, Param, RunTag
-        from mlflow.tracking import MlflowClient
 
-        client = MlflowClient(tracking_uri=self.uri)
+        client = self._client()
         known = client.get_experiment_by_name(self.experiment)
         number = known.experiment_id if known else client.create_experiment(self.experiment)
         run = client.create_run(number, run_name=record.name)
@@ -33,7 +71,32 @@ class MlflowTracker:
             client.log_batch(run.info.run_id, metrics=metrics[start : start + 1000])
         tags = [RunTag(name, text) for name, text in record.tags.items()]
         client.log_batch(run.info.run_id, tags=tags)
+        # Last: only a run that has everything counts as logged.
         client.set_terminated(run.info.run_id)
+
+    def _client(self) -> "MlflowClient":
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri)
+
+
+def _require_reachable(uri: str) -> None:
+    """Check a store without MLflow, which retries a server for minutes and only reads a file.
+
+    Raises:
+        ConfigurationError: if the server does not answer, or the file cannot be written.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https") and parts.scheme not in getproxies():
+        address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        try:
+            socket.create_connection(address, timeout=_PATIENCE_SECONDS).close()
+        except OSError as error:
+            raise ConfigurationError(f"tracker.uri={uri} does not answer: {error}") from error
+    elif parts.scheme in ("", "file", "sqlite"):
+        path = parts.path.removeprefix("/") if parts.scheme == "sqlite" else parts.path
+        if os.path.exists(path) and not os.access(path, os.W_OK):
+            raise ConfigurationError(f"tracker.uri={uri}: cannot write to {path!r}")
 
 
 def _allowed(name: str) -> str:

@@ -1,14 +1,14 @@
-"""The record that a tracker receives, and the call that keeps its failures harmless."""
+"""The record that a tracker receives, and the calls that keep its failures harmless."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-
+from sah.errors import ConfigurationError
 from sah.paths import sanitise
 from sah.results.schema import Result
 
@@ -27,6 +27,7 @@ class Record:
     numbers: Mapping[str, float]
     """Scores and measurements; what was not measured is left out."""
     tags: Mapping[str, str]
+    """`result` is the same for the same result only: not for one that was rescored."""
 
     @classmethod
     def from_result(cls, result: Result) -> "Record":
@@ -34,6 +35,7 @@ class Record:
         # Trackers make folders of these names.
         names = [sanitise(name) for name in (result.model, result.attention, result.benchmark)]
         provenance = result.provenance
+        finished = (provenance.rescored or {}).get("finished", provenance.finished)
         return cls(
             name="/".join([*names, result.fingerprint]),
             directory=result.directory,
@@ -45,6 +47,8 @@ class Record:
                 "host": str(provenance.host),
                 "device": str(provenance.device),
                 "directory": str(result.directory),
+                # wandb allows no other characters in the id of a run.
+                "result": re.sub("[^0-9A-Za-z-]", "-", f"{result.fingerprint}-{finished}"),
             },
         )
 
@@ -52,40 +56,91 @@ class Record:
 class Tracker(Protocol):
     """Receives a copy of every finished result."""
 
+    def check(self) -> None:
+        """Check that records can be stored; called before anything is computed.
+
+        Raises:
+            ConfigurationError: naming the key, its value and the way out; any other exception
+                counts as one.
+        """
+
+    def has(self, record: Record) -> bool:
+        """Whether this very result is stored; False if that cannot be known."""
+
     def log(self, record: Record) -> None:
-        """Store the record; any exception is only logged."""
+        """Store the record; after a run, any exception is only logged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoTracker:
     """The default: no tracker."""
 
+    def check(self) -> None:
+        """Do nothing."""
+
+    def has(self, record: Record) -> bool:
+        """Return False."""
+        return False
+
     def log(self, record: Record) -> None:
         """Do nothing."""
 
 
-def track(config: DictConfig, result: Result) -> None:
-    """Log a result with the configured tracker; failures are only logged.
+def require_working(tracker: Tracker) -> None:
+    """Check that a tracker can store results, before anything is computed.
+
+    Raises:
+        ConfigurationError: why it cannot, and the way out.
+    """
+    try:
+        tracker.check()
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigurationError(
+            f"{type(tracker).__name__} cannot store results: {reason}; to run without it, leave "
+            "out tracker= and send the results later with `sah track FOLDER tracker=NAME`"
+        ) from error
+
+
+def refuse_empty(tracker: Any) -> None:
+    """Check that no text of a tracker is empty, which would mean a default.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    for one in fields(tracker):
+        value = getattr(tracker, one.name)
+        if isinstance(value, str) and not value.strip():
+            raise ValueError(f"{one.name} is empty; give it a value, or leave it out")
+
+
+def require_package(name: str, extra: str) -> None:
+    """Check that a package is installed; imports nothing.
+
+    Raises:
+        ConfigurationError: if it is not.
+    """
+    if find_spec(name) is None:
+        raise ConfigurationError(f"the package {name} is not installed: pip install 'sah[{extra}]'")
+
+
+def track(tracker: Tracker, result: Result) -> None:
+    """Log a result with a tracker; failures are only logged.
 
     Results are on disk before this is called, so a tracker that is missing, unreachable or
     broken costs a warning, never the experiment.
     """
-    chosen = OmegaConf.select(config, "tracker")
-    if chosen is None:
-        return
     try:
-        tracker: Tracker = instantiate(chosen)
         tracker.log(Record.from_result(result))
     except Exception as error:  # noqa: BLE001 (third-party code on which nothing depends)
-        # Hydra wraps exceptions of constructors.
-        cause = error.__cause__ or error
         logger.warning(
-            "the tracker did not accept the result (%s: %s); it is complete in %s",
-            *(type(cause).__name__, cause, result.directory),
+            "the tracker did not accept the result (%s: %s); it is complete in %s, and `sah track` "
+            "sends it later",
+            *(type(error).__name__, error, result.directory),
         )
 
 
-_TRACKED = ("timing", "tasks", "dense_agreement", "index_bytes")
+_TRACKED = ("timing", "tasks", "dense_agreement", "index_bytes", "sampled")
 
 
 def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:

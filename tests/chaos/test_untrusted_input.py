@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from sah.benchmarks.suites.rows import Source, text_column
-from sah.cli.status import show_status
+from sah.cli import status
 from sah.errors import DatasetError
 from sah.terminal import plain
 from sah.tracking.record import Record
@@ -59,7 +59,7 @@ def test_hostile_error_messages_reach_the_terminal_escaped(benchmark, runs, tmp_
     assert runs.run(tmp_path, *benchmark(), "timeout_minutes=1e-9", log=log) == 1
     (path,) = tmp_path.glob("outputs/*/*/*/*/error.json")
     path.write_text(json.dumps({"category": "unknown", "message": HOSTILE}))
-    show_status(tmp_path / "outputs")
+    status.main([str(tmp_path / "outputs")])
     shown = capsys.readouterr().out
     assert "failed" in shown
     assert commands(shown) == []

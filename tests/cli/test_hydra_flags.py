@@ -23,6 +23,13 @@ from sah.cli.hydra_flags import refused_flags
         (["-sc", "install=bash", "uninstall=bash"], "takes install=SHELL or uninstall=SHELL"),
         (["-sc", "query=bash"], "is for shells"),
         (["model=tiny", "-m", "seed=1,2"], "seed=1,2 comes after a flag"),
+        (["+hydra.searchpath=[file://.]"], "+hydra.searchpath=[file://.]: Hydra ignores this"),
+        (["++hydra.searchpath=[.]"], "write hydra.searchpath=[FOLDER,...]"),
+        (["~hydra.searchpath"], "Hydra ignores this spelling"),
+        (["hydra.searchpath@x=[.]"], "Hydra ignores this spelling"),
+        (["hydra.searchpath=[.]", "hydra.searchpath=[/]"], "list all folders in one"),
+        (["hydra.searchpath=[.,file:///not/here]"], "'file:///not/here' does not exist"),
+        (["hydra.searchpath=[pkg://not.here]"], "'pkg://not.here' does not exist"),
     ],
 )
 def test_flags_that_make_no_sense_together_are_refused_in_one_sentence(
@@ -47,6 +54,9 @@ def test_flags_that_make_no_sense_together_are_refused_in_one_sentence(
         ["--hydra-help"],
         ["-sc", "install=bash"],
         ["--config-name", "nothere"],
+        ["hydra.searchpath=[.,file:///,pkg://sah.models]"],
+        ["hydra.searchpath=not_a_list"],
+        ["hydra.searchpath=[unbalanced"],
     ],
 )
 def test_flags_that_hydra_understands_are_left_to_it(flags):

@@ -56,12 +56,16 @@ def result_folders(tmp_path: Path) -> Callable[[], list[Path]]:
 
 @pytest.fixture
 def answers() -> Callable[[Path], list[dict[str, Any]]]:
-    """Read the answers of an experiment without their times."""
+    """Read the answers of an experiment without their times and the experiment's fingerprint."""
 
     def read(folder: Path) -> list[dict[str, Any]]:
         lines = (folder / "predictions.jsonl").read_text().splitlines()
         return [
-            {key: value for key, value in json.loads(line).items() if "seconds" not in key}
+            {
+                key: value
+                for key, value in json.loads(line).items()
+                if "seconds" not in key and key not in ("fingerprint", "checksum")
+            }
             for line in lines
         ]
 

@@ -200,7 +200,7 @@ def test_a_killed_cell_is_one_row_of_status_and_summary_and_the_others_finish(
     assert error["category"] == "memory"
     assert "SIGKILL" in error["message"]
     assert "1 of 2 experiments failed" in errors
-    assert "rerun only those" in errors
+    assert "run only those" in errors
     assert summary(tmp_path)["counts"] == {"failed": 1, "done": 1}
 
     again = run("-m", *LONG, "seed=1,2")
@@ -217,8 +217,12 @@ def test_stopped_sweep_leaves_no_process(number, start, tmp_path):
     _wait_for_answers(process, tmp_path)
     assert len(list(_processes_with(mark))) == 3, "the sweep, a supervisor, its job"
     process.send_signal(number)
-    process.communicate()
+    _, errors = process.communicate()
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+    if number != signal.SIGKILL:
+        assert "0 of 2 experiments done; run the same command again to resume" in errors
+        assert summary(tmp_path)["counts"] == {"interrupted": 1, "not started": 1}
+        assert [row["state"] for row in _status(tmp_path)] == ["interrupted", "waiting"]
     while list(_processes_with(mark)):
         time.sleep(0.1)
 

@@ -109,6 +109,9 @@ def test_stopped_run_goes_on_to_the_results_of_an_undisturbed_one(
     if number != signal.SIGKILL:
         error = json.loads((folder / "error.json").read_text())
         assert error["category"] == "interrupt"
+        answered = len(predictions.read_text().splitlines())
+        message = f"interrupted, {answered} of 12 answered; run the same command again to resume"
+        assert message in errors
         assert not (folder / ".claim").exists()
 
     resumed = run(*LONG)
@@ -177,3 +180,22 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
         {key: value for key, value in json.loads(line).items() if key != "timestamp"}
         for line in lines
     ]
+
+
+def test_an_edited_file_is_computed_anew_and_a_copy_of_it_is_complete(
+    run, result_folders, tmp_path
+):
+    row = '{"context": "c", "question": "q", "references": "r", "max_new_tokens": 2}\n'
+    data, options = tmp_path / "my.jsonl", ("model=tiny", "benchmark=jsonl", "attention=dense")
+    data.write_text(row)
+    run(*options, "benchmark.path=my.jsonl")
+    (first,) = result_folders()
+    data.write_text(2 * row)
+    again = run(*options, "benchmark.path=my.jsonl")
+    assert f"benchmark.path has changed: {first.relative_to(tmp_path)} has answers" in again.stderr
+    (second,) = set(result_folders()) - {first}
+    assert json.loads((second / "results.json").read_text())["n"] == 2
+    (tmp_path / "copy.jsonl").write_text(row)
+    copy = run(*options, "benchmark.path=./copy.jsonl")
+    assert first.name in copy.stdout
+    assert len(result_folders()) == 2

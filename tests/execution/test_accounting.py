@@ -1,12 +1,29 @@
-"""The peak memory of an arm excludes that of the other arms."""
+"""CPU time, and the peak memory of an arm, which excludes that of the other arms."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 
-from sah.execution.accounting import PeakMemory
+from sah.execution.accounting import CpuTime, PeakMemory
+
+
+def spin() -> int:
+    return sum(number * number for number in range(2_000_000))
+
+
+def test_cpu_time_of_a_thread_does_not_include_that_of_others_or_waiting() -> None:
+    cpu = CpuTime()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(spin).result()
+    process, thread = cpu.used()
+    assert 0 <= thread < 0.5 * process
+    alone = CpuTime()
+    spin()
+    assert alone.used()[1] == pytest.approx(alone.used()[0], rel=0.3)
+
 
 LARGE = 300 * 2**20
 

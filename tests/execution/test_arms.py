@@ -135,7 +135,7 @@ def test_one_cache_and_one_index_at_a_time(bundle, calls):
         for other, *_ in made:
             assert other is session or not other._indexes
 
-    seen = calls(AttentionSession, "density", before=look)
+    seen = calls(AttentionSession, "keys_read", before=look)
     bundle(KINDS)
     assert len(made) == len(KINDS)
     assert len(seen) == 5 * len(KINDS)

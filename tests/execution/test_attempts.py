@@ -8,7 +8,7 @@ import pytest
 from sah.errors import Busy, ConfigurationError, DamagedResults
 from sah.execution import attempts as attempts_module
 from sah.execution.attempts import compute, compute_arms
-from sah.results import directory
+from sah.results import ResultStore, directory
 
 
 @pytest.fixture
@@ -100,12 +100,72 @@ def test_no_error_is_written_to_a_directory_that_was_taken_over(config, fail):
     assert not (directory(config) / "error.json").exists()
 
 
-def test_a_requeued_job_keeps_its_answers_despite_resume_false(compose, tmp_path, monkeypatch):
-    afresh = compose("model=tiny", "benchmark=mock", f"output_root={tmp_path}", "resume=false")
-    compute(afresh, [])
-    predictions = directory(afresh) / "predictions.jsonl"
-    answered = predictions.read_bytes()
-    (directory(afresh) / "results.json").unlink()
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    compute(afresh, [])
-    assert predictions.read_bytes() == answered, "seconds included: nothing was computed again"
+@pytest.fixture
+def job(monkeypatch):
+    """Become a start of a SLURM job."""
+
+    def start(number, *, restart):
+        monkeypatch.setenv("SLURM_JOB_ID", str(number))
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+
+    return start
+
+
+@pytest.fixture
+def afresh(compose, tmp_path):
+    """Compute arms with resume=false; return the answers of each, seconds included."""
+
+    def compute_again(*names):
+        configs = [
+            compose(
+                *("model=tiny", "benchmark=mock", f"attention={name}"),
+                *(f"output_root={tmp_path}", "resume=false"),
+            )
+            for name in names
+        ]
+        compute_arms([(config, []) for config in configs])
+        return [(directory(config) / "predictions.jsonl").read_bytes() for config in configs]
+
+    return compute_again
+
+
+def test_a_requeued_job_keeps_its_answers_despite_resume_false(afresh, job, calls, monkeypatch):
+    (old,) = afresh("dense")
+    job(7, restart=0)
+    with monkeypatch.context():
+        calls(ResultStore, "append", raise_at=4, error=KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            afresh("dense")
+    for restart in (1, 2):
+        job(7, restart=restart)
+        answers = calls(ResultStore, "append")
+        (new,) = afresh("dense")
+        assert len(answers) == (2 if restart == 1 else 0)
+    assert new != old
+
+
+def test_a_job_requeued_before_it_began_computes_an_old_result_again(afresh, job):
+    (old,) = afresh("dense")
+    job(6, restart=0)
+    (of_another_job,) = afresh("dense")
+    assert of_another_job != old
+    job(7, restart=1)
+    (new,) = afresh("dense")
+    assert new != of_another_job
+
+
+def test_a_requeued_bundle_computes_only_what_it_had_not_completed(afresh, job, calls, monkeypatch):
+    afresh("dense", "sparse")
+    job(7, restart=0)
+    (dense,) = afresh("dense")
+    job(7, restart=1)
+    answers = calls(ResultStore, "append")
+    again, _ = afresh("dense", "sparse")
+    assert again == dense
+    assert len(answers) == 5
+
+
+def test_resume_false_twice_in_one_start_of_a_job_computes_twice(afresh, job):
+    job(7, restart=1)
+    first, second = afresh("dense"), afresh("dense")
+    assert first != second

@@ -15,6 +15,9 @@ from sah.execution import rescoring
 from sah.execution.attempts import compute
 from sah.models.tiny import TinyModel
 from sah.results import directory, fingerprint
+from sah.results.identity import experiment_of
+from sah.results.stored_lines import prediction_line
+from sah.types import Prediction
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def test_a_changed_scorer_changes_only_the_scores(finished, monkeypatch):
     assert before["provenance"].pop("rescored") is None
     assert after["provenance"].pop("rescored")["finished"] > before["provenance"]["finished"]
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"score", "tasks"}
+    assert changed == {"score", "tasks", "scores_digest"}
     lines = (finished / "scores.jsonl").read_bytes().splitlines()
     assert [orjson.loads(line)["score"] for line in lines] == [1.0] * 5
     assert (finished / "predictions.jsonl").read_bytes() == answers
@@ -88,8 +91,19 @@ def edited(folder, *changes):
 
 
 def renamed(folder, name):
-    content = results(folder) | {"fingerprint": name}
+    config = experiment_of(OmegaConf.load(folder / "config.yaml"))
+    content = results(folder) | {"fingerprint": name, "config": config}
     (folder / "results.json").write_bytes(orjson.dumps(content))
+    path, own = folder / "predictions.jsonl", ("fingerprint", "checksum")
+    answers = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    path.write_bytes(
+        b"".join(
+            prediction_line(
+                Prediction(**{key: value for key, value in one.items() if key not in own}), name
+            )
+            for one in answers
+        )
+    )
     return folder.rename(folder.with_name(name))
 
 
@@ -148,5 +162,8 @@ def test_a_configuration_of_another_fingerprint_is_refused(change, finished):
         folder = finished
         path = folder / "config.yaml"
         path.write_text(path.read_text().replace("\nseed: 0", "\nseed: 5"))
-    with pytest.raises(ConfigurationError, match=r"has the fingerprint .* was edited, copied"):
+    with pytest.raises(
+        (ConfigurationError, DamagedResults),
+        match=r"has the fingerprint .* was edited, copied|its config is not that of experiment",
+    ):
         rescoring.rescore(folder)

@@ -5,6 +5,7 @@ import dataclasses
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import orjson
@@ -62,16 +63,97 @@ def test_metrics_of_an_example_average_to_what_its_prediction_says(start):
     _, folder = start(*MOCK, "attention=sparse", "metric_logging=full")
     records = lines(folder / "micro_metrics.jsonl")
     for prediction in lines(folder / "predictions.jsonl"):
-        for name in ("output_error", "recall"):
-            values = [
-                record["value"]
+        question = prediction["question_tokens"]
+        first = prediction["context_tokens"]
+        for name in ("density", "rows_read", "output_error", "recall"):
+            of_example = [
+                record
                 for record in records
                 if record["metric"] == f"research_attention_{name}"
                 and record["metadata"]["example_id"] == prediction["example_id"]
             ]
             # Three layers; the question, and every decode step.
-            assert len(values) == 3 * prediction["new_tokens"]
-            assert prediction[name] == pytest.approx(sum(values) / len(values), rel=1e-5)
+            assert len(of_example) == 3 * prediction["new_tokens"]
+            total = sum(
+                record["value"] * (question if record["metadata"]["step"] == first else 1)
+                for record in of_example
+            )
+            queries = 3 * (question + prediction["new_tokens"] - 1)
+            assert prediction[name] == pytest.approx(total / queries, rel=1e-5)
+            assert prediction["queries"] == prediction["measured_queries"] == queries
+
+
+def test_a_layer_that_stays_dense_has_no_error_and_full_recall(start):
+    options = ("attention=sparse", "metric_logging=full", "sparse_attention.dense_layers=[1]")
+    _, folder = start(*MOCK, *options)
+    records = lines(folder / "micro_metrics.jsonl")
+    assert {record["metadata"]["layer_idx"] for record in records} == {0, 2}
+    for prediction in lines(folder / "predictions.jsonl"):
+        queries = prediction["question_tokens"] + prediction["new_tokens"] - 1
+        for name, in_dense_layers in (("density", 1), ("output_error", 0), ("recall", 1)):
+            in_sparse_layers = sum(
+                record["value"] * record["metadata"]["queries"]
+                for record in records
+                if record["metric"] == f"research_attention_{name}"
+                and record["metadata"]["example_id"] == prediction["example_id"]
+            )
+            expected = (in_sparse_layers + queries * in_dense_layers) / (3 * queries)
+            assert prediction[name] == pytest.approx(expected, rel=1e-5)
+        assert prediction["queries"] == prediction["measured_queries"] == 3 * queries
+
+
+@pytest.mark.parametrize("limit", [0, 7, 60])
+def test_a_limit_of_records_changes_no_number(start, limit):
+    """Means used to end where the records did: those of the last examples were null."""
+    options = (*MOCK, "attention=sparse", "metric_logging=full")
+    whole, folder = start(*options)
+    cut, cut_folder = start(*options, f"metric_logging.max_records={limit}")
+    names = ("density", "rows_read", "output_error", "recall", "queries", "measured_queries")
+    for one, other in zip(
+        lines(folder / "predictions.jsonl"), lines(cut_folder / "predictions.jsonl"), strict=True
+    ):
+        assert {name: one[name] for name in names} == {name: other[name] for name in names}
+    assert (cut.output_error, cut.recall) == (whole.output_error, whole.recall)
+    path = cut_folder / "micro_metrics.jsonl"
+    kept = lines(path) if limit else []
+    counts = Counter(record["metadata"]["example_id"] for record in kept)
+    # Five examples with at least nine calls of four metrics each.
+    assert set(counts.values()) <= {limit // 5}
+    assert len(counts) == (5 if limit else 0)
+    assert limit or not path.exists()
+
+
+def test_sampling_measures_every_example_alike(start):
+    """A tenth of the queries of each example in each layer, whatever the others before it had."""
+    result, folder = start(*MOCK, "attention=sparse")
+    predictions = lines(folder / "predictions.jsonl")
+    records = lines(folder / "micro_metrics.jsonl")
+    for prediction in predictions:
+        drawn = [
+            record["metadata"]["queries"]
+            for record in records
+            if record["metric"] == "research_attention_recall"
+            and record["metadata"]["example_id"] == prediction["example_id"]
+        ]
+        queries = prediction["question_tokens"] + prediction["new_tokens"] - 1
+        assert prediction["queries"] == 3 * queries
+        assert prediction["measured_queries"] == sum(drawn)
+        assert abs(sum(drawn) - 0.1 * 3 * queries) <= 1
+        assert prediction["recall"] is not None
+    assert result.recall == pytest.approx(sum(one["recall"] for one in predictions) / 5)
+    sampled = result.sampled
+    assert (sampled.examples, sampled.of_examples) == (5, 5)
+    assert sampled.queries == sum(one["measured_queries"] for one in predictions)
+    assert sampled.of_queries == sum(one["queries"] for one in predictions)
+
+
+def test_a_sample_estimates_the_means_over_all_queries(start):
+    options = (*MOCK, "attention=streaming_llm")
+    whole, _ = start(*options, "metric_logging=full")
+    sample, _ = start(*options, "metric_logging.sampling_factor=0.3")
+    for name in ("output_error", "recall"):
+        assert getattr(sample, name) == pytest.approx(getattr(whole, name), rel=0.1)
+    assert (sample.density, sample.rows_read) == (whole.density, whole.rows_read)
 
 
 def test_a_complete_experiment_is_not_computed_again(start, calls):

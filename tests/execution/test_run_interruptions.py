@@ -8,6 +8,9 @@ from sah.errors import Busy, DamagedResults
 from sah.execution import run as experiment_module
 from sah.models.language_model import LanguageModel
 from sah.results import ResultStore, directory
+from sah.results.disturbance import disturbances
+from sah.results.stored_lines import prediction_line
+from sah.types import Prediction
 
 MOCK = ("model=tiny", "benchmark=mock")
 RULER = ("model=tiny", "benchmark=ruler", "benchmark.context_tokens=400", "benchmark.samples=2")
@@ -63,10 +66,45 @@ def test_answers_of_another_commit_or_device_are_reported(changed, start, calls,
     devices = [start["device"] for start in lines(folder / "starts.jsonl")]
     assert devices == ["cpu", "another device" if changed else "cpu"]
     made_by = [
-        {key: value for key, value in start.items() if key not in ("typed", "content")}
+        {
+            key: value
+            for key, value in start.items()
+            if key not in ("typed", "content", "load_per_core")
+        }
         for start in lines(folder / "starts.jsonl")
     ]
     assert result.provenance.answered_by == (made_by if changed else None)
+
+
+def test_the_highest_load_of_all_starts_is_reported(start, calls, monkeypatch):
+    for load in (0.5, 2.5, None):
+        with monkeypatch.context() as patch:
+            patch.setattr(experiment_module, "load_per_core", lambda load=load: load)
+            if load is None:
+                result, folder = start(*MOCK)
+                break
+            calls(ResultStore, "append", raise_at=2, error=KeyboardInterrupt())
+            with pytest.raises(KeyboardInterrupt):
+                start(*MOCK)
+        monkeypatch.undo()
+    assert [one["load_per_core"] for one in lines(folder / "starts.jsonl")] == [0.5, 2.5, None]
+    assert (result.provenance.load_per_core, result.provenance.starts) == (2.5, 3)
+    # The load is not a part of what answered.
+    assert result.provenance.answered_by is None
+    assert disturbances(result)[0] == "interrupted"
+
+
+def test_cpu_time_is_measured_with_every_answer(start):
+    for options in ((), ("generation.batch_questions=2",)):
+        result, folder = start(*MOCK, *options)
+        timing = result.timing
+        for name in ("decode_cpu_seconds", "decode_thread_seconds"):
+            values = [prediction[name] for prediction in lines(folder / "predictions.jsonl")]
+            assert all(value > 0 for value in values)
+            assert getattr(timing, name) == pytest.approx(sum(values))
+        # Other threads may be at work too, and the thread's clock may be coarser.
+        assert timing.decode_thread_seconds < 1.01 * timing.decode_cpu_seconds + 0.01
+        assert timing.decode_thread_seconds < 1.1 * timing.decode_seconds + 0.01
 
 
 def test_a_run_that_lost_its_claim_writes_no_more_metrics(start, configure, monkeypatch):
@@ -111,7 +149,10 @@ def test_an_answer_to_another_benchmark_stops_the_experiment(start, calls, confi
         start(*MOCK)
     monkeypatch.undo()
     path = directory(configure(*MOCK)) / "predictions.jsonl"
-    path.write_bytes(path.read_bytes().replace(b'"mock-0"', b'"old-0"'))
+    (answer,) = map(orjson.loads, path.read_bytes().splitlines())
+    own = {name: answer.pop(name) for name in ("fingerprint", "checksum")}
+    old = Prediction(**answer | {"example_id": "old-0"})
+    path.write_bytes(prediction_line(old, own["fingerprint"]))
     with pytest.raises(DamagedResults, match="old-0"):
         start(*MOCK)
     assert b"old-0" in path.read_bytes()

@@ -117,7 +117,7 @@ def test_answer_prefix_of_one_example_does_not_affect_the_next(run_changed):
 
 
 def test_ids_must_be_unique(run_changed):
-    with pytest.raises(DatasetError, match="5 examples have only 1 different"):
+    with pytest.raises(DatasetError, match="only 1 different ids; 5 of them have the id '"):
         run_changed("outputs", changes=({"id": "same"},) * 5)
 
 

@@ -1,11 +1,13 @@
 """Which attempt an error.json belongs to: decided by its content, not by its date."""
 
+import json
 import os
 
 import pytest
 
-from sah.launching.outcome import CellWatch
+from sah.launching.outcome import CellWatch, outcome_of
 from sah.launching.plan import Cell
+from sah.results.claim import CLAIM_NAME, Claim
 from sah.results.state import read_state
 from sah.results.store import write_error
 
@@ -57,6 +59,28 @@ def test_the_reason_for_ending_a_job_replaces_its_interruption(cell):
     assert not watch.has_ended(cell)
     watch.end([cell], "timeout", "over")
     assert category(cell) == "timeout"
+
+
+def test_an_interrupted_cell_has_not_failed_and_says_how_far_it_came(cell):
+    with Claim(cell.directory) as claim:
+        claim.note_examples(3)
+        fail(cell, "interrupt")
+    (cell.directory / "predictions.jsonl").write_text("{}\n")
+    # Cancelled by SLURM, which does not know the number of examples.
+    write_error(cell.directory, "interrupt", "ProcessEnded", "CANCELLED", "")
+    found = outcome_of(cell)
+    assert (found.outcome, found.reason) == ("interrupted", "interrupted, 1 of 3 answered")
+
+
+def test_a_cell_whose_job_was_cancelled_and_killed_is_interrupted(cell):
+    with Claim(cell.directory) as claim:
+        content = json.loads(claim.path.read_text())
+        assert outcome_of(cell).outcome == "elsewhere"
+        assert outcome_of(cell, cancelled=True).outcome == "interrupted"
+    (cell.directory / CLAIM_NAME).write_text(json.dumps({**content, "process_start": "before"}))
+    assert (read_state(cell.directory).state, outcome_of(cell).outcome) == ("dead", "failed")
+    fail(cell, "interrupt")
+    assert (read_state(cell.directory).state, outcome_of(cell).outcome) == ("dead", "interrupted")
 
 
 def test_a_cell_with_results_has_ended_and_gets_no_error(cell):

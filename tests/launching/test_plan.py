@@ -14,6 +14,7 @@ from sah.launching.composer import Composer
 from sah.launching.composition_memory import CompositionMemory
 from sah.launching.plan import SweepPlan, plan_sweep
 from sah.results.schema import to_document
+from sah.results.stored_lines import digest
 
 
 @pytest.fixture
@@ -22,7 +23,9 @@ def complete(make_result):
 
     def write(directory: Path) -> None:
         os.makedirs(directory)
-        result = make_result(directory=directory, fingerprint=directory.name)
+        empty = {"n": 0, "score": None, "scores_digest": digest(b"")}
+        result = make_result(directory=directory, fingerprint=directory.name, **empty)
+        (directory / "scores.jsonl").write_bytes(b"")
         (directory / "results.json").write_bytes(orjson.dumps(to_document(result)))
 
     return write

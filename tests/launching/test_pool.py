@@ -20,7 +20,7 @@ from sah.results.state import read_state
         (1, "unknown", "ended with status 1;"),
         # There is no signal 127.
         (255, "unknown", "ended with status 255;"),
-        (128 + 15, "unknown", "killed by SIGTERM;"),
+        (128 + 15, "interrupt", "killed by SIGTERM;"),
         (128 + 9, "memory", "killed by SIGKILL;"),
     ],
 )

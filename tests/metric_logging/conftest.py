@@ -33,9 +33,9 @@ def configured(path: Path) -> Iterator[Callable[..., MicroMetricLogger]]:
     """Make loggers that write to `path`; they are closed at the end of the test."""
     made = []
 
-    def make(*, seed: int = 0, records_logged: int = 0, **settings: Any) -> MicroMetricLogger:
+    def make(*, seed: int = 0, **settings: Any) -> MicroMetricLogger:
         logging = MetricLogging(**{"name": "test", "enabled_metrics": "all", **settings})
-        made.append(logging.logger(path, seed=seed, records_logged=records_logged))
+        made.append(logging.logger(path, seed=seed))
         return made[-1]
 
     yield make

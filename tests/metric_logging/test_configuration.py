@@ -16,7 +16,7 @@ def test_every_option_of_the_group_makes_a_logger(option, compose, path):
     logging = instantiate(compose(f"metric_logging={option}").metric_logging, _convert_="all")
     assert isinstance(logging, MetricLogging)
     assert logging.name == option
-    logger = logging.logger(path, seed=0, records_logged=0)
+    logger = logging.logger(path, seed=0)
     logger.begin_example("one")
     kept = [logger.log("research_attention_recall", 1.0) for _ in range(100)]
     assert any(kept) == (option != "off")
@@ -48,7 +48,7 @@ def test_invalid_settings_are_refused(settings, message):
 
 def test_without_enabled_metrics_the_path_is_never_touched(path):
     logging = MetricLogging(name="off", enabled_metrics=[])
-    logger = logging.logger(path, seed=0, records_logged=0)
+    logger = logging.logger(path, seed=0)
     assert not logger.log("number", 1.0)
     logger.close()
     assert not path.parent.exists()

@@ -86,10 +86,10 @@ MicroMetricLogger.register_metric("number", float)
 logging = MetricLogging(name="test", enabled_metrics=["number"])
 
 def log_and_forget(folder):
-    logger = logging.logger(folder / "forgotten.jsonl", seed=0, records_logged=0)
+    logger = logging.logger(folder / "forgotten.jsonl", seed=0)
     logger.log("number", 3.0)
 
-logger = logging.logger(Path(sys.argv[1]) / "log.jsonl", seed=0, records_logged=0)
+logger = logging.logger(Path(sys.argv[1]) / "log.jsonl", seed=0)
 logger.log("number", 1.0)
 logger.log("number", torch.tensor(2.0))
 log_and_forget(Path(sys.argv[1]))

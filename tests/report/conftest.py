@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 
 from sah.report.reading.collect import collect
 from sah.results.aggregate import summarise
+from sah.results.files import json_lines
+from sah.results.identity import fingerprint_of, folders
 from sah.results.schema import Provenance, Result, to_document
+from sah.results.stored_lines import digest, prediction_line, scores_content
 from sah.types import Prediction, Score
 
 WriteResult = Callable[..., Path]
@@ -24,12 +28,19 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def write_result(root: Path) -> WriteResult:
+def write_result(root: Path, write_below: WriteResult) -> WriteResult:
+    """Write one complete experiment below the root."""
+    return partial(write_below, root)
+
+
+@pytest.fixture(scope="session")
+def write_below() -> WriteResult:
     """Write one complete experiment; by default every example has its own context."""
 
     def write(
+        root: Path,
         attention: str = "dense",
-        scores: Sequence[float] = (1.0, 0.0),
+        scores: Sequence[float | None] = (1.0, 0.0),
         *,
         model: str = "tiny",
         benchmark: str = "ruler",
@@ -37,7 +48,9 @@ def write_result(root: Path) -> WriteResult:
         tasks: Sequence[str] | None = None,
         contexts: Sequence[str] | None = None,
         texts: Sequence[str] | None = None,
-        prompts: str = "",
+        prompts: Sequence[str] | None = None,
+        references: Sequence[str] | None = None,
+        token_limits: Sequence[int] | None = None,
         maskers: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
         fields: dict[str, Any] | None = None,
@@ -56,15 +69,19 @@ def write_result(root: Path) -> WriteResult:
         }
         predictions, scored = [], []
         for number, (task, score) in enumerate(zip(tasks, scores, strict=True)):
-            inputs = f"{benchmark} {subset} {config['seed']} {number} {prompts}"
-            digest = hashlib.blake2b(inputs.encode(), digest_size=12).hexdigest()
+            prompt = prompts[number] if prompts else ""
+            inputs = f"{benchmark} {subset} {config['seed']} {number} {prompt}"
+            references_hash = references[number] if references else "right"
+            input_hash = hashlib.blake2b(inputs.encode(), digest_size=12).hexdigest()
             predictions.append(
                 Prediction(
                     example_id=f"{task}-{number}",
                     task=task,
                     text=texts[number] if texts else f"answer {number}",
-                    input_hash=digest,
-                    context_hash=contexts[number] if contexts else digest,
+                    input_hash=input_hash,
+                    context_hash=contexts[number] if contexts else input_hash,
+                    references_hash=references_hash,
+                    token_limit=token_limits[number] if token_limits else 10,
                     finish_reason="eos",
                     context_tokens=100,
                     question_tokens=10,
@@ -72,17 +89,29 @@ def write_result(root: Path) -> WriteResult:
                     prefill_seconds=0.5,
                     decode_seconds=0.25,
                     density=1.0 if attention == "dense" else 0.125,
+                    rows_read=1.0 if attention == "dense" else 0.25,
                     output_error=None if attention == "dense" else 0.05,
                     recall=None if attention == "dense" else 0.9,
+                    queries=None if attention == "dense" else 60,
+                    measured_queries=None if attention == "dense" else 6,
                 )
             )
-            scored.append(Score(example_id=f"{task}-{number}", task=task, score=score))
-        fingerprint = hashlib.sha256(orjson.dumps([config, prompts])).hexdigest()[:12]
-        folder = root / model / attention / f"{benchmark}_x" / fingerprint
+            scored.append(
+                Score(
+                    example_id=f"{task}-{number}",
+                    task=task,
+                    score=score,
+                    references_hash=references_hash,
+                )
+            )
+        fingerprint = fingerprint_of(config)
+        folder = root / folders(model, attention, benchmark, subset) / fingerprint
         folder.mkdir(parents=True)
+        score_lines = scores_content(scored)
         content = Result(
             directory=folder,
             fingerprint=fingerprint,
+            scores_digest=digest(score_lines),
             model=model,
             attention=attention,
             benchmark=benchmark,
@@ -111,12 +140,11 @@ def write_result(root: Path) -> WriteResult:
             }
             for one in predictions
         ]
-        for name, records in (
-            ("predictions.jsonl", predictions),
-            ("scores.jsonl", scored),
-            ("examples.jsonl", asked),
+        for name, lines in (
+            ("predictions.jsonl", [prediction_line(one, fingerprint) for one in predictions]),
+            ("scores.jsonl", [score_lines]),
+            ("examples.jsonl", [json_lines(asked)]),
         ):
-            lines = (orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in records)
             (folder / name).write_bytes(b"".join(lines))
         (folder / "results.json").write_bytes(
             orjson.dumps(to_document(replace(content, **(fields or {}))))

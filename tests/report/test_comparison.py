@@ -1,6 +1,7 @@
 import csv
 import io
 
+import orjson
 import pytest
 from rich.console import Console
 
@@ -10,6 +11,7 @@ from sah.report.statistics.pairing import match, read_pairs
 from sah.report.tables.comparison_table import compare_table
 from sah.report.tables.layout import show
 from sah.report.tables.markup import render
+from sah.results.stored_lines import digest
 
 DENSE = {"attention": ["dense"]}
 FAST = Settings(resamples=500)
@@ -97,27 +99,80 @@ def test_pooled_seeds_are_one_comparison(write_result, results):
 
 def test_only_identical_inputs_are_paired(write_result, results):
     write_result("dense", [1.0, 1.0, 1.0])
-    folder = write_result("sparse", [0.0, 1.0, 1.0])
-    path = folder / "predictions.jsonl"
-    lines = path.read_text().splitlines()
-    lines[2] = lines[2].replace('"input_hash":"', '"input_hash":"0')
-    path.write_text("\n".join(lines[:3]) + "\n")
+    write_result("sparse", [0.0, 1.0, 1.0], prompts=["", "", "another template"])
     matches, _ = match(results(), DENSE)
     (pairs,) = read_pairs(matches)
     assert pairs.frame["example_id"].to_list() == ["task-0", "task-1"]
     assert (pairs.different_inputs, pairs.unanswered) == (1, 0)
-    assert "1 answers whose input tokens differ" in shown(
+    assert "answers not compared: 1 whose input tokens differ" in shown(
         compare_table(*compare(matches, FAST), FAST, baseline="attention=dense")
     )
 
 
 def test_other_prompts_are_refused_with_the_reason(write_result, results):
     write_result("dense", [1.0, 1.0])
-    write_result("sparse", [1.0, 1.0], prompts="another template")
+    write_result("sparse", [1.0, 1.0], prompts=["another template"] * 2)
     matches, _ = match(results(), DENSE)
     comparisons, refused = compare(matches, FAST)
     assert comparisons == []
     assert "same input tokens" in refused[0][1]
+
+
+def test_scores_of_other_references_are_not_paired(write_result, results):
+    """References were corrected between two arms: dense answered for the wrong one."""
+    write_result("dense", [0.0, 1.0, 1.0], references=["wrong", "right", "right"])
+    write_result("sparse", [1.0, 1.0, 1.0])
+    matches, _ = match(results(), DENSE)
+    (pairs,) = read_pairs(matches)
+    assert pairs.frame["example_id"].to_list() == ["task-1", "task-2"]
+    assert (pairs.different_references, pairs.different_inputs, pairs.unanswered) == (1, 0, 0)
+    comparisons, refused = compare(matches, FAST)
+    assert comparisons[0].difference == 0
+    assert "1 whose references differ; compared: 2" in shown(
+        compare_table(comparisons, refused, FAST, baseline="attention=dense")
+    )
+
+
+def test_other_references_alone_are_refused_with_the_reason(write_result, results):
+    write_result("dense", [0.0, 0.0], references=["wrong", "wrong"])
+    write_result("sparse", [1.0, 1.0])
+    comparisons, refused = compare(match(results(), DENSE)[0], FAST)
+    assert comparisons == []
+    assert "2 have other references" in refused[0][1]
+
+
+def test_the_references_that_a_score_was_computed_with_count(write_result, results):
+    """After rescoring, the answer still names the references at its own time."""
+    write_result("dense", [1.0, 1.0])
+    folder = write_result("sparse", [1.0, 1.0])
+    path = folder / "scores.jsonl"
+    content = path.read_bytes().replace(b'"references_hash":"right"', b'"references_hash":"new"')
+    path.write_bytes(content)
+    document = orjson.loads((folder / "results.json").read_bytes())
+    document["scores_digest"] = digest(content)
+    (folder / "results.json").write_bytes(orjson.dumps(document))
+    (pairs,) = read_pairs(match(results(), DENSE)[0])
+    assert (pairs.paired, pairs.different_references) == (0, 2)
+
+
+def test_answers_of_another_limit_are_not_paired(write_result, results):
+    write_result("dense", [1.0, 1.0], token_limits=[10, 20])
+    write_result("sparse", [1.0, 0.0], token_limits=[10, 10])
+    matches, _ = match(results(), DENSE)
+    (pairs,) = read_pairs(matches)
+    assert (pairs.paired, pairs.different_limits) == (1, 1)
+    assert "1 whose token limit differs; compared: 1" in shown(
+        compare_table(*compare(matches, FAST), FAST, baseline="attention=dense")
+    )
+
+
+def test_limits_that_are_what_is_compared_are_paired(write_result, results):
+    for limit in (10, 20):
+        settings = {"generation": {"max_new_tokens": limit}}
+        write_result("dense", [1.0, 1.0], token_limits=[limit, limit], settings=settings)
+    matches, _ = match(results(), {"generation.max_new_tokens": ["10"]})
+    (pairs,) = read_pairs(matches)
+    assert (pairs.paired, pairs.different_limits) == (2, 0)
 
 
 def test_examples_that_one_side_lacks_are_counted(write_result, results):

@@ -1,8 +1,10 @@
 from xml.etree import ElementTree
 
 import numpy as np
+import orjson
 import pytest
 
+from sah.cli import report
 from sah.report.figures.axes import side_by_side, style
 from sah.report.figures.draw import drawings
 from sah.report.figures.export import svg, write_figures
@@ -21,7 +23,12 @@ def matrix(write_result, write_metrics, results, budget):
                 name,
                 [1.0, 0.0, 0.0],
                 maskers=budget(share),
-                fields={"density": share, "prompt_tokens": 110, "cache_bytes_per_token": 64},
+                fields={
+                    "density": share,
+                    "rows_read": 1.5 * share,
+                    "prompt_tokens": 110,
+                    "cache_bytes_per_token": 64,
+                },
             )
             write_metrics(
                 folder,
@@ -98,23 +105,108 @@ def test_seeds_are_pooled_in_the_figure_of_each_task(write_result, results):
     assert (low, high) == (pytest.approx(expected.low), pytest.approx(expected.high))
     with style():
         (drawn,) = [one for one in drawings(results()) if one.name == "tasks"]
-        assert "<title>sparse: 66.7, density 0.125</title>" in svg(drawn.figure)
+        assert "<title>sparse: 66.7, density 0.125, rows read 0.25</title>" in svg(drawn.figure)
 
 
 def test_an_answer_without_a_score_is_left_out_of_the_pooled_task(write_result, results):
     for seed in (1, 2):
-        folder = write_result("sparse", [1.0, 0.0], settings={"seed": seed})
-        path = folder / "scores.jsonl"
-        path.write_text(path.read_text().replace('"score":0.0', '"score":null'))
+        write_result("sparse", [1.0, None], settings={"seed": seed})
     (point,) = task_points(points(results()))
     assert (point.score, point.estimate.n) == (1.0, 2)
 
 
-def test_bytes_read_are_density_times_prompt_times_size(matrix):
+def test_bytes_read_are_rows_times_prompt_times_size(matrix):
     (point, *_) = [point for point in points(matrix) if point.attention == "alpha"]
-    assert point.bytes_per_step == pytest.approx(0.1 * 110 * 64)
+    assert point.bytes_per_step == pytest.approx(0.15 * 110 * 64)
     (dense,) = [point for point in points(matrix) if point.attention == "dense"]
     assert dense.bytes_per_step is None, "its cache size was not measured"
+
+
+def drawn_figures(results, **options):
+    with style():
+        return {one.name: one for one in drawings(results, **options)}
+
+
+def places(figure):
+    """Return the x coordinates of the points in a figure's only panel, and which are hollow."""
+    (axis,) = figure.axes
+    points = [container.lines[0] for container in axis.containers]
+    return {
+        round(float(point.get_xdata()[0]), 6): point.get_markerfacecolor() == "white"
+        for point in points
+    }
+
+
+@pytest.mark.parametrize(("axis", "label"), [("density", "density"), ("rows_read", "rows read")])
+def test_the_score_is_drawn_against_either_share(matrix, axis, label):
+    found = drawn_figures(matrix, axis=axis)
+    figure = found[f"score_{axis}"].figure
+    assert found[f"score_{axis}"].title == f"Score against {label}"
+    assert label in figure.axes[0].get_xlabel()
+    assert label in found["tasks"].figure.axes[0].get_xlabel()
+    factor = {"density": 1, "rows_read": 1.5}[axis]
+    shifted = sorted(places(figure))
+    assert shifted == pytest.approx(sorted(factor * x for x in (0.1, 0.1, 0.2, 0.2)), rel=0.06)
+
+
+def test_the_axis_is_chosen_on_the_command_line(matrix, root, tmp_path):
+    report.main([str(root), "--axis", "rows_read", "--figures", str(tmp_path / "figures")])
+    assert (tmp_path / "figures/score_rows_read.svg").exists()
+    assert not (tmp_path / "figures/score_density.svg").exists()
+    report.main(
+        [str(root), "--axis", "rows_read", "--format", "html", "-o", str(tmp_path / "page.html")]
+    )
+    assert "Score against rows read" in (tmp_path / "page.html").read_text()
+
+
+def test_an_axis_that_nothing_would_be_drawn_on_is_refused(write_result, root, tmp_path):
+    write_result("dense")
+    with pytest.raises(SystemExit, match="--axis rows_read is about figures; add --figures FOLDER"):
+        report.main([str(root), "--axis", "rows_read"])
+    folder = write_result("sparse", fields={"rows_read": None})
+    figures = ["--figures", str(tmp_path / "figures")]
+    with pytest.raises(SystemExit, match="1 of 2 results do not have it") as refused:
+        report.main([str(root), "--axis", "rows_read", *figures])
+    assert str(folder) in str(refused.value)
+    assert not (tmp_path / "figures").exists()
+    report.main([str(root), "--axis", "density", *figures])
+
+
+def test_a_disturbed_speed_is_hollow_and_the_figure_says_so(write_result, results):
+    write_result("dense")
+    write_result("calm")
+    figure = drawn_figures(results())["score_seconds"].figure
+    assert set(places(figure).values()) == {False}
+    assert "hollow" not in figure.axes[0].get_xlabel()
+    write_result("crowded", provenance={"load_per_core": 3.0}, scores=[1.0, 0.0, 0.0])
+    found = drawn_figures(results())
+    (axis,) = found["score_seconds"].figure.axes
+    drawn = [container.lines[0].get_markerfacecolor() for container in axis.containers]
+    assert drawn.count("white") == 1
+    assert "hollow: measured on a crowded machine" in axis.get_xlabel()
+    (axis,) = found["score_density"].figure.axes
+    assert "white" not in [one.lines[0].get_markerfacecolor() for one in axis.containers]
+
+
+def test_profiles_weigh_records_by_their_queries(write_result, results):
+    folder = write_result("sparse")
+    lines = [
+        {
+            "metric": "research_attention_recall",
+            "value": value,
+            "metadata": {"example_id": "task-0", "layer_idx": 0, "step": step, **queries},
+        }
+        for value, step, queries in (
+            (0.2, 100, {"queries": 30}),
+            (0.8, 110, {"queries": 1}),
+            # As an earlier version wrote it.
+            (0.9, 111, {}),
+        )
+    ]
+    content = b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in lines)
+    (folder / "micro_metrics.jsonl").write_bytes(content)
+    recall = profiles(results())["research_attention_recall"]
+    assert recall.by_layer == {0: pytest.approx((30 * 0.2 + 0.8 + 0.9) / 32)}
 
 
 def test_profiles_are_means_by_layer_and_position(matrix):

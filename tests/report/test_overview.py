@@ -14,6 +14,7 @@ from sah.report.tables.layout import show
 from sah.report.tables.markup import render
 from sah.report.tables.overview import group_table, result_table
 from sah.report.tables.table import number
+from sah.results.schema import Sampled
 
 
 def shown(table, width=80):
@@ -131,6 +132,14 @@ def test_dropped_columns_are_named(write_result, results):
             "WARNING: 1 of 4 answers are empty because their thought did not end",
         ),
         ({"settings": {"protocol": {"name": "question_dense"}}}, "2 protocols"),
+        (
+            {"fields": {"sampled": Sampled(examples=3, of_examples=5, queries=9, of_queries=90)}},
+            "output error and recall leave out 2 of 5 answers in 1 of 2 results",
+        ),
+        (
+            {"fields": {"rows_read": None}},
+            "WARNING: 1 of 2 results are of an earlier version: output error and recall are means",
+        ),
     ],
 )
 def test_results_that_are_hard_to_compare_are_flagged(write_result, results, given, expected):
@@ -138,6 +147,51 @@ def test_results_that_are_hard_to_compare_are_flagged(write_result, results, giv
     assert caveats(results()) == []
     write_result("sparse", **given)
     assert expected in shown(result_table(results()), 200)
+
+
+def test_csv_has_standard_errors_and_what_they_are_of(write_result, results):
+    fields = {
+        "density_stderr": 0.5,
+        "output_error_stderr": None,
+        "sampled": Sampled(examples=2, of_examples=2, queries=12, of_queries=120),
+    }
+    write_result("sparse", fields=fields)
+    (row,) = csv.DictReader(io.StringIO(render(result_table(results(), wide=True), "csv")))
+    assert (row["density"], row["density_stderr"]) == ("0.125", "0.5")
+    assert (row["rows_read"], row["rows_read_stderr"]) == ("0.25", "0.0")
+    assert (row["output_error"], row["output_error_stderr"]) == ("0.05", "")
+    assert (row["sampled_examples"], row["sampled_of_queries"]) == ("2", "120")
+
+
+def test_the_table_of_a_terminal_has_rows_read_beside_density(write_result, results):
+    write_result("dense")
+    write_result("sparse")
+    head, _, dense, sparse = shown(result_table(results())).splitlines()[1:5]
+    place = head.split().index("density")
+    assert head.split()[place : place + 2] == ["density", "rows"]
+    for line, values in ((dense, ["1.000", "1.000"]), (sparse, ["0.125", "0.250"])):
+        assert [one for one in line.split() if one in values][:2] == values
+
+
+def test_a_disturbed_speed_is_marked_and_the_mark_explained(write_result, results):
+    write_result("dense")
+    assert "*" not in shown(result_table(results()))
+    write_result("sparse", provenance={"starts": 2})
+    write_result("other", provenance={"load_per_core": 2.0})
+    for table in (result_table(results()), group_table(results(), ["attention"])):
+        text = shown(table)
+        assert max(map(len, text.splitlines())) <= 80
+        speeds = [word for word in text.split() if word.startswith("20.0")]
+        assert speeds == ["20.0", "20.0*", "20.0*"]
+        assert "*: speed of a run that was crowded or interrupted" in " ".join(text.split())
+    rows = csv.DictReader(io.StringIO(render(result_table(results(), wide=True), "csv")))
+    assert [(row["tokens_per_second"], row["speed_disturbed"]) for row in rows] == [
+        ("20.0", ""),
+        ("20.0", "crowded"),
+        ("20.0", "interrupted"),
+    ]
+    on_page = page_data(results()).overview["results"]
+    assert [one["disturbed"] for one in on_page] == ["", "crowded", "interrupted"]
 
 
 def test_groups_average_results_and_cluster_by_context(write_result, results):

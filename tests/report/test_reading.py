@@ -9,14 +9,14 @@ from sah.report.reading.select import parse_conditions, select
 from sah.report.statistics.comparison import Settings, compare
 from sah.report.statistics.pairing import match
 from sah.report.tables.overview import group_table, result_table
-from sah.results.schema import DenseAgreement, TaskResult
+from sah.results.schema import DenseAgreement
 
 
 def test_complete_results_are_collected_and_damaged_ones_named(write_result, root, caplog):
     write_result("dense")
     broken = write_result("sparse")
     (broken / "results.json").write_text("{")
-    (root / "tiny" / "sparse" / "ruler_x" / "begun").mkdir()
+    (root / "tiny" / "sparse" / "ruler_all" / "0123456789ab").mkdir()
     found = collect(root)
     assert [one.attention for one in found] == ["dense"]
     assert str(broken) in caplog.text
@@ -29,15 +29,8 @@ def test_a_folder_without_results_is_an_error_that_names_it(root):
 
 def test_results_without_public_references_have_no_score_anywhere(write_result, results, tmp_path):
     """Their answers are scored elsewhere: null, not 0, in table, figures and page."""
-    unscored = {
-        "score": None,
-        "stderr": None,
-        "tasks": {"task": TaskResult(score=None, stderr=None, n=2, contexts=2)},
-    }
     for attention in ("dense", "sparse"):
-        folder = write_result(attention, [0.0, 0.0], fields=unscored)
-        path = folder / "scores.jsonl"
-        path.write_text(path.read_text().replace('"score":0.0', '"score":null'))
+        write_result(attention, [None, None])
     found = results()
     names = [column.name for column in result_table(found).columns]
     assert result_table(found).rows[0][names.index("score")].text == "–"

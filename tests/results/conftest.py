@@ -9,15 +9,22 @@ import orjson
 import pytest
 from omegaconf import OmegaConf
 
-from sah.results.schema import Result
+from sah.results.identity import fingerprint_of
+from sah.results.schema import MeanScore, Result, TaskResult
 from sah.results.store import ResultStore
 from sah.types import Score
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def fingerprint() -> str:
+    """The fingerprint of the experiment."""
+    return fingerprint_of({"seed": 0})
+
+
+@pytest.fixture
+def folder(tmp_path: Path, fingerprint: str) -> Path:
     """The output directory of one experiment."""
-    return tmp_path / "outputs" / "model" / "fingerprint"
+    return tmp_path / "outputs" / "model" / fingerprint
 
 
 @pytest.fixture
@@ -43,18 +50,18 @@ def lines() -> Callable[[Path], list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def store(folder: Path) -> ResultStore:
-    return ResultStore(folder, "fingerprint")
+def store(folder: Path, fingerprint: str) -> ResultStore:
+    return ResultStore(folder, fingerprint)
 
 
 @pytest.fixture
 def reopen(
-    folder: Path, claimed: Callable[..., AbstractContextManager[None]]
+    folder: Path, fingerprint: str, claimed: Callable[..., AbstractContextManager[None]]
 ) -> Callable[[], ResultStore]:
     """Read what another process would find."""
 
     def read() -> ResultStore:
-        found = ResultStore(folder, "fingerprint")
+        found = ResultStore(folder, fingerprint)
         with claimed(found):
             return found
 
@@ -67,10 +74,20 @@ def scores() -> list[Score]:
 
 
 @pytest.fixture
-def result(make_result: Callable[..., Result], folder: Path) -> Callable[..., Result]:
-    """Make a result of the experiment; its model may carry a mark."""
+def result(
+    make_result: Callable[..., Result], folder: Path, fingerprint: str
+) -> Callable[..., Result]:
+    """Make the result of the scores; its model may carry a mark."""
+    mean = MeanScore(score=1.0, stderr=None, n=1, contexts=1)
 
     def make(model: str = "tiny") -> Result:
-        return make_result(directory=folder, fingerprint="fingerprint", model=model)
+        return make_result(
+            directory=folder,
+            fingerprint=fingerprint,
+            model=model,
+            score=1.0,
+            n=1,
+            tasks={"task": TaskResult(**vars(mean))},
+        )
 
     return make

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from sah.results.aggregate import summarise
-from sah.results.schema import MeanScore, TaskResult, Timing
+from sah.results.schema import MeanScore, Sampled, TaskResult, Timing
 from sah.types import Score
 
 
@@ -87,10 +87,59 @@ def test_measurements_are_means_over_the_examples_that_have_them(summary):
         {"density": 0.2, "output_error": None, "recall": None},
         {"density": 0.6, "output_error": 0.0, "recall": 1.0},
     ]
-    overall = summary([("a", 0.0), ("b", 0.0), ("b", 0.0)], fields)
+    overall = summary([("a", 0.0)] * 3, fields)
     assert overall.density == pytest.approx(0.3)
     assert overall.output_error == pytest.approx(0.1)
     assert overall.recall == 1.0
+    assert overall.rows_read is None
+
+
+@pytest.mark.parametrize("name", ["density", "rows_read", "output_error", "recall"])
+def test_measurements_have_the_weights_and_standard_errors_of_the_score(summary, name):
+    """Tasks count alike, contexts are observations: as for a score of the same values."""
+    values = [0.5, 0.25, 0.75, 0.25, 1.0, 0.125]
+    tasks = ["a", "a", "a", "b", "b", "b"]
+    contexts = ["x", "x", "y", "x", "y", "z"]
+    as_scores = summary(
+        list(zip(tasks, values, strict=True)), [{"context_hash": one} for one in contexts]
+    )
+    fields = [{name: v, "context_hash": c} for v, c in zip(values, contexts, strict=True)]
+    measured = summary([(task, 0.0) for task in tasks], fields)
+    assert getattr(measured, name) == pytest.approx(as_scores.score)
+    assert getattr(measured, name) == pytest.approx((1.5 / 3 + 1.375 / 3) / 2)
+    assert getattr(measured, f"{name}_stderr") == pytest.approx(as_scores.stderr)
+    assert as_scores.stderr > 0
+
+
+def test_one_context_has_no_standard_error_of_a_measurement(summary):
+    overall = summary([("a", 0.0)] * 2, [{"recall": 0.5, "context_hash": "x"}] * 2)
+    assert (overall.recall, overall.recall_stderr) == (0.5, None)
+
+
+def test_answers_and_tasks_without_a_measurement_do_not_count_in_its_mean(summary):
+    fields = [{"recall": 0.2}, {"recall": None}, {"recall": 0.6}, {"recall": None}]
+    overall = summary([("a", 0.0), ("a", 0.0), ("a", 0.0), ("b", 0.0)], fields)
+    assert overall.recall == pytest.approx(0.4)
+
+
+def test_the_measured_queries_and_examples_are_counted(summary):
+    fields = [
+        {"queries": 30, "measured_queries": 3},
+        {"queries": 50, "measured_queries": 0},
+        {"queries": None, "measured_queries": None, "density": None},
+    ]
+    sampled = summary([("a", 0.0)] * 3, fields).sampled
+    assert sampled == Sampled(examples=1, of_examples=2, queries=3, of_queries=80)
+    assert summary([("a", 0.0)]).sampled is None
+
+
+def test_means_over_calls_of_early_versions_do_not_mix_with_means_over_queries(summary):
+    early = {"output_error": 0.9, "recall": 0.1}
+    late = {"output_error": 0.2, "recall": 0.8, "queries": 10, "measured_queries": 5}
+    overall = summary([("a", 0.0)] * 3, [early, late, early])
+    assert (overall.output_error, overall.recall) == (0.2, 0.8)
+    assert overall.sampled == Sampled(examples=1, of_examples=3, queries=5, of_queries=10)
+    assert summary([("a", 0.0)], [early]).output_error == 0.9
 
 
 def test_index_memory_is_averaged_per_masker(summary):
@@ -120,6 +169,15 @@ def test_a_prefill_is_counted_once_for_all_questions_of_a_context(summary):
         context_tokens=140,
         new_tokens=9,
     )
+
+
+def test_cpu_time_is_summed_and_unknown_if_that_of_any_answer_is(summary):
+    fields = [
+        {"decode_cpu_seconds": 1.5, "decode_thread_seconds": 0.5},
+        {"decode_cpu_seconds": 0.5, "decode_thread_seconds": None},
+    ]
+    timing = summary([("a", 0.0)] * 2, fields).timing
+    assert (timing.decode_cpu_seconds, timing.decode_thread_seconds) == (2.0, None)
 
 
 def test_details_are_averaged_over_the_examples_that_have_them(prediction):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sah.cli.status import find_experiments, show_status, status_json
 from sah.content import digests
 from sah.errors import DatasetError, ModelLoadingError, SahError
 from sah.execution.attempts import compute, compute_arms
@@ -286,3 +287,16 @@ def test_a_file_that_counts_by_its_path_only_is_named(data, tmp_path):
     (line,) = unidentified_paths(experiment)
     assert line.startswith(f"benchmark.folder={tmp_path} counts by its path")
     assert "`content: ${sah.content:folder}`" in line
+
+
+def test_status_tells_a_result_whose_content_is_gone(jsonl, data, capsys):
+    result = compute(jsonl(data), [])
+    root = result.directory.parents[3]
+    show_status(find_experiments([root]), [root])
+    assert "is gone" not in capsys.readouterr().out
+    data.unlink()
+    experiments = find_experiments([root])
+    show_status(experiments, [root])
+    assert "benchmark.path is" in " ".join(capsys.readouterr().out.split())
+    (found,) = json.loads(status_json(experiments))
+    assert found["vanished"] == ["benchmark.path is gone"]

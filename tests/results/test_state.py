@@ -17,7 +17,7 @@ def test_a_missing_directory_is_waiting(folder):
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        (["config.yaml"], "stopped"),
+        (["config.yaml"], "interrupted"),
         (["config.yaml", "error.json"], "failed"),
         (["config.yaml", "error.json", "results.json"], "done"),
     ],
@@ -41,11 +41,14 @@ def test_a_claimed_experiment_is_running_or_dead(folder):
         assert read_state(folder).state == "dead"
 
 
-def test_an_interrupted_experiment_is_stopped_not_failed(folder):
+def test_an_interrupted_experiment_is_not_a_failed_one_and_says_how_far_it_came(folder):
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("{}")
+    (folder / "predictions.jsonl").write_bytes(b'{"a":1}\n{"b":2}\n')
     (folder / "error.json").write_text(json.dumps({"category": "interrupt"}))
-    assert read_state(folder).state == "stopped"
+    state = read_state(folder)
+    assert (state.state, state.progress) == ("interrupted", "2 answered")
+    (folder / "error.json").write_text(json.dumps({"category": "interrupt", "examples": 5}))
+    assert read_state(folder).progress == "2 of 5 answered"
 
 
 def test_an_error_is_summarised_in_one_line(folder):

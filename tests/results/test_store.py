@@ -31,6 +31,8 @@ def test_an_answer_is_in_the_file_as_soon_as_append_returns(store, claimed, pred
             store.append(prediction(name))
             found = lines(store.path("predictions.jsonl"))
             assert len(found) == count
+            assert found[-1].pop("fingerprint") == store.fingerprint
+            assert found[-1].pop("checksum")
             assert found[-1] == dataclasses.asdict(prediction(name))
 
 
@@ -178,10 +180,9 @@ def test_metrics_of_unanswered_examples_are_dropped(
             store.append(prediction(name))
     path = folder / "micro_metrics.jsonl"
     put_metrics(path, "a", "a", "b", "c", "b")
-    assert reopen().micro_metric_records == 3
-    assert [record["value"] for record in lines(path)] == [0, 1, 3]
-    assert reopen().micro_metric_records == 3
-    assert [record["value"] for record in lines(path)] == [0, 1, 3]
+    for _ in range(2):
+        reopen()
+        assert [record["value"] for record in lines(path)] == [0, 1, 3]
 
 
 def test_metrics_without_an_example_are_kept(store, claimed, folder, reopen, lines):
@@ -189,7 +190,7 @@ def test_metrics_without_an_example_are_kept(store, claimed, folder, reopen, lin
         pass
     path = folder / "micro_metrics.jsonl"
     path.write_bytes(b'{"metric":"m","value":1,"metadata":{}}\n')
-    assert reopen().micro_metric_records == 1
+    reopen()
     assert len(lines(path)) == 1
 
 
@@ -215,11 +216,12 @@ def test_more_metrics_than_fit_into_memory_are_read_one_at_a_time(
     size = path.stat().st_size
     tracemalloc.start()
     try:
-        assert reopen().micro_metric_records == 10_000
+        reopen()
         assert tracemalloc.get_traced_memory()[1] < size / 2
     finally:
         tracemalloc.stop()
     assert path.stat().st_size < 0.6 * size
+    assert path.read_bytes().count(b"\n") == 10_000
 
 
 def test_a_metric_torn_at_any_byte_is_discarded(store, claimed, prediction, folder, reopen, lines):
@@ -231,7 +233,7 @@ def test_a_metric_torn_at_any_byte_is_discarded(store, claimed, prediction, fold
     last = len(whole.splitlines(keepends=True)[-1])
     for cut in range(1, last):
         path.write_bytes(whole[:-cut])
-        assert reopen().micro_metric_records == 2
+        reopen()
         assert [record["value"] for record in lines(path)] == [0, 1]
 
 

@@ -15,32 +15,37 @@ from sah.results.store import is_complete, read_result
 # -- completion ------------------------------------------------------------------------
 
 
-def test_complete_writes_scores_and_results(store, claimed, folder, scores, lines, result):
+def test_complete_writes_scores_and_results(
+    store, claimed, folder, scores, lines, result, fingerprint
+):
     with claimed(store):
         assert store.result() is None
-        assert not is_complete(folder, "fingerprint")
-        store.complete(result(), scores)
+        assert not is_complete(folder, fingerprint)
+        written = store.complete(result(), scores)
         found = store.result()
         assert found.directory == folder
-        assert to_document(found) == to_document(result())
+        assert to_document(found) == to_document(written)
     document = orjson.loads((folder / "results.json").read_bytes())
     assert list(document)[:3] == ["schema", "fingerprint", "model"]
-    assert (document["schema"], document["score"], document["config"]) == (3, 0.5, {"seed": 0})
+    assert (document["schema"], document["score"], document["config"]) == (3, 1.0, {"seed": 0})
     assert "directory" not in document
     assert lines(folder / "scores.jsonl") == [
         {
             "example_id": "a",
             "task": "task",
             "score": 1.0,
+            "references_hash": None,
             "details": {"words": 2},
             "groups": [],
         }
     ]
-    assert is_complete(folder, "fingerprint")
+    assert is_complete(folder, fingerprint)
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_results_are_written_last(store, claimed, folder, scores, monkeypatch, result, resume):
+def test_results_are_written_last(
+    store, claimed, folder, scores, monkeypatch, result, resume, fingerprint
+):
     """Killed at any write of `complete`, the experiment is not complete."""
     writes = []
 
@@ -61,13 +66,13 @@ def test_results_are_written_last(store, claimed, folder, scores, monkeypatch, r
         with pytest.raises(OSError, match="No space"):
             store.complete(result(), scores)
     assert writes == ["scores.jsonl", "results.json"]
-    assert not is_complete(folder, "fingerprint")
+    assert not is_complete(folder, fingerprint)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"schema": 4, "fingerprint": "fingerprint"}', "schema 4"),
+        (b'{"schema": 99, "fingerprint": "fingerprint"}', "schema 99"),
         (b'{"fingerprint": "fingerprint"}', "schema None"),
         (b'{"schema": 2, "fingerprint": "another"}', "'another'"),
         (b'{"schema": 2}', "None"),
@@ -77,20 +82,21 @@ def test_results_are_written_last(store, claimed, folder, scores, monkeypatch, r
         (b"[]", "damaged"),
     ],
 )
-def test_a_result_of_another_experiment_is_refused(store, folder, content, message):
+def test_a_result_of_another_experiment_is_refused(store, folder, content, message, fingerprint):
+    content = content.replace(b'"fingerprint"}', f'"{fingerprint}"}}'.encode())
     folder.mkdir(parents=True)
     (folder / "results.json").write_bytes(content)
     with pytest.raises(DamagedResults, match=message):
         store.result()
     with pytest.raises(DamagedResults, match=message):
-        is_complete(folder, "fingerprint")
+        is_complete(folder, fingerprint)
     assert (folder / "results.json").read_bytes() == content
 
 
 def test_a_result_is_read_without_knowing_its_fingerprint(store, claimed, folder, scores, result):
     with claimed(store):
         store.complete(result(), scores)
-    assert read_result(folder).score == 0.5
+    assert read_result(folder).score == 1
 
 
 @pytest.mark.parametrize(
@@ -124,7 +130,7 @@ def test_a_wrong_type_is_damage_that_names_file_and_field(
     document = orjson.loads(file.read_bytes())
     document["tasks"]["vt"] = {"score": 1, "stderr": None, "n": 1, "contexts": 1}
     file.write_bytes(orjson.dumps(document))
-    assert read_result(folder).tasks["vt"].score == 1
+    assert read_result(folder, with_scores=False).tasks["vt"].score == 1
     part = document
     for name in path[:-1]:
         part = part[name]

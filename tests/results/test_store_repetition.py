@@ -14,7 +14,7 @@ def completed(folder, claimed, prediction, scores, result):
     """Complete the experiment with answers that carry a mark."""
 
     def complete(mark, *, resume=True):
-        store = ResultStore(folder, "fingerprint")
+        store = ResultStore(folder, folder.name)
         with claimed(store, resume=resume):
             if "a" not in store.predictions:
                 store.append(prediction("a", text=mark))
@@ -28,7 +28,7 @@ def interrupted(folder, claimed, prediction):
     """Start over and be killed after one answer."""
 
     def begin(mark):
-        store = ResultStore(folder, "fingerprint")
+        store = ResultStore(folder, folder.name)
         with claimed(store, resume=False):
             assert store.predictions == {}
             store.append(prediction("a", text=mark))
@@ -46,7 +46,7 @@ def test_old_result_is_kept_aside_until_the_new_one_is_complete(
     folder, completed, claimed, prediction, scores, result
 ):
     completed("old")
-    store = ResultStore(folder, "fingerprint")
+    store = ResultStore(folder, folder.name)
     with claimed(store, resume=False):
         assert store.result() is None
         assert store.predictions == {}
@@ -63,7 +63,7 @@ def test_the_original_result_survives_interrupted_repetitions(folder, completed,
     for attempt in range(3):
         interrupted(f"attempt {attempt}")
         assert marks(folder / ".previous") == ("old", "old")
-        assert not is_complete(folder, "fingerprint")
+        assert not is_complete(folder, folder.name)
     completed("new", resume=False)
     assert marks(folder) == ("new", "new")
     assert not (folder / ".previous").exists()
@@ -106,7 +106,7 @@ def test_results_are_moved_first(folder, completed, claimed, monkeypatch):
         return real_rename(path, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with claimed(ResultStore(folder, "fingerprint"), resume=False):
+    with claimed(ResultStore(folder, folder.name), resume=False):
         pass
     assert moved[0] == "results.json"
     assert "predictions.jsonl" in moved

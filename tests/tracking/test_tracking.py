@@ -1,10 +1,19 @@
-"""Trackers receive the numbers of results.json, and their failures stay harmless."""
+"""Trackers receive the numbers of results.json; what cannot work is told before a run."""
+
+import socket
+import sys
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
 
+from sah.errors import ConfigurationError
+from sah.execution.checks import check
 from sah.results.schema import Provenance, TaskResult
-from sah.tracking import Record, track
+from sah.tracking import NoTracker, Record, require_working, track
+from sah.tracking.mlflow import MlflowTracker
+from sah.tracking.tensorboard import TensorBoardTracker
+from sah.tracking.wandb import WandbTracker
 
 
 @pytest.fixture
@@ -15,7 +24,9 @@ def result(make_result, tmp_path):
         n=4,
         tasks={"vt": TaskResult(score=0.75, stderr=None, n=4, contexts=4, metrics={"words": 2.0})},
         density=0.125,
-        provenance=Provenance(git_commit="c0ffee", host="here", device="cpu", git_dirty=True),
+        provenance=Provenance(
+            git_commit="c0ffee", host="here", device="cpu", git_dirty=True, finished="2026-11-26"
+        ),
         config={"seed": 3, "model": {"name": "tiny", "revision": None}, "list": [0, 1]},
     )
 
@@ -46,35 +57,52 @@ def test_settings_are_flat_and_without_null(record):
     assert record.settings == {"seed": 3, "model.name": "tiny", "list": "[0, 1]"}
 
 
-def test_tensorboard_reads_back_what_was_logged(tmp_path, result):
+def test_a_rescored_result_is_another_result(result):
+    rescored = replace(result.provenance, rescored={"finished": "2026-11-27T10:00:00+00:00"})
+    first, second = result, replace(result, provenance=rescored)
+    tags = [Record.from_result(one).tags["result"] for one in (first, first, second)]
+    assert tags == ["0123abcd-2026-11-26"] * 2 + ["0123abcd-2026-11-27T10-00-00-00-00"]
+
+
+@pytest.fixture
+def mlflow_store(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return f"file:{tmp_path / 'mlruns'}"
+
+
+def test_tensorboard_reads_back_what_was_logged(tmp_path, result, record):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator",
         reason="the extra tensorboard is not installed",
     )
-    config = {
-        "tracker": {
-            "_target_": "sah.tracking.tensorboard.TensorBoardTracker",
-            "folder": str(tmp_path),
-        }
-    }
-    track(OmegaConf.create(config), result)
-    folder = tmp_path / "tiny" / "sparse" / "ruler" / "0123abcd"
-    events = accumulator.EventAccumulator(str(folder))
+    tracker = TensorBoardTracker(folder=str(tmp_path))
+    tracker.check()
+    assert not tracker.has(record)
+    track(tracker, result)
+    events = accumulator.EventAccumulator(str(tmp_path / "tiny/sparse/ruler/0123abcd"))
     events.Reload()
     assert events.Scalars("score")[0].value == 0.75
     assert events.Scalars("tasks/vt/score")[0].value == 0.75
+    assert tracker.has(record)
+    again = replace(record, tags={**record.tags, "result": "another"})
+    assert not tracker.has(again)
+    tracker.log(again)
+    assert tracker.has(again)
+    assert tracker.has(record)
 
 
-def test_mlflow_reads_back_what_was_logged_from_a_file_store(tmp_path, monkeypatch, result):
-    pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
+def test_mlflow_reads_back_what_was_logged_from_a_file_store(mlflow_store, result, record):
     from mlflow.tracking import MlflowClient
 
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    uri = f"file:{tmp_path / 'mlruns'}"
-    config = {"tracker": {"_target_": "sah.tracking.mlflow.MlflowTracker", "uri": uri}}
-    track(OmegaConf.create(config), result)
-    track(OmegaConf.create(config), result)
-    client = MlflowClient(tracking_uri=uri)
+    tracker = MlflowTracker(uri=mlflow_store)
+    tracker.check()
+    assert not tracker.has(record)
+    track(tracker, result)
+    assert tracker.has(record)
+    assert not tracker.has(replace(record, tags={**record.tags, "result": "another"}))
+    track(tracker, result)
+    client = MlflowClient(tracking_uri=mlflow_store)
     experiment = client.get_experiment_by_name("sah")
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 2, "each repetition is an MLflow run"
@@ -84,23 +112,157 @@ def test_mlflow_reads_back_what_was_logged_from_a_file_store(tmp_path, monkeypat
     assert runs[0].info.status == "FINISHED"
 
 
+def test_a_deleted_mlflow_experiment_is_refused(mlflow_store):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=mlflow_store)
+    client.delete_experiment(client.create_experiment("sah"))
+    with pytest.raises(ConfigurationError, match="experiment 'sah' is deleted; restore it"):
+        require_working(MlflowTracker(uri=mlflow_store))
+
+
+def test_an_mlflow_server_that_does_not_answer_is_refused_at_once(monkeypatch):
+    pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
+    monkeypatch.delenv("http_proxy", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(ConfigurationError, match=rf"uri=http://127\.0\.0\.1:{port} does not"):
+        require_working(MlflowTracker(uri=f"http://127.0.0.1:{port}"))
+
+
+@pytest.mark.parametrize("uri", ["nonsense://x", "file:/dev/null/x"])
+def test_an_mlflow_store_that_cannot_work_is_refused(uri, mlflow_store):
+    with pytest.raises(ConfigurationError, match=r"MlflowTracker cannot store results: .*x"):
+        require_working(MlflowTracker(uri=uri))
+
+
+def test_a_tensorboard_folder_that_cannot_be_written_is_refused(tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"tracker\.folder: cannot write to .*file/x"):
+        require_working(TensorBoardTracker(folder=str(tmp_path / "file" / "x")))
+
+
 @pytest.mark.parametrize(
-    "tracker",
+    ("tracker", "package", "extra"),
     [
-        {"_target_": "sah.tracking.wandb.WandbTracker", "package": "no_such_package"},
-        {"_target_": "sah.tracking.mlflow.MlflowTracker", "uri": "nonsense://x"},
-        {"_target_": "no.such.Tracker"},
+        (MlflowTracker(), "mlflow", "mlflow"),
+        (TensorBoardTracker(folder="x"), "tensorboard", "tensorboard"),
+        (WandbTracker(package="trackio"), "trackio", "trackio"),
+        (WandbTracker(), "wandb", "wandb"),
     ],
 )
-def test_a_broken_tracker_is_a_warning_that_names_the_directory(tracker, caplog, tmp_path, result):
-    track(OmegaConf.create({"tracker": tracker}), result)
+def test_a_missing_package_is_named_with_the_extra_that_installs_it(
+    tracker, package, extra, monkeypatch
+):
+    monkeypatch.setattr("sah.tracking.record.find_spec", lambda name: None)
+    expected = rf"the package {package} is not installed: pip install 'sah\[{extra}\]'; to run"
+    with pytest.raises(ConfigurationError, match=expected):
+        require_working(tracker)
+
+
+def fake_wandb(mode="online", login=lambda prompt: True, **fields):
+    settings = SimpleNamespace(mode=mode)
+    return SimpleNamespace(setup=lambda: SimpleNamespace(settings=settings), login=login, **fields)
+
+
+def refusing_login(prompt):
+    raise ConnectionError("no route to api.wandb.ai")
+
+
+OLD = {"login": lambda: True, "api": SimpleNamespace(api_key=None)}
+
+
+@pytest.mark.parametrize(
+    ("package", "expected"),
+    [
+        (fake_wandb(login=lambda prompt: False), "no API key here; run `wandb login`"),
+        (fake_wandb(**OLD), "no API key here"),
+        (fake_wandb(login=refusing_login), "no route to"),
+        (fake_wandb("disabled"), "WANDB_MODE=disabled stores nothing"),
+    ],
+)
+def test_wandb_without_a_login_is_refused(package, expected, monkeypatch):
+    monkeypatch.setattr("sah.tracking.record.find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    with pytest.raises(ConfigurationError, match=expected):
+        require_working(WandbTracker())
+
+
+def test_wandb_works_with_a_login_or_offline(monkeypatch):
+    monkeypatch.setattr("sah.tracking.record.find_spec", lambda name: name)
+    for package in (fake_wandb(), fake_wandb("offline", login=refusing_login)):
+        monkeypatch.setitem(sys.modules, "wandb", package)
+        require_working(WandbTracker())
+
+
+def test_the_run_of_wandb_has_the_id_of_the_result(record, monkeypatch):
+    given = {}
+    package = SimpleNamespace(init=lambda **fields: given.update(fields), finish=lambda: None)
+    package.log = given.update
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    WandbTracker().log(record)
+    assert (given["id"], given["resume"]) == ("0123abcd-2026-11-26", "allow")
+    assert given["score"] == 0.75
+
+
+def test_trackio_is_asked_for_the_result(record, monkeypatch):
+    runs = [SimpleNamespace(config=None), SimpleNamespace(config={"tag/result": "another"})]
+    api = SimpleNamespace(runs=lambda project: runs)
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(Api=lambda: api))
+    assert not WandbTracker(package="trackio").has(record)
+    runs.append(SimpleNamespace(config={"tag/result": record.tags["result"]}))
+    assert WandbTracker(package="trackio").has(record)
+
+
+@dataclass(frozen=True)
+class BrokenTracker(NoTracker):
+    def log(self, record):
+        raise ConnectionError("the line is cut")
+
+
+def test_a_tracker_that_fails_after_a_run_is_a_warning_that_names_the_directory(
+    caplog, tmp_path, result
+):
+    track(BrokenTracker(), result)
     assert str(tmp_path) in caplog.text
-    assert "did not accept the result" in caplog.text
+    assert "did not accept the result (ConnectionError: the line is cut)" in caplog.text
+    assert "`sah track` sends it later" in caplog.text
 
 
-def test_a_failing_tracker_does_not_fail_the_experiment(run):
-    done = run(
-        "model=tiny", "benchmark=mock", "attention=dense", "tracker=mlflow", "tracker.uri=no://x"
-    )
-    assert done.returncode == 0, done.stderr
-    assert "did not accept the result" in done.stderr
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["tracker=mlflow", "tracker.uri=5"], "tracker.uri must be text or null, got 5"),
+        (["tracker=mlflow", "tracker.uri="], "tracker: uri is empty; give it a value"),
+        (["tracker=wandb", "tracker.project=' '"], "tracker: project is empty"),
+        (["tracker=tensorboard", "tracker.folder="], "tracker: folder is empty"),
+        (["tracker=wandb", "tracker.package=aim"], "tracker.package must be"),
+        (["tracker=tensorboard", "+tracker.dir=x"], "tracker.dir is not a key of TensorBoardTr"),
+        (["tracker=none", "tracker._target_=no.such.Tracker"], "cannot|is not a class"),
+        (["tracker=tensorboard", "tracker.folder=/dev/null/x"], "tracker.folder: cannot write"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_an_experiment_is_run(overrides, expected, configure):
+    config = configure("model=tiny", "benchmark=mock", *overrides)
+    with pytest.raises(ConfigurationError, match=expected):
+        check(config, overrides)
+
+
+def test_the_cells_of_a_sweep_check_their_tracker_once(configure, calls, tmp_path):
+    checks = calls(TensorBoardTracker, "check")
+    for seed in range(3):
+        check(configure("model=tiny", "benchmark=mock", "tracker=tensorboard", f"seed={seed}"), [])
+    assert len(checks) == 1
+
+
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=1,2")])
+def test_a_tracker_that_cannot_work_is_refused_before_anything_runs(sweep, run, tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    chosen = ("tracker=tensorboard", "tracker.folder=/dev/null/x")
+    done = run(*sweep, "model=tiny", "benchmark=mock", *chosen)
+    assert done.returncode == 1
+    assert done.stderr.count("TensorBoardTracker cannot store results: ") == 1
+    assert "sah track FOLDER" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("config.yaml"))

@@ -16,7 +16,7 @@ PANEL = (3.3, 2.6)
 _COLUMNS = 3
 
 # Tick labels of a logarithmic axis that may span less than a decade.
-_DENSITIES = [
+_SHARES = [
     *(0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07),
     *(0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0),
 ]
@@ -49,11 +49,11 @@ def style() -> Iterator[None]:
         yield
 
 
-def density_axis(axis: Any, densities: Sequence[float]) -> None:
-    """Make the x axis logarithmic with round densities as labels."""
+def share_axis(axis: Any, shares: Sequence[float]) -> None:
+    """Make the x axis logarithmic with round shares in (0, 1] as labels."""
     axis.set_xscale("log")
-    axis.set_xlim(0.8 * min(densities), 1.25 * max(densities))
-    axis.xaxis.set_major_locator(mpl.ticker.FixedLocator(_DENSITIES))
+    axis.set_xlim(0.8 * min(shares), 1.25 * max(shares))
+    axis.xaxis.set_major_locator(mpl.ticker.FixedLocator(_SHARES))
     axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
     axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
 
@@ -75,11 +75,14 @@ HOVER = "hover:"
 def describe(artist: Any, point: ScoredPoint) -> None:
     """Attach a hover title and a link to the experiment to the marker of a point."""
     density = "" if point.density is None else f", density {point.density:.4g}"
-    artist.set_gid(f"{HOVER}{point.name}: {100 * point.score:.1f}{density}")
+    rows = "" if point.rows_read is None else f", rows read {point.rows_read:.4g}"
+    artist.set_gid(f"{HOVER}{point.name}: {100 * point.score:.1f}{density}{rows}")
     artist.set_url(f"#/experiment/{point.results[0].fingerprint}")
 
 
-def dot(axis: Any, cost: float | None, point: ScoredPoint, look: Look) -> None:
+def dot(
+    axis: Any, cost: float | None, point: ScoredPoint, look: Look, *, hollow: bool = False
+) -> None:
     """Draw a point with the interval of its score."""
     score, interval = 100 * point.score, point.estimate.interval
     error = None
@@ -94,8 +97,9 @@ def dot(axis: Any, cost: float | None, point: ScoredPoint, look: Look) -> None:
         markersize=5,
         linewidth=0.8,
         capsize=1.5,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
+        markerfacecolor="white" if hollow else look.colour,
+        markeredgecolor=look.colour if hollow else "white",
+        markeredgewidth=1.0 if hollow else 0.5,
     )
     describe(drawn.lines[0], point)
 
@@ -129,11 +133,11 @@ def steps(axis: Any, front: Sequence[tuple[float, float]]) -> None:
 
 
 ASIDE = 0.06
-"""Largest horizontal shift of a point, as a share of its density."""
+"""Largest horizontal shift of a point, as a share of its density or rows read."""
 
 
 def side_by_side(names: Sequence[str]) -> dict[str, float]:
-    """Return a factor near 1 per method, so that points of equal density do not overlap."""
+    """Return a factor near 1 per method, so that points of equal cost do not overlap."""
     distinct = list(dict.fromkeys(names))
     if len(distinct) == 1:
         return {distinct[0]: 1.0}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -12,11 +13,11 @@ from sah.report.figures.axes import (
     PANEL,
     connect,
     dense_line,
-    density_axis,
     describe,
     dot,
     grid,
     legend,
+    share_axis,
     side_by_side,
     steps,
 )
@@ -33,6 +34,10 @@ from sah.report.figures.series import (
 from sah.report.figures.style import Look, looks
 from sah.results.schema import OUTPUT_ERROR, RECALL, Result
 
+ShareAxis = Literal["density", "rows_read"]
+SHARE_NAMES: dict[str, str] = {"density": "density", "rows_read": "rows read"}
+_HOLLOW = "hollow: measured on a crowded machine or over several starts"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
@@ -46,8 +51,13 @@ class Drawing:
     """None if the results have no data for it."""
 
 
-def drawings(results: Sequence[Result]) -> Iterator[Drawing]:
-    """Draw every figure; call inside `style`."""
+def drawings(results: Sequence[Result], axis: ShareAxis = "density") -> Iterator[Drawing]:
+    """Draw every figure; call inside `style`.
+
+    Args:
+        results: the results to show.
+        axis: what the score is drawn against, in all and by task.
+    """
     found = scored_points(results)
     look = looks([point.attention for point in found])
     known = {
@@ -56,24 +66,24 @@ def drawings(results: Sequence[Result]) -> Iterator[Drawing]:
         if point.attention != "dense"
     }
     yield Drawing(
-        name="score_density",
-        title="Score against density",
+        name=f"score_{axis}",
+        title=f"Score against {SHARE_NAMES[axis]}",
         remark="Grey steps: the Pareto front. Dashed: dense attention.",
-        figure=score_against(found, look, "density"),
+        figure=score_against(found, look, axis),
     )
     yield Drawing(
         name="score_seconds",
         title="Score against time",
-        remark="Seconds per decoded token, question included.",
+        remark=f"Seconds per decoded token, question included. {_HOLLOW.capitalize()}.",
         figure=score_against(found, look, "seconds"),
     )
     yield Drawing(
         name="score_bytes",
         title="Score against keys and values read",
-        remark="Density × prompt × bytes of a token, per decoded token.",
+        remark="Rows read × prompt × bytes of a token, per decoded token.",
         figure=score_against(found, look, "bytes"),
     )
-    yield Drawing(name="tasks", title="Score by task", figure=tasks(found, look))
+    yield Drawing(name="tasks", title="Score by task", figure=tasks(found, look, axis))
     yield Drawing(
         name="output_error_layers",
         title="Output error by layer",
@@ -95,6 +105,10 @@ _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
         f"density (points shifted by up to {ASIDE:.0%})",
         lambda point: point.density,
     ),
+    "rows_read": (
+        f"key-value rows read (points shifted by up to {ASIDE:.0%})",
+        lambda point: point.rows_read,
+    ),
     "seconds": ("seconds per decoded token", lambda point: point.seconds_per_token),
     "bytes": (
         "keys and values read per token (MB)",
@@ -106,6 +120,7 @@ _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
 def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str) -> Figure | None:
     """Draw score against a cost, one panel per benchmark, with 95 % intervals and Pareto front."""
     label, value = _AXES[cost]
+    is_share = cost in SHARE_NAMES
     known = panels([point for point in found if value(point) is not None])
     # A panel with dense alone compares nothing.
     grouped = {
@@ -115,19 +130,22 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
     }
     if not grouped:
         return None
+    if cost == "seconds" and any(one.is_disturbed for group in grouped.values() for one in group):
+        label = f"{label}\n({_HOLLOW})"
     figure, axes = grid(len(grouped))
     for axis, (title, group) in zip(axes, grouped.items(), strict=False):
         sparse = [point for point in group if point.attention != "dense"]
         for point in group:
             if point.attention == "dense":
                 dense_line(axis, point)
-                if cost != "density":
-                    dot(axis, value(point), point, look["dense"])
+                if not is_share:
+                    hollow = cost == "seconds" and point.is_disturbed
+                    dot(axis, value(point), point, look["dense"], hollow=hollow)
         front = pareto_front([(value(p) or 0.0, p.score) for p in sparse])
         if len(front) > 1:
             steps(axis, front)
-        # Methods often share their densities: shift them apart.
-        aside = side_by_side([p.attention for p in sparse]) if cost == "density" else {}
+        # Methods often have equal densities: shift them apart.
+        aside = side_by_side([p.attention for p in sparse]) if is_share else {}
         for attention in dict.fromkeys(point.attention for point in sparse):
             line = [
                 (aside.get(attention, 1.0) * (value(point) or 0.0), point)
@@ -136,9 +154,10 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
             ]
             connect(axis, line, look[attention])
             for at, point in line:
-                dot(axis, at, point, look[attention])
-        if cost == "density":
-            density_axis(axis, [value(point) or 1.0 for point in sparse])
+                hollow = cost == "seconds" and point.is_disturbed
+                dot(axis, at, point, look[attention], hollow=hollow)
+        if is_share:
+            share_axis(axis, [value(point) or 1.0 for point in sparse])
         else:
             axis.set_xlim(left=0)
             axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
@@ -215,12 +234,14 @@ def positions(
     return figure
 
 
-def tasks(found: Sequence[Point], look: dict[str, Look]) -> Figure | None:
-    """Draw one panel per task: scores against density, or rows if methods have one setting each."""
+def tasks(
+    found: Sequence[Point], look: dict[str, Look], axis: ShareAxis = "density"
+) -> Figure | None:
+    """Draw one panel per task: scores against a share, or rows if methods have one setting each."""
     of_tasks = task_points(found)
     methods = {(point.attention, point.settings) for point in of_tasks}
     if len(methods) > len({attention for attention, _ in methods}):
-        return score_against(of_tasks, look, "density")
+        return score_against(of_tasks, look, axis)
     return rows_of_methods(of_tasks, look)
 
 

@@ -9,25 +9,33 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sah.report.figures.axes import HOVER, style
-from sah.report.figures.draw import drawings
+from sah.report.figures.draw import ShareAxis, drawings
+from sah.report.saving import save
 from sah.results.schema import Result
 
 logger = logging.getLogger(__name__)
 
 
-def write_figures(results: Sequence[Result], folder: Path) -> list[Path]:
-    """Write every figure that has data as SVG and PNG, and return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_figures(
+    results: Sequence[Result], folder: Path, axis: ShareAxis = "density"
+) -> list[Path]:
+    """Write every figure that has data as SVG and PNG, and return the files.
+
+    Raises:
+        SahError: if a file cannot be written.
+    """
     written = []
     with style():
-        for drawing in drawings(results):
+        for drawing in drawings(results, axis):
             if drawing.figure is None:
                 logger.info("no data for the figure %s", drawing.name)
                 continue
             vector, bitmap = folder / f"{drawing.name}.svg", folder / f"{drawing.name}.png"
             # Links lead into the HTML page, which a file is not part of.
-            vector.write_text(_without_links(svg(drawing.figure)), encoding="utf-8")
-            drawing.figure.savefig(bitmap, dpi=200)
+            save(vector, _without_links(svg(drawing.figure)).encode())
+            pixels = io.BytesIO()
+            drawing.figure.savefig(pixels, format="png", dpi=200)
+            save(bitmap, pixels.getvalue())
             written += [vector, bitmap]
     return written
 

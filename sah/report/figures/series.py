@@ -17,6 +17,7 @@ from sah.report.statistics.estimates import (
     result_estimate,
     task_interval,
 )
+from sah.results.disturbance import disturbances
 from sah.results.schema import OUTPUT_ERROR, RECALL, Result
 from sah.terminal import one_line
 
@@ -37,6 +38,7 @@ class Point:
     results: Sequence[Result]
     estimate: Estimate
     density: float | None
+    rows_read: float | None
 
     @property
     def name(self) -> str:
@@ -51,13 +53,18 @@ class Point:
         return seconds / tokens if tokens else None
 
     @property
+    def is_disturbed(self) -> bool:
+        """Whether its speed was measured under conditions that make it hard to compare."""
+        return any(disturbances(result) for result in self.results)
+
+    @property
     def bytes_per_step(self) -> float | None:
-        """Keys and values read per decoded token: density × prompt × bytes of a token."""
+        """Keys and values read per decoded token: rows read × prompt × bytes of a token."""
         tokens = known_mean(result.prompt_tokens for result in self.results)
         size = known_mean(result.cache_bytes_per_token for result in self.results)
-        if self.density is None or tokens is None or size is None:
+        if self.rows_read is None or tokens is None or size is None:
             return None
-        return self.density * tokens * size
+        return self.rows_read * tokens * size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +105,7 @@ def points(results: Sequence[Result]) -> list[Point]:
             if len(group) == 1
             else group_estimate(read_scored(group)),
             density=known_mean(result.density for result in group),
+            rows_read=known_mean(result.rows_read for result in group),
         )
         for (panel, attention, settings), group in ordered
     ]
@@ -162,7 +170,7 @@ def task_points(found: Sequence[Point]) -> list[ScoredPoint]:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Means of one micro metric over some results."""
+    """Means of one micro metric over the recorded queries of some results."""
 
     by_layer: dict[float, float]
     by_position: dict[float, float]
@@ -204,5 +212,6 @@ def _by_position(records: pl.DataFrame) -> dict[float, float]:
 
 
 def _means(records: pl.DataFrame, key: pl.Expr) -> dict[float, float]:
-    means = records.group_by(key=key).agg(pl.col("value").mean()).sort("key")
+    mean = pl.col("value").dot(pl.col("queries")) / pl.col("queries").sum()
+    means = records.group_by(key=key, maintain_order=True).agg(mean).sort("key")
     return dict(means.drop_nulls().iter_rows())

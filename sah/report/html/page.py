@@ -13,10 +13,11 @@ import orjson
 from markupsafe import Markup
 
 from sah.report.figures.axes import style
-from sah.report.figures.draw import drawings
+from sah.report.figures.draw import ShareAxis, drawings
 from sah.report.figures.export import svg_element
 from sah.report.html.page_data import page_data
 from sah.report.reading.caveats import caveats
+from sah.report.saving import save
 from sah.report.tables.table import Table
 from sah.results.schema import Result
 from sah.terminal import plain
@@ -24,19 +25,29 @@ from sah.terminal import plain
 TEMPLATES = "sah.report.html.templates"
 
 
-def write_page(results: Sequence[Result], target: Path, groups: Table | None = None) -> None:
+def write_page(
+    results: Sequence[Result],
+    target: Path,
+    groups: Table | None = None,
+    axis: ShareAxis = "density",
+) -> None:
     """Write the report. Text from models and files enters it as data, never as markup.
 
     Args:
         results: at least one.
         target: the file; its folder is created.
         groups: a table of groups of the results, to show above them.
+        axis: what figures draw the score against.
+
+    Raises:
+        SahError: if the file cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render_page(results, groups), encoding="utf-8")
+    save(target, render_page(results, groups, axis).encode())
 
 
-def render_page(results: Sequence[Result], groups: Table | None = None) -> str:
+def render_page(
+    results: Sequence[Result], groups: Table | None = None, axis: ShareAxis = "density"
+) -> str:
     """Return the page as text."""
     data, notes = page_data(results), caveats(results)
     environment = jinja2.Environment(
@@ -51,13 +62,13 @@ def render_page(results: Sequence[Result], groups: Table | None = None) -> str:
         count=len(results),
         data=_script_json(data.overview),
         blobs={name: _packed(value) for name, value in data.details.items()},
-        figures=_figures(results),
+        figures=_figures(results, axis),
         style=Markup(_source("report.css")),
         script=Markup("\n".join(_source(name) for name in ("dom.js", "detail.js", "report.js"))),
     )
 
 
-def _figures(results: Sequence[Result]) -> list[dict[str, Any]]:
+def _figures(results: Sequence[Result], axis: ShareAxis) -> list[dict[str, Any]]:
     with style():
         return [
             {
@@ -66,7 +77,7 @@ def _figures(results: Sequence[Result]) -> list[dict[str, Any]]:
                 # Matplotlib has escaped its texts.
                 "svg": Markup(svg_element(drawing.figure, drawing.name)),
             }
-            for drawing in drawings(results)
+            for drawing in drawings(results, axis)
             if drawing.figure is not None
         ]
 

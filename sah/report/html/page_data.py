@@ -15,6 +15,7 @@ from sah.report.reading.select import shown_value, value_of
 from sah.report.statistics.comparison import Comparison, Settings, compare
 from sah.report.statistics.estimates import result_estimate, tokens_per_second
 from sah.report.statistics.pairing import match
+from sah.results.disturbance import disturbances
 from sah.results.schema import Result
 
 # 200 results with 100 examples each stay below 15 MB, whatever the examples are.
@@ -81,9 +82,11 @@ def _overview(result: Result) -> dict[str, Any]:
         "high": estimate.interval.high if estimate.interval else None,
         "n": estimate.n,
         "density": result.density,
+        "rows": result.rows_read,
         "error": result.output_error,
         "recall": result.recall,
         "speed": tokens_per_second([result]),
+        "disturbed": ", ".join(disturbances(result)),
         "memory": result.provenance.peak_memory_bytes,
     }
 

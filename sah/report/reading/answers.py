@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from sah.results.schema import Result
-from sah.results.store import EXAMPLES, MICRO_METRICS, PREDICTIONS, SCORES
+from sah.results.stored_lines import EXAMPLES, MICRO_METRICS, PREDICTIONS, SCORES
 
 _PREDICTION = {
     "example_id": pl.String,
@@ -20,8 +20,15 @@ _PREDICTION = {
     "question_tokens": pl.Int64,
     "new_tokens": pl.Int64,
     "density": pl.Float64,
+    "token_limit": pl.Int64,
+    "references_hash": pl.String,
 }
-_SCORE = {"example_id": pl.String, "task": pl.String, "score": pl.Float64}
+_SCORE = {
+    "example_id": pl.String,
+    "task": pl.String,
+    "score": pl.Float64,
+    "references_hash": pl.String,
+}
 _EXAMPLE = {
     "example_id": pl.String,
     "context": pl.String,
@@ -32,7 +39,14 @@ _EXAMPLE = {
 _RECORD = {
     "metric": pl.String,
     "value": pl.Float64,
-    "metadata": pl.Struct({"example_id": pl.String, "layer_idx": pl.Int64, "step": pl.Int64}),
+    "metadata": pl.Struct(
+        {
+            "example_id": pl.String,
+            "layer_idx": pl.Int64,
+            "step": pl.Int64,
+            "queries": pl.Int64,
+        }
+    ),
 }
 
 
@@ -50,6 +64,8 @@ def read_scored(results: Sequence[Result]) -> pl.DataFrame:
     own = pl.format("example {} {}", *keys)
     return joined.with_columns(
         context=pl.coalesce("context_hash", own),
+        # Rescoring may use other references than the answer was given for.
+        references_hash=pl.coalesce("references_hash", "references_hash_right"),
         # Schema 1 called a continuation forced.
         finish_reason=pl.col("finish_reason").replace("forced", "given"),
     )
@@ -61,12 +77,14 @@ def read_examples(results: Sequence[Result]) -> pl.DataFrame:
 
 
 def read_micro_metrics(result: Result) -> pl.DataFrame:
-    """Read one experiment's micro metrics: metric, value, example_id, layer_idx, step.
+    """Read one experiment's micro metrics: metric, value, example_id, layer_idx, step, queries.
 
-    Metrics whose value is not a number are left out.
+    Metrics whose value is not a number are left out. Records of early versions, which do not say
+    how many queries their value is a mean of, count as one query.
     """
     records = _read_lines([result], MICRO_METRICS, _RECORD, tolerant=True)
-    return records.drop_nulls("value").unnest("metadata")
+    found = records.drop_nulls("value").unnest("metadata")
+    return found.with_columns(pl.col("queries").fill_null(1))
 
 
 def _read_lines(

@@ -41,6 +41,22 @@ def caveats(results: Sequence[Result]) -> list[str]:
             f"WARNING: {unfinished} of {sum(result.n for result in results)} answers are empty "
             "because their thought did not end; see generation.thinking_tokens."
         )
+    sampled = [result.sampled for result in results if result.sampled is not None]
+    partly = [one for one in sampled if one.examples < one.of_examples]
+    if partly:
+        without = sum(one.of_examples - one.examples for one in partly)
+        found.append(
+            f"WARNING: output error and recall leave out {without} of "
+            f"{sum(one.of_examples for one in partly)} answers in {len(partly)} of {len(results)} "
+            "results: none of their queries was drawn; raise metric_logging.sampling_factor."
+        )
+    early = sum(result.rows_read is None and result.density is not None for result in results)
+    if early:
+        found.append(
+            f"WARNING: {early} of {len(results)} results are of an earlier version: output error "
+            "and recall are means over attention calls, not over queries, and rows read are "
+            "missing; compute them again with resume=false."
+        )
     return found
 
 

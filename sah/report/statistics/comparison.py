@@ -47,7 +47,9 @@ class Comparison:
     """None for the mean over all tasks of the benchmark."""
     pairs: int
     different_inputs: int
-    """Of the whole match, like `unanswered`, even if `task` is given."""
+    """Of the whole match, like the next three, even if `task` is given."""
+    different_references: int
+    different_limits: int
     unanswered: int
     baseline_score: float
     score: float
@@ -137,6 +139,8 @@ def _comparison(match: Match, pairs: Pairs, task: str | None, settings: Settings
         task=task,
         pairs=len(frame),
         different_inputs=pairs.different_inputs,
+        different_references=pairs.different_references,
+        different_limits=pairs.different_limits,
         unanswered=pairs.unanswered,
         baseline_score=base_score,
         score=base_score + mean,
@@ -170,5 +174,11 @@ def _refusal(pairs: Pairs) -> str:
         return (
             f"none of {pairs.different_inputs} common examples has the same input tokens; "
             "scores of different prompts are not compared"
+        )
+    if pairs.different_references or pairs.different_limits:
+        return (
+            f"of their common examples, {pairs.different_references} have other references and "
+            f"{pairs.different_limits} another token limit: the benchmark's data or code changed "
+            "between the two; run the older one again with resume=false"
         )
     return "they have no example in common"

@@ -65,7 +65,7 @@ def group_estimate(scored: pl.DataFrame) -> Estimate:
         / pl.col("task").n_unique().over("result")
         / pl.col("result").n_unique(),
     )
-    deviations = weighted.group_by("context").agg(
+    deviations = weighted.group_by("context", maintain_order=True).agg(
         (pl.col("weight") * (pl.col("score") - pl.col("mean"))).sum()
     )["weight"]
     contexts = len(deviations)

@@ -43,6 +43,10 @@ class Pairs:
     """Number of pairs, including those without scores."""
     different_inputs: int
     """Number of examples that both sides answered with different input tokens; not compared."""
+    different_references: int = 0
+    """Number of those with the same input whose references differ; not compared."""
+    different_limits: int = 0
+    """Number of those whose token limit differs, though it is configured alike; not compared."""
     unanswered: int
     """Number of answers whose example the other side lacks."""
 
@@ -103,43 +107,68 @@ def match(
 
 
 def read_pairs(matches: Sequence[Match]) -> list[Pairs]:
-    """Pair the answers of each match by example id and hash of the input tokens."""
+    """Pair the answers of each match by example id, and hashes of input tokens and references.
+
+    Earlier versions wrote neither a hash of the references nor the limit: those count as equal.
+    """
     results = list(dict.fromkeys(r for one in matches for r in (*one.results, *one.baselines)))
     number = {result: position for position, result in enumerate(results)}
     scored = read_scored(results)
     linked = [
-        (position, number[result], number[baseline])
+        (position, number[result], number[baseline], _limit(result) == _limit(baseline))
         for position, one in enumerate(matches)
         for result, baseline in zip(one.results, one.baselines, strict=True)
     ]
-    schema = {"match": pl.Int32, "result": pl.Int32, "baseline": pl.Int32}
+    schema = {
+        "match": pl.Int32,
+        "result": pl.Int32,
+        "baseline": pl.Int32,
+        "same_limit": pl.Boolean,
+    }
     links = pl.DataFrame(linked, schema=schema, orient="row")
     answers = links.join(scored, on="result", maintain_order="left_right")
     baselines = scored.select(
         "example_id",
         baseline="result",
         input_hash_baseline="input_hash",
+        references_hash_baseline="references_hash",
+        token_limit_baseline="token_limit",
         score_baseline="score",
     )
     common = answers.join(baselines, on=["baseline", "example_id"], maintain_order="left")
-    same = common.filter(pl.col("input_hash") == pl.col("input_hash_baseline"))
+    same_inputs = common.filter(pl.col("input_hash") == pl.col("input_hash_baseline"))
+    same_references = same_inputs.filter(_known_equal("references_hash"))
+    same = same_references.filter(_known_equal("token_limit") | ~pl.col("same_limit"))
     # Without public references there are no scores to compare.
     scored_pairs = same.drop_nulls(["score", "score_baseline"])
     answered = _counts(answers)
     of_baseline = _counts(links.join(baselines, on="baseline"))
     shared, paired = _counts(common), _counts(same)
+    inputs, references = _counts(same_inputs), _counts(same_references)
     frames = scored_pairs.partition_by("match", as_dict=True)
     return [
         Pairs(
             frame=frames.get((position,), same.clear()),
             paired=paired.get(position, 0),
-            different_inputs=shared.get(position, 0) - paired.get(position, 0),
+            different_inputs=shared.get(position, 0) - inputs.get(position, 0),
+            different_references=inputs.get(position, 0) - references.get(position, 0),
+            different_limits=references.get(position, 0) - paired.get(position, 0),
             unanswered=answered.get(position, 0)
             + of_baseline.get(position, 0)
             - 2 * shared.get(position, 0),
         )
         for position in range(len(matches))
     ]
+
+
+def _limit(result: Result) -> str:
+    """Return the configured limit of answers, which may be what is compared."""
+    return shown_value(result.settings.get("generation.max_new_tokens"))
+
+
+def _known_equal(column: str) -> pl.Expr:
+    """Whether both sides are equal, or one of them is not known."""
+    return (pl.col(column) == pl.col(f"{column}_baseline")).fill_null(value=True)
 
 
 def _counts(frame: pl.DataFrame) -> dict[int, int]:

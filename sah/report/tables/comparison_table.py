@@ -14,7 +14,8 @@ from sah.results.schema import Result
 _NUMBERS = (
     *("baseline_score", "score", "difference", "difference_low", "difference_high"),
     *("p_value", "adjusted_p_value", "gained", "lost"),
-    *("pairs", "different_inputs", "unanswered", "needed"),
+    *("pairs", "different_inputs", "different_references", "different_limits", "unanswered"),
+    "needed",
 )
 
 _VERDICTS = {"within": "yes", "worse": "no: worse", "better": "no: better"}
@@ -113,6 +114,8 @@ def _measured(comparison: Comparison, wide: bool) -> list[Cell]:
             comparison.lost,
             comparison.pairs,
             comparison.different_inputs,
+            comparison.different_references,
+            comparison.different_limits,
             comparison.unanswered,
             comparison.needed,
             comparison.verdict,
@@ -184,13 +187,17 @@ def _notes(
     pairs = sum(comparison.pairs for comparison in comparisons if comparison.task is None)
     # With one row per task, each row carries the counts of its whole match.
     matched = {id(comparison.match): comparison for comparison in comparisons}.values()
-    different = sum(comparison.different_inputs for comparison in matched)
-    unanswered = sum(comparison.unanswered for comparison in matched)
-    if different or unanswered:
-        notes.append(
-            f"WARNING: not compared: {different} answers whose input tokens differ from the "
-            f"baseline's and {unanswered} that only one side has; compared: {pairs or 'see n'}."
-        )
+    uncompared = {
+        "whose input tokens differ from the baseline's": sum(
+            comparison.different_inputs for comparison in matched
+        ),
+        "whose references differ": sum(comparison.different_references for comparison in matched),
+        "whose token limit differs": sum(comparison.different_limits for comparison in matched),
+        "that only one side has": sum(comparison.unanswered for comparison in matched),
+    }
+    if any(uncompared.values()):
+        counted = ", ".join(f"{count} {what}" for what, count in uncompared.items() if count)
+        notes.append(f"WARNING: answers not compared: {counted}; compared: {pairs or 'see n'}.")
     notes += caveats(list(_results(comparisons)))
     for match, reason in left_out[:5]:
         notes.append(f"Not compared: {_shown(match)}: {reason}.")

@@ -1,6 +1,7 @@
 """The table of `sah report`: one row per result, or one per group of results."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sah.report.reading.answers import read_scored
@@ -18,11 +19,13 @@ from sah.report.statistics.estimates import (
     tokens_per_second,
 )
 from sah.report.tables.table import Cell, Column, Table, label, number
+from sah.results.disturbance import disturbances
 from sah.results.schema import DenseAgreement, Result
 
 _LEGEND = (
-    "score: × 100; CI: its 95 % interval (Wilson, clustered by context); error: output error "
-    "against dense; tok/s: decoding, question included; GB: peak memory; –: not measured."
+    "score: × 100; CI: its 95 % interval (Wilson, clustered by context); density: keys that a "
+    "query head selects; rows: key-value rows that any head of a group selects; error: output "
+    "error against dense; tok/s: decoding, question included; GB: peak memory; –: not measured."
 )
 
 
@@ -64,7 +67,7 @@ def result_table(results: Sequence[Result], *, wide: bool = False) -> Table:
             for row, result in zip(rows, results, strict=True)
         ],
         caption=_caption(results[0], common),
-        notes=[_LEGEND, *caveats(results)],
+        notes=[_LEGEND, *_speed_note(results), *caveats(results)],
     )
 
 
@@ -105,7 +108,8 @@ def group_table(results: Sequence[Result], by: Sequence[str], *, wide: bool = Fa
         ]
         for values, group in sorted(groups.items(), key=lambda item: list(map(natural, item[0])))
     ]
-    notes = [f"Means over the results of a row. {_LEGEND}", *caveats(results)]
+    notes = [f"Means over the results of a row. {_LEGEND}", *_speed_note(results)]
+    notes += caveats(results)
     columns.append(Column(name="results", header="results"))
     return Table(columns=[*columns, *measured], rows=rows, notes=notes)
 
@@ -119,21 +123,71 @@ _AGREEMENT: dict[Column, Callable[[DenseAgreement], float]] = {
 }
 
 
+# How much of an experiment output error and recall were measured on.
+_SAMPLED = ("sampled_examples", "sampled_of_examples", "sampled_queries", "sampled_of_queries")
+
+
 def _measured_columns(results: Sequence[Result], wide: bool) -> list[Column]:
     limits = [Column(name="score_low", header="low"), Column(name="score_high", header="high")]
     index = Column(name="index_bytes_per_key_and_layer", header="index")
     return [
         Column(name="score", header="score"),
         *(limits if wide else [Column(name="score_interval", header="95 % CI", importance=9)]),
-        Column(name="density", header="density", importance=8),
-        Column(name="output_error", header="error", importance=7),
-        Column(name="recall", header="recall", importance=4),
+        *_with_stderr(Column(name="density", header="density", importance=8), wide),
+        *_with_stderr(Column(name="rows_read", header="rows", importance=6), wide),
+        *_with_stderr(Column(name="output_error", header="error", importance=7), wide),
+        *_with_stderr(Column(name="recall", header="recall", importance=4), wide),
+        *((Column(name=name, header=name) for name in _SAMPLED) if wide else ()),
         *(_AGREEMENT if any(result.dense_agreement for result in results) else ()),
         Column(name="tokens_per_second", header="tok/s", importance=3),
+        *([Column(name="speed_disturbed", header="disturbed", numeric=False)] if wide else []),
         Column(name="peak_memory_bytes", header="GB", importance=2),
         *([index] if wide else []),
         Column(name="n", header="n", importance=5),
     ]
+
+
+def _with_stderr(column: Column, wide: bool) -> list[Column]:
+    """Return a column, followed by that of its standard error in a table for programs."""
+    if not wide:
+        return [column]
+    return [column, Column(name=f"{column.name}_stderr", header=f"{column.header} stderr")]
+
+
+def _means(results: Sequence[Result], name: str, wide: bool) -> list[Cell]:
+    """Return the cells of `_with_stderr`; means of several results have no standard error."""
+    mean = number(known_mean(getattr(result, name) for result in results))
+    if not wide:
+        return [mean]
+    return [mean, number(getattr(results[0], f"{name}_stderr") if len(results) == 1 else None)]
+
+
+def _disturbed(results: Sequence[Result]) -> str:
+    return " ".join(dict.fromkeys(one for result in results for one in disturbances(result)))
+
+
+def _speed(results: Sequence[Result], wide: bool) -> list[Cell]:
+    """Return the cell of the decoding speed, marked if it is hard to compare."""
+    speed, disturbed = number(tokens_per_second(results), 1), _disturbed(results)
+    if wide:
+        return [speed, label(disturbed)]
+    marked = disturbed and speed.value is not None
+    return [replace(speed, text=f"{speed.text}*") if marked else speed]
+
+
+def _speed_note(results: Sequence[Result]) -> list[str]:
+    disturbed = _disturbed(results)
+    if not disturbed:
+        return []
+    return [f"*: speed of a run that was {disturbed.replace(' ', ' or ')} (see docs/numbers.md)."]
+
+
+def _sampled(results: Sequence[Result]) -> list[Cell]:
+    """Return the counts of `_SAMPLED`, over all results."""
+    known = [result.sampled for result in results if result.sampled is not None]
+    names = ("examples", "of_examples", "queries", "of_queries")
+    counts = [sum(getattr(one, name) for one in known) if known else None for name in names]
+    return [number(count, 0) for count in counts]
 
 
 def _measured(
@@ -147,15 +201,17 @@ def _measured(
     return [
         number(estimate.score, 1, 100),
         *([low, high] if wide else [Cell(text=both)]),
-        number(known_mean(result.density for result in results)),
-        number(known_mean(result.output_error for result in results)),
-        number(known_mean(result.recall for result in results)),
+        *_means(results, "density", wide),
+        *_means(results, "rows_read", wide),
+        *_means(results, "output_error", wide),
+        *_means(results, "recall", wide),
+        *(_sampled(results) if wide else ()),
         *(
             number(known_mean(map(value, agreements)))
             for column, value in _AGREEMENT.items()
             if column in columns
         ),
-        number(tokens_per_second(results), 1),
+        *_speed(results, wide),
         number(peak_memory(results), 1, 1e-9),
         *([number(index_bytes(results), 1)] if wide else []),
         Cell(text=str(estimate.n), value=estimate.n),

@@ -1,5 +1,9 @@
 "use strict";
 
+function speed(result) {
+  return `${fixed(result.speed, 1)}${result.speed !== null && result.disturbed ? "*" : ""}`;
+}
+
 function keyValues(title, values) {
   return element("details", {}, element("summary", {}, title), element("table", { class: "pairs" }, element("tbody", {},
     Object.entries(values).map(([key, value]) => element("tr", {}, element("th", { scope: "row" }, key), element("td", {}, typeof value === "number" && !Number.isInteger(value) ? fixed(value, 3) : value))))));
@@ -53,8 +57,8 @@ async function showExperiment(main, fingerprint) {
   answers.sort((a, b) => urgency(...a) - urgency(...b));
   const numbers = [
     ["score", points(result.score)], ["95 % interval", result.low === null ? "–" : `${points(result.low)}–${points(result.high)}`], ["n", result.n],
-    ["density", fixed(result.density, 3)], ["output error", fixed(result.error, 3)], ["recall", fixed(result.recall, 3)],
-    ["tokens/s", fixed(result.speed, 1)]];
+    ["density", fixed(result.density, 3)], ["rows read", fixed(result.rows, 3)], ["output error", fixed(result.error, 3)], ["recall", fixed(result.recall, 3)],
+    ["tokens/s", speed(result)]];
   if (base) numbers.push(["against dense", signed(result.difference)], ["flips", `+${result.gained} −${result.lost}`]);
   const list = element("div", { class: "examples" });
   main.replaceChildren(

@@ -11,9 +11,10 @@ const COLUMNS = [
   { key: "difference", header: "vs dense", value: (result) => result.difference, text: (result) => result.difference === undefined ? "–" : signed(result.difference) },
   { key: "verdict", header: "within 1 point", text: verdict },
   { key: "density", header: "density", value: (result) => result.density, text: (result) => fixed(result.density, 3) },
+  { key: "rows", header: "rows read", value: (result) => result.rows, text: (result) => fixed(result.rows, 3) },
   { key: "error", header: "output error", value: (result) => result.error, text: (result) => fixed(result.error, 3) },
   { key: "recall", header: "recall", value: (result) => result.recall, text: (result) => fixed(result.recall, 3) },
-  { key: "speed", header: "tokens/s", value: (result) => result.speed, text: (result) => fixed(result.speed, 1) },
+  { key: "speed", header: "tokens/s", value: (result) => result.speed, text: speed },
   { key: "memory", header: "GB", value: (result) => result.memory, text: (result) => fixed(result.memory === null ? null : result.memory / 1e9, 1) },
   { key: "n", header: "n", value: (result) => result.n, text: (result) => String(result.n) },
 ];
@@ -82,7 +83,7 @@ function showResults(main) {
     caption ? element("p", { class: "muted" }, caption) : "",
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Results" }, table),
     results.length ? "" : element("p", {}, "No experiment matches the filters."),
-    element("p", { class: "muted" }, "Scores × 100 with 95 % intervals, clustered by context. “vs dense” pairs identical inputs. Red: significantly better than dense, which is usually a bug. Grey: dense itself is at floor or ceiling. –: not measured."));
+    element("p", { class: "muted" }, "Scores × 100 with 95 % intervals, clustered by context. “vs dense” pairs identical inputs. Red: significantly better than dense, which is usually a bug. Grey: dense itself is at floor or ceiling. Rows read: key-value rows that any query head of a group selects. *: speed of an interrupted run or on a crowded machine. –: not measured."));
 }
 
 function sortBy(column) {
