@@ -18,7 +18,10 @@ from pathlib import Path
 import orjson
 
 from sah.results.aggregate import summarise
+from sah.results.files import json_lines
+from sah.results.identity import fingerprint_of, folders
 from sah.results.schema import Provenance, Result, to_document
+from sah.results.stored_lines import digest, prediction_line, scores_content
 from sah.types import Prediction, Score
 
 METHODS = ("dense", "sparse", "streaming_llm", "quest", "random_sampling")
@@ -78,15 +81,15 @@ def write_experiment(
     asked = random.Random(seed)
     predictions, scores, questions = [], [], []
     for number in range(examples):
-        digest = hashlib.blake2b(f"{seed} {number}".encode(), digest_size=12).hexdigest()
+        hashed = hashlib.blake2b(f"{seed} {number}".encode(), digest_size=12).hexdigest()
         task = ("niah_single_1", "niah_multikey_1")[number % 2]
         predictions.append(
             Prediction(
                 example_id=f"{task}-{number}",
                 task=task,
                 text=" ".join(draw.choices(WORDS, k=40)),
-                input_hash=digest,
-                context_hash=digest,
+                input_hash=hashed,
+                context_hash=hashed,
                 finish_reason="eos",
                 context_tokens=1000,
                 question_tokens=40,
@@ -120,12 +123,14 @@ def write_experiment(
         "protocol": {"name": "default"},
         "seed": seed,
     }
-    name = hashlib.sha256(orjson.dumps(config)).hexdigest()[:12]
-    folder = root / "synthetic" / attention / "ruler_all" / name
+    name = fingerprint_of(config)
+    folder = root / folders("synthetic", attention, "ruler", None) / name
     folder.mkdir(parents=True)
+    score_lines = scores_content(scores)
     result = Result(
         directory=folder,
         fingerprint=name,
+        scores_digest=digest(score_lines),
         model="synthetic",
         attention=attention,
         benchmark="ruler",
@@ -139,13 +144,10 @@ def write_experiment(
     (folder / "results.json").write_bytes(
         orjson.dumps(to_document(result), option=orjson.OPT_INDENT_2)
     )
-    for file, records in (
-        ("predictions.jsonl", predictions),
-        ("scores.jsonl", scores),
-        ("examples.jsonl", questions),
-    ):
-        lines = (orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
-        (folder / file).write_bytes(b"".join(lines))
+    answers = b"".join(prediction_line(one, name) for one in predictions)
+    (folder / "predictions.jsonl").write_bytes(answers)
+    (folder / "scores.jsonl").write_bytes(score_lines)
+    (folder / "examples.jsonl").write_bytes(json_lines(questions))
     if share is not None:
         write_micro_metrics(folder / "micro_metrics.jsonl", predictions[:5], draw)
 

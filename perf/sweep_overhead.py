@@ -25,6 +25,7 @@ from sah.launching.composition_memory import CompositionMemory
 from sah.launching.plan import plan_sweep
 from sah.results.aggregate import summarise
 from sah.results.schema import Provenance, Result, to_document
+from sah.results.stored_lines import digest, scores_content
 from sah.types import Prediction, Score
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +96,10 @@ def stock_seconds(count: int, folder: Path) -> float:
     return run(count + 1) - run(1)
 
 
+SCORE = Score(example_id="0", task="mock", score=0.0)
+SCORES = scores_content([SCORE])
+
+
 def synthetic_result(directory: Path) -> Result:
     prediction = Prediction(
         example_id="0",
@@ -109,7 +114,6 @@ def synthetic_result(directory: Path) -> Result:
         decode_seconds=1.0,
         density=1.0,
     )
-    score = Score(example_id="0", task="mock", score=0.0)
     return Result(
         directory=directory,
         fingerprint=directory.name,
@@ -119,7 +123,8 @@ def synthetic_result(directory: Path) -> Result:
         subset=None,
         protocol="default",
         cache_bytes_per_token=None,
-        **vars(summarise([prediction], [score], load_seconds=0.0)),
+        scores_digest=digest(SCORES),
+        **vars(summarise([prediction], [SCORE], load_seconds=0.0)),
         provenance=Provenance(),
         config={},
     )
@@ -137,6 +142,7 @@ def finished_seconds(count: int, folder: Path) -> tuple[float, float]:
     for cell in plan.pending:
         cell.directory.mkdir(parents=True)
         result = synthetic_result(cell.directory)
+        (cell.directory / "scores.jsonl").write_bytes(SCORES)
         (cell.directory / "results.json").write_bytes(orjson.dumps(to_document(result)))
 
     def run() -> float:

@@ -1,9 +1,9 @@
 """Inputs of one attention call, as maskers see them."""
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension, V value dimension
-# S rows of queries per key-value head: H / G · Q, N some of the queries
+# S rows of queries per key-value head: H / G · Q
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar, cast
@@ -62,13 +62,6 @@ class Visibility:
     @cached_property
     def _made(self) -> dict[Hashable, object]:
         return {}
-
-
-def take_queries(
-    tensor: Shaped[Tensor, "B H Q *rest"], queries: Sequence[int]
-) -> Shaped[Tensor, "B H N *rest"]:
-    """Return N of the queries; unlike an index, slices need no copy that waits for the device."""
-    return torch.cat([tensor[:, :, query : query + 1] for query in queries], dim=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,20 +219,21 @@ class AttentionInputs:
             index.append(self.key[:, :, index.length :], self.value[:, :, index.length :])
         return index
 
-    def at_queries(self, queries: Sequence[int]) -> "AttentionInputs":
-        """Return the inputs of some of the queries, to measure them; `first_position` is kept.
+    def at_queries(self, start: int, end: int) -> "AttentionInputs":
+        """Return the inputs of the queries from `start` to `end`, without copies.
 
         Scores that have been computed are not computed again.
         """
-        some = replace(
+        part = replace(
             self,
-            query=take_queries(self.query, queries),
-            visibility=Visibility(take_queries(self.visible, queries)),
+            query=self.query[:, :, start:end],
+            visibility=Visibility(self.visible[:, :, start:end]),
+            first_position=self.first_position + start,
         )
         for name in ("dot_products", "scores"):
             if name in vars(self):
-                vars(some)[name] = take_queries(vars(self)[name], queries)
-        return some
+                vars(part)[name] = vars(self)[name][:, :, start:end]
+        return part
 
     def chunks(self, queries: int) -> "list[AttentionInputs]":
         """Split into consecutive chunks of at most `queries` queries each."""
@@ -247,11 +241,6 @@ class AttentionInputs:
         if queries >= total:
             return [self]
         return [
-            replace(
-                self,
-                query=self.query[:, :, start : start + queries],
-                visibility=Visibility(self.visible[:, :, start : start + queries]),
-                first_position=self.first_position + start,
-            )
+            self.at_queries(start, min(total, start + queries))
             for start in range(0, total, queries)
         ]

@@ -3,6 +3,7 @@
 # B batch, H query heads, G key-value heads, Q queries, K keys, N queries of several calls
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,22 +41,34 @@ class KeysRead:
         return (mean * self.sparse_queries + dense * self.dense_queries) / self.queries
 
 
+class _Kind(NamedTuple):
+    """Calls whose counts can be put together."""
+
+    device: torch.device
+    batch: int
+    heads: int
+    groups: int
+    is_summed: bool
+
+
 class ReadCounter:
     """Counts what queries read; nothing waits for the device before `total`."""
 
     def __init__(self) -> None:
-        self._sparse: dict[tuple[torch.device, int, int], list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._sparse: dict[_Kind, list[tuple[Tensor, Tensor, Tensor]]] = {}
         self._dense_queries = 0
 
     def add(self, inputs: AttentionInputs, mask: AttentionMask) -> None:
         """Count one call of a sparse layer."""
-        heads, groups = inputs.query.shape[1], inputs.key.shape[1]
-        counts = (
-            mask.selected_count.sum(1),  # B Q
-            mask.rows_read(groups).sum(1),  # B Q
-            inputs.visible_count[:, 0, :, 0],  # B Q; shared by all layers of the step
-        )
-        self._sparse.setdefault((inputs.query.device, heads, groups), []).append(counts)
+        batch, heads, queries, _ = inputs.query.shape
+        groups = inputs.key.shape[1]
+        counts = mask.selected_count, mask.rows_read(groups)  # B H Q, B G Q
+        if queries > 1:
+            # A decode step waits for its sums until `total`; a question would take too much memory.
+            counts = counts[0].sum(1, keepdim=True), counts[1].sum(1, keepdim=True)
+        kind = _Kind(inputs.query.device, batch, heads, groups, queries > 1)
+        # The visible keys are shared by all layers of the step, B 1 Q 1.
+        self._sparse.setdefault(kind, []).append((*counts, inputs.visible_count))
 
     def add_dense(self, queries: int) -> None:
         """Count one call of a layer that is kept dense."""
@@ -70,16 +83,16 @@ class ReadCounter:
         """Return the means so far; None without any query."""
         density = rows = float(self._dense_queries)
         sparse_queries = 0
-        for (_, heads, groups), calls in self._sparse.items():
+        for kind, calls in self._sparse.items():
             selected, read, visible = (
-                torch.cat([part.flatten() for part in parts]).cpu().double()
+                torch.cat(parts, dim=2).sum(1).cpu().double().flatten()
                 for parts in zip(*calls, strict=True)
-            )  # N
+            )  # B·N
             # Padding: a query that sees no key does not count.
             real = visible > 0
             sparse_queries += int(real.sum())
-            density += float((selected[real] / visible[real]).sum()) / heads
-            rows += float((read[real] / visible[real]).sum()) / groups
+            density += float((selected[real] / visible[real]).sum()) / kind.heads
+            rows += float((read[real] / visible[real]).sum()) / kind.groups
         queries = sparse_queries + self._dense_queries
         if queries == 0:
             return None

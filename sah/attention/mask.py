@@ -2,7 +2,6 @@
 
 # B batch, H query heads, G key-value heads, Q queries, K keys
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
@@ -11,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sah.attention.gather import SelectedKeys
-from sah.attention.inputs import AttentionInputs, take_queries
+from sah.attention.inputs import AttentionInputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +76,13 @@ class AttentionMask:
             sampled_weight=sampled_weight,
         )
 
-    def at_queries(self, queries: Sequence[int]) -> "AttentionMask":
-        """Return the mask of some of the queries."""
+    def at_queries(self, start: int, end: int) -> "AttentionMask":
+        """Return the mask of the queries from `start` to `end`, without copies."""
         weight = self.sampled_weight
         return AttentionMask(
-            visible=take_queries(self.visible, queries),
-            selected=take_queries(self.selected, queries),
-            sampled_weight=None if weight is None else take_queries(weight, queries),
+            visible=self.visible[:, :, start:end],
+            selected=self.selected[:, :, start:end],
+            sampled_weight=None if weight is None else weight[:, :, start:end],
         )
 
     def density(self) -> Float[Tensor, "B H Q"]:

@@ -70,9 +70,10 @@ def find_experiments(roots: Sequence[Path]) -> list[FoundExperiment]:
     found = find([root for root in roots if root.is_dir()])
     found.warn_of_copies()
     contents = dict(found.contents)
+    present = {directory.resolve() for directory in (*contents, *found.copies)}
     for root in roots:
         for directory in planned_directories(root):
-            if directory not in found.copies:
+            if directory.resolve() not in present:
                 contents.setdefault(directory, None)
     # Results of a sweep read the same files.
     known: dict[str, list[str]] = {}

@@ -80,7 +80,7 @@ class LayerErrors:
             # A chunk that does not hold the last query.
             return
         if queries > 1:
-            inputs = inputs.at_queries([queries - 1])
+            inputs = inputs.at_queries(queries - 1, queries)
         error = output_error(inputs, AttentionMask.empty(inputs), output[:, :, -1:]).mean()
         self._errors.setdefault(inputs.layer_idx, []).append(error)
 

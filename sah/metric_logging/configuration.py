@@ -22,8 +22,8 @@ class MetricLogging:
     """Maximum number of records in micro_metrics.jsonl, shared equally among the examples; null
     means unlimited. Means include what is measured without a record."""
     sampling_factor: float = 1.0
-    """Share of the queries that are measured in each layer, in [0, 1]; drawn evenly from each
-    example."""
+    """Share of the queries of each example that are measured, in [0, 1]; a query counts once in
+    each layer, and they are drawn evenly over question, answer and layers."""
     flush_every: int = 1000
     """Number of pending records at which they are written."""
     flush_interval: float = 60.0

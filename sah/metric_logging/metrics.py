@@ -10,12 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, dense_attention
-from sah.attention.inputs import take_queries
 from sah.metric_logging.logger import MicroMetricLogger
 from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL, ROWS_READ
 
 for _name in (DENSITY, ROWS_READ, OUTPUT_ERROR, RECALL):
     MicroMetricLogger.register_metric(_name, float)
+
+
+# At most this many consecutive queries of a call are drawn together: a question of 40 tokens is
+# three draws in each layer, so that some layers are measured and not a few queries in every one.
+_UNIT_QUERIES = 16
 
 
 def density(mask: AttentionMask) -> Float[Tensor, "B Q"]:
@@ -119,23 +123,28 @@ class AttentionMetrics:
         self._first_layer: int | None = None
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
-        """Measure the enabled metrics of the drawn queries of a call, one record each.
-
-        All on the same queries, since they share the scores of dense attention.
-        """
+        """Draw some of a call's queries, and measure the enabled metrics on them."""
         if self._first_layer is None:
             self._first_layer = inputs.layer_idx
-        logger, queries = self.logger, inputs.query.shape[2]
-        drawn = logger.draw(queries)
-        if not drawn:
+        queries = inputs.query.shape[2]
+        units = -(-queries // _UNIT_QUERIES)
+        drawn = self.logger.draw(units)
+        if len(drawn) == units:
+            self._measure(inputs, mask, output)
             return
-        if len(drawn) < queries:
-            inputs, mask = inputs.at_queries(drawn), mask.at_queries(drawn)
-            output = take_queries(output, drawn)
+        for unit in drawn:
+            start, end = unit * queries // units, (unit + 1) * queries // units
+            self._measure(
+                inputs.at_queries(start, end), mask.at_queries(start, end), output[:, :, start:end]
+            )
+
+    def _measure(self, inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
+        """Measure all on the same queries, since they share the scores of dense attention."""
+        logger = self.logger
         metadata = {
             "layer_idx": inputs.layer_idx,
             "step": inputs.first_position,
-            "queries": len(drawn),
+            "queries": inputs.query.shape[2],
         }
         logger.log_drawn(DENSITY, lambda: density(mask).nanmean(), metadata)
         logger.log_drawn(ROWS_READ, lambda: rows_read(inputs, mask).nanmean(), metadata)

@@ -42,9 +42,13 @@ class Inputs:
 
 
 def references_hash(example: Example) -> str:
-    """Hash what a scorer reads of an example: its task, its references and its extras."""
-    read = [example.task, example.references, example.extras]
-    text = json.dumps(read, sort_keys=True, default=_sorted)
+    """Hash what a score depends on besides the answer: task, references, extras and follow-up."""
+    read = [example.task, example.references, example.extras, example.follow_up]
+    try:
+        text = json.dumps(read, sort_keys=True, default=_sorted)
+    except TypeError:
+        # Keys that are not in JSON, or of several types.
+        text = repr(read)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
@@ -67,6 +71,10 @@ def _sorted(value: Any) -> Any:
 def prediction_line(prediction: Prediction, fingerprint: str) -> bytes:
     """Return the line of an answer, with its experiment and a checksum of all that precedes it."""
     content = orjson.dumps({"fingerprint": fingerprint, **vars(prediction)}).removesuffix(b"}")
+    return _with_checksum(content)
+
+
+def _with_checksum(content: bytes) -> bytes:
     return content + _CHECKSUM + b'%08x"}\n' % zlib.crc32(content)
 
 
@@ -102,11 +110,11 @@ def parse_prediction(
 
 def _problem(record: Mapping[str, Any], line: bytes, fingerprint: str) -> str | None:
     """Say why a line is not one that this experiment wrote; None if it is."""
-    checksum = record.get("checksum")
-    if checksum is None:
+    if record.get("checksum") is None:
         return "has no checksum: another version wrote it, or it was edited"
     content, _, _ = line.rpartition(_CHECKSUM)
-    if f"{zlib.crc32(content):08x}" != checksum:
+    # Nothing may follow the checksum: of two values of a key, the second would count.
+    if line != _with_checksum(content):
         return "was edited: its checksum is not that of its content"
     if record.get("fingerprint") != fingerprint:
         return f"belongs to experiment {record.get('fingerprint')!r}, not to {fingerprint!r}"

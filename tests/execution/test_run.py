@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import signal
 import subprocess
 import sys
@@ -124,7 +125,7 @@ def test_a_limit_of_records_changes_no_number(start, limit):
 
 
 def test_sampling_measures_every_example_alike(start):
-    """A tenth of the queries of each example in each layer, whatever the others before it had."""
+    """A tenth of each example, whatever the others before it had."""
     result, folder = start(*MOCK, "attention=sparse")
     predictions = lines(folder / "predictions.jsonl")
     records = lines(folder / "micro_metrics.jsonl")
@@ -135,10 +136,13 @@ def test_sampling_measures_every_example_alike(start):
             if record["metric"] == "research_attention_recall"
             and record["metadata"]["example_id"] == prediction["example_id"]
         ]
-        queries = prediction["question_tokens"] + prediction["new_tokens"] - 1
-        assert prediction["queries"] == 3 * queries
+        question, steps = prediction["question_tokens"], prediction["new_tokens"] - 1
+        assert prediction["queries"] == 3 * (question + steps)
         assert prediction["measured_queries"] == sum(drawn)
-        assert abs(sum(drawn) - 0.1 * 3 * queries) <= 1
+        # A question is drawn in equal parts of at most 16 tokens, in each of three layers.
+        parts = math.ceil(question / 16)
+        assert abs(len(drawn) - 0.1 * 3 * (parts + steps)) < 1
+        assert set(drawn) <= {1, question // parts, math.ceil(question / parts)}
         assert prediction["recall"] is not None
     assert result.recall == pytest.approx(sum(one["recall"] for one in predictions) / 5)
     sampled = result.sampled

@@ -161,6 +161,9 @@ def test_links_are_followed_and_circles_end(two, root, tmp_path, capsys, caplog)
     assert scores(capsys, root) == RIGHT
     assert caplog.text == ""
     assert scores(capsys, root / "latest") == {"dense": RIGHT["dense"]}
+    (root / "tiny").unlink()
+    shutil.move(elsewhere, root / "tiny")
+    assert [result.directory for result in collect(root)] == two
 
 
 def test_the_configuration_of_another_program_is_not_an_experiment(two, root, capsys, caplog):

@@ -13,7 +13,7 @@ from sah.report.reading.caveats import caveats
 from sah.report.tables.layout import show
 from sah.report.tables.markup import render
 from sah.report.tables.overview import group_table, result_table
-from sah.report.tables.table import number
+from sah.report.tables.table import Cell, Column, Table, number
 from sah.results.schema import Sampled
 
 
@@ -108,6 +108,17 @@ def test_a_long_name_is_truncated_before_a_number_is_dropped(write_result, resul
     head = shown(result_table(results()), 75).splitlines()[1]
     assert "a_sett…" in head
     assert "recall" in head
+
+
+def test_a_header_is_whole_where_a_dropped_column_makes_room_for_it():
+    columns = [
+        Column(name="benchmark", header="benchmark", numeric=False),
+        *(Column(name=name, header=name, importance=1) for name in ("seconds", "bytes")),
+    ]
+    row = [Cell(text=text) for text in ("mock", "1234567", "12345")]
+    narrow = shown(Table(columns=columns, rows=[row]), 19).splitlines()
+    assert narrow[0] == "benchmark  seconds"
+    assert "bytes" not in narrow[0]
 
 
 def test_dropped_columns_are_named(write_result, results):

@@ -242,3 +242,9 @@ def test_thoughts_are_counted_and_their_tokens_averaged_over_those_who_think(sum
 def test_a_task_says_whether_all_its_prompts_had_the_chat_template(summary, used, expected):
     overall = summary([("a", 1.0)] * 2, [{"chat_template": value} for value in used])
     assert overall.tasks["a"].chat_template is expected
+
+
+@pytest.mark.parametrize("score", [7.0, -0.1, 1.0000001, math.nan, math.inf])
+def test_a_score_outside_0_to_1_is_refused_by_its_example(summary, score):
+    with pytest.raises(ValueError, match=f"example '1' is {score}"):
+        summary([("a", 1.0), ("a", score)])

@@ -1,12 +1,20 @@
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from sah.paths import sanitise
-from sah.results.identity import as_literals, directory, fingerprint
+from sah.results.identity import (
+    as_literals,
+    directory,
+    experiment_of,
+    fingerprint,
+    fingerprint_of,
+    folders,
+)
 
 TINY = ("model=tiny", "benchmark=mock")
 
@@ -135,6 +143,25 @@ def test_lists_keep_their_order_and_types_differ(one, other):
 )
 def test_keys_that_cannot_change_the_files_do_not_count(compose, override):
     assert fingerprint(compose(*TINY, override)) == fingerprint(compose(*TINY))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("attention=dense", "generation.temperature=1.0", "generation.top_p=0.1"),
+        ("attention=sparse", "sparse_attention.dense_layers=[0]", "seed=9007199254740993"),
+        ("attention=vattention", "metric_logging=full", "timeout_minutes=3"),
+        ("attention=quest", "benchmark=ruler", "benchmark.subset=[vt,cwe]"),
+        ("attention=oracle_top_p", "benchmark=jsonl", "benchmark.path=tests/results/conftest.py"),
+    ],
+)
+def test_the_fingerprint_is_found_again_from_results_json(compose, overrides):
+    config = compose("model=tiny", *overrides)
+    read_back = orjson.loads(orjson.dumps(experiment_of(config)))
+    assert fingerprint_of(read_back) == fingerprint(config)
+    names = (config.model.name, config.sparse_attention.name, config.benchmark.name)
+    place = folders(*names, read_back["benchmark"].get("subset"))
+    assert place / fingerprint_of(read_back) == directory(config).relative_to(config.output_root)
 
 
 def test_a_reference_counts_as_the_value_it_resolves_to(compose):

@@ -62,6 +62,14 @@ def test_a_changed_byte_anywhere_in_a_line_is_refused(answered, reopen):
     assert list(reopen().predictions) == ["a", "b", "c"]
 
 
+def test_nothing_may_follow_the_checksum(answered, reopen):
+    """Of two values of a key, the second would count."""
+    first, second, third = answered.read_bytes().splitlines(keepends=True)
+    answered.write_bytes(first + second.replace(b'"}\n', b'","text":"right"}\n') + third)
+    with pytest.raises(DamagedResults, match="line 2 was edited"):
+        reopen()
+
+
 def test_a_line_of_another_arm_is_refused_by_both_fingerprints(
     answered, reopen, prediction, fingerprint
 ):
@@ -125,6 +133,7 @@ def example(**fields):
         {"references": ()},
         {"task": "other"},
         {"extras": {"all_classes": ["x"]}},
+        {"extras": {"pairs": {("a", "b"): 1}}},
     ],
 )
 def test_what_the_scorer_reads_is_in_the_hash(change):

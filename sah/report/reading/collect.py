@@ -86,7 +86,7 @@ def _directories(root: Path) -> Iterator[Path]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
-                names = {entry.name: _is_folder(entry) for entry in entries}
+                names = {entry.name: (_is_folder(entry), entry.is_symlink()) for entry in entries}
         except OSError as error:
             logger.warning("left out: %s cannot be read: %s", plain(str(folder)), error.strerror)
             continue
@@ -94,8 +94,13 @@ def _directories(root: Path) -> Iterator[Path]:
         known = {CONFIG} if _FINGERPRINT.fullmatch(_name(folder)) else {CONFIG, OVERRIDES}
         if RESULTS in names or known <= names.keys():
             yield folder
-        inner = sorted(name for name in names if names[name] and not name.startswith("."))
-        waiting.extend(folder / name for name in reversed(inner))
+        # Links last, so that a directory has its own path.
+        inner = sorted(
+            (is_link, name)
+            for name, (is_folder, is_link) in names.items()
+            if is_folder and not name.startswith(".")
+        )
+        waiting.extend(folder / name for _, name in reversed(inner))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -138,6 +143,8 @@ def _leave_out_repeated(found: Found) -> None:
         if isinstance(content, Result):
             of_fingerprint.setdefault(content.fingerprint, []).append(content)
     for same in of_fingerprint.values():
+        if len(same) == 1:
+            continue
         kept = next(filter(_is_in_place, same), same[0])
         for result in same:
             if result is not kept:

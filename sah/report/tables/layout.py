@@ -94,6 +94,11 @@ def _fitting(
         least = min(optional, key=lambda number: (table.columns[number].importance, -number))
         kept.remove(least)
         left_out.append(table.columns[least].header)
+    for number in kept:
+        # The columns that were dropped may have made room for a whole header.
+        header = cell_len(table.columns[number].header)
+        if header > widths[number] and total() + header - widths[number] <= width:
+            widths[number] = header
     while total() > width:
         names = [number for number in kept if not table.columns[number].numeric]
         widest = max(names, key=lambda number: widths[number], default=None)
