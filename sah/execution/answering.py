@@ -1,8 +1,10 @@
 """Answering under one attention: from a prefilled context and a question to a prediction."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -64,10 +66,18 @@ def inputs_of(experiment: Experiment, example: Example, prompt: EncodedPrompt) -
     """Return what the answer to an example is compared by when it is read again."""
     limit = experiment.generation.token_limit(example.max_new_tokens)
     return Inputs(
-        input_hash=prompt.input_hash,
+        input_hash=_input_hash(example, prompt),
         references_hash=references_hash(example),
         token_limit=None if example.is_continuation else limit,
     )
+
+
+def _input_hash(example: Example, prompt: EncodedPrompt) -> str:
+    """Hash the prompt's token ids and what is asked after its answer."""
+    if example.follow_up is None:
+        return prompt.input_hash
+    text = json.dumps([prompt.input_hash, asdict(example.follow_up)])
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 class Answering:

@@ -1,5 +1,8 @@
 """The prompts of LongBench-v2, and the second request of `cot`."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import orjson
 import pytest
 from pyarrow import parquet
@@ -7,6 +10,7 @@ from pyarrow import parquet
 from sah.attention import DenseAttention
 from sah.attention.session import AttentionSession
 from sah.errors import DatasetError
+from sah.execution.answering import inputs_of
 from sah.execution.attempts import compute
 from sah.models.chat_template import SPLIT
 from sah.models.generation import Generation
@@ -103,6 +107,22 @@ def test_the_answer_to_the_second_request_is_scored(compose, published, suite, t
     assert 0 < result.density < 1
     (line, *_) = (folder / "examples.jsonl").read_bytes().splitlines()
     assert "most likely answer choice" in orjson.loads(line)["follow_up"]["after"]
+
+
+def test_answers_to_another_second_request_are_not_resumed(suite, tiny):
+    (example, *_) = examples_of(suite, tiny, "cot")
+    prompt = tiny.prompts.encode(example)
+    experiment = SimpleNamespace(generation=Generation())
+    changed = [
+        replace(example, follow_up=replace(example.follow_up, **{name: value}))
+        for name, value in (("before", "x"), ("after", "x"), ("max_new_tokens", 1))
+    ]
+    hashes = [
+        inputs_of(experiment, one, prompt).input_hash
+        for one in (example, *changed, replace(example, follow_up=None))
+    ]
+    assert len({*hashes}) == 5
+    assert hashes[-1] == prompt.input_hash
 
 
 def test_a_batch_of_questions_follows_up_each_alike(compose, published, tmp_path):
