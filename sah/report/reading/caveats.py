@@ -55,7 +55,7 @@ def caveats(results: Sequence[Result]) -> list[str]:
         found.append(
             f"WARNING: {early} of {len(results)} results are of an earlier version: output error "
             "and recall are means over attention calls, not over queries, and rows read are "
-            "missing; compute them again with resume=false."
+            "missing; the same commands compute them again."
         )
     return found
 
