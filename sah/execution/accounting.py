@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import process_time, thread_time
 
 import torch
 
@@ -63,11 +64,11 @@ class CpuTime:
     """
 
     def __init__(self) -> None:
-        self._process, self._thread = time.process_time(), time.thread_time()
+        self._process, self._thread = process_time(), thread_time()
 
     def used(self) -> tuple[float, float]:
         """Return the seconds of the process and of this thread."""
-        return time.process_time() - self._process, time.thread_time() - self._thread
+        return process_time() - self._process, thread_time() - self._thread
 
 
 class PeakMemory:
