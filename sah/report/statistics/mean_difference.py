@@ -17,8 +17,8 @@ from scipy.sparse import csgraph
 
 from sah.report.statistics.intervals import Interval, student_quantile
 
-VISIBLE = 0.1
-"""A context differs if its difference is at least this far from the median of its task."""
+VISIBLE = 0.05
+"""A context counts as differing at this distance from the median of its task, and in part below."""
 
 FEW_DIFFERING = 10
 """Number of contexts that must differ before their own spread is trusted."""
@@ -45,7 +45,7 @@ class MeanDifference:
     differing: float
     """Effective number of contexts that differ from the median of their task."""
     trust: float
-    """1 if enough contexts differ, else below; at 0, the spread of unseen contexts counts fully."""
+    """From 0, if no context differs, to 1, if enough do to estimate the spread."""
     weight: float
     """Root mean square over contexts of the weight in the mean; 1 / C if all weigh the same."""
     kurtosis: float
@@ -109,7 +109,7 @@ def mean_difference(sums: Matrix, counts: Matrix) -> MeanDifference | None:
     flips in twenty contexts do not prove that flips never happen. The variance then includes two
     pseudo-contexts, one that gains everything and one that loses everything (after Agresti & Min,
     2005), once over all tasks. Their weight falls linearly to 0 with the number of contexts that
-    differ, and that of the correction for skewness rises.
+    differ, and that of the correction for skewness rises, which few contexts estimate badly.
 
     Args:
         sums: differences by context and task, [C, T].
@@ -143,7 +143,11 @@ def mean_difference(sums: Matrix, counts: Matrix) -> MeanDifference | None:
     return MeanDifference(
         value=mean_of_tasks(sums, counts),
         stderr=math.sqrt(variance),
-        skewness=trust * float((contributions**3).sum()) / variance**1.5,
+        skewness=trust
+        * differing
+        / (differing + 2)
+        * float((contributions**3).sum())
+        / variance**1.5,
         freedom=_freedom(squares, occurs, unseen),
         contexts=contexts,
         differing=differing,
