@@ -145,7 +145,7 @@ def mean_difference(sums: Matrix, counts: Matrix) -> MeanDifference | None:
         stderr=math.sqrt(variance),
         skewness=trust
         * differing
-        / (differing + 2)
+        / (differing + 5)
         * float((contributions**3).sum())
         / variance**1.5,
         freedom=_freedom(squares, occurs, unseen),
