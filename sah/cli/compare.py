@@ -38,10 +38,6 @@ def main(arguments: Sequence[str]) -> None:
         metavar="KEY[,KEY]",
         help="pool results that differ only in these keys, e.g. seed",
     )
-    parser.add_argument(
-        "--resamples", type=int, default=10_000, help="bootstrap resamples (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling")
     add_output(parser, ("table", "md", "csv", "latex"))
     options = parser.parse_args(arguments)
     try:
@@ -56,15 +52,14 @@ def _compare(options: argparse.Namespace) -> None:
     from sah.report.statistics.pairing import Match, match
     from sah.report.tables.comparison_table import compare_table
 
-    if options.margin <= 0 or options.resamples < 100:
+    if not 0 < options.margin < 100:
         raise ConfigurationError(
-            f"--margin must be above 0 and --resamples at least 100, got {options.margin} and "
-            f"{options.resamples}"
+            f"--margin={options.margin:g} must be above 0 and below 100 points; the default is 1"
         )
     results = chosen_results(options, {PREDICTIONS})
     pool = [name for name in options.pool.split(",") if name]
     matches, unmatched = match(results, parse_conditions([options.baseline]), pool)
-    settings = Settings(margin=options.margin / 100, resamples=options.resamples, seed=options.seed)
+    settings = Settings(margin=options.margin / 100)
     comparisons, refused = compare(matches, settings, per_task=options.per_task)
     left_out = [(Match(results=[one], baselines=[]), reason) for one, reason in unmatched] + refused
     if not comparisons:

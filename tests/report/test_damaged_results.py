@@ -57,7 +57,7 @@ def tables(root, capsys):
     return {
         "report": table(report, root, capsys=capsys),
         "by": table(report, root, "--by", "attention", capsys=capsys),
-        "compare": table(compare, root, "--resamples", "100", capsys=capsys),
+        "compare": table(compare, root, capsys=capsys),
     }
 
 
@@ -97,7 +97,7 @@ def test_the_others_have_the_right_numbers_and_the_damage_is_named_once(
     for output, command, arguments in (
         ("report", report, [root]),
         ("by", report, [root, "--by", "attention"]),
-        ("compare", compare, [root, "--resamples", "100"]),
+        ("compare", compare, [root]),
     ):
         caplog.clear()
         found = table(command, *arguments, capsys=capsys)
@@ -125,7 +125,7 @@ def test_the_others_have_the_right_numbers_and_the_damage_is_named_once(
 def test_a_damaged_answer_is_named_by_its_line(kind, build, caplog, capsys):
     root, folder = build()
     DAMAGES["predictions.jsonl"][kind](folder / "predictions.jsonl")
-    table(compare, root, "--resamples", "100", capsys=capsys)
+    table(compare, root, capsys=capsys)
     lines = {"a line twice": 4, "a blank line": 2, "not UTF-8": 1}
     is_in_line = "text" in kind or kind in (*lines, "hash null", "another arm", "no checksum")
     if is_in_line:

@@ -63,7 +63,7 @@ def test_a_copy_counts_nowhere_and_is_named_in_one_warning(place, two, root, cap
     assert warning.startswith("left out as copies:")
     assert str(copy) in warning
     caplog.clear()
-    compare.main([str(root), "--resamples", "100", "--format", "csv"])
+    compare.main([str(root), "--format", "csv"])
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (row["pairs"], row["baseline_score"], row["score"]) == ("2", "0.5", "0.0")
     assert caplog.text.count(str(copy)) == 1
@@ -116,7 +116,7 @@ def test_results_are_found_at_any_depth(two, root, capsys, monkeypatch, caplog):
     assert scores(capsys, ".") == RIGHT
     assert scores(capsys, "tiny") == RIGHT
     assert caplog.text == ""
-    compare.main([str(dense), str(sparse), "--resamples", "100"])
+    compare.main([str(dense), str(sparse)])
     assert "sparse" in capsys.readouterr().out
 
 

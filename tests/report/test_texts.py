@@ -75,7 +75,7 @@ def test_control_characters_leave_neither_report_nor_compare(
             write_result(attention, settings=settings, **names.get(place, {}))
     report.main([str(root), "--format", text_format])
     report.main([str(root), "--by", "model,subset", "--format", text_format])
-    compare.main([str(root), "--per-task", "--resamples", "100", "--format", text_format])
+    compare.main([str(root), "--per-task", "--format", text_format])
     captured = capsys.readouterr()
     content = captured.out + captured.err
     assert CONTROLS.sub("", content).replace("\t", "") == content
@@ -277,9 +277,7 @@ def test_latex_of_report_and_compare_compiles_with_pdflatex(write_result, root, 
     report.main(
         [str(root), "--by", "model", "--format", "latex", "--output", str(tmp_path / "b.tex")]
     )
-    compare.main(
-        [str(root), "--resamples", "100", "--format", "latex", "--output", str(tmp_path / "c.tex")]
-    )
+    compare.main([str(root), "--format", "latex", "--output", str(tmp_path / "c.tex")])
     (tmp_path / "tables.tex").write_text(
         r"\documentclass{article}\usepackage{booktabs,xcolor}\begin{document}"
         r"\input{a}\input{b}\input{c}\end{document}"

@@ -7,13 +7,12 @@ from typing import Literal
 import polars as pl
 
 from sah.report.statistics.intervals import Interval
-from sah.report.statistics.paired import (
-    bootstrap_interval,
+from sah.report.statistics.mean_difference import (
     cluster_sums,
     holm,
     mean_difference,
+    mean_of_tasks,
     needed_examples,
-    sign_test,
 )
 from sah.report.statistics.pairing import Match, Pairs, read_pairs
 
@@ -32,10 +31,9 @@ class Settings:
 
     margin: float = 0.01
     """Largest difference that counts as none, in score (0.01 is one point)."""
-    resamples: int = 10_000
-    seed: int = 0
     level: float = 0.05
-    """Family-wise level of the tests; intervals have a confidence of 1 - level."""
+    """Family-wise level of the tests of a difference, and level of each test of equivalence. The
+    interval of each comparison has a confidence of 1 - level."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,31 +53,55 @@ class Comparison:
     score: float
     difference: float
     interval: Interval | None
-    """Interval of the difference; None with fewer than two contexts in a task."""
+    """Interval of the difference, not corrected for the number of comparisons: it excludes 0
+    exactly if `p_value` is below the level. None with fewer than two contexts in a task, like the
+    p-values."""
     p_value: float | None
-    """None if no context differs."""
     adjusted_p_value: float | None
-    """Holm-adjusted over all comparisons of the table."""
+    """Holm-adjusted over all comparisons of the table; verdicts of a difference follow from it."""
+    equivalence_p_value: float | None
+    """Of two one-sided tests of a difference beyond the margin; not adjusted."""
+    differing_contexts: float
+    """Effective number of contexts that differ from the median of their task."""
+    few_differing: bool
+    """Whether too few differ for any test to be exact; the interval includes pseudo-contexts."""
     gained: int
     """Number of examples that score higher than with the baseline."""
     lost: int
     """Number of examples that score lower."""
     verdict: Verdict
-    needed: int | None
-    """Approximate number of examples that would decide it if the methods are equal; else None."""
+    """`better` and `worse` are significant, `worse` also beyond the margin; `within` means
+    equivalent, so that the difference lies within the margin."""
+    needed: tuple[int, int] | None
+    """Range of the number of examples that would decide it if the methods are equal; else None."""
     significant: bool
 
     @property
     def suspicious(self) -> bool:
         """Whether it is significantly better than the baseline, which is usually a bug."""
-        return self.significant and self.difference > 0
+        return self.verdict == "better"
+
+    @property
+    def direction(self) -> Literal["worse", "better"] | None:
+        """Direction of a difference that the interval shows but the corrected test may not."""
+        if self.interval is None or self.interval.low <= 0 <= self.interval.high:
+            return None
+        return "worse" if self.interval.high < 0 else "better"
 
     @property
     def uninformative(self) -> Literal["floor", "ceiling"] | None:
-        """`floor` or `ceiling` if the baseline scores too low or too high to tell methods apart."""
-        if self.baseline_score <= FLOOR:
+        """`floor` or `ceiling` if both sides score too low or too high to tell them apart.
+
+        Equal scores there do not support a claim. A loss from the ceiling does tell them apart.
+        """
+        if self.direction is not None:
+            return None
+        equal = self.verdict == "within"
+        if self.baseline_score <= FLOOR and (equal or self.score <= FLOOR):
             return "floor"
-        return "ceiling" if self.baseline_score >= CEILING else None
+        if self.baseline_score >= CEILING and (equal or self.score >= CEILING):
+            return "ceiling"
+        return None
 
 
 def compare(
@@ -106,11 +128,7 @@ def compare(
             compared.append(_comparison(match, pairs, task, settings))
     adjusted = holm([comparison.p_value for comparison in compared])
     return [
-        replace(
-            comparison,
-            adjusted_p_value=value,
-            significant=value is not None and value < settings.level,
-        )
+        _decided(comparison, value, settings)
         for comparison, value in zip(compared, adjusted, strict=True)
     ], refused
 
@@ -118,22 +136,13 @@ def compare(
 def _comparison(match: Match, pairs: Pairs, task: str | None, settings: Settings) -> Comparison:
     frame = pairs.frame if task is None else pairs.frame.filter(pl.col("task") == task)
     scores, base_scores = frame["score"].to_numpy(), frame["score_baseline"].to_numpy()
-    differences = scores - base_scores
     contexts, tasks = frame["context"].to_list(), frame["task"].to_list()
+    # Fractional scores that are equal may differ by rounding noise.
+    differences = (scores - base_scores).round(12)
     sums, counts = cluster_sums(differences, contexts, tasks)
-    base_score = mean_difference(*cluster_sums(base_scores, contexts, tasks))
-    mean = mean_difference(sums, counts)
-    interval = bootstrap_interval(
-        sums,
-        counts,
-        seed=settings.seed,
-        resamples=settings.resamples,
-        confidence=1 - settings.level,
-    )
-    verdict = _verdict(interval, settings.margin)
-    needed = None
-    if verdict == "undecided" and interval is not None:
-        needed = needed_examples(sums, counts, settings.margin, settings.level)
+    base_score = mean_of_tasks(*cluster_sums(base_scores, contexts, tasks))
+    mean = mean_of_tasks(sums, counts)
+    found = mean_difference(sums, counts)
     return Comparison(
         match=match,
         task=task,
@@ -145,26 +154,42 @@ def _comparison(match: Match, pairs: Pairs, task: str | None, settings: Settings
         baseline_score=base_score,
         score=base_score + mean,
         difference=mean,
-        interval=interval,
-        p_value=sign_test(sums),
+        interval=found.interval(1 - settings.level) if found else None,
+        p_value=found.p_value() if found else None,
         adjusted_p_value=None,
+        equivalence_p_value=found.equivalence_p_value(settings.margin) if found else None,
+        differing_contexts=found.differing if found else 0.0,
+        few_differing=found is not None and found.trust < 1,
         gained=int((differences > 0).sum()),
         lost=int((differences < 0).sum()),
-        verdict=verdict,
-        needed=needed,
+        verdict="undecided",
+        needed=needed_examples(found, len(frame), settings.margin, settings.level)
+        if found
+        else None,
         significant=False,
     )
 
 
-def _verdict(interval: Interval | None, margin: float) -> Verdict:
-    if interval is None:
-        return "undecided"
-    if interval.high < -margin:
-        return "worse"
-    if interval.low > margin:
-        return "better"
-    inside = -margin <= interval.low and interval.high <= margin
-    return "within" if inside else "undecided"
+def _decided(comparison: Comparison, adjusted: float | None, settings: Settings) -> Comparison:
+    """Return the comparison with what follows from its tests, corrected for the table."""
+    significant = adjusted is not None and adjusted < settings.level
+    interval, equivalence = comparison.interval, comparison.equivalence_p_value
+    verdict: Verdict = "undecided"
+    if significant and comparison.difference > 0:
+        verdict = "better"
+    elif equivalence is not None and equivalence < settings.level:
+        verdict = "within"
+    elif significant and interval is not None and interval.high < -settings.margin:
+        verdict = "worse"
+    # Of methods that differ, no number of examples would show that they are equal.
+    undecided = verdict == "undecided" and comparison.direction is None
+    return replace(
+        comparison,
+        adjusted_p_value=adjusted,
+        significant=significant,
+        verdict=verdict,
+        needed=comparison.needed if undecided else None,
+    )
 
 
 def _refusal(pairs: Pairs) -> str:

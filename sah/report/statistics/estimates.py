@@ -58,21 +58,24 @@ def group_estimate(scored: pl.DataFrame) -> Estimate:
     scored = scored.drop_nulls("score")
     if scored.is_empty():
         return Estimate(score=None, interval=None, n=0)
+    # The mean of a task with one context per result, such as one per seed, is over all results.
+    stratum = pl.col("context").n_unique().over("result", "task")
+    alone, of_task = stratum == 1, pl.col("context").n_unique().over("task")
+    size = pl.when(alone).then(of_task).otherwise(stratum)
+    mean = pl.when(alone).then(pl.col("score").mean().over("task"))
     weighted = scored.with_columns(
-        mean=pl.col("score").mean().over("result", "task"),
+        mean=mean.otherwise(pl.col("score").mean().over("result", "task")),
+        unbiased=(size / pl.max_horizontal(size - 1, 1)).sqrt(),
         weight=1.0
         / pl.len().over("result", "task")
         / pl.col("task").n_unique().over("result")
         / pl.col("result").n_unique(),
     )
-    deviations = weighted.group_by("context", maintain_order=True).agg(
-        (pl.col("weight") * (pl.col("score") - pl.col("mean"))).sum()
-    )["weight"]
+    deviation = pl.col("weight") * pl.col("unbiased") * (pl.col("score") - pl.col("mean"))
+    deviations = weighted.group_by("context", maintain_order=True).agg(deviation.sum().alias("sum"))
     contexts = len(deviations)
     score = float(weighted.select(pl.col("weight").dot(pl.col("score"))).item())
-    stderr = None
-    if contexts > 1:
-        stderr = math.sqrt(contexts / (contexts - 1) * float((deviations**2).sum()))
+    stderr = math.sqrt(float((deviations["sum"] ** 2).sum())) if contexts > 1 else None
     return Estimate(score=score, interval=score_interval(score, stderr, contexts), n=len(scored))
 
 

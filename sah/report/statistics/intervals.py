@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from scipy import stats
+from scipy import special
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +19,15 @@ class Interval:
 def score_interval(
     mean: float, stderr: float | None, contexts: int, confidence: float = 0.95
 ) -> Interval | None:
-    """Return Wilson's interval with the effective sample size (Franco et al., 2019, eq. 8).
+    """Return Clopper and Pearson's interval with the effective sample size (Korn & Graubard, 1998).
 
     The effective size is that of a binary score with the same standard error, so one formula
     serves exact match, token F1 and clustered questions, and the limits stay in [0, 1]. If all
     scores are equal, it is the number of contexts.
+
+    Contexts that were not drawn may score 0 or 1, so the variance includes one pseudo-context of
+    either score; with them it is at most that of binary scores. Otherwise five answers
+    of .001 would leave no room for the one in fifty that scores 1.
 
     Args:
         mean: in [0, 1].
@@ -37,20 +41,22 @@ def score_interval(
     if stderr is None or contexts < 2:
         return None
     spread = mean * (1 - mean)
-    # stderr² of a binary score is p(1-p) / (n-1).
-    size = spread / stderr**2 + 1 if stderr > 0 else float(contexts)
-    quantile = student_quantile(confidence, contexts - 1)
-    centre = (mean + quantile**2 / (2 * size)) / (1 + quantile**2 / size)
-    half = (
-        quantile / (1 + quantile**2 / size) * math.sqrt(spread / size + quantile**2 / (4 * size**2))
+    unseen = (mean**2 + (1 - mean) ** 2) / contexts**2
+    binary = spread / (contexts - 1)  # stderr² of a binary score
+    variance = max(stderr**2, min(binary, stderr**2 + unseen))
+    size = spread / variance + 1 if spread > 1e-12 else float(contexts)
+    tail, hits = (1 - confidence) / 2, size * mean
+    misses = size - hits
+    return Interval(
+        low=float(special.betaincinv(hits, misses + 1, tail)) if hits > 1e-9 else 0.0,
+        high=float(special.betaincinv(hits + 1, misses, 1 - tail)) if misses > 1e-9 else 1.0,
     )
-    return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))
 
 
 @cache
-def student_quantile(confidence: float, freedom: int) -> float:
+def student_quantile(confidence: float, freedom: float) -> float:
     """Return Student's quantile: half the width of a two-sided interval in standard errors."""
-    return float(stats.t.ppf((1 + confidence) / 2, freedom))
+    return float(special.stdtrit(freedom, (1 + confidence) / 2))
 
 
 def mean_interval(means: Sequence[float], intervals: Sequence[Interval | None]) -> Interval | None:

@@ -13,12 +13,12 @@ from sah.results.schema import Result
 
 _NUMBERS = (
     *("baseline_score", "score", "difference", "difference_low", "difference_high"),
-    *("p_value", "adjusted_p_value", "gained", "lost"),
+    *("p_value", "adjusted_p_value", "equivalence_p_value", "gained", "lost"),
     *("pairs", "different_inputs", "different_references", "different_limits", "unanswered"),
-    "needed",
+    *("differing_contexts", "needed_low", "needed_high"),
 )
 
-_VERDICTS = {"within": "yes", "worse": "no: worse", "better": "no: better"}
+_VERDICTS = {"within": "yes", "worse": "no: worse", "better": "ALARM: better"}
 
 
 def compare_table(
@@ -93,7 +93,8 @@ def _measured_columns(wide: bool) -> list[Column]:
         Column(name="difference", header="diff"),
         Column(name="difference_interval", header="95 % CI"),
         Column(name="flips", header="flips", importance=8),
-        Column(name="adjusted_p_value", header="p", importance=7),
+        Column(name="p_value", header="p", importance=7),
+        Column(name="adjusted_p_value", header="Holm p", importance=6),
         Column(name="pairs", header="n", importance=3),
         Column(name="verdict", header="within?", numeric=False),
     ]
@@ -110,6 +111,7 @@ def _measured(comparison: Comparison, wide: bool) -> list[Cell]:
             interval.high if interval else None,
             comparison.p_value,
             comparison.adjusted_p_value,
+            comparison.equivalence_p_value,
             comparison.gained,
             comparison.lost,
             comparison.pairs,
@@ -117,7 +119,8 @@ def _measured(comparison: Comparison, wide: bool) -> list[Cell]:
             comparison.different_references,
             comparison.different_limits,
             comparison.unanswered,
-            comparison.needed,
+            comparison.differing_contexts,
+            *(comparison.needed or (None, None)),
             comparison.verdict,
             "+".join(one.fingerprint for one in comparison.match.results),
             "+".join(one.fingerprint for one in comparison.match.baselines),
@@ -126,12 +129,14 @@ def _measured(comparison: Comparison, wide: bool) -> list[Cell]:
     limits = "–"
     if interval is not None:
         limits = f"{_signed(interval.low)} to {_signed(interval.high)}"
+        limits += "*" if comparison.few_differing else ""
     return [
         number(comparison.baseline_score, 1, 100),
         number(comparison.score, 1, 100),
         label(_signed(comparison.difference)),
         label(limits),
         label(f"+{comparison.gained} −{comparison.lost}"),
+        label(_p_value(comparison.p_value)),
         label(_p_value(comparison.adjusted_p_value)),
         Cell(text=str(comparison.pairs), value=comparison.pairs),
         label(_verdict(comparison)),
@@ -139,24 +144,23 @@ def _measured(comparison: Comparison, wide: bool) -> list[Cell]:
 
 
 def _verdict(comparison: Comparison) -> str:
-    if comparison.suspicious:
-        return "ALARM: better"
-    uninformative = comparison.uninformative
-    if uninformative is not None and not comparison.significant:
-        return f"at {uninformative}"
+    if comparison.uninformative is not None:
+        return f"at {comparison.uninformative}"
     if comparison.verdict != "undecided":
         return _VERDICTS[comparison.verdict]
-    if comparison.p_value is not None and comparison.p_value < 0.05:
-        # They do differ, so no number of examples would show that they are equal.
-        return "? worse" if comparison.difference < 0 else "? better"
-    return "too few" if comparison.needed is None else f"? n≈{_rounded(comparison.needed)}"
+    if comparison.direction is not None:
+        return f"? {comparison.direction}"
+    if comparison.needed is None:
+        return "too few"
+    low, high = map(_rounded, comparison.needed)
+    return f"? n≈{low}" if low == high else f"? n≈{low}–{high}"
 
 
 def _styled(cells: list[Cell], comparison: Comparison) -> list[Cell]:
     style = ""
     if comparison.suspicious:
         style = "alarm"
-    elif comparison.uninformative is not None and not comparison.significant:
+    elif comparison.uninformative is not None:
         style = "dim"
     elif comparison.significant:
         style = "bold"
@@ -168,11 +172,18 @@ def _notes(
 ) -> list[str]:
     points = f"{100 * settings.margin:g} point{'' if settings.margin == 0.01 else 's'}"
     notes = [
-        f"Scores × 100, paired on identical inputs. CI: {settings.resamples:,} bootstrap resamples "
-        f"of contexts (seed {settings.seed}); flips: examples gained and lost; p: sign test over "
-        f"contexts, Holm-corrected for {len(comparisons)}; within?: whether the interval lies "
-        f"within {points} of the baseline; n≈: examples needed to show it if it is true."
+        "Scores × 100, paired on identical inputs. CI and p are of the mean over tasks, from one "
+        "distribution over contexts, not corrected: the CI excludes 0 exactly if p < .05. Holm p: "
+        f"corrected for {len(comparisons)}; bold, worse and ALARM follow from it. flips: examples "
+        "gained and lost. within?: yes if two one-sided tests at 5 % reject a difference beyond "
+        f"{points}, ? if undecided; n≈: examples that show it with power .80 if the methods are "
+        "equal."
     ]
+    if any(comparison.few_differing for comparison in comparisons):
+        notes.append(
+            "* Too few contexts differ (fewer than 10, or than half) for an exact test: CI and p "
+            "allow for one more context that gains everything and one that loses everything."
+        )
     alarms = sum(comparison.suspicious for comparison in comparisons)
     if alarms:
         notes.append(
@@ -182,7 +193,7 @@ def _notes(
     if any(comparison.uninformative for comparison in comparisons):
         notes.append(
             f"Grey, at floor or ceiling: the baseline scores at most {100 * FLOOR:g} or at least "
-            f"{100 * CEILING:g}, so equal scores do not show that methods are equally good."
+            f"{100 * CEILING:g}, so equal scores support no claim that methods are equally good."
         )
     pairs = sum(comparison.pairs for comparison in comparisons if comparison.task is None)
     # With one row per task, each row carries the counts of its whole match.
