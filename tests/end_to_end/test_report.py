@@ -78,7 +78,7 @@ def test_figures_and_page_are_written(outputs):
         (("report", "--where", "attention=dense,colour=red"), "no experiment has the key"),
         (("report", "--where", "attention=none"), "no result matches --where attention=none"),
         (("compare", "--baseline", "attention=quest"), "no result matches the baseline"),
-        (("compare", "--margin", "0"), "--margin must be above 0"),
+        (("compare", "--margin", "0"), "--margin=0 must be above 0 and below 100 points"),
         (("compare", "--where", "attention=dense"), "nothing to compare"),
     ],
 )
