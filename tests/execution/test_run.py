@@ -139,8 +139,8 @@ def test_sampling_measures_every_example_alike(start):
         question, steps = prediction["question_tokens"], prediction["new_tokens"] - 1
         assert prediction["queries"] == 3 * (question + steps)
         assert prediction["measured_queries"] == sum(drawn)
-        # A question is drawn in equal parts of at most 16 tokens, in each of three layers.
-        parts = math.ceil(question / 16)
+        # A question is drawn in equal parts of at most 4 tokens, in each of three layers.
+        parts = math.ceil(question / 4)
         assert abs(len(drawn) - 0.1 * 3 * (parts + steps)) < 1
         assert set(drawn) <= {1, question // parts, math.ceil(question / parts)}
         assert prediction["recall"] is not None
