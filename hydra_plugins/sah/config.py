@@ -59,12 +59,13 @@ def _data_sets(*, _parent_: DictConfig) -> dict[str, Any]:
     from hydra.utils import get_class
 
     from sah.errors import SahError
+    from sah.results.identity import resolved
 
     keys = [key for key in _parent_ if key not in ("_target_", CONTENT)]
     # A suite that cannot be made or read is refused, with the reason, when it is built.
     with suppress(SahError, HydraException, OSError, TypeError, ValueError):
         found: dict[str, Any] = get_class(str(_parent_._target_))(
-            **{str(key): _plain(_parent_[key]) for key in keys}
+            **{str(key): resolved(_parent_[key]) for key in keys}
         ).find_content()
         return found
     return {}
@@ -74,10 +75,6 @@ def _model_name(name_or_path: str) -> str:
     """The name of a model in directories and tables: that of its folder, or its id on the Hub."""
     folder = Path(name_or_path)
     return folder.absolute().name if folder.is_dir() else name_or_path
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _product(*factors: float) -> float:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from sah.content import CONTENT, checkpoint_digest, digest, last_change
-from sah.results.identity import typed_fingerprint
+from sah.results.identity import resolved, typed_fingerprint
 
 STARTS = "starts.jsonl"
 """One line for each process that answered examples."""
@@ -30,7 +30,7 @@ class Identified:
         """Whether the content is still the same."""
         try:
             part = OmegaConf.create(json.loads(self.part))
-            return _json(_plain(part[CONTENT])) == self.content
+            return _json(resolved(part[CONTENT])) == self.content
         except OmegaConfBaseException:
             return False
 
@@ -54,10 +54,10 @@ def fix_contents(config: DictConfig, known: dict[str, Any] | None = None) -> lis
             continue
         try:
             if "${" in str(fields):
-                fields = {name: _plain(part[name]) for name in fields}
+                fields = {name: resolved(part[name]) for name in fields}
             asked = _json({**fields, CONTENT: expression})
             if asked not in known:
-                known[asked] = _plain(part[CONTENT])
+                known[asked] = resolved(part[CONTENT])
         except OmegaConfBaseException:
             continue
         found.append(Identified(part=asked, content=_json(known[asked])))
@@ -214,10 +214,6 @@ def _of(about: Mapping[str, str]) -> str:
 
 def _day(moment: str) -> str:
     return moment[:16].replace("T", " ")
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _json(value: Any) -> str:

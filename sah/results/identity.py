@@ -79,7 +79,7 @@ def check_config(result: Result) -> None:
 
 def shared_key(config: DictConfig) -> str:
     """Hash everything that the arms of a bundle share: equal for cells that may be bundled."""
-    shared = {str(key): _resolved(config[key]) for key in config if str(key) not in _OF_AN_ARM}
+    shared = {str(key): resolved(config[key]) for key in config if str(key) not in _OF_AN_ARM}
     return _hash(_canonical(shared, ""))
 
 
@@ -105,7 +105,7 @@ def _hash(value: Any) -> str:
 def experiment_of(config: DictConfig) -> dict[str, Any]:
     """Return the resolved configuration without the keys in NOT_IDENTITY."""
     kept = [str(key) for key in config if key not in NOT_IDENTITY]
-    return {key: _resolved(config[key]) for key in kept}
+    return {key: resolved(config[key]) for key in kept}
 
 
 def as_literals(value: Any) -> Any:
@@ -127,7 +127,12 @@ def is_interpolated(text: str) -> bool:
     return any(len(found[1]) % 2 == 0 for found in _LITERAL.finditer(text))
 
 
-def _resolved(value: Any) -> Any:
+def resolved(value: Any) -> Any:
+    """Return a value of a configuration as plain Python, interpolations resolved.
+
+    Raises:
+        MissingMandatoryValue: if a value is still `???`.
+    """
     if not OmegaConf.is_config(value):
         return value
     return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)

@@ -42,8 +42,8 @@ class Inputs:
 
 
 def references_hash(example: Example) -> str:
-    """Hash what a score depends on besides the answer: task, references, extras and follow-up."""
-    read = [example.task, example.references, example.extras, example.follow_up]
+    """Hash what a scorer reads of an example: its task, its references and its extras."""
+    read = [example.task, example.references, example.extras]
     try:
         text = json.dumps(read, sort_keys=True, default=_sorted)
     except TypeError:
