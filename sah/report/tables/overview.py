@@ -23,7 +23,7 @@ from sah.results.disturbance import disturbances
 from sah.results.schema import DenseAgreement, Result
 
 _LEGEND = (
-    "score: × 100; CI: its 95 % interval (Wilson, clustered by context); density: keys that a "
+    "score: × 100; CI: its 95 % interval (Clopper-Pearson, by context); density: keys that a "
     "query head selects; rows: key-value rows that any head of a group selects; error: output "
     "error against dense; tok/s: decoding, question included; GB: peak memory; –: not measured."
 )
