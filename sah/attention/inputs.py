@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from sah.attention.eviction.kept import KeptKeys
 from sah.attention.gather import SelectedKeys
 from sah.attention.index import Index, KeyIndex
 from sah.seeding import derive
@@ -92,6 +93,9 @@ class AttentionInputs:
     """Derived from the experiment's seed and the layer; for indexes, which outlive an example."""
     indexes: dict[Hashable, KeyIndex] = field(default_factory=dict)
     """The layer's key indexes by masker; the session keeps them between calls."""
+    kept: KeptKeys | None = None
+    """What the layer keeps of the context, if keys were evicted: `key` and `value` then begin with
+    the kept rows, and positions count rows. `visible` is false in rows that pad a head."""
 
     @property
     def group_size(self) -> int:
@@ -167,6 +171,15 @@ class AttentionInputs:
     def visible_count(self) -> Int[Tensor, "B 1 Q 1"]:
         """Number of keys that each query may read."""
         return self.visibility.count
+
+    @property
+    def sequence_count(self) -> Int[Tensor, "B 1 Q 1"]:
+        """Number of keys that each query could read if none had been evicted."""
+        if self.kept is None:
+            return self.visible_count
+        first = self.first_position + self.kept.dropped
+        count = torch.arange(self.query.shape[2], device=self.key.device) + (first + 1)
+        return count.view(1, 1, -1, 1)
 
     @property
     def visible_rank(self) -> Int[Tensor, "B 1 Q K"]:

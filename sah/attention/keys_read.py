@@ -57,6 +57,8 @@ class ReadCounter:
     def __init__(self) -> None:
         self._sparse: dict[_Kind, list[tuple[Tensor, Tensor, Tensor]]] = {}
         self._dense_queries = 0
+        self._kept_queries = 0
+        self._kept_share = 0.0
 
     def add(self, inputs: AttentionInputs, mask: AttentionMask) -> None:
         """Count one call of a sparse layer."""
@@ -68,7 +70,22 @@ class ReadCounter:
             counts = counts[0].sum(1, keepdim=True), counts[1].sum(1, keepdim=True)
         kind = _Kind(inputs.query.device, batch, heads, groups, queries > 1)
         # The visible keys are shared by all layers of the step, B 1 Q 1.
-        self._sparse.setdefault(kind, []).append((*counts, inputs.visible_count))
+        self._sparse.setdefault(kind, []).append((*counts, inputs.sequence_count))
+
+    def add_all_kept(self, inputs: AttentionInputs) -> None:
+        """Count one call of a layer whose queries read all the rows that it holds.
+
+        Known without asking the device. Heads that keep different numbers count by their mean.
+        """
+        kept, queries = inputs.kept, inputs.query.shape[2]
+        self._kept_queries += queries
+        if kept is None:
+            # There is no context.
+            self._kept_share += queries
+            return
+        first = inputs.first_position - kept.rows + 1
+        for after in range(first, first + queries):
+            self._kept_share += (kept.per_head + after) / (kept.key.shape[2] + after)
 
     def add_dense(self, queries: int) -> None:
         """Count one call of a layer that is kept dense."""
@@ -77,12 +94,12 @@ class ReadCounter:
     @property
     def is_sparse(self) -> bool:
         """Whether any call was sparse."""
-        return bool(self._sparse)
+        return bool(self._sparse) or self._kept_queries > 0
 
     def total(self) -> KeysRead | None:
         """Return the means so far; None without any query."""
-        density = rows = float(self._dense_queries)
-        sparse_queries = 0
+        density = rows = self._dense_queries + self._kept_share
+        sparse_queries = self._kept_queries
         for kind, calls in self._sparse.items():
             selected, read, visible = (
                 torch.cat(parts, dim=2).sum(1).cpu().double().flatten()

@@ -3,10 +3,11 @@
 import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
 
+from sah.attention.eviction.evictor import Evictor
 from sah.attention.inputs import AttentionInputs
 from sah.attention.mask import AttentionMask
 
@@ -37,11 +38,17 @@ class DenseAttention:
 
 @dataclass(frozen=True, kw_only=True)
 class SparseAttention:
-    """Maskers applied in order; each sees the keys that the earlier ones selected."""
+    """What the cache keeps of a context, and what each query reads of that.
+
+    The evictor runs once, at the context's end. Maskers run in order for every query; each sees
+    the keys that the earlier ones selected. Without maskers, queries read all that is kept.
+    """
 
     name: str
     """Name of the output directory and of the row in reports."""
-    maskers: Mapping[str, Masker]
+    maskers: Mapping[str, Masker] = field(default_factory=dict)
+    evict: Mapping[str, Evictor] = field(default_factory=dict)
+    """At most one, by name; it works on the layers that are not dense."""
     dense_layers: Sequence[int] = ()
     """Layers that keep the model's own attention (Quest keeps 0 and 1)."""
     layers: Mapping[str, Mapping[str, Masker] | Literal["dense"]] | None = None
@@ -50,12 +57,22 @@ class SparseAttention:
     """Approximate memory limit of scores and masks, in bytes; queries are chunked to fit it."""
 
     def __post_init__(self) -> None:
-        if not self.maskers:
+        if not self.maskers and not self.evict:
             raise ValueError(
-                f"sparse_attention {self.name!r} has no masker and would read nothing; add one: "
-                "+masker@sparse_attention.maskers.NAME=OPTION, or use sparse_attention=dense"
+                f"sparse_attention {self.name!r} has neither maskers nor evictors; add one with "
+                "+masker@sparse_attention.maskers.NAME=OPTION or "
+                "+evictor@sparse_attention.evict.NAME=OPTION, or use sparse_attention=dense"
             )
         _require_maskers("maskers", self.maskers)
+        if len(self.evict) > 1:
+            raise ValueError(
+                f"sparse_attention.evict has {len(self.evict)} evictors ({', '.join(self.evict)}), "
+                "but one decides what the cache keeps; remove the others with "
+                "~sparse_attention.evict.NAME"
+            )
+        for name, evictor in self.evict.items():
+            if not hasattr(evictor, "at_context"):
+                raise ValueError(f"sparse_attention.evict.{name} is not an evictor: {evictor!r}")
         if any(not isinstance(layer, int) or layer < 0 for layer in self.dense_layers):
             raise ValueError(
                 f"dense_layers must be layer numbers from 0 on, got {list(self.dense_layers)}"
@@ -69,6 +86,11 @@ class SparseAttention:
         return self._layer_maskers.get(layer, self.maskers)
 
     @property
+    def evictor(self) -> Evictor | None:
+        """The one evictor; None if all keys stay."""
+        return next(iter(self.evict.values()), None)
+
+    @property
     def named_layers(self) -> Collection[int]:
         """Layers that `dense_layers` or `layers` names."""
         return self._layer_maskers.keys()
@@ -77,6 +99,8 @@ class SparseAttention:
         """Apply the maskers of the layer in order, starting from an empty mask."""
         maskers = self.maskers_at(inputs.layer_idx)
         assert maskers is not None, f"layer {inputs.layer_idx} is dense"
+        if not maskers:
+            return all_visible(inputs)
         # Leading maskers that depend on positions only give the same mask in every layer.
         first = tuple(itertools.takewhile(_uses_positions_only, maskers.values()))
         heads = inputs.query.shape[1]
@@ -116,6 +140,12 @@ class SparseAttention:
 
 def _uses_positions_only(masker: Masker) -> bool:
     return getattr(masker, "positions_only", False)
+
+
+def all_visible(inputs: AttentionInputs) -> AttentionMask:
+    """Return the mask that selects every visible key."""
+    mask = AttentionMask.empty(inputs)
+    return mask.add(mask.visible)
 
 
 def _fold(maskers: Sequence[Masker], inputs: AttentionInputs) -> AttentionMask:

@@ -4,7 +4,7 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,19 +15,22 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from sah.attention.compute import dense_attention, weighted_attention
+from sah.attention.eviction.kept import KeptKeys
 from sah.attention.index import KeyIndex
 from sah.attention.inputs import AttentionInputs, Visibility
 from sah.attention.keys_read import KeysRead, ReadCounter
 from sah.attention.keywords import check_keywords
 from sah.attention.layers import full_attention_layers
 from sah.attention.mask import AttentionMask
-from sah.attention.methods import DenseAttention, SparseAttention
+from sah.attention.methods import DenseAttention, SparseAttention, all_visible
 from sah.errors import ConfigurationError
 from sah.seeding import derive
 
 logger = logging.getLogger(__name__)
 
 Observer = Callable[[AttentionInputs, AttentionMask, Tensor], None]
+"""Called with a sparse layer's inputs, mask and output. Where keys were evicted, inputs and mask
+are of the rows that are held; see `sah.attention.eviction.whole`."""
 
 _names = (f"sah_{number}" for number in itertools.count())
 
@@ -52,6 +55,7 @@ class AttentionSession:
         self.observers = observers
         self._indexes: dict[int, dict[Hashable, KeyIndex]] = {}
         self._context_length = 0
+        self._kept: Mapping[int, KeptKeys] = {}
         self._example_id = ""
         self._counter = ReadCounter()
         self.calls = 0
@@ -60,15 +64,22 @@ class AttentionSession:
         self._full_layers: frozenset[int] | None = None
         """Layers that attend to every earlier token; None stands for all of them."""
 
-    def begin_context(self, length: int) -> None:
-        """Start a context of `length` keys and drop the indexes of the previous one."""
+    def begin_context(self, length: int, kept: Mapping[int, KeptKeys] | None = None) -> None:
+        """Start a context and drop the indexes of the previous one.
+
+        Args:
+            length: keys of the context.
+            kept: what is left of them, in the layers that hold only the kept rows.
+        """
         self.end_context()
         self._context_length = length
+        self._kept = {} if kept is None else kept
 
     def end_context(self) -> None:
-        """Drop the indexes of the context."""
+        """Drop the indexes of the context, and what its layers keep."""
         self._indexes.clear()
         self._visibility = None
+        self._kept = {}
 
     def begin_example(self, example_id: str) -> None:
         """Start the next question of the context: rewind the indexes, reset what is counted."""
@@ -85,7 +96,12 @@ class AttentionSession:
             # Without a context they were built from the previous question.
             indexes.clear()
         for index in indexes.values():
-            index.rewind(self._context_length)
+            index.rewind(self._context_rows(layer))
+
+    def _context_rows(self, layer: int) -> int:
+        """Return the rows that a layer holds of the context."""
+        kept = self._kept.get(layer)
+        return self._context_length if kept is None else kept.rows
 
     def fork(self) -> "AttentionSession":
         """Return a session for another question of the same context that shares the indexes.
@@ -94,6 +110,7 @@ class AttentionSession:
         """
         other = AttentionSession(self.attention, seed=self.seed, observers=self.observers)
         other._indexes, other._context_length = self._indexes, self._context_length
+        other._kept = self._kept
         return other
 
     def keys_read(self) -> KeysRead | None:
@@ -137,6 +154,16 @@ class AttentionSession:
                 if index is not None and index.length:
                     per_layer.setdefault(name, []).append(index.nbytes / index.length)
         return {name: sum(values) / len(values) for name, values in per_layer.items()}
+
+    def context_index_bytes(self) -> float:
+        """Return the bytes of all key indexes, without the share of the keys after the context."""
+        total = 0.0
+        for layer, indexes in self._indexes.items():
+            rows = self._context_rows(layer)
+            for index in indexes.values():
+                if index.length:
+                    total += index.nbytes * min(1.0, rows / index.length)
+        return total
 
     def check(self, config: PreTrainedConfig) -> None:
         """Check that the attention can work on a model, given the model's configuration.
@@ -241,39 +268,75 @@ class AttentionSession:
             return output, None
 
         queries, keys = query.shape[2], key.shape[2]
+        kept = self._kept.get(layer)
         inputs = AttentionInputs(
             query=query,
             key=key,
             value=value,
-            visibility=self._visibility_in_step(query, key, attention_mask),
+            visibility=self._visibility_in_step(query, key, attention_mask, kept),
             scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
             softcap=softcap,
             sinks=s_aux,
             layer_idx=layer,
             first_position=keys - queries,
-            context_length=self._context_length,
+            context_length=self._context_rows(layer),
             seed=derive(self.seed, self._example_id, layer),
             index_seed=derive(self.seed, "index", layer),
             indexes=self._indexes.setdefault(layer, {}),
+            kept=kept,
         )
+        if not is_dense and softcap is None and s_aux is None and not attention.maskers_at(layer):
+            return self._read_all_kept(module, inputs), None
         chunks = inputs.chunks(attention.queries_per_chunk(inputs))
         if is_dense:
-            outputs = [dense_attention(chunk, _all_visible(chunk)) for chunk in chunks]
+            outputs = [dense_attention(chunk, all_visible(chunk)) for chunk in chunks]
         else:
             outputs = [self._attend(attention, chunk) for chunk in chunks]
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
         return output.transpose(1, 2).contiguous(), None
 
+    def _read_all_kept(self, module: torch.nn.Module, inputs: AttentionInputs) -> Tensor:
+        """Compute eviction without maskers as a dense model would: by sdpa over the kept rows.
+
+        Returns:
+            [B, Q, H, D].
+        """
+        kept, queries = inputs.kept, inputs.query.shape[2]
+        # A single query sees every row, unless some pad a head.
+        padded = kept is not None and kept.valid is not None
+        output: Tensor = sdpa_attention_forward(
+            module,
+            inputs.query,
+            inputs.key,
+            inputs.value,
+            inputs.visible if queries > 1 or padded else None,
+            scaling=inputs.scaling,
+        )[0]
+        self._counter.add_all_kept(inputs)
+        if self.observers:
+            mask, by_head = all_visible(inputs), output.transpose(1, 2)
+            for observe in self.observers:
+                observe(inputs, mask, by_head)
+        return output
+
     def _visibility_in_step(
-        self, query: Tensor, key: Tensor, attention_mask: Tensor | None
+        self, query: Tensor, key: Tensor, attention_mask: Tensor | None, kept: KeptKeys | None
     ) -> Visibility:
         """Return the visibility of the step; the first layer creates it, the others share it."""
+        if kept is not None:
+            # The mask of transformers is of the whole sequence. There is no padding in it.
+            attention_mask = None
         step = (query.shape[0], query.shape[2], key.shape[2], key.device)
         known = self._visibility
         if known is None or known[0] != step or known[1] is not attention_mask:
             known = step, attention_mask, Visibility(_visible(query, key, attention_mask))
             self._visibility = known
-        return known[2]
+        if kept is None or kept.valid is None:
+            return known[2]
+        valid = kept.valid.repeat_interleave(query.shape[1] // key.shape[1], dim=1).unsqueeze(2)
+        visible = known[2].keys.expand(-1, query.shape[1], -1, -1).clone()  # B H Q K
+        visible[..., : kept.rows] &= valid
+        return Visibility(visible)
 
     def _attend(self, attention: SparseAttention, inputs: AttentionInputs) -> Tensor:
         mask = attention.select(inputs)
@@ -316,11 +379,6 @@ def layer_number(module: torch.nn.Module) -> int:
             "from those of other layers; choose another model"
         )
     return number
-
-
-def _all_visible(inputs: AttentionInputs) -> AttentionMask:
-    mask = AttentionMask.empty(inputs)
-    return mask.add(mask.visible)
 
 
 def _visible(query: Tensor, key: Tensor, attention_mask: Tensor | None) -> Tensor:

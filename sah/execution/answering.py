@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from sah.attention import DenseAttention
+from sah.attention import DenseAttention, SparseAttention
 from sah.attention.keys_read import KeysRead
 from sah.attention.session import AttentionSession, Observer
 from sah.errors import ConfigurationError
@@ -21,6 +21,7 @@ from sah.metric_logging.metrics import DenseOutputs
 from sah.models.batch import BatchedQuestion, answer_batch
 from sah.models.chat_template import SPLIT
 from sah.models.decoding import Answer
+from sah.models.eviction import evicted
 from sah.models.generation import Sampler, naming_example
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt, PromptEncoder
@@ -96,6 +97,8 @@ class Answering:
         self.clock = clock
         self._attention_metrics = AttentionMetrics(metrics)
         self._layer_errors = LayerErrors()
+        self._eviction_seconds = 0.0
+        self._bytes = 0, 0
         observers: list[Observer] = []
         if experiment.metric_logging.enabled_metrics:
             observers.append(self._attention_metrics)
@@ -107,18 +110,31 @@ class Answering:
 
     @contextmanager
     def about(
-        self, context: PrefilledContext, dense_outputs: DenseOutputs | None
-    ) -> Iterator[None]:
+        self,
+        model: LanguageModel,
+        context: PrefilledContext,
+        dense_outputs: DenseOutputs | None,
+    ) -> Iterator[PrefilledContext]:
         """Answer questions of one context inside the block; its index is dropped on exit.
 
         Args:
+            model: the model that prefilled the context.
             context: shared with other arms, which use it in turn.
             dense_outputs: of this context, shared with other arms; None for a single arm.
+
+        Yields:
+            The context as this arm has it: without the keys that it evicts.
         """
-        self.session.begin_context(context.length)
+        attention, own = self.experiment.sparse_attention, context
+        self._eviction_seconds = 0.0
+        if isinstance(attention, SparseAttention) and attention.evictor is not None:
+            own = evicted(context, attention, model.model.config, seed=self.experiment.seed)
+            self._eviction_seconds = own.seconds
+        self._bytes = own.cache.bytes_held(), context.cache.bytes_held()
+        self.session.begin_context(own.length, own.kept)
         self._attention_metrics.dense_outputs = dense_outputs
         try:
-            yield
+            yield own
         finally:
             # Only one index in memory at a time: the next arm builds its own.
             self.session.end_context()
@@ -131,7 +147,7 @@ class Answering:
 
         Args:
             model: the model that prefilled the context.
-            context: the one given to `about`.
+            context: the one that `about` yields.
             asked: at least one.
         """
         size = self.experiment.generation.batch_questions or 1
@@ -302,12 +318,13 @@ class Answering:
             question_tokens=len(prompt.question_ids),
             new_tokens=answer.steps,
             prefill_seconds=None,
-            decode_seconds=answer.seconds,
+            decode_seconds=answer.seconds + self._take_eviction_seconds(),
             decode_cpu_seconds=cpu_seconds[0],
             decode_thread_seconds=cpu_seconds[1],
             density=None if read is None else read.density,
             rows_read=None if read is None else read.rows_read,
             index_bytes=self.session.index_bytes(),
+            resident=self._resident(),
             truncated=prompt.truncated,
             **self._sampled(read),
             chat_template=prompt.chat_template,
@@ -315,6 +332,18 @@ class Answering:
             thought_tokens=None if thought is None else thought.tokens,
             unfinished_thought=thought is not None and not thought.is_finished,
         )
+
+    def _take_eviction_seconds(self) -> float:
+        """Return the time of the eviction once: it counts with the context's first answer."""
+        seconds, self._eviction_seconds = self._eviction_seconds, 0.0
+        return seconds
+
+    def _resident(self) -> float | None:
+        """Return what the arm holds of the context as a share of the dense cache's bytes."""
+        held, dense = self._bytes
+        if dense == 0:
+            return None
+        return (held + self.session.context_index_bytes()) / dense
 
     def _sampled(self, read: KeysRead | None) -> dict[str, Any]:
         """Return output error and recall of the current example, and how much they cover."""

@@ -12,6 +12,8 @@ from typing import Any, Self
 import torch
 from omegaconf import DictConfig
 
+from sah.attention import SparseAttention
+from sah.attention.eviction.evictor import Evictor
 from sah.errors import RETRYABLE, Busy, SahError, category, ends_process
 from sah.execution.accounting import Clock, PeakMemory
 from sah.execution.answering import Answering, Question
@@ -235,6 +237,12 @@ class Arm:
             )
         )
 
+    @property
+    def evictor(self) -> Evictor | None:
+        """What decides which keys of a context stay; None if all do."""
+        attention = self.experiment.sparse_attention
+        return attention.evictor if isinstance(attention, SparseAttention) else None
+
     def pending(self, examples: Sequence[Example]) -> list[Example]:
         """Return the examples without a stored answer."""
         return [example for example in examples if example.id not in self.store.predictions]
@@ -258,8 +266,8 @@ class Arm:
             dense_outputs: of this context, shared with other arms; None without metrics of them.
         """
         prefill_seconds: float | None = context.seconds
-        with self._answering.about(context, dense_outputs):
-            for question, prediction in self._answering.answers(model, context, asked):
+        with self._answering.about(model, context, dense_outputs) as own:
+            for question, prediction in self._answering.answers(model, own, asked):
                 saved = prefill_seconds if prefill_is_shared else None
                 self._store(
                     question.example,

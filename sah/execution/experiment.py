@@ -62,6 +62,13 @@ class Experiment:
                 f"generation.batch_questions={self.generation.batch_questions} decodes free "
                 f"answers; protocol={self.protocol.name} compares token by token: leave it null"
             )
+        evicts = isinstance(self.sparse_attention, SparseAttention) and self.sparse_attention.evict
+        if evicts and self.protocol.question == "dense":
+            raise ValueError(
+                f"sparse_attention={self.sparse_attention.name} evicts keys at the context's end, "
+                f"but protocol={self.protocol.name} reads the question with dense attention, which "
+                "needs them; use protocol=default"
+            )
         if self.benchmark.context_tokens is not None:
             require_context(self.benchmark.context_tokens, self.model.known_max_tokens())
 

@@ -1,6 +1,8 @@
 """How an experiment runs: load, prefill each context, answer under each arm, score, complete."""
 
+import functools
 import logging
+import operator
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -9,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sah.attention import DenseAttention
+from sah.attention.eviction.witness import Witness
 from sah.attention.session import AttentionSession
 from sah.errors import DatasetError, ends_process
 from sah.execution.answering import Question, by_context, encode_context, inputs_of
@@ -89,7 +92,7 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
         return 0.0
     with _together(waiting):
         asked = {example.id for arm in waiting for example in arm.pending(examples)}
-        context, questions = _prefill(waiting[0], model, examples, asked)
+        context, questions = _prefill(waiting, model, examples, asked)
     shared = DenseOutputs() if len(waiting) > 1 else None
     answering = _at_work(waiting)
     for number, arm in enumerate(answering):
@@ -122,14 +125,15 @@ def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
 
 
 def _prefill(
-    arm: Arm, model: LanguageModel, examples: Sequence[Example], asked: Collection[str]
+    arms: Sequence[Arm], model: LanguageModel, examples: Sequence[Example], asked: Collection[str]
 ) -> tuple[PrefilledContext, dict[str, Question]]:
     """Prefill the context that the examples share; return it and the asked questions by id."""
+    arm = arms[0]
     prompts, rooms = encode_context(arm.experiment, model.prompts, examples)
     longest = max(
         len(prompt.question_ids) + room for prompt, room in zip(prompts, rooms, strict=True)
     )
-    context = model.prefill(prompts[0].context_ids, reserve_tokens=longest)
+    context = model.prefill(prompts[0].context_ids, reserve_tokens=longest, witness=_witness(arms))
     teacher_forcing = arm.experiment.protocol.answer == "forced"
     return context, {
         example.id: Question(
@@ -142,6 +146,12 @@ def _prefill(
         for example, prompt in zip(examples, prompts, strict=True)
         if example.id in asked
     }
+
+
+def _witness(arms: Sequence[Arm]) -> Witness | None:
+    """Return what the evictors of the arms need of the prefill together; None without evictors."""
+    evictors = [arm.evictor for arm in arms if arm.evictor is not None]
+    return functools.reduce(operator.or_, [one.witness for one in evictors]) if evictors else None
 
 
 def _dense_answer(

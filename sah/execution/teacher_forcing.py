@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask
+from sah.attention.eviction.whole import whole
 from sah.metric_logging.metrics import output_error
 from sah.models.generation import TokenChooser, best_token
 
@@ -81,7 +82,8 @@ class LayerErrors:
             return
         if queries > 1:
             inputs = inputs.at_queries(queries - 1, queries)
-        error = output_error(inputs, AttentionMask.empty(inputs), output[:, :, -1:]).mean()
+        inputs, mask = whole(inputs, AttentionMask.empty(inputs))
+        error = output_error(inputs, mask, output[:, :, -1:]).mean()
         self._errors.setdefault(inputs.layer_idx, []).append(error)
 
     def measured(self) -> dict[str, Any]:

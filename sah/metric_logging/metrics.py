@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, dense_attention
+from sah.attention.eviction.whole import whole
 from sah.metric_logging.logger import MicroMetricLogger
 from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL, ROWS_READ
 
@@ -141,6 +142,7 @@ class AttentionMetrics:
 
     def _measure(self, inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
         """Measure all on the same queries, since they share the scores of dense attention."""
+        inputs, mask = whole(inputs, mask)
         logger = self.logger
         metadata = {
             "layer_idx": inputs.layer_idx,

@@ -158,7 +158,7 @@ class _Turn:
 
     def __enter__(self) -> Any:
         cached: Any = self.cache.layers[self.layer]
-        self._length = cached.get_seq_length()
+        self._rows = cached.keys.shape[2]
         cached.update(*self.question.after_context[self.layer])
         return cached
 
@@ -166,10 +166,10 @@ class _Turn:
         cached: Any = self.cache.layers[self.layer]
         # Copied, as the next question overwrites these few rows.
         self.question.after_context[self.layer] = (
-            cached.keys[:, :, self._length :].clone(),
-            cached.values[:, :, self._length :].clone(),
+            cached.keys[:, :, self._rows :].clone(),
+            cached.values[:, :, self._rows :].clone(),
         )
-        cached.crop(self._length - cached.get_seq_length())  # minus the number of keys to remove
+        cached.crop(self._rows - cached.keys.shape[2])  # minus the number of keys to remove
 
 
 class _PassThroughCache(DynamicCache):
@@ -185,10 +185,8 @@ class _PassThroughCache(DynamicCache):
 def _copied_after_context(context: PrefilledContext) -> list[tuple[Tensor, Tensor]]:
     """Copy the keys and values after the context out of the cache, layer by layer."""
     layers: list[Any] = context.cache.layers
-    return [
-        (
-            layer.keys[:, :, context.length :].clone(),
-            layer.values[:, :, context.length :].clone(),
-        )
-        for layer in layers
-    ]
+    copied = []
+    for layer in layers:
+        after = slice(layer.keys.shape[2] - (layer.get_seq_length() - context.length), None)
+        copied.append((layer.keys[:, :, after].clone(), layer.values[:, :, after].clone()))
+    return copied

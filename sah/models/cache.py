@@ -3,6 +3,7 @@
 # B batch, G key-value heads, N new keys, D head dimension
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from transformers.cache_utils import (
 )
 
 from sah.attention import KeyBuffer
+from sah.attention.eviction.kept import KeptKeys
 
 
 class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -52,10 +54,42 @@ class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             self.lazy_initialization(key_states, value_states)
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             # `crop` shortens only the views; the buffer follows here.
-            buffer.rewind(self.get_seq_length())
+            buffer.rewind(self.keys.shape[2])
             buffer.append(states)
         self.keys, self.values = (buffer.filled for buffer in self._buffers)
         return self.keys, self.values
+
+
+class CompactedLayer(BufferedLayer):  # type: ignore[no-untyped-call]
+    """A layer that holds only the kept rows of a context, and everything after it.
+
+    Its length is that of the sequence, so that later tokens get the positions they would have
+    without eviction.
+    """
+
+    def __init__(self, kept: KeptKeys, room: int) -> None:
+        """Copy the kept rows of a context.
+
+        Args:
+            kept: which ones, and the context's keys and values.
+            room: keys after the context to reserve memory for.
+        """
+        super().__init__(kept.rows + room)
+        self.kept = kept
+        self.update(kept.rows_of(kept.key), kept.rows_of(kept.value))
+
+    def get_seq_length(self) -> int:
+        """Return the length of the sequence, evicted keys included."""
+        return int(self.keys.shape[2]) + self.kept.dropped
+
+    @property
+    def padding_bytes(self) -> int:
+        """Bytes of the rows that pad heads with fewer keys."""
+        valid = self.kept.valid
+        if valid is None:
+            return 0
+        row = self.keys[0, 0, 0].nbytes + self.values[0, 0, 0].nbytes
+        return int((~valid).sum()) * row
 
 
 class RewindableCache(DynamicCache):
@@ -106,6 +140,30 @@ class RewindableCache(DynamicCache):
             for layer in self.layers
         )
 
+    def bytes_held(self) -> int:
+        """Return the bytes of the keys, values and other states that it holds now."""
+        return sum(
+            _held(layer) - (layer.padding_bytes if isinstance(layer, CompactedLayer) else 0)
+            for layer in self.layers
+        )
+
+    def compacted(self, kept: Mapping[int, KeptKeys]) -> "RewindableCache":
+        """Return a cache that holds only the kept keys of some layers, and shares the others.
+
+        Marked at the end of the context. The two must be used in turn.
+
+        Args:
+            kept: by layer, of a cache that is at its mark.
+        """
+        other = copy.copy(self)
+        room = self.capacity - self.length
+        other.layers = [
+            CompactedLayer(kept[number], room) if number in kept else layer
+            for number, layer in enumerate(self.layers)
+        ]
+        other.rewind()
+        return other
+
     def mark(self) -> None:
         """Remember the current state."""
         self._marked_length = self.length
@@ -124,6 +182,11 @@ class RewindableCache(DynamicCache):
                     layer.crop(self.length - layer.get_seq_length())  # minus keys to remove
             else:
                 self.layers[number] = _snapshot(self._marked_layers[number])
+
+
+def _held(layer: Any) -> int:
+    parts = [getattr(layer, "keys", None), getattr(layer, "values", None)]
+    return sum(int(part.nbytes) for part in parts if part is not None) + _state_bytes(layer)
 
 
 def _bytes_per_key(layer: Any) -> int:

@@ -3,9 +3,9 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from sah.attention.eviction.capture import remembering
+from sah.attention.eviction.kept import KeptKeys
+from sah.attention.eviction.witness import Witness, Witnessed
 from sah.attention.session import AttentionSession
 from sah.errors import NonFiniteLogits, TokenizerError
 from sah.models.cache import RewindableCache
@@ -34,6 +37,10 @@ class PrefilledContext:
     cache: RewindableCache
     length: int
     seconds: float
+    witnessed: Mapping[int, Witnessed] = field(default_factory=dict)
+    """What the prefill was asked to remember, by layer."""
+    kept: Mapping[int, KeptKeys] | None = None
+    """What an arm that evicts keeps of it, by layer; None if nothing was evicted."""
 
 
 class LanguageModel:
@@ -75,22 +82,36 @@ class LanguageModel:
         return cache
 
     @torch.inference_mode()
-    def prefill(self, context_ids: Sequence[int], *, reserve_tokens: int) -> PrefilledContext:
+    def prefill(
+        self,
+        context_ids: Sequence[int],
+        *,
+        reserve_tokens: int,
+        witness: Witness | None = None,
+    ) -> PrefilledContext:
         """Prefill a context with the model's own attention, and keep its cache.
 
         Args:
             context_ids: may be empty.
             reserve_tokens: room for a question and its answer after the context; longer ones
                 work, but cost a copy of the cache.
+            witness: what to remember for evictors; it changes no output. None: nothing.
         """
         started = time.perf_counter()
         cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens)
+        witnessed: Mapping[int, Witnessed] = {}
         if context_ids:
-            self._last_logits(list(context_ids), cache)
+            with ExitStack() as stack:
+                if witness is not None:
+                    witnessed = stack.enter_context(remembering(self.model, witness))
+                self._last_logits(list(context_ids), cache)
             self._synchronize()
         cache.mark()
         return PrefilledContext(
-            cache=cache, length=len(context_ids), seconds=time.perf_counter() - started
+            cache=cache,
+            length=len(context_ids),
+            seconds=time.perf_counter() - started,
+            witnessed=witnessed,
         )
 
     @torch.inference_mode()

@@ -1,0 +1,85 @@
+"""Remembers, while a context is prefilled by the model's own attention, what evictors need."""
+
+# B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface
+
+from sah.attention.eviction.received import received_attention
+from sah.attention.eviction.witness import Witness, Witnessed
+from sah.attention.session import attention_replaced, layer_number
+from sah.errors import ConfigurationError
+
+
+@contextmanager
+def remembering(model: PreTrainedModel, witness: Witness) -> Iterator[dict[int, Witnessed]]:
+    """Remember what `witness` asks for, of each layer of the prefill inside the block.
+
+    The model's own attention function computes every output, with the arguments it would get
+    without this.
+
+    Yields:
+        What was remembered, by layer; filled while the model reads the context.
+
+    Raises:
+        ConfigurationError: if the model's attention function cannot be found.
+    """
+    name = model.config.get_text_config(decoder=True)._attn_implementation
+    found: dict[int, Witnessed] = {}
+
+    def attend(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **kwargs: Any,
+    ) -> Any:
+        found[layer_number(module)] = _witnessed(module, query, key, witness, kwargs)
+        return _function(name, module)(module, query, key, value, attention_mask, **kwargs)
+
+    with attention_replaced(model, attend, _mask(name)):
+        yield found
+
+
+def _witnessed(
+    module: nn.Module, query: Tensor, key: Tensor, witness: Witness, keywords: dict[str, Any]
+) -> Witnessed:
+    scaling = keywords.get("scaling")
+    scaling = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    softcap = keywords.get("softcap")
+    first = max(0, query.shape[2] - witness.last_queries)
+    return Witnessed(
+        module=module,
+        scaling=scaling,
+        softcap=softcap,
+        sinks=keywords.get("s_aux"),
+        queries=query[:, :, first:].clone(),
+        received=received_attention(query, key, scaling, softcap) if witness.received else None,
+    )
+
+
+def _mask(name: str) -> Callable[..., Any]:
+    function: Any = AttentionMaskInterface._global_mapping[name]
+    return function  # type: ignore[no-any-return]
+
+
+def _function(name: str, module: nn.Module) -> Callable[..., Any]:
+    """Return the attention function of this name; "eager" is defined beside each model."""
+    if name in AttentionInterface._global_mapping:
+        function: Callable[..., Any] = AttentionInterface._global_mapping[name]
+        return function
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    if name != "eager" or eager is None:
+        raise ConfigurationError(
+            f"eviction needs to see the queries of the prefill, but the attention function {name!r}"
+            f" of {type(module).__name__} is not known by name; set "
+            "+model.attn_implementation=sdpa, or choose another model"
+        )
+    return eager  # type: ignore[no-any-return]

@@ -1,0 +1,43 @@
+"""What is remembered of a context's prefill for the evictors; remembering changes no output."""
+
+# B batch, H query heads, G key-value heads, W last queries, K keys, D head dimension
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Witness:
+    """What an evictor needs of the prefill, besides keys and values.
+
+    The arms of a job share one prefill, which remembers what any of them needs.
+    """
+
+    last_queries: int = 0
+    """Number of queries at the end of the context."""
+    received: bool = False
+    """The attention that each key received from all queries of the context."""
+
+    def __or__(self, other: "Witness") -> "Witness":
+        """Return what both need together."""
+        return Witness(
+            last_queries=max(self.last_queries, other.last_queries),
+            received=self.received or other.received,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Witnessed:
+    """What one layer's prefill left behind."""
+
+    module: nn.Module
+    """The layer's attention module of transformers."""
+    scaling: float
+    softcap: float | None
+    sinks: Float[Tensor, " H"] | None
+    queries: Float[Tensor, "B H W D"]
+    """The last queries, as many as asked for, or all if there are fewer."""
+    received: Float[Tensor, "B H K"] | None = None
+    """Sum over the queries of the attention weight of each key; None if it was not asked for."""

@@ -1,0 +1,1 @@
+"""Evictors: which keys of a context stay in the cache; one file a method."""

@@ -1,0 +1,68 @@
+"""Base class of evictors that score every key and keep the best of each head."""
+
+# B batch, G key-value heads, K keys
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sah.attention.eviction.context_layer import ContextLayer
+from sah.attention.eviction.witness import Witness
+from sah.attention.selection import require_fraction, require_tokens, select_top
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringEvictor(ABC):
+    """Keep the keys with the highest scores, as many in each head as the budget says.
+
+    An evictor is a frozen dataclass with one method, `scores`. Of keys with equal scores at the
+    end of the budget, the first in the sequence stay (`sah.attention.select_top`).
+    """
+
+    tokens: int | None = None
+    """Keys to keep, per head and layer; set exactly one of tokens and fraction."""
+    fraction: float | None = None
+    """Keys to keep, as a share of the context's keys, in (0, 1]; rounded down, at least one."""
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if (self.tokens is None) == (self.fraction is None):
+            raise ValueError(
+                f"{name}: give exactly one of tokens and fraction, got tokens={self.tokens} and "
+                f"fraction={self.fraction}; set the other one to null"
+            )
+        if self.tokens is not None:
+            require_tokens(name, self.tokens)
+        if self.fraction is not None:
+            require_fraction(name, "fraction", self.fraction)
+
+    @property
+    def witness(self) -> Witness:
+        """What it needs of the prefill, besides keys and values; here nothing."""
+        return Witness()
+
+    @abstractmethod
+    def scores(self, layer: ContextLayer) -> Float[Tensor, "B G K"]:
+        """Score all keys of the context; higher stays."""
+
+    def budget(self, layer: ContextLayer) -> int:
+        """Return the number of keys to keep in each head of the layer."""
+        if self.tokens is not None:
+            return min(self.tokens, layer.length)
+        assert self.fraction is not None
+        # In floating point 0.29 * 100 is slightly less than 29, which must not become 28.
+        return max(1, math.floor(layer.length * self.fraction + 1e-9))
+
+    def at_context(self, layer: ContextLayer) -> Bool[Tensor, "B G K"]:
+        """Return which keys stay."""
+        return keep_best(self.scores(layer), self.budget(layer))
+
+
+def keep_best(scores: Float[Tensor, "B G K"], budget: int) -> Bool[Tensor, "B G K"]:
+    """Return the `budget` keys with the highest scores of each head."""
+    limit = torch.tensor(budget, device=scores.device).view(1, 1, 1, 1)
+    return select_top(scores.float().unsqueeze(2), None, limit, budget).squeeze(2)
