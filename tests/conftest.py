@@ -59,6 +59,9 @@ install_import_hook(
             if "jaxtyping" in path.read_text(encoding="utf-8")
         ),
         "sah.metric_logging.metrics",
+        "sah.attention.eviction.context_layer",
+        "sah.attention.eviction.kept",
+        *(f"sah.evictors.{path.stem}" for path in (ROOT / "sah/evictors").glob("*.py")),
     ],
     "beartype.beartype",
 )

@@ -56,7 +56,7 @@ LAYERS = (
     ("errors", "types", "seeding", "validation", "paths", "terminal"),
     ("content",),
     ("attention", "benchmarks", "results"),
-    ("maskers", "metric_logging", "models", "report", "tracking"),
+    ("evictors", "maskers", "metric_logging", "models", "report", "tracking"),
     ("execution",),
     ("calibration", "doctor", "launching"),
     ("cli",),
@@ -72,6 +72,7 @@ LIBRARIES = {
     "sah.terminal": [],
     "sah.content": ["huggingface_hub"],
     "sah.attention": ["numpy", "torch", "transformers", "jaxtyping"],
+    "sah.evictors": ["torch", "jaxtyping"],
     "sah.maskers": ["numpy", "torch", "jaxtyping", "safetensors", "beartype"],
 }
 

@@ -27,23 +27,23 @@ Made = TypeVar("Made")
 class Visibility:
     """Keys that each query may read, with their counts and ranks.
 
-    All layers of a step share one instance.
+    All layers of a step share one instance, but for those with rows that pad a head.
     """
 
-    keys: Bool[Tensor, "B 1 Q K"]
-    """Causal and not padding."""
+    keys: Bool[Tensor, "#B #H Q K"]
+    """Causal and not padding; equal for all heads, unless they keep different numbers of keys."""
 
     @cached_property
-    def count(self) -> Int[Tensor, "B 1 Q 1"]:
+    def count(self) -> Int[Tensor, "#B #H Q 1"]:
         """Number of keys that each query may read."""
         return self.keys.sum(-1, keepdim=True)
 
     @cached_property
-    def rank(self) -> Int[Tensor, "B 1 Q K"]:
+    def rank(self) -> Int[Tensor, "#B #H Q K"]:
         """1 for each query's first visible key, 2 for the second, and so on."""
         return self.keys.cumsum(-1)
 
-    def share(self, fraction: float) -> Int[Tensor, "B 1 Q 1"]:
+    def share(self, fraction: float) -> Int[Tensor, "#B #H Q 1"]:
         """Return a fraction of `count`, rounded up."""
         # In floating point 0.1 * 30 is slightly more than 3, which must not become 4.
         return self.cached(
@@ -163,17 +163,17 @@ class AttentionInputs:
         return grouped.reshape(batch, heads, queries, *grouped.shape[3:])
 
     @property
-    def visible(self) -> Bool[Tensor, "B 1 Q K"]:
+    def visible(self) -> Bool[Tensor, "#B #H Q K"]:
         """Keys that each query may read: causal and not padding."""
         return self.visibility.keys
 
     @property
-    def visible_count(self) -> Int[Tensor, "B 1 Q 1"]:
+    def visible_count(self) -> Int[Tensor, "#B #H Q 1"]:
         """Number of keys that each query may read."""
         return self.visibility.count
 
     @property
-    def sequence_count(self) -> Int[Tensor, "B 1 Q 1"]:
+    def sequence_count(self) -> Int[Tensor, "#B 1 Q 1"]:
         """Number of keys that each query could read if none had been evicted."""
         if self.kept is None:
             return self.visible_count
@@ -182,7 +182,7 @@ class AttentionInputs:
         return count.view(1, 1, -1, 1)
 
     @property
-    def visible_rank(self) -> Int[Tensor, "B 1 Q K"]:
+    def visible_rank(self) -> Int[Tensor, "#B #H Q K"]:
         """1 for each query's first visible key, 2 for the second, and so on."""
         return self.visibility.rank
 

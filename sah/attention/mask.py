@@ -21,7 +21,7 @@ class AttentionMask:
     output of attention is Σ w·e^s·v / Σ w·e^s.
     """
 
-    visible: Bool[Tensor, "B 1 Q K"]
+    visible: Bool[Tensor, "#B #H Q K"]
     selected: Bool[Tensor, "B H Q K"]
     sampled_weight: Float[Tensor, "B H Q K"] | None = None
     """Weights of the selected keys; None while every selected key has weight 1."""

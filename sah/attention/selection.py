@@ -38,7 +38,7 @@ class Budget:
         if self.fraction is not None:
             require_fraction(name, "fraction", self.fraction)
 
-    def per_query(self, inputs: AttentionInputs) -> tuple[Int[Tensor, "B 1 Q 1"], int]:
+    def per_query(self, inputs: AttentionInputs) -> tuple[Int[Tensor, "#B #H Q 1"], int]:
         """Return the budget of each query, and an upper bound on all of them.
 
         The bound is computed on the host, without waiting for the device.

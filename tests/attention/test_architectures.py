@@ -27,6 +27,7 @@ from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.maskers.causal import Causal
 from sah.maskers.local import Local
+from sah.models.eviction import evicted
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel
 
@@ -121,9 +122,14 @@ def logits(model: LanguageModel, ids: list[int], **options: Any) -> torch.Tensor
 
 
 def answer(model: LanguageModel, attention: Any, new_tokens: int = 12) -> list[int]:
-    context = model.prefill(CONTEXT, reserve_tokens=30)
+    evictor = getattr(attention, "evictor", None)
+    context = model.prefill(
+        CONTEXT, reserve_tokens=30, witness=None if evictor is None else evictor.witness
+    )
+    if evictor is not None:
+        context = evicted(context, attention, model.model.config, seed=0)
     session = AttentionSession(attention, seed=0)
-    session.begin_context(context.length)
+    session.begin_context(context.length, context.kept)
     session.begin_example("one")
     return model.answer(
         context,
@@ -167,7 +173,7 @@ FULL_BUDGETS: tuple[dict[str, Any], ...] = (
 
 @pytest.fixture(scope="module")
 def with_full_budget(composed: Callable[..., DictConfig]) -> Callable[[str], SparseAttention]:
-    """Return a preset for all layers whose last masker reads every remaining key."""
+    """Return a preset for all layers that keeps all keys and whose last masker reads them."""
 
     @cache
     def make(preset: str) -> SparseAttention:
@@ -177,8 +183,11 @@ def with_full_budget(composed: Callable[..., DictConfig]) -> Callable[[str], Spa
             for name, masker in config.maskers.items():
                 if name in ("sink", "local"):
                     masker.tokens = 2
-            masker = config.maskers[list(config.maskers)[-1]]
-            masker.update(next(full for full in FULL_BUDGETS if set(full) <= set(masker)))
+            for evictor in config.get("evict", {}).values():
+                evictor.update(tokens=None, fraction=1.0)
+            for name in list(config.maskers)[-1:]:
+                masker = config.maskers[name]
+                masker.update(next(full for full in FULL_BUDGETS if set(full) <= set(masker)))
         attention: SparseAttention = instantiate(config, _convert_="all")
         return attention
 
