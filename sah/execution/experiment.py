@@ -95,10 +95,11 @@ class Experiment:
 def _check_keys(config: DictConfig) -> None:
     known = NOT_IDENTITY.union(Experiment.__dataclass_fields__)
     for key in map(str, config):
-        if key == "masker":
+        if key in ("masker", "evictor"):
+            place = {"masker": "maskers", "evictor": "evict"}[key]
             raise ConfigurationError(
-                "a masker belongs to an attention: choose it with "
-                "+masker@sparse_attention.maskers.NAME=OPTION"
+                f"{key}s belong to an attention: choose one with "
+                f"+{key}@sparse_attention.{place}.NAME=OPTION"
             )
         if key not in known:
             raise ConfigurationError(
