@@ -11,7 +11,12 @@ from sah.benchmarks import scorers
 SEED = int(os.environ.get("SAH_FUZZ_SEED", "0"))
 FUZZED = int(os.environ.get("SAH_FUZZ_TEXTS", "300"))
 
-EXTRAS = {"all_classes": ["cat", "grey cat"], "options": ["a", "b", "c", "d"], "several": True}
+EXTRAS = {
+    "all_classes": ["cat", "grey cat"],
+    "options": ["a", "b", "c", "d"],
+    "several": True,
+    "prefix": "",
+}
 # References of scorers that do not take any text.
 REFERENCES = {
     "paragraph_retrieval": "Paragraph 3",
@@ -22,6 +27,7 @@ REFERENCES = {
     "concordance_index": "2, 1",
     **dict.fromkeys(("first_number", "last_integer", "leading_integers"), "3"),
     "competition_integer": "3",
+    "node_set_f1": "Final Answer: [the, cat]",
 }
 
 # Each is repeated: what is quadratic, or recurses, fails.
@@ -65,6 +71,7 @@ PIECES = {
     "closed boxes": r"\boxed{3} ",
     "prefixes": "answer is: ",
     "final answers": "Final Answer: [",
+    "final answers without a list": "Final Answer: ",
     "exponents": "1e999 ",
     "underscores": "1_000_",
     "infinities": "nan inf -Infinity ",

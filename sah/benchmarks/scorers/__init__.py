@@ -40,6 +40,7 @@ from sah.benchmarks.scorers.overlap import (
     rouge_l_recall,
     rouge_l_sum,
 )
+from sah.benchmarks.scorers.similarity import prefixed_similarity
 from sah.benchmarks.scorers.structured import (
     cloze_exact,
     cloze_partial,
@@ -48,6 +49,7 @@ from sah.benchmarks.scorers.structured import (
     list_exact,
     list_f1,
     list_subspan,
+    node_set_f1,
 )
 from sah.benchmarks.scorers.text import (
     character_f1_chinese,
@@ -92,8 +94,10 @@ __all__ = [
     "list_f1",
     "list_subspan",
     "meteor",
+    "node_set_f1",
     "normalised_exact_match",
     "paragraph_retrieval",
+    "prefixed_similarity",
     "rouge_1_recall",
     "rouge_2_recall",
     "rouge_geometric_mean",
