@@ -54,6 +54,17 @@ def test_run_writes_every_file_and_shows_the_result(run, result_folders):
     assert max(len(line) for line in done.stdout.splitlines()[:-1]) <= 80
 
 
+def test_questions_on_a_generated_context_share_its_prefill(run, result_folders):
+    generated = ("benchmark=key_value", "benchmark.samples=2", "benchmark.questions=3")
+    short = ("benchmark.context_tokens=700", "generation.max_new_tokens=8")
+    done = run("model=tiny", *generated, *short, "sparse_attention=dense")
+    assert done.returncode == 0, done.stderr
+    (folder,) = result_folders()
+    answers = map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
+    shared = [answer["prefill_seconds"] is None for answer in answers]
+    assert shared == [False, True, True, False, True, True]
+
+
 def test_finished_experiment_is_not_computed_again(run, result_folders):
     run(*TINY)
     (folder,) = result_folders()
