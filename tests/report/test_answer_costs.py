@@ -164,7 +164,9 @@ def test_without_longer_answers_nothing_is_flagged(write_result, results):
 def test_answers_at_the_token_limit_are_said_to_be_cut(write_result, results):
     write_result("dense", [1.0, 0.0] * 10, lengths=[10] * 20, finish_reasons=["length"] * 20)
     write_result("sparse", [1.0, 0.0] * 10, lengths=[10] * 20)
-    assert "Lengths are cut in 1 of 1 rows: more than 10% of the" in shown(compared(results()), 200)
+    assert "Lengths are cut in 1 of 1 rows: more than 10 % of the" in shown(
+        compared(results()), 200
+    )
 
 
 def test_a_narrow_table_keeps_the_columns_of_longer_answers(write_result, results, budget):

@@ -257,8 +257,8 @@ def _length_notes(comparisons: Sequence[Comparison], names: Sequence[str]) -> li
     cut = sum(comparison.costs.is_cut for comparison in comparisons)
     if cut:
         notes.append(
-            f"Lengths are cut in {cut} of {len(comparisons)} rows: more than {AT_LIMIT:.0%} of the "
-            "answers of one side end at their token limit, so longer ones would not show."
+            f"Lengths are cut in {cut} of {len(comparisons)} rows: more than {100 * AT_LIMIT:g} % "
+            "of the answers of one side end at their token limit, so longer ones would not show."
         )
     return notes
 
