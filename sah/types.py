@@ -80,6 +80,10 @@ class Prediction:
     rows_read: float | None = None
     """Mean share of the visible key-value rows that any query head of a group selects, over layers,
     groups and queries; None as for the density, and in answers of early versions."""
+    keys_read: float | None = None
+    """Number of keys read in one layer, summed over the queries of question and answer: the mean
+    over query heads and layers. A query that is computed densely, such as those of the question
+    under `question_dense`, reads all keys that it sees. None in answers of early versions."""
     truncated: bool = False
     """Whether the context lost its middle to fit."""
     output_error: float | None = None

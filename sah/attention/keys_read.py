@@ -1,4 +1,4 @@
-"""Density and rows read of an example, counted on the device while it is answered."""
+"""Density, rows read and keys read of an example, counted on the device while it is answered."""
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, N queries of several calls
 
@@ -28,6 +28,9 @@ class KeysRead:
     """Queries in sparse layers."""
     dense_queries: int
     """Queries in layers that are kept dense."""
+    keys: float
+    """Keys that a query head selects in one layer, summed over the queries: the mean over query
+    heads, and over the layers that count."""
 
     @property
     def queries(self) -> int:
@@ -57,6 +60,8 @@ class ReadCounter:
     def __init__(self) -> None:
         self._sparse: dict[_Kind, list[tuple[Tensor, Tensor, Tensor]]] = {}
         self._dense_queries = 0
+        self._dense_keys = 0
+        self._layers: set[int] = set()
 
     def add(self, inputs: AttentionInputs, mask: AttentionMask) -> None:
         """Count one call of a sparse layer."""
@@ -69,10 +74,13 @@ class ReadCounter:
         kind = _Kind(inputs.query.device, batch, heads, groups, queries > 1)
         # The visible keys are shared by all layers of the step, B 1 Q 1.
         self._sparse.setdefault(kind, []).append((*counts, inputs.visible_count))
+        self._layers.add(inputs.layer_idx)
 
-    def add_dense(self, queries: int) -> None:
-        """Count one call of a layer that is kept dense."""
-        self._dense_queries += queries
+    def add_dense(self, layer: int, *, batch: int, queries: int, keys: int) -> None:
+        """Count one call of a layer that is kept dense; its queries are at the last positions."""
+        self._dense_queries += batch * queries
+        self._dense_keys += batch * visible_keys(keys - queries, queries)
+        self._layers.add(layer)
 
     @property
     def is_sparse(self) -> bool:
@@ -82,6 +90,7 @@ class ReadCounter:
     def total(self) -> KeysRead | None:
         """Return the means so far; None without any query."""
         density = rows = float(self._dense_queries)
+        keys = float(self._dense_keys)
         sparse_queries = 0
         for kind, calls in self._sparse.items():
             selected, read, visible = (
@@ -93,6 +102,7 @@ class ReadCounter:
             sparse_queries += int(real.sum())
             density += float((selected[real] / visible[real]).sum()) / kind.heads
             rows += float((read[real] / visible[real]).sum()) / kind.groups
+            keys += float(selected.sum()) / kind.heads
         queries = sparse_queries + self._dense_queries
         if queries == 0:
             return None
@@ -101,4 +111,10 @@ class ReadCounter:
             rows_read=rows / queries,
             sparse_queries=sparse_queries,
             dense_queries=self._dense_queries,
+            keys=keys / len(self._layers),
         )
+
+
+def visible_keys(before: int, queries: int) -> int:
+    """Return the number of keys that consecutive queries see together, after `before` tokens."""
+    return queries * before + queries * (queries + 1) // 2

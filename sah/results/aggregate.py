@@ -20,9 +20,9 @@ def summarise(
 
     The overall score is the mean of the task scores, as the suites report it. Standard
     errors are clustered by context, because answers about the same context are not
-    independent, within a task or across tasks. Density, rows read, output error and recall
-    are averaged like the score: over the answers of a task, then over tasks. index_bytes and
-    token counts are means over answers.
+    independent, within a task or across tasks. Density, rows read, keys read, answer length,
+    output error and recall are averaged like the score: over the answers of a task, then over
+    tasks. index_bytes and other token counts are means over answers.
 
     Raises:
         ValueError: naming the first example whose score is not in [0, 1].
@@ -50,6 +50,8 @@ def summarise(
         tasks=tasks,
         **_measured(predicted.values(), "density"),
         **_measured(predicted.values(), "rows_read"),
+        **_measured(_if_all_have(predicted.values(), "keys_read"), "keys_read"),
+        **_measured(predicted.values(), "new_tokens", "answer_tokens"),
         **_measured(sampled.values(), "output_error"),
         **_measured(sampled.values(), "recall"),
         sampled=_sampled(predictions),
@@ -63,16 +65,24 @@ def summarise(
     )
 
 
-def _measured(tasks: Iterable[Sequence[Prediction]], name: str) -> dict[str, float | None]:
+def _measured(
+    tasks: Iterable[Sequence[Prediction]], field: str, name: str = ""
+) -> dict[str, float | None]:
     """Return the mean over tasks of the mean over their answers, and its standard error.
 
     Answers without a value do not count, nor do tasks that have no other.
+
+    Args:
+        tasks: the answers of each task.
+        field: of an answer.
+        name: of the mean; the field's by default.
     """
+    name = name or field
     by_context = []
     for predictions in tasks:
         contexts: dict[str, list[float]] = {}
         for prediction in predictions:
-            value = getattr(prediction, name)
+            value = getattr(prediction, field)
             if value is not None:
                 contexts.setdefault(_context(prediction), []).append(value)
         if contexts:
@@ -83,6 +93,17 @@ def _measured(tasks: Iterable[Sequence[Prediction]], name: str) -> dict[str, flo
         name: statistics.fmean(map(_mean_score, by_context)),
         f"{name}_stderr": _stderr([_deviations(contexts) for contexts in by_context]),
     }
+
+
+def _if_all_have(
+    tasks: Collection[Sequence[Prediction]], field: str
+) -> Collection[Sequence[Prediction]]:
+    """Return the tasks; none if an answer, of an early version, lacks the field.
+
+    The mean over the other answers would be of other questions than that of another arm.
+    """
+    lacks = any(getattr(item, field) is None for items in tasks for item in items)
+    return () if lacks else tasks
 
 
 def _of_one_definition(predictions: Sequence[Prediction]) -> Sequence[Prediction]:

@@ -94,7 +94,7 @@ def test_measurements_are_means_over_the_examples_that_have_them(summary):
     assert overall.rows_read is None
 
 
-@pytest.mark.parametrize("name", ["density", "rows_read", "output_error", "recall"])
+@pytest.mark.parametrize("name", ["density", "rows_read", "keys_read", "output_error", "recall"])
 def test_measurements_have_the_weights_and_standard_errors_of_the_score(summary, name):
     """Tasks count alike, contexts are observations: as for a score of the same values."""
     values = [0.5, 0.25, 0.75, 0.25, 1.0, 0.125]
@@ -109,6 +109,19 @@ def test_measurements_have_the_weights_and_standard_errors_of_the_score(summary,
     assert getattr(measured, name) == pytest.approx((1.5 / 3 + 1.375 / 3) / 2)
     assert getattr(measured, f"{name}_stderr") == pytest.approx(as_scores.stderr)
     assert as_scores.stderr > 0
+
+
+def test_the_answer_length_is_a_mean_over_tasks_like_the_score(summary):
+    fields = [{"new_tokens": length} for length in (4, 8, 100)]
+    overall = summary([("a", 0.0), ("a", 0.0), ("b", 0.0)], fields)
+    assert overall.answer_tokens == (6 + 100) / 2
+    assert overall.timing.new_tokens == 112
+
+
+def test_keys_read_are_null_if_an_answer_of_an_early_version_lacks_them(summary):
+    """The mean over the others would be of other questions than that of another arm."""
+    overall = summary([("a", 0.0)] * 2, [{"keys_read": 500.0}, {"keys_read": None}])
+    assert (overall.keys_read, overall.keys_read_stderr) == (None, None)
 
 
 def test_one_context_has_no_standard_error_of_a_measurement(summary):
