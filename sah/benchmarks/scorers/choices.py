@@ -7,12 +7,17 @@ from typing import Any
 
 def stated_choice(prediction: str, references: Sequence[str], **_extras: Any) -> float:
     """Return 1 if it says `The correct answer is (B)` with the right letter (LongBench-v2)."""
+    return float(stated_letter(prediction) in references)
+
+
+def stated_letter(prediction: str) -> str | None:
+    """Return the letter that `stated_choice` compares; None if there is none."""
     text = prediction.replace("*", "")
     for pattern in (r"The correct answer is \(([A-D])\)", r"The correct answer is ([A-D])"):
         found = re.search(pattern, text)
         if found:
-            return float(found.group(1) in references)
-    return 0.0
+            return found.group(1)
+    return None
 
 
 def first_choice(prediction: str, references: Sequence[str], **_extras: Any) -> float:

@@ -72,10 +72,17 @@ def competition_integer(prediction: str, references: Sequence[str], **_extras: A
     number after the last `answer is`, else the last number of the last line that has one. A comma
     separates numbers, except in 1,234, which is out of range.
     """
-    answer = _competition_answer(prediction)
-    found = re.fullmatch(r"0*(\d{1,3})(?:\.0*)?", answer or "")
-    right = {int(reference) for reference in references}
-    return float(found is not None and int(found.group(1)) in right)
+    answer = competition_answer(prediction)
+    return float(answer in {str(int(reference)) for reference in references})
+
+
+def competition_answer(prediction: str) -> str | None:
+    """Return the integer that `competition_integer` compares, such as `33`; None if out of range.
+
+    033 and 33.0 are 33.
+    """
+    found = re.fullmatch(r"0*(\d{1,3})(?:\.0*)?", _competition_number(prediction) or "")
+    return None if found is None else str(int(found.group(1)))
 
 
 def integer(text: str) -> int | None:
@@ -86,7 +93,7 @@ def integer(text: str) -> int | None:
         return None
 
 
-def _competition_answer(text: str) -> str | None:
+def _competition_number(text: str) -> str | None:
     boxes = [box.partition("}") for box in text.split("boxed{")[1:]]
     closed = [inside for inside, end, _ in boxes if end]
     in_box = list(_numbers(closed[-1])) if closed else []

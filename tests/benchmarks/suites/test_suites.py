@@ -163,12 +163,24 @@ def test_an_unpublished_length_is_an_error():
         RulerHub(length="5000")
 
 
-def test_aime_answers_each_problem_k_times(suite, tiny):
-    once = suite("aime24").examples(tiny.prompts, seed=0)
-    thrice = suite("aime24", samples=3).examples(tiny.prompts, seed=0)
-    assert len(thrice) == 3 * len(once)
-    assert len({example.id for example in thrice}) == len(thrice)
-    assert [example.context for example in thrice[::3]] == [example.context for example in once]
+@pytest.mark.parametrize(
+    ("name", "text", "answer"),
+    [
+        ("aime24", r"so \boxed{033}.", "33"),
+        ("aime25", "The answer is 33.0", "33"),
+        ("aime24", r"\boxed{1000}", ""),
+        ("aime24", "no number", ""),
+        ("longbench_v2", "The correct answer is **(B)**", "B"),
+        ("longbench_v2", "B", ""),
+        ("longbench", "33", None),
+    ],
+)
+def test_the_answer_that_votes_is_that_which_is_scored(name, text, answer, suite, tiny, predict):
+    benchmark = suite(name)
+    for score in benchmark.score(
+        examples := benchmark.examples(tiny.prompts, seed=0), predict(examples, lambda _: text)
+    ):
+        assert score.answer == answer
 
 
 # -- end to end ------------------------------------------------------------------------
