@@ -17,12 +17,20 @@ from sah.results import directory
 CONF = Path(__file__).resolve().parents[3] / "conf" / "benchmark"
 SUITES = sorted(path.stem for path in CONF.glob("*.yaml") if "revision" in OmegaConf.load(path))
 
+# Suites whose prompts are written here, from the columns of the data set.
+WRITTEN = {"longbench_v2", "aime26", "math500", "gsm8k", "gpqa"}
+GPQA = ("diamond", "main", "extended")
+
 
 def right_answer(example):
     """Return the answer of a model that knows the references."""
     first = example.references[0]
     if example.task in ("0shot", "cot"):
         return f"The correct answer is ({first})."
+    if example.task == "math500":
+        return rf"\boxed{{{first}}}"
+    if example.task in GPQA:
+        return f"Answer: {first}"
     if example.task in ("math_calc",) or example.task.startswith(("niah", "vt", "cwe", "fwe")):
         return " ".join(example.references)
     if example.task.split("_")[0] in ("nq", "hotpotqa", "musique", "qampari", "quest") and (
@@ -34,7 +42,8 @@ def right_answer(example):
 
 def test_every_suite_has_a_yaml():
     found = {"longbench", "longbench_v2", "ruler_hub", "infinite_bench", "zero_scrolls", "loogle"}
-    assert set(SUITES) == found | {"aime24", "aime25", "loft"}
+    found |= {"aime24", "aime25", "aime26", "loft", "math500", "gsm8k", "gpqa"}
+    assert set(SUITES) == found
 
 
 @pytest.mark.parametrize("name", sorted({*SUITES} - {"zero_scrolls"}))
@@ -47,7 +56,7 @@ def test_right_answers_score_one_and_empty_answers_score_zero(name, suite, tiny,
         assert score.score == 0.0, score
 
 
-@pytest.mark.parametrize("name", sorted({*SUITES} - {"longbench_v2"}))
+@pytest.mark.parametrize("name", sorted({*SUITES} - WRITTEN))
 def test_prompts_and_answer_limits_come_from_the_rows(name, suite, published, tiny):
     benchmark = suite(name)
     columns = ("context", "question", "answer_prefix", "max_new_tokens")
