@@ -1,7 +1,7 @@
 r"""Equivalence of mathematical answers, as in MATH: final answer, normal form, value.
 
 The rules follow OpenAI's grader of MATH-500 (PRM800K, arXiv:2305.20050). Where it asks sympy
-whether a difference is 0, which can take any time for a short text, values at a few points decide.
+whether a difference is 0, which can take any time over a short text, values at a few points decide.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""GPQA (arXiv:2311.12022): multiple-choice questions that experts wrote."""
+"""GPQA (arXiv:2311.12022): expert-written multiple-choice questions."""
 
 import random
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Gpqa(Suite):
 
     name: str = "gpqa"
 
-    title: ClassVar[str] = "GPQA, questions of experts, multiple choice"
+    title: ClassVar[str] = "GPQA, expert-written questions, multiple choice"
     licence: ClassVar[str] = "CC-BY-4.0; gated"
     may_cut: ClassVar[bool] = False
     tasks: ClassVar = {"diamond": _TASK, "main": _TASK, "extended": _TASK}

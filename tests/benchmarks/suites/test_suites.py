@@ -181,6 +181,10 @@ def test_an_unpublished_length_is_an_error():
         ("aime24", "no number", ""),
         ("longbench_v2", "The correct answer is **(B)**", "B"),
         ("longbench_v2", "B", ""),
+        ("aime26", r"\boxed{\frac{66}{2}}", "33"),
+        ("math500", r"\boxed{x = 0.50}", "1/2"),
+        ("gsm8k", r"\boxed{\$1,033.00}", "1033"),
+        ("gpqa", r"$\boxed{B}$", "B"),
         ("longbench", "33", None),
     ],
 )
