@@ -24,6 +24,8 @@ class Example:
 
     id: str
     """Unique within the experiment; the same for every model and attention."""
+    question_id: str | None = None
+    """Id of the question, equal for all its repeats; None if it is asked once."""
     task: str
     context: str
     """Prefilled once for all examples with the same context."""
@@ -140,6 +142,11 @@ class Score:
     """Further numbers on the same answer; results.json has their means."""
     groups: tuple[str, ...] = ()
     """Groups within the task that this example belongs to, such as `length 8k+`."""
+    question_id: str | None = None
+    """As in the example."""
+    answer: str | None = None
+    """The final answer that was found in the text, in normal form, for the majority vote; empty if
+    there is none, None if the task looks for none."""
 
 
 class PromptTokenizer(Protocol):
@@ -179,7 +186,11 @@ class Benchmark(Protocol):
 
     @property
     def limit(self) -> int | None:
-        """Maximum number of examples; None means all."""
+        """Maximum number of questions; None means all."""
+
+    @property
+    def repeats(self) -> int | None:
+        """Answers to each question, sampled independently; None means one."""
 
     @property
     def context_tokens(self) -> int | None:
