@@ -98,7 +98,8 @@ class Prediction:
     measured_queries: int | None = None
     """Those of `queries` in output_error and recall; None if neither metric is enabled."""
     context_hash: str | None = None
-    """Hash of the context's token ids; answers about the same context are not independent."""
+    """Hash of the context's token ids, or of all input ids if the context is empty; answers with
+    the same one are not independent."""
     references_hash: str | None = None
     """Hash of what the scorer read of the example when it was answered; see `references_hash`."""
     token_limit: int | None = None

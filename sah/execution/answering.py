@@ -296,7 +296,8 @@ class Answering:
             task=example.task,
             text=_text(model, answer),
             **vars(inputs_of(self.experiment, example, prompt)),
-            context_hash=prompt.context_hash,
+            # Questions without a context share nothing but the chat template.
+            context_hash=prompt.context_hash if example.context.strip() else prompt.input_hash,
             finish_reason=answer.finish_reason,
             context_tokens=len(prompt.context_ids),
             question_tokens=len(prompt.question_ids),
