@@ -55,6 +55,18 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
             ["generation.batch_questions=4", "protocol=forced"],
             ["batch_questions=4 decodes free answers"],
         ),
+        (
+            ["benchmark.repeats=4"],
+            ["benchmark.repeats=4 samples", "temperature=0 is greedy", "temperature above 0"],
+        ),
+        (
+            ["benchmark.repeats=4", "generation.temperature=1", "generation.top_k=1"],
+            ["benchmark.repeats=4 samples", "generation.top_k=1 is greedy", "top_k above 1"],
+        ),
+        (
+            ["benchmark=perplexity", "benchmark.repeats=2", "generation.temperature=1"],
+            ["benchmark.repeats=2, but the loss of a continuation"],
+        ),
         (["generation.max_new_tokens=0"], ["max_new_tokens must be at least 1"]),
         (["+generation.beams=4"], ["generation.beams is not a key of Generation; choose from"]),
         (["+generation.top=4"], ["did you mean generation.top_p?"]),
