@@ -17,6 +17,7 @@ from sah.benchmarks.scorers.classification import (
     classification,
     code_similarity,
     count,
+    only_classes,
     paragraph_retrieval,
 )
 from sah.benchmarks.scorers.numbers import (
@@ -93,6 +94,7 @@ __all__ = [
     "list_subspan",
     "meteor",
     "normalised_exact_match",
+    "only_classes",
     "paragraph_retrieval",
     "rouge_1_recall",
     "rouge_2_recall",
