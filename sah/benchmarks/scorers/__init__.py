@@ -17,6 +17,7 @@ from sah.benchmarks.scorers.classification import (
     classification,
     code_similarity,
     count,
+    first_identifier,
     only_classes,
     paragraph_retrieval,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "exact_match",
     "exponential_similarity",
     "first_choice",
+    "first_identifier",
     "first_integer",
     "first_number",
     "key_value",
