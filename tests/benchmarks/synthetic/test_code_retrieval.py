@@ -148,7 +148,7 @@ def test_no_function_is_asked_for_twice_and_too_many_samples_are_refused(example
 def test_more_context_than_there_is_code_is_refused(monkeypatch, unlimited):
     few = [FOLDER / "bisect.py", FOLDER / "heapq.py"]
     monkeypatch.setattr(standard_library, "library_files", lambda: few)
-    with pytest.raises(ConfigurationError, match="=1000000 is too large: .* lower it") as caught:
+    with pytest.raises(ConfigurationError, match=r"=1000000 is too large: .* lower it") as caught:
         CodeRetrieval(context_tokens=10**6, samples=1).examples(unlimited, seed=0)
     largest = int(re.search(r"take (\d+) tokens", str(caught.value))[1])
     (example,) = CodeRetrieval(context_tokens=largest, samples=1).examples(unlimited, seed=0)
