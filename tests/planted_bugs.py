@@ -109,8 +109,8 @@ BUGS = (
     Bug(
         "OracleTopK spends its budget on keys that are already selected",
         "sah/attention/top_k.py",
-        "select_top(self.scores(inputs), mask.candidates,",
-        "select_top(self.scores(inputs), mask.visible.expand_as(mask.selected),",
+        "scores, candidates = self.scores(inputs), mask.candidates",
+        "scores, candidates = self.scores(inputs), mask.visible.expand_as(mask.selected)",
     ),
     Bug(
         "OracleTopK ranks by |q·k|",
@@ -139,8 +139,8 @@ BUGS = (
     Bug(
         "Quest spends its budget on keys that are already selected",
         "sah/maskers/quest.py",
-        "select_pages(self._page_scores(inputs), mask.candidates,",
-        "select_pages(self._page_scores(inputs), mask.visible.expand_as(mask.selected),",
+        "select_units(self._page_scores(inputs), mask.candidates,",
+        "select_units(self._page_scores(inputs), mask.visible.expand_as(mask.selected),",
     ),
     Bug(
         "Quest appends to a page that is already full",

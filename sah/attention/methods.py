@@ -129,6 +129,12 @@ def _require_maskers(field: str, maskers: Mapping[str, Masker]) -> None:
     for name, masker in maskers.items():
         if not callable(masker):
             raise ValueError(f"sparse_attention.{field}.{name} is not a masker: {masker!r}")
+        every = getattr(masker, "every", 1)
+        if every > 1 and list(maskers.values()).count(masker) > 1:
+            raise ValueError(
+                f"sparse_attention.{field}.{name} equals another masker of {field} and would reuse "
+                f"its selection (every={every}); merge the two into one, or set every=1"
+            )
 
 
 def _layers_in(span: str) -> range:

@@ -14,6 +14,7 @@ from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.maskers.causal import Causal
 from sah.maskers.local import Local
+from sah.maskers.oracle_top_k import OracleTopK
 from sah.maskers.random_sampling import RandomSampling
 from sah.maskers.sink import Sink
 from sah.models.language_model import LanguageModel
@@ -115,6 +116,15 @@ def test_a_range_of_layers_includes_both_ends(span: str) -> None:
 def test_invalid_layers_are_refused(options: Any, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         sparse(Local(tokens=1), **options)
+
+
+def test_equal_maskers_that_reuse_selections_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"maskers.a equals another masker .*every=2"):
+        SparseAttention(
+            name="twice",
+            maskers={name: OracleTopK(tokens=3, every=2) for name in ("a", "b")},
+        )
+    SparseAttention(name="twice", maskers={n: OracleTopK(tokens=3) for n in ("a", "b")})
 
 
 class FirstKey:
