@@ -34,6 +34,8 @@ class PQCache(TopKMasker):
     that the nearest centroid has the largest inner product.
     """
 
+    share: Literal["head", "group", "all"] = "group"
+    """Query heads that select together, as in `TopKMasker`; the group as in the authors' code."""
     subvectors: int = 2
     """M, the parts of a key that are coded separately; must divide the head dimension."""
     bits: int = 6
