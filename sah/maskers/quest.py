@@ -21,12 +21,15 @@ class Quest(TopKMasker):
     and maximum of every channel, so that no key of the page scores more than
     Σ_d max(q_d·min_d, q_d·max_d), eq. 2: the score of the page and of all its keys.
 
+    The page being filled, which holds the query's own key, comes first whatever its bound, as in
+    the authors' kernel; its keys count towards the budget.
+
     Deviations. The budget is exact: the last page is cut to its first keys, where the paper's
-    budget is a number of whole pages; keys that an earlier masker selected do not count. The page
-    being filled is ranked like any other. With
+    budget is a number of whole pages; keys that an earlier masker selected do not count. With
     several queries (a question) the bounds of a page include keys after a query; those are never
     selected. The authors keep the question and layers 0 and 1 dense: `protocol=question_dense`,
-    and `dense_layers: [0, 1]` as in the preset.
+    and `dense_layers: [0, 1]` as in the preset. Their evaluation script ranks the page being
+    filled like any other.
     """
 
     page_size: int = 16
@@ -57,6 +60,9 @@ class Quest(TopKMasker):
         # max(q·min, q·max) is q·max where q is positive and q·min elsewhere.
         bounds = inputs.dot(inputs.query.clamp(min=0), pages.highest)  # B H Q P
         bounds += inputs.dot(inputs.query.clamp(max=0), pages.lowest)
+        position = torch.arange(inputs.query.shape[2], device=bounds.device)
+        own = (inputs.first_position + position) // self.page_size  # Q
+        bounds[:, :, position, own] = torch.inf
         return bounds
 
 
