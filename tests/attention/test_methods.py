@@ -100,6 +100,14 @@ def test_a_range_of_layers_includes_both_ends(span: str) -> None:
     assert [layer for layer in range(8) if attention.maskers_at(layer) is None] == [2, 3, 4]
 
 
+def test_every_16th_layer_is_dense_as_many_as_the_model_has(tiny: LanguageModel) -> None:
+    attention = sparse(Local(tokens=1), dense_layers="0::16")
+    assert [n for n in range(80) if attention.maskers_at(n) is None] == [0, 16, 32, 48, 64]
+    AttentionSession(attention, seed=0).check(tiny.model.config)
+    other = sparse(Local(tokens=1), dense_layers="1::2", layers={"0": {"all": Causal()}})
+    assert [n for n in range(6) if other.maskers_at(n) is None] == [1, 3, 5]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -108,6 +116,9 @@ def test_a_range_of_layers_includes_both_ends(span: str) -> None:
         ({"layers": {"-1": "dense"}}, "'-1' is neither"),
         ({"layers": {"1-3": "dense", "3": "dense"}}, "layers.3: layer 3 is named twice"),
         ({"layers": {"1": "dense"}, "dense_layers": [1]}, "layer 1 is named twice"),
+        ({"layers": {"17-20": "dense"}, "dense_layers": "2::16"}, "layer 18 is named twice"),
+        ({"dense_layers": "0:16"}, "every n-th layer as FIRST::N, such as 0::16; got '0:16'"),
+        ({"dense_layers": "0::0"}, "got '0::0'"),
         ({"layers": {"1": "sparse"}}, "must be `dense` or name its maskers, got 'sparse'"),
         ({"layers": {"1": {}}}, "must be `dense` or name its maskers"),
         ({"layers": {"1": {"quest": 3}}}, "layers.1.quest is not a masker: 3"),
