@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import cycle, repeat
 from typing import Literal
 
+from sah.benchmarks.drawing import Kind, distinct, random_text
 from sah.benchmarks.haystacks import NOISE, prose_from
-from sah.benchmarks.ruler.drawing import Kind, distinct, random_text
-from sah.benchmarks.ruler.prompt_budget import Budget
+from sah.benchmarks.prompt_budget import Budget
 from sah.benchmarks.ruler.tasks import TASKS
 from sah.types import Example
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sah.benchmarks.factbook.documents import documents
-from sah.benchmarks.ruler.prompt_budget import Budget
+from sah.benchmarks.prompt_budget import Budget
 from sah.benchmarks.ruler.tasks import TASKS
 from sah.errors import ConfigurationError, DatasetError
 from sah.seeding import derive

@@ -1,43 +1,32 @@
 """RULER for any length and tokenizer, with NVIDIA/RULER's rules, prompts and answer limits.
 
-Each sample has its own seed for Python's generator, so that a sample does not depend on how many
-there are. The files of the tasks name their further deviations.
+The files of the tasks name their deviations.
 """
 
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from sah.benchmarks import haystacks
-from sah.benchmarks.base import BaseBenchmark
-from sah.benchmarks.fitting import TokenCounts
-from sah.benchmarks.requirements import require_context
+from sah.benchmarks.generated import Generate, GeneratedBenchmark
 from sah.benchmarks.ruler.needles import NEEDLE_TASKS, needle_example
-from sah.benchmarks.ruler.prompt_budget import Budget
 from sah.benchmarks.ruler.questions import factbook, hotpotqa, question_example, squad
 from sah.benchmarks.ruler.tasks import FACTBOOK_TASK, TASKS
 from sah.benchmarks.ruler.variable_tracking import variable_tracking_example
 from sah.benchmarks.ruler.words import common_words_example, frequent_words_example
 from sah.content import digest
 from sah.errors import ConfigurationError
-from sah.seeding import derive
-from sah.types import Example, PromptTokenizer
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ruler(BaseBenchmark):
+class Ruler(GeneratedBenchmark):
     """RULER's tasks; each prompt is the longest that fits into `context_tokens`."""
 
     name: str = "ruler"
-    context_tokens: int = 1024
-    """Prompt, chat template included, plus the answer limit, in tokens of the model."""
-    samples: int = 10
-    """Examples per task."""
     essays: str | None = None
     """Source of the prose haystack, see `haystacks.essays`; None uses public-domain prose."""
     squad: str | None = None
@@ -47,7 +36,6 @@ class Ruler(BaseBenchmark):
 
     title: ClassVar[str] = "RULER, generated for any length and tokenizer"
     licence: ClassVar[str] = "rules Apache-2.0; King James Bible and Factbook are public domain"
-    data: ClassVar[str] = "generated"
     tasks: ClassVar = TASKS
 
     def __post_init__(self) -> None:
@@ -71,36 +59,16 @@ class Ruler(BaseBenchmark):
         left_out = missing if replaced else missing | {FACTBOOK_TASK}
         return tuple(task for task in TASKS if task not in left_out)
 
-    def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
-        """Generate the examples.
-
-        Raises:
-            ConfigurationError: if `context_tokens` is more than the model takes or less than a
-                task needs.
-            DatasetError: if a file or package that a task is made from is missing.
-        """
-        require_context(self.context_tokens, tokenizer.max_tokens)
-        budget = Budget(
-            tokenizer=tokenizer,
-            counts=TokenCounts(tokenizer),
-            context_tokens=self.context_tokens,
-        )
-        if self.subset is None and FACTBOOK_TASK in self.chosen():
-            logger.info("ruler: %s replaces qa_1 and qa_2, which need files", FACTBOOK_TASK)
-        examples = []
-        for task in self.chosen():
-            generate = self._generator(task, seed)
-            examples += [
-                generate(number, budget, derive(seed, task, number))
-                for number in range(self.samples)
-            ]
-        return examples
-
     def _files(self) -> dict[str, tuple[str, str | None]]:
         """Return option and value of the file that each published question-answering task needs."""
         return {"qa_1": ("squad", self.squad), "qa_2": ("hotpotqa", self.hotpotqa)}
 
-    def _generator(self, task: str, seed: int) -> Callable[[int, Budget, int], Example]:
+    def generator(self, task: str, seed: int) -> Generate:
+        """Return the generator of a task.
+
+        Raises:
+            DatasetError: if a file or package that the task is made from is missing.
+        """
         if task == "vt":
             return variable_tracking_example
         if task == "cwe":
@@ -108,6 +76,8 @@ class Ruler(BaseBenchmark):
         if task == "fwe":
             return frequent_words_example
         if task == FACTBOOK_TASK:
+            if self.subset is None:
+                logger.info("ruler: %s replaces qa_1 and qa_2, which need files", FACTBOOK_TASK)
             return partial(question_example, task, factbook(), seed)
         if task == "qa_1":
             return partial(question_example, task, squad(*_file(self.squad)), seed)

@@ -9,9 +9,9 @@ sample, while theirs only gets new names and a new value.
 import random
 from itertools import repeat
 
+from sah.benchmarks.drawing import distinct, random_letters
 from sah.benchmarks.haystacks import NOISE
-from sah.benchmarks.ruler.drawing import distinct, random_letters
-from sah.benchmarks.ruler.prompt_budget import Budget
+from sah.benchmarks.prompt_budget import Budget
 from sah.benchmarks.ruler.tasks import TASKS
 from sah.types import Example, PromptTokenizer
 

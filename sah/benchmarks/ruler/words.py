@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import overload
 
+from sah.benchmarks.drawing import distinct
 from sah.benchmarks.haystacks import random_word, words
-from sah.benchmarks.ruler.drawing import distinct
-from sah.benchmarks.ruler.prompt_budget import Budget
+from sah.benchmarks.prompt_budget import Budget
 from sah.benchmarks.ruler.tasks import TASKS
 from sah.types import Example
 

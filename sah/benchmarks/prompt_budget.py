@@ -1,4 +1,4 @@
-"""The token budget that RULER's generators fill."""
+"""The token budget that generators fill."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Random keys and values for RULER."""
+"""Random keys and values, of the kinds that RULER hides."""
 
 import random
 import string
