@@ -16,7 +16,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from sah.attention.compute import dense_attention, weighted_attention
 from sah.attention.index import KeyIndex
-from sah.attention.inputs import AttentionInputs, Visibility
+from sah.attention.inputs import AttentionInputs, HeldSelection, Visibility
 from sah.attention.keys_read import KeysRead, ReadCounter
 from sah.attention.keywords import check_keywords
 from sah.attention.layers import full_attention_layers
@@ -51,6 +51,9 @@ class AttentionSession:
         self.seed = seed
         self.observers = observers
         self._indexes: dict[int, dict[Hashable, KeyIndex]] = {}
+        self._held: dict[int, dict[Hashable, HeldSelection]] = {}
+        """Selections that later decode steps of the answer reuse, per layer; never shared."""
+        self._is_question = False
         self._context_length = 0
         self._example_id = ""
         self._counter = ReadCounter()
@@ -74,6 +77,7 @@ class AttentionSession:
         """Start the next question of the context: rewind the indexes, reset what is counted."""
         for layer in self._indexes:
             self.rewind(layer)
+        self._held.clear()
         self._example_id = example_id
         self._counter = ReadCounter()
         self.calls = 0
@@ -168,8 +172,12 @@ class AttentionSession:
         )
 
     @contextmanager
-    def attached(self, model: PreTrainedModel) -> Iterator[None]:
+    def attached(self, model: PreTrainedModel, *, is_question: bool = False) -> Iterator[None]:
         """Replace the model's attention by this session's; restore everything on exit.
+
+        Args:
+            model: of transformers.
+            is_question: whether the model reads a question, whose queries reuse no selection.
 
         Raises:
             ConfigurationError: if dense_layers or layers names a layer the model does not have.
@@ -179,8 +187,12 @@ class AttentionSession:
             return
         self._check_named_layers(model.config)
         self._full_layers = full_attention_layers(model.config)
-        with attention_replaced(model, self._forward, sdpa_mask):
-            yield
+        self._is_question = is_question
+        try:
+            with attention_replaced(model, self._forward, sdpa_mask):
+                yield
+        finally:
+            self._is_question = False
 
     def attend(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
@@ -255,6 +267,7 @@ class AttentionSession:
             seed=derive(self.seed, self._example_id, layer),
             index_seed=derive(self.seed, "index", layer),
             indexes=self._indexes.setdefault(layer, {}),
+            held=None if self._is_question else self._held.setdefault(layer, {}),
         )
         chunks = inputs.chunks(attention.queries_per_chunk(inputs))
         if is_dense:

@@ -144,7 +144,7 @@ class LanguageModel:
         dense_question: bool,
     ) -> Tensor:
         """Append a question to the cache; return the logits of its last token, [1, vocabulary]."""
-        with nullcontext() if dense_question else session.attached(self.model):
+        with nullcontext() if dense_question else session.attached(self.model, is_question=True):
             return self._last_logits(list(question_ids), context.cache)
 
     @torch.inference_mode()
