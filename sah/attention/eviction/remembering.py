@@ -13,7 +13,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from sah.attention.eviction.received import received_attention
 from sah.attention.eviction.witness import Witness, Witnessed
-from sah.attention.session import attention_replaced, layer_number
+from sah.attention.interface import attention_replaced, layer_number
 from sah.errors import ConfigurationError
 
 
