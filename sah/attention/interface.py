@@ -1,4 +1,4 @@
-"""The attention interface of transformers: replace a model's attention function, name its layers."""
+"""The attention interface of transformers: replace a model's attention function, number layers."""
 
 import itertools
 from collections.abc import Callable, Iterator
