@@ -15,6 +15,11 @@ from sah.attention.eviction.context_layer import ContextLayer
 from sah.attention.eviction.witness import Witness
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+PRESETS = sorted(
+    path.stem
+    for path in (CONF / "sparse_attention").glob("*.yaml")
+    if "/evictor@" in path.read_text(encoding="utf-8")
+)
 EVICTORS = sorted(path.stem for path in (CONF / "evictor").glob("*.yaml"))
 
 # Not so many keys in each head, by their docstrings.
@@ -177,3 +182,15 @@ def test_an_evictor_is_frozen_and_equal_configurations_are_equal(
     assert hash(first) == hash(dataclasses.replace(first))
     with pytest.raises(dataclasses.FrozenInstanceError):
         first.tokens = 1
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_evicts_and_is_named_after_its_file(
+    name: str, composed: Make, context_layers: Layers
+) -> None:
+    attention = instantiate(composed(f"sparse_attention={name}"), _convert_="all")
+    assert attention.name == name
+    assert not attention.maskers
+    alive = attention.evictor.at_context(context_layers(200)[1])
+    # A layer of 200 keys is too short to be lazy.
+    assert (alive.float().mean() < 0.5) == (name != "simlayerkv")
