@@ -30,6 +30,10 @@ def main() -> None:
     for name, world in SCORES.items():
         covered = (min(score(world, size, trials)) for size in (5, 10, 30, 100))
         print(f"{name:55}", *(f"{100 * share:6.1f}" for share in covered))
+    print("mean@k of q questions: covered (%) / width to ideal     q 30 k 4    30 k 16   100 k 16")
+    for name, world in QUESTIONS.items():
+        found = (repeated(world, *size, trials) for size in ((30, 4), (30, 16), (100, 16)))
+        print(f"{name:52}", *(f"{100 * share:6.1f} {width:4.2f}" for share, width in found))
     print("Equal methods, ten pilots each: n≈, and the power at its middle (%)")
     for tasks in (1, 6, 13):
         print(f"{tasks:3} tasks", *power(tasks, trials // 10))
@@ -97,6 +101,39 @@ SCORES = {
 }
 
 
+def mixture(never, always, some):
+    """Questions that are never or always answered, and others."""
+
+    def draw(size):
+        position = GENERATOR.random(size)
+        return np.where(position < never, 0, np.where(position > 1 - always, 1, some(size)))
+
+    return draw
+
+
+# The share of right answers to each question. The last five are hard: nearly all alike, or few
+# that are ever answered.
+QUESTIONS = {
+    "uniform": lambda size: GENERATOR.random(size),
+    "beta(.3, .3)": lambda size: GENERATOR.beta(0.3, 0.3, size),
+    "beta(.1, .1)": lambda size: GENERATOR.beta(0.1, 0.1, size),
+    "beta(2, 2)": lambda size: GENERATOR.beta(2, 2, size),
+    "beta(.3, .7)": lambda size: GENERATOR.beta(0.3, 0.7, size),
+    "beta(.5, 2)": lambda size: GENERATOR.beta(0.5, 2, size),
+    "40 % never, 30 % always, others uniform": mixture(0.4, 0.3, GENERATOR.random),
+    "55 % never, 15 % always, others uniform": mixture(0.55, 0.15, GENERATOR.random),
+    "10 % never, 60 % always, others uniform": mixture(0.1, 0.6, GENERATOR.random),
+    "70 % never, 10 % always, others beta(1, 2)": mixture(
+        0.7, 0.1, lambda size: GENERATOR.beta(1, 2, size)
+    ),
+    "all .5": lambda size: np.full(size, 0.5),
+    "98 % .5, 2 % never": mixture(0.02, 0, lambda size: 0.5),
+    "beta(.2, 1.8)": lambda size: GENERATOR.beta(0.2, 1.8, size),
+    "90 % never, others .5": mixture(0.9, 0, lambda size: 0.5),
+    "all .05": lambda size: np.full(size, 0.05),
+}
+
+
 def found_in(values, tasks):
     numbers = np.arange(len(values))
     return mean_difference(*cluster_sums(values, numbers, numbers % tasks))
@@ -145,6 +182,20 @@ def score(world, contexts, trials):
             covered += interval.low <= truth <= interval.high
         shares.append(covered / trials)
     return shares
+
+
+def repeated(world, questions, repeats, trials):
+    """Return how often the interval of mean@k covers the mean over all questions, and its width."""
+    truth = float(np.mean(world(1_000_000)))
+    covered, widths, scores = 0, [], []
+    for _ in range(trials):
+        means = GENERATOR.binomial(repeats, world(questions)) / repeats
+        stderr = float(np.std(means, ddof=1) / questions**0.5)
+        scores.append(float(means.mean()))
+        interval = score_interval(scores[-1], stderr, questions)
+        covered += interval.low <= truth <= interval.high
+        widths.append(interval.high - interval.low)
+    return covered / trials, np.mean(widths) / (2 * 1.96 * np.std(scores))
 
 
 def power(tasks, trials):

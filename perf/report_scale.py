@@ -98,6 +98,7 @@ def write_experiment(
                 decode_seconds=draw.uniform(1, 3),
                 density=share or 1.0,
                 rows_read=share or 1.0,
+                keys_read=50_000 * (share or 1.0),
                 queries=None if share is None else 2700,
                 measured_queries=None if share is None else 270,
                 output_error=None if share is None else draw.uniform(0.01, 0.3),

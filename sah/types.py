@@ -24,6 +24,8 @@ class Example:
 
     id: str
     """Unique within the experiment; the same for every model and attention."""
+    question_id: str | None = None
+    """Id of the question, equal for all its repeats; None if it is asked once."""
     task: str
     context: str
     """Prefilled once for all examples with the same context."""
@@ -80,6 +82,10 @@ class Prediction:
     rows_read: float | None = None
     """Mean share of the visible key-value rows that any query head of a group selects, over layers,
     groups and queries; None as for the density, and in answers of early versions."""
+    keys_read: float | None = None
+    """Number of keys read in one layer, summed over the queries of question and answer: the mean
+    over query heads and layers. A query that is computed densely, such as those of the question
+    under `question_dense`, reads all keys that it sees. None in answers of early versions."""
     truncated: bool = False
     """Whether the context lost its middle to fit."""
     output_error: float | None = None
@@ -92,7 +98,8 @@ class Prediction:
     measured_queries: int | None = None
     """Those of `queries` in output_error and recall; None if neither metric is enabled."""
     context_hash: str | None = None
-    """Hash of the context's token ids; answers about the same context are not independent."""
+    """Hash of the context's token ids, or of all input ids if the context is empty; answers with
+    the same one are not independent."""
     references_hash: str | None = None
     """Hash of what the scorer read of the example when it was answered; see `references_hash`."""
     token_limit: int | None = None
@@ -139,6 +146,11 @@ class Score:
     """Further numbers on the same answer; results.json has their means."""
     groups: tuple[str, ...] = ()
     """Groups within the task that this example belongs to, such as `length 8k+`."""
+    question_id: str | None = None
+    """As in the example."""
+    answer: str | None = None
+    """The final answer that was found in the text, in normal form, for the majority vote; empty if
+    there is none, None if the task looks for none."""
 
 
 class PromptTokenizer(Protocol):
@@ -178,7 +190,11 @@ class Benchmark(Protocol):
 
     @property
     def limit(self) -> int | None:
-        """Maximum number of examples; None means all."""
+        """Maximum number of questions; None means all."""
+
+    @property
+    def repeats(self) -> int | None:
+        """Answers to each question, sampled independently; None means one."""
 
     @property
     def context_tokens(self) -> int | None:

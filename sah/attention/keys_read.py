@@ -1,4 +1,4 @@
-"""Density and rows read of an example, counted on the device while it is answered."""
+"""Density, rows read and keys read of an example, counted on the device while it is answered."""
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, N queries of several calls
 
@@ -28,6 +28,9 @@ class KeysRead:
     """Queries in sparse layers."""
     dense_queries: int
     """Queries in layers that are kept dense."""
+    keys: float
+    """Keys that a query head selects in one layer, summed over the queries: the mean over query
+    heads, and over the layers that count."""
 
     @property
     def queries(self) -> int:
@@ -59,6 +62,9 @@ class ReadCounter:
         self._dense_queries = 0
         self._kept_queries = 0
         self._kept_share = 0.0
+        self._kept_keys = 0.0
+        self._dense_keys = 0
+        self._layers: set[int] = set()
 
     def add(self, inputs: AttentionInputs, mask: AttentionMask) -> None:
         """Count one call of a sparse layer."""
@@ -71,6 +77,7 @@ class ReadCounter:
         kind = _Kind(inputs.query.device, batch, heads, groups, queries > 1)
         # The visible keys are shared by all layers of the step, B 1 Q 1.
         self._sparse.setdefault(kind, []).append((*counts, inputs.sequence_count))
+        self._layers.add(inputs.layer_idx)
 
     def add_all_kept(self, inputs: AttentionInputs) -> None:
         """Count one call of a layer whose queries read all the rows that it holds.
@@ -78,18 +85,21 @@ class ReadCounter:
         Known without asking the device. Heads that keep different numbers count by their mean.
         """
         kept, queries = inputs.kept, inputs.query.shape[2]
-        self._kept_queries += queries
-        if kept is None:
-            # There is no context.
-            self._kept_share += queries
-            return
-        first = inputs.first_position - kept.rows + 1
+        rows, per_head, length = (
+            (0, 0.0, 0) if kept is None else (kept.rows, kept.per_head, kept.key.shape[2])
+        )
+        first = inputs.first_position - rows + 1
         for after in range(first, first + queries):
-            self._kept_share += (kept.per_head + after) / (kept.key.shape[2] + after)
+            self._kept_share += (per_head + after) / (length + after)
+            self._kept_keys += per_head + after
+        self._kept_queries += queries
+        self._layers.add(inputs.layer_idx)
 
-    def add_dense(self, queries: int) -> None:
-        """Count one call of a layer that is kept dense."""
-        self._dense_queries += queries
+    def add_dense(self, layer: int, *, batch: int, queries: int, keys: int) -> None:
+        """Count one call of a layer that is kept dense; its queries are at the last positions."""
+        self._dense_queries += batch * queries
+        self._dense_keys += batch * visible_keys(keys - queries, queries)
+        self._layers.add(layer)
 
     @property
     def is_sparse(self) -> bool:
@@ -99,6 +109,7 @@ class ReadCounter:
     def total(self) -> KeysRead | None:
         """Return the means so far; None without any query."""
         density = rows = self._dense_queries + self._kept_share
+        keys = self._dense_keys + self._kept_keys
         sparse_queries = self._kept_queries
         for kind, calls in self._sparse.items():
             selected, read, visible = (
@@ -110,6 +121,7 @@ class ReadCounter:
             sparse_queries += int(real.sum())
             density += float((selected[real] / visible[real]).sum()) / kind.heads
             rows += float((read[real] / visible[real]).sum()) / kind.groups
+            keys += float(selected.sum()) / kind.heads
         queries = sparse_queries + self._dense_queries
         if queries == 0:
             return None
@@ -118,4 +130,10 @@ class ReadCounter:
             rows_read=rows / queries,
             sparse_queries=sparse_queries,
             dense_queries=self._dense_queries,
+            keys=keys / len(self._layers),
         )
+
+
+def visible_keys(before: int, queries: int) -> int:
+    """Return the number of keys that consecutive queries see together, after `before` tokens."""
+    return queries * before + queries * (queries + 1) // 2

@@ -128,7 +128,7 @@ class AttentionSession:
             ConfigurationError: if no layer was sparse.
         """
         if isinstance(self.attention, DenseAttention):
-            return KeysRead(density=1.0, rows_read=1.0, sparse_queries=0, dense_queries=0)
+            return KeysRead(density=1.0, rows_read=1.0, sparse_queries=0, dense_queries=0, keys=0.0)
         if self.calls == 0:
             return None
         if not self._counter.is_sparse:
@@ -259,15 +259,15 @@ class AttentionSession:
         layer = layer_number(module)
         is_local = self.is_local(layer, sliding_window)
         is_dense = is_local or attention.maskers_at(layer) is None
+        batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
         if is_dense and not is_local:
-            self._counter.add_dense(query.shape[0] * query.shape[2])
+            self._counter.add_dense(layer, batch=batch, queries=queries, keys=keys)
         if is_dense and softcap is None and s_aux is None:
             output, _ = sdpa_attention_forward(
                 module, query, key, value, attention_mask, scaling=scaling, **kwargs
             )
             return output, None
 
-        queries, keys = query.shape[2], key.shape[2]
         kept = self._kept.get(layer)
         inputs = AttentionInputs(
             query=query,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from sah.benchmarks.requirements import chosen_subsets, require_positive
-from sah.benchmarks.sampling import limit_examples
+from sah.benchmarks.sampling import limit_examples, repeat_examples
 from sah.benchmarks.scoring import Task
 from sah.content import content_of_fields
 from sah.errors import ConfigurationError, DatasetError
@@ -30,7 +30,9 @@ class BaseBenchmark(ABC):
     subset: str | Sequence[str] | None = None
     """One subset, a list of subsets, or None for all."""
     limit: int | None = None
-    """Maximum number of examples, drawn from all tasks in proportion; None means all."""
+    """Maximum number of questions, drawn from all tasks in proportion; None means all."""
+    repeats: int | None = None
+    """Answers to each question, sampled independently; `limit` counts questions. None means one."""
     chat_template: bool | None = None
     """Whether prompts are written with the chat template of the model; None: as each task says."""
     context_tokens: int | None = field(default=None, init=False)
@@ -53,6 +55,7 @@ class BaseBenchmark(ABC):
         if self.subsets():
             chosen_subsets(self.name, self.subset, self.subsets())
         require_positive(self.name, "limit", self.limit)
+        require_positive(self.name, "repeats", self.repeats)
         require_positive(self.name, "context_tokens", self.context_tokens)
         require_positive(self.name, "samples", self.samples)
 
@@ -61,10 +64,11 @@ class BaseBenchmark(ABC):
         """Return all examples of the `chosen` subsets, before `limit`."""
 
     def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
-        """Return the examples of the chosen subsets, at most `limit` of them.
+        """Return the examples of the chosen subsets, at most `limit`, each `repeats` times.
 
         Raises:
-            ConfigurationError: if `chat_template` is true, but the model has none.
+            ConfigurationError: if `chat_template` is true, but the model has none, or `repeats` is
+                above 1 for a continuation.
             DatasetError: if the data are not those that the experiment was composed for.
         """
         if self.chat_template and not tokenizer.has_chat_template:
@@ -74,7 +78,10 @@ class BaseBenchmark(ABC):
             )
         examples = self.make_examples(_Measuring(tokenizer, self._with_template), seed)
         self._require_composed_content()
-        return limit_examples(list(map(self._with_template, examples)), self.limit, seed)
+        limited = limit_examples(list(map(self._with_template, examples)), self.limit, seed)
+        if any(example.is_continuation for example in limited):
+            self._require_no_repeats()
+        return repeat_examples(limited, self.repeats)
 
     def find_content(self) -> dict[str, Any]:
         """Return what `content` is now: of its fields, and of its packages."""
@@ -93,6 +100,13 @@ class BaseBenchmark(ABC):
                     "run it again to measure the new content, or restore the old one"
                 )
 
+    def _require_no_repeats(self) -> None:
+        if self.repeats is not None and self.repeats > 1:
+            raise ConfigurationError(
+                f"{self.name}: benchmark.repeats={self.repeats}, but the loss of a continuation is "
+                "measured, not sampled, and would be the same in every repeat; leave it null"
+            )
+
     def _with_template(self, example: Example) -> Example:
         """Return an example with `chat_template` as configured, else as its task says."""
         wanted = self.chat_template
@@ -104,7 +118,7 @@ class BaseBenchmark(ABC):
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[Score]:
         """Return one score per example, in order."""
         return [
-            self.score_one(example, prediction)
+            replace(self.score_one(example, prediction), question_id=example.question_id)
             for example, prediction in zip(examples, predictions, strict=True)
         ]
 

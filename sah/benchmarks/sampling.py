@@ -1,7 +1,8 @@
-"""Drawing a fair sample of a benchmark's examples."""
+"""Drawing a fair sample of a benchmark's examples, and repeating them."""
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sah.seeding import derive
 from sah.types import Example
@@ -25,6 +26,21 @@ def limit_examples(examples: Sequence[Example], limit: int | None, seed: int) ->
         generator = random.Random(derive(seed, "limit", task))
         kept.extend(generator.sample(by_task[task], share))
     return [examples[position] for position in sorted(kept)]
+
+
+def repeat_examples(examples: Sequence[Example], repeats: int | None) -> list[Example]:
+    """Return each example `repeats` times in a row, so that its repeats share one prefill.
+
+    They have the ids `<id>#1` to `<id>#k`, which determine the random draws of their answers: more
+    repeats keep the answers of fewer. With one repeat the examples stay as they are.
+    """
+    if repeats is None or repeats == 1:
+        return list(examples)
+    return [
+        replace(example, id=f"{example.id}#{number}", question_id=example.id)
+        for example in examples
+        for number in range(1, repeats + 1)
+    ]
 
 
 def _shares(sizes: dict[str, int], limit: int) -> list[tuple[str, int]]:

@@ -23,6 +23,9 @@ class Task:
     """Whether only the first line of the answer is scored."""
     chat_template: bool = True
     """Whether prompts are written with the model's chat template, as in the official script."""
+    answer: Callable[[str], str | None] | None = None
+    """Finds the final answer in a text, in a normal form in which equal answers are equal strings,
+    or None if there is none. Without it, the task has no majority vote."""
 
     def score(self, example: Example, text: str) -> Score:
         """Score one answer."""
@@ -37,4 +40,5 @@ class Task:
                 for name, scorer in self.details.items()
             },
             groups=tuple(example.extras.get("groups", ())),
+            answer=None if self.answer is None else self.answer(text) or "",
         )

@@ -21,7 +21,7 @@ from sah.results.stored_lines import EXAMPLES, MICRO_METRICS, PREDICTIONS
 from sah.terminal import plain
 
 if TYPE_CHECKING:
-    from sah.report.figures.draw import ShareAxis
+    from sah.report.figures.draw import CostAxis
 
 DESCRIPTION = "Show the results below a folder: scores with intervals, densities, errors, costs."
 
@@ -44,9 +44,10 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--axis",
-        choices=("density", "rows_read"),
-        help="what figures draw the score against: the keys that a query head selects (default), "
-        "or the key-value rows that any head of a group selects",
+        choices=("density", "rows_read", "keys_read", "answer_tokens"),
+        help="what figures draw the score against: the share of keys that a query head selects "
+        "(default), the share of key-value rows that any head of a group selects, the keys that an "
+        "answer reads in total, or its length",
     )
     options = parser.parse_args(arguments)
     try:
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
 
         results, wide = chosen_results(options, _files(options)), options.format == "csv"
         _check_axis(options, results)
-        axis: ShareAxis = options.axis or "density"
+        axis: CostAxis = options.axis or "density"
         groups = None
         if options.by is not None:
             # Before anything is written, because it refuses a key that no result has.
@@ -89,11 +90,14 @@ def _check_axis(options: argparse.Namespace, results: Sequence[Result]) -> None:
         raise ConfigurationError(
             f"--axis {options.axis} is about figures; add --figures FOLDER or --format html"
         )
-    missing = [one for one in results if one.rows_read is None and one.density is not None]
-    if options.axis == "rows_read" and missing:
+    # Without a query under the attention there is no share.
+    is_share = options.axis in ("density", "rows_read")
+    asked = [one for one in results if one.density is not None or not is_share]
+    missing = [one for one in asked if getattr(one, options.axis) is None]
+    if missing:
         raise ConfigurationError(
-            f"--axis rows_read: {len(missing)} of {len(results)} results do not have it (such as "
-            f"{missing[0].directory}), because an earlier version computed them; leave them out "
+            f"--axis {options.axis}: {len(missing)} of {len(results)} results do not have it (such "
+            f"as {missing[0].directory}), because an earlier version computed them; leave them out "
             "with --where, or compute them again with resume=false"
         )
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from sah.attention import DenseAttention, SparseAttention
-from sah.attention.keys_read import KeysRead
+from sah.attention.keys_read import KeysRead, visible_keys
 from sah.attention.session import AttentionSession, Observer
 from sah.errors import ConfigurationError
 from sah.execution.accounting import Clock, CpuTime
@@ -312,7 +312,8 @@ class Answering:
             task=example.task,
             text=_text(model, answer),
             **vars(inputs_of(self.experiment, example, prompt)),
-            context_hash=prompt.context_hash,
+            # Questions without a context share nothing but the chat template.
+            context_hash=prompt.context_hash if example.context.strip() else prompt.input_hash,
             finish_reason=answer.finish_reason,
             context_tokens=len(prompt.context_ids),
             question_tokens=len(prompt.question_ids),
@@ -323,6 +324,7 @@ class Answering:
             decode_thread_seconds=cpu_seconds[1],
             density=None if read is None else read.density,
             rows_read=None if read is None else read.rows_read,
+            keys_read=self._keys_read(prompt, answer.steps, read),
             index_bytes=self.session.index_bytes(),
             resident=self._resident(),
             truncated=prompt.truncated,
@@ -344,6 +346,16 @@ class Answering:
         if dense == 0:
             return None
         return (held + self.session.context_index_bytes()) / dense
+
+    def _keys_read(self, prompt: EncodedPrompt, steps: int, read: KeysRead | None) -> float:
+        """Return the keys read by all queries of question and answer, sparse or dense."""
+        context, question = len(prompt.context_ids), len(prompt.question_ids)
+        if isinstance(self.session.attention, DenseAttention):
+            # No query follows the last token.
+            return visible_keys(context, question + steps - 1)
+        is_dense = self.experiment.protocol.question == "dense"
+        by_question = visible_keys(context, question) if is_dense else 0
+        return by_question + (0 if read is None else read.keys)
 
     def _sampled(self, read: KeysRead | None) -> dict[str, Any]:
         """Return output error and recall of the current example, and how much they cover."""

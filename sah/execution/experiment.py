@@ -69,6 +69,14 @@ class Experiment:
                 f"but protocol={self.protocol.name} reads the question with dense attention, which "
                 "needs them; use protocol=default"
             )
+        repeats = self.benchmark.repeats
+        greedy = self.generation.greedy_setting
+        if repeats is not None and repeats > 1 and greedy is not None:
+            raise ValueError(
+                f"benchmark.repeats={repeats} samples several answers to each question, but "
+                f"generation.{greedy} is greedy: all of them would be equal; set "
+                "generation.temperature above 0 (and top_k above 1), or leave repeats null"
+            )
         if self.benchmark.context_tokens is not None:
             require_context(self.benchmark.context_tokens, self.model.known_max_tokens())
 
@@ -95,10 +103,11 @@ class Experiment:
 def _check_keys(config: DictConfig) -> None:
     known = NOT_IDENTITY.union(Experiment.__dataclass_fields__)
     for key in map(str, config):
-        if key == "masker":
+        if key in ("masker", "evictor"):
+            place = {"masker": "maskers", "evictor": "evict"}[key]
             raise ConfigurationError(
-                "a masker belongs to an attention: choose it with "
-                "+masker@sparse_attention.maskers.NAME=OPTION"
+                f"{key}s belong to an attention: choose one with "
+                f"+{key}@sparse_attention.{place}.NAME=OPTION"
             )
         if key not in known:
             raise ConfigurationError(

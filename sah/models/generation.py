@@ -75,6 +75,13 @@ class Generation:
                 "generation.temperature above 0, or leave them null"
             )
 
+    @property
+    def greedy_setting(self) -> str | None:
+        """The setting that makes every answer the most likely one; None if answers are sampled."""
+        if self.temperature == 0:
+            return "temperature=0"
+        return "top_k=1" if self.top_k == 1 else None
+
     def token_limit(self, example_limit: int) -> int:
         """Return an example's limit, capped at `max_new_tokens`."""
         if self.max_new_tokens is None:

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -20,9 +21,10 @@ def summarise(
 
     The overall score is the mean of the task scores, as the suites report it. Standard
     errors are clustered by context, because answers about the same context are not
-    independent, within a task or across tasks. Density, rows read, output error and recall
-    are averaged like the score: over the answers of a task, then over tasks. index_bytes and
-    token counts are means over answers.
+    independent, within a task or across tasks; repeats of a question share its context.
+    Density, rows read, keys read, answer length, output error and recall are averaged like the
+    score: over the answers of a task, then over tasks. index_bytes and other token counts are
+    means over answers.
 
     Raises:
         ValueError: naming the first example whose score is not in [0, 1].
@@ -50,6 +52,8 @@ def summarise(
         tasks=tasks,
         **_measured(predicted.values(), "density"),
         **_measured(predicted.values(), "rows_read"),
+        **_measured(_if_all_have(predicted.values(), "keys_read"), "keys_read"),
+        **_measured(predicted.values(), "new_tokens", "answer_tokens"),
         **_measured(sampled.values(), "output_error"),
         **_measured(sampled.values(), "recall"),
         sampled=_sampled(predictions),
@@ -63,16 +67,24 @@ def summarise(
     )
 
 
-def _measured(tasks: Iterable[Sequence[Prediction]], name: str) -> dict[str, float | None]:
+def _measured(
+    tasks: Iterable[Sequence[Prediction]], field: str, name: str = ""
+) -> dict[str, float | None]:
     """Return the mean over tasks of the mean over their answers, and its standard error.
 
     Answers without a value do not count, nor do tasks that have no other.
+
+    Args:
+        tasks: the answers of each task.
+        field: of an answer.
+        name: of the mean; the field's by default.
     """
+    name = name or field
     by_context = []
     for predictions in tasks:
         contexts: dict[str, list[float]] = {}
         for prediction in predictions:
-            value = getattr(prediction, name)
+            value = getattr(prediction, field)
             if value is not None:
                 contexts.setdefault(_context(prediction), []).append(value)
         if contexts:
@@ -83,6 +95,17 @@ def _measured(tasks: Iterable[Sequence[Prediction]], name: str) -> dict[str, flo
         name: statistics.fmean(map(_mean_score, by_context)),
         f"{name}_stderr": _stderr([_deviations(contexts) for contexts in by_context]),
     }
+
+
+def _if_all_have(
+    tasks: Collection[Sequence[Prediction]], field: str
+) -> Collection[Sequence[Prediction]]:
+    """Return the tasks; none if an answer, of an early version, lacks the field.
+
+    The mean over the other answers would be of other questions than that of another arm.
+    """
+    lacks = any(getattr(item, field) is None for items in tasks for item in items)
+    return () if lacks else tasks
 
 
 def _of_one_definition(predictions: Sequence[Prediction]) -> Sequence[Prediction]:
@@ -113,12 +136,66 @@ def _task(answers: Sequence[_Answer], templates: Collection[bool | None]) -> Tas
     groups = sorted({group for score in scores for group in score.groups})
     return TaskResult(
         **vars(_mean_of(answers)),
-        metrics={name: _mean(score.details.get(name) for score in scores) for name in names},
+        metrics={
+            **{name: _mean(score.details.get(name) for score in scores) for name in names},
+            **_repeat_metrics(scores),
+        },
         groups={
             group: _mean_of([answer for answer in answers if group in answer[1].groups])
             for group in groups
         },
         chat_template=next(iter(templates)) if len(templates) == 1 else None,
+    )
+
+
+def _repeat_metrics(scores: Sequence[Score]) -> dict[str, float]:
+    """Return pass@j and majority@k of a task whose questions were all asked k > 1 times.
+
+    The score itself is mean@k.
+    """
+    by_question: dict[str, list[Score]] = {}
+    for score in scores:
+        question = score.example_id if score.question_id is None else score.question_id
+        by_question.setdefault(question, []).append(score)
+    sizes = {len(repeats) for repeats in by_question.values()}
+    values = [score.score for score in scores]
+    if len(sizes) > 1 or sizes == {1} or None in values:
+        return {}
+    (repeats,) = sizes
+    metrics = {}
+    if set(values) <= {0, 1}:
+        right = [sum(one.score == 1 for one in asked) for asked in by_question.values()]
+        powers = [2**power for power in range(repeats.bit_length())]
+        for drawn in dict.fromkeys([*powers, repeats]):
+            metrics[f"pass@{drawn}"] = statistics.fmean(
+                _pass_at(drawn, repeats, count) for count in right
+            )
+    if all(score.answer is not None for score in scores):
+        metrics[f"majority@{repeats}"] = statistics.fmean(map(_majority, by_question.values()))
+    return metrics
+
+
+def _pass_at(drawn: int, repeats: int, right: int) -> float:
+    """Return the probability that a right answer is among those drawn without replacement.
+
+    The unbiased estimator of pass@k (Chen et al., 2021, arXiv:2107.03374). Division of integers
+    is exact for any number of repeats.
+    """
+    every = math.comb(repeats, drawn)
+    return (every - math.comb(repeats - right, drawn)) / every
+
+
+def _majority(asked: Sequence[Score]) -> float:
+    """Return the expected score of the most frequent answer to a question; ties break at random.
+
+    Texts without an answer do not vote, unless there are no others.
+    """
+    voters = [score for score in asked if score.answer] or asked
+    votes = Counter(score.answer for score in voters)
+    winners = [answer for answer, count in votes.items() if count == max(votes.values())]
+    return statistics.fmean(
+        statistics.fmean(one.score or 0.0 for one in voters if one.answer == answer)
+        for answer in winners
     )
 
 

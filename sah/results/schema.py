@@ -153,6 +153,13 @@ class Summary:
     rows_read: Amount | None = None
     """Share of the visible key-value rows that any query head of a group selects."""
     rows_read_stderr: Amount | None = None
+    keys_read: Amount | None = None
+    """Number of keys that an answer reads: `Prediction.keys_read`. This and the next are means
+    over the answers of a task, then over tasks. None if any answer of the experiment lacks it."""
+    keys_read_stderr: Amount | None = None
+    answer_tokens: Amount | None = None
+    """Length of an answer: generated tokens, those of a thought included."""
+    answer_tokens_stderr: Amount | None = None
     output_error: Amount | None
     """Relative distance to the output of dense attention; 0 in layers that are kept dense."""
     output_error_stderr: Amount | None = None

@@ -45,7 +45,7 @@ from sah.results.stored_lines import (
     prediction_line,
     scores_content,
 )
-from sah.results.upgrade import upgrade
+from sah.results.upgrade import early_answer_tokens, upgrade
 from sah.types import Prediction, Score
 
 logger = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ def read_result(
             f"{path} belongs to experiment {document.get('fingerprint')!r}, not to "
             f"{fingerprint!r}; if it was copied there, move it away"
         )
+    has_no_length = "answer_tokens" not in document
     if schema == 1:
         document = upgrade(document, directory / CONFIG)
     document["directory"] = directory
@@ -105,6 +106,8 @@ def read_result(
         result = msgspec.convert(document, Result, dec_hook=lambda _, value: value)
     except msgspec.ValidationError as error:
         raise damaged(path, str(error)) from error
+    if has_no_length:
+        result = replace(result, answer_tokens=early_answer_tokens(result))
     if with_scores:
         check_scores(result)
     return result

@@ -163,6 +163,7 @@ class _Answer:
     question_tokens: int | None = None
     new_tokens: int | None = None
     density: float | None = None
+    keys_read: float | None = None
     references_hash: str | None = None
     token_limit: int | None = None
 

@@ -1,4 +1,4 @@
-"""Reading results.json of schema 1, which earlier versions wrote."""
+"""Reading results.json of earlier versions."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -52,6 +52,15 @@ def upgrade(document: Mapping[str, Any], config: Path) -> dict[str, Any]:
             raise damaged(config, "it is not a mapping")
         upgraded["config"] = {k: v for k, v in written.items() if k not in NOT_IDENTITY}
     return upgraded
+
+
+def early_answer_tokens(result: Result) -> float | None:
+    """Return the mean answer length of a result whose file has none, from its total of new tokens.
+
+    None if tasks have different numbers of answers, since it is a mean over tasks.
+    """
+    sizes = {task.n for task in result.tasks.values()}
+    return result.timing.new_tokens / result.n if len(sizes) == 1 and result.n else None
 
 
 def _task(task: Any) -> Any:

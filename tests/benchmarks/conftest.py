@@ -1,5 +1,6 @@
 """Predictions for examples, and made-up rows in the columns of published data sets."""
 
+import csv
 import math
 import os
 import shutil
@@ -8,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -114,6 +116,42 @@ ZERO_SCROLLS = {
     "book_sum_sort": 256,
 }
 
+_VALIDATION = (
+    *("Feedback", "Validator Revision Suggestion", "Is First Validation", "Post hoc agreement"),
+    *("Sufficient Expertise?", "Understand the question?", "Question Difficulty"),
+    *("Validator Answered Correctly", "Self-reported time (minutes)", "Probability Correct"),
+    *("Manual Correctness Adjustment", "Expert Validator"),
+)
+_NON_EXPERT = (
+    *("Feedback", "Validator Answered Correctly", "Explanation", "Self-reported time (minutes)"),
+    *("Websites visited", "Probability Correct", "Manual Correctness Adjustment"),
+    "Non-Expert Validator",
+)
+_REVISED = ("Question", "Correct Answer", *(f"Incorrect Answer {n}" for n in (1, 2, 3)))
+GPQA_COLUMNS = (
+    *(f"Pre-Revision {name}" for name in (*_REVISED, "Explanation")),
+    "Self-reported question-writing time (minutes)",
+    *(*_REVISED, "Explanation", "Revision Comments (from Question Writer)", "Subdomain"),
+    "Writer's Difficulty Estimate",
+    *(f"Extra Revised {name}" for name in ("Question", "Explanation", *_REVISED[1:])),
+    *("Non-Expert Validator Accuracy", "Majority Non-Expert Vals Incorrect"),
+    *("Expert Validator Accuracy", "Record ID", "High-level domain", "Question Writer"),
+    *(f"{name}_EV_{n}" for n in (1, 2) for name in _VALIDATION),
+    *(f"{name}_NEV_{n}" for n in (1, 2, 3) for name in _NON_EXPERT),
+    *("Expert Validator Disagreement Category", "Canary String"),
+)
+
+
+def _gpqa(number: int) -> dict[str, Any]:
+    known = {
+        "Question": f"What, then,\nis {number} + 1?\n",
+        "Correct Answer": f"{number + 1}\n",
+        **{f"Incorrect Answer {n}": f' "{number + 1 + n}" ' for n in (1, 2, 3)},
+        "Record ID": f"rec{number}",
+        "High-level domain": ("Physics", "Chemistry", "Physics")[number],
+    }
+    return {name: known.get(name, "") for name in GPQA_COLUMNS}
+
 
 def _base(task: str, question: str, max_new_tokens: int, number: int) -> dict[str, Any]:
     return {
@@ -168,7 +206,7 @@ def _ruler(task: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return the folder of a suite's rows: parquet files in the layout of `hf download`.
+    """Return the folder of a suite's rows: files in the layout of `hf download`.
 
     Made-up text in exactly the published columns; two or three rows of each subset.
     """
@@ -237,6 +275,40 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             }
             for year in (24, 25)
         },
+        "aime26": {
+            "data/train-00000-of-00001": [
+                {"problem_idx": n + 1, "problem": f"what is {n} + 33?", "answer": 33 + n}
+                for n in range(3)
+            ]
+        },
+        "math500": {
+            "test.jsonl": [
+                {
+                    "problem": f"Solve $2x = {n}$ for $x$.",
+                    "solution": f"$x = \\boxed{{\\frac{{{n}}}{{2}}}}$",
+                    "answer": f"\\frac{{{n}}}{{2}}",
+                    "subject": ("Algebra", "Algebra", "Precalculus")[n],
+                    "level": n + 1,
+                    "unique_id": f"test/algebra/{n}.json",
+                }
+                for n in range(3)
+            ]
+        },
+        "gsm8k": {
+            f"{config}/{split}-00000-of-00001": [
+                {
+                    "question": f"Anna has {n}000 cats and gets 33 more. How many has she?",
+                    "answer": f"She has {n}000+33=<<{n}000+33={n}033>>{n},033.\n#### {n},033",
+                }
+                for n in range(1, 4)
+            ]
+            for config in ("main", "socratic")
+            for split in ("test", "train")
+        },
+        "gpqa": {
+            f"gpqa_{subset}.csv": [_gpqa(n) for n in range(3)]
+            for subset in ("diamond", "main", "extended", "experts")
+        },
         "loft": {
             f"loft-rag-{corpus}-{length}/data/{split}-00000-of-00001": [
                 {
@@ -256,9 +328,17 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         found = root / name
         if not found.exists():
             for path, rows in tables[name].items():
-                file = found / f"{path}.parquet"
+                file = found / path
                 file.parent.mkdir(parents=True, exist_ok=True)
-                parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+                if file.suffix == ".jsonl":
+                    file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+                elif file.suffix == ".csv":
+                    with open(file, "w", newline="") as lines:
+                        writer = csv.DictWriter(lines, GPQA_COLUMNS)
+                        writer.writeheader()
+                        writer.writerows(rows)
+                else:
+                    parquet.write_table(pyarrow.Table.from_pylist(rows), f"{file}.parquet")
         return found
 
     root = tmp_path_factory.mktemp("published")

@@ -6,6 +6,8 @@ from typing import ClassVar
 import pytest
 
 from sah.benchmarks.base import BaseBenchmark
+from sah.benchmarks.perplexity import Perplexity
+from sah.benchmarks.sampling import repeat_examples
 from sah.benchmarks.scorers import contained_share, exact_match
 from sah.benchmarks.scoring import Task
 from sah.errors import ConfigurationError
@@ -77,6 +79,32 @@ def test_each_answer_is_scored_by_the_scorer_of_its_task(tiny, predict):
     assert (line.score, line.details) == (1.0, {})
 
 
+def test_repeats_follow_their_question_and_are_not_counted_by_the_limit(tiny, predict):
+    once = Smallest(limit=2).examples(tiny.prompts, seed=0)
+    assert {example.question_id for example in once} == {None}
+    assert Smallest(limit=2, repeats=1).examples(tiny.prompts, seed=0) == once
+    thrice = Smallest(limit=2, repeats=3).examples(tiny.prompts, seed=0)
+    assert thrice == [
+        replace(example, id=f"{example.id}#{number}", question_id=example.id)
+        for example in once
+        for number in (1, 2, 3)
+    ]
+    scores = Smallest().score(thrice, predict(thrice, lambda example: "A"))
+    assert [score.question_id for score in scores] == [example.question_id for example in thrice]
+
+
+def test_more_repeats_begin_with_those_of_fewer(tiny):
+    few, many = (Smallest(repeats=k).examples(tiny.prompts, seed=0) for k in (2, 5))
+    of_many = {example.id: example for example in many}
+    assert all(of_many[example.id] == example for example in few)
+
+
+def test_ids_that_look_like_repeats_stay_unique(example):
+    examples = [replace(example(), id=name) for name in ("a", "a#1", "a#1#1", "#1", "")]
+    repeated = repeat_examples(examples, 12)
+    assert len({example.id for example in repeated}) == 5 * 12
+
+
 def test_has_neither_samples_nor_context_tokens_unless_it_declares_them():
     assert (Smallest().samples, Smallest().context_tokens) == (None, None)
     with pytest.raises(TypeError, match="samples"):
@@ -91,6 +119,8 @@ def test_has_neither_samples_nor_context_tokens_unless_it_declares_them():
         (lambda: Smallest(subset="x"), r"subset='x': smallest has no such subset; .* whole, line"),
         (lambda: Smallest(subset="*"), "one cell of a sweep for each subset"),
         (lambda: Smallest(limit=0), r"smallest: benchmark\.limit must be at least 1, got 0"),
+        (lambda: Smallest(repeats=0), r"smallest: benchmark\.repeats must be at least 1, got 0"),
+        (lambda: Smallest(repeats=True), r"Smallest: repeats must be a whole number or null"),
         (lambda: Smallest(limit="3"), r"Smallest: limit must be a whole number or null, got '3'"),
         (lambda: Sampled(context_tokens=9, samples=0), r"benchmark\.samples must be at least 1"),
         (lambda: Sampled(context_tokens=0), r"benchmark\.context_tokens must be at least 1"),
@@ -130,6 +160,14 @@ def test_prompts_have_the_chat_template_where_task_or_option_say_so(chosen, used
         assert prompt.chat_template == (example.task in used)
         assert example.extras["length"] == len(prompt.context_ids) + len(prompt.question_ids)
     assert Mixed.without_chat_template() == ("raw",)
+
+
+def test_a_continuation_is_not_repeated(tiny):
+    assert Mixed(repeats=2, subset="chat").examples(tiny.prompts, seed=0)
+    with pytest.raises(ConfigurationError, match=r"repeats=2, but the loss of a continuation"):
+        Mixed(repeats=2).examples(tiny.prompts, seed=0)
+    with pytest.raises(ConfigurationError, match=r"perplexity: benchmark\.repeats=4, but the loss"):
+        Perplexity(repeats=4)
 
 
 def test_a_model_without_a_template_gets_none_and_refuses_to_be_asked_for_one(tiny, monkeypatch):

@@ -289,6 +289,28 @@ CASES = [
     ("list_f1", "['Otto the cat']", ["Otto"], {}, 2 / 3),
     ("list_f1", "", ["Otto"], {}, 0.0),
     ("list_coverage", "['Otto', 'x']", ["Anna", "Otto"], {"several": True}, 0.5),
+    # Sets: F1 of the last line.
+    ("node_set_f1", "Final Answer: [a, b]", ["Final Answer: [b, a]"], {}, 1.0),
+    ("node_set_f1", "a, then\nFinal Answer: [a,a]\n\n", ["Final Answer: [a, b]"], {}, 2 / 3),
+    ("node_set_f1", "Final Answer: [a, b]\nI am sure.", ["Final Answer: [a, b]"], {}, 0.0),
+    ("node_set_f1", "[a, b]", ["Final Answer: [a, b]"], {}, 0.0),
+    ("node_set_f1", "Final Answer: [a, b", ["Final Answer: [a, b]"], {}, 0.0),
+    ("node_set_f1", "] Final Answer: [a, b", ["Final Answer: [a, b]"], {}, 0.0),
+    ("node_set_f1", "Final Answer: []", ["Final Answer: [a, b]"], {}, 0.0),
+    ("node_set_f1", "Final Answer: [ ]", ["Final Answer: []"], {}, 1.0),
+    ("node_set_f1", "", ["Final Answer: []"], {}, 0.0),
+    ("node_set_f1", "Final Answer: [A]", ["Final Answer: [a]"], {}, 0.0),
+    # Similarity: the ratio of what follows the prefix.
+    ("prefixed_similarity", "Xyabcd", ["Xyabcd"], {"prefix": "Xy"}, 1.0),
+    ("prefixed_similarity", "\nXy abcd\n", ["Xyabcd"], {"prefix": "Xy"}, 1.0),
+    ("prefixed_similarity", "abcd", ["Xyabcd"], {"prefix": "Xy"}, 0.0),
+    ("prefixed_similarity", "xyabcd", ["Xyabcd"], {"prefix": "Xy"}, 0.0),
+    ("prefixed_similarity", "Xybcde", ["Xyabcd"], {"prefix": "Xy"}, 0.75),
+    ("prefixed_similarity", "Xy", ["Xyabcd"], {"prefix": "Xy"}, 0.0),
+    ("prefixed_similarity", "bcde", ["abcd", "bcd"], {}, 6 / 7),
+    # Of a longer answer the beginning is compared, and all of it counts.
+    ("prefixed_similarity", f"ab{'x' * 98}", ["ab"], {}, 4 / 102),
+    ("prefixed_similarity", f"{'x' * 98}ab", ["ab"], {}, 0.0),
     # Overlap.
     ("rouge_l", "the cat sat on the mat", ["the cat lay on the mat"], {}, 0.8),
     ("rouge_l", "", ["the cat"], {}, 0.0),
@@ -320,10 +342,11 @@ def test_a_score_equals_the_one_computed_by_hand(name, prediction, references, e
 
 
 def test_every_scorer_has_a_case():
-    assert {name for name, *_ in CASES} == set(scorers.__all__)
+    elsewhere = {"choice_simple_evals", "final_choice", "final_number", "math_equivalence"}
+    assert {name for name, *_ in CASES} | elsewhere == set(scorers.__all__)
 
 
-@pytest.mark.parametrize("name", ["exponential_similarity", "concordance_index"])
+@pytest.mark.parametrize("name", ["exponential_similarity", "concordance_index", "node_set_f1"])
 def test_a_malformed_reference_is_an_error(name):
     with pytest.raises(ValueError, match="reference"):
         getattr(scorers, name)("40%", ["most of them"])

@@ -11,7 +11,12 @@ from sah.benchmarks import scorers
 SEED = int(os.environ.get("SAH_FUZZ_SEED", "0"))
 FUZZED = int(os.environ.get("SAH_FUZZ_TEXTS", "300"))
 
-EXTRAS = {"all_classes": ["cat", "grey cat"], "options": ["a", "b", "c", "d"], "several": True}
+EXTRAS = {
+    "all_classes": ["cat", "grey cat"],
+    "options": ["a", "b", "c", "d"],
+    "several": True,
+    "prefix": "",
+}
 # References of scorers that do not take any text.
 REFERENCES = {
     "paragraph_retrieval": "Paragraph 3",
@@ -21,7 +26,9 @@ REFERENCES = {
     "exponential_similarity": "40%",
     "concordance_index": "2, 1",
     **dict.fromkeys(("first_number", "last_integer", "leading_integers"), "3"),
-    "competition_integer": "3",
+    "node_set_f1": "Final Answer: [the, cat]",
+    **dict.fromkeys(("competition_integer", "final_number"), "3"),
+    "math_equivalence": r"\frac{x}{2}, (3, 4)",
 }
 
 # Each is repeated: what is quadratic, or recurses, fails.
@@ -65,6 +72,13 @@ PIECES = {
     "closed boxes": r"\boxed{3} ",
     "prefixes": "answer is: ",
     "final answers": "Final Answer: [",
+    "final answers without a list": "Final Answer: ",
+    "answers and marks": r"Answer: $\text{(",
+    "powers": "9^",
+    "fractions": r"\frac{1",
+    "roots": r"\sqrt",
+    "formulas": r"$x$ ",
+    "units": "inches ",
     "exponents": "1e999 ",
     "underscores": "1_000_",
     "infinities": "nan inf -Infinity ",
@@ -86,6 +100,16 @@ TEXTS = {
     "100,000 nested brackets": "[" * 100_000 + "]" * 100_000,
     "100,000 nested braces": '{"a":' * 100_000 + "1" + "}" * 100_000,
     "100,000 nested parentheses": "[" + "(" * 100_000 + ")" * 100_000 + "]",
+    "a boxed tower of powers": r"\boxed{9^{9^{9^{9^{9}}}}}",
+    "a boxed factorial of a factorial": r"\boxed{9!!!!!}",
+    "boxed powers of powers": r"\boxed{((((9^{99})^{99})^{99})^{99})^{99}}",
+    "a box of deep braces": r"\boxed{" + "{" * 400 + "}" * 400 + "}",
+    "a box of deep points": r"\boxed{" + "(1," * 300 + "1" + ")" * 300 + "}",
+    "a box of a thousand minus signs": r"\boxed{" + "-" * 999 + "}",
+    "a box of a long list": r"\boxed{" + "x+1," * 240 + "}",
+    "a box of roots of roots": r"\boxed{" + r"\sqrt" * 50 + "2}",
+    "a box of units": r"\boxed{5 " + "inches " * 130 + "x}",
+    "a box of a million digits": r"\boxed{" + "7" * 10**6 + "}",
     "a million digits": "7" * 10**6,
     "a million letters": "cat " * 250_000,
     "a million spaces": " " * 10**6,

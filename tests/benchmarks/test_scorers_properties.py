@@ -1,6 +1,8 @@
 """Scorers on random texts: bounds, and agreement with independent implementations."""
 
+import re
 import unicodedata
+from difflib import SequenceMatcher
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from sah.benchmarks.scorers.text import decompose
 WORDS = ("a", "the", "cat", "cats", "sat", "on", "mat", "dog,", "Otto.", "3", "4")
 words = st.lists(st.sampled_from(WORDS), max_size=12)
 texts = words.map(" ".join)
+PARTS_OF_A_LIST = ("Final Answer:", " ", "[", "]", "a", "b", ",", "\n")
 few = settings(max_examples=60, deadline=None)
 
 
@@ -46,6 +49,27 @@ def test_edit_similarity_agrees_with_a_plain_indel_ratio(prediction, reference):
     common = longest_common(prediction, reference)
     expected = round(100 * 2 * common / (len(prediction) + len(reference))) / 100
     assert scorers.code_similarity(prediction, [reference]) == pytest.approx(expected, abs=0.0101)
+
+
+@given(prediction=st.text("abc ", max_size=40), reference=st.text("abc ", min_size=10))
+@few
+def test_similarity_agrees_with_difflib(prediction, reference):
+    one, other = prediction.strip(), reference.strip()
+    if len(one) <= 4 * len(other):
+        expected = SequenceMatcher(None, one, other).ratio()
+        assert scorers.prefixed_similarity(prediction, [reference]) == pytest.approx(expected)
+
+
+@given(text=st.lists(st.sampled_from(PARTS_OF_A_LIST), max_size=9).map("".join))
+@few
+def test_a_set_of_nodes_is_read_as_in_the_published_port(text):
+    """The last line is searched for the list, as in NeMo Gym."""
+    lines = [line for line in text.strip().split("\n") if line.strip()]
+    found = re.search(r"Final Answer:\s*\[(.*)\]", lines[-1]) if lines else None
+    given = {item.strip() for item in found[1].split(",") if item.strip()} if found else set()
+    right = {"a", "b"}
+    expected = 2 * len(given & right) / (len(given) + len(right))
+    assert scorers.node_set_f1(text, ["Final Answer: [a, b]"]) == pytest.approx(expected)
 
 
 @given(prediction=words, reference=words)

@@ -54,6 +54,17 @@ def test_run_writes_every_file_and_shows_the_result(run, result_folders):
     assert max(len(line) for line in done.stdout.splitlines()[:-1]) <= 80
 
 
+def test_questions_on_a_generated_context_share_its_prefill(run, result_folders):
+    generated = ("benchmark=key_value", "benchmark.samples=2", "benchmark.questions=3")
+    short = ("benchmark.context_tokens=700", "generation.max_new_tokens=8")
+    done = run("model=tiny", *generated, *short, "sparse_attention=dense")
+    assert done.returncode == 0, done.stderr
+    (folder,) = result_folders()
+    answers = map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
+    shared = [answer["prefill_seconds"] is None for answer in answers]
+    assert shared == [False, True, True, False, True, True]
+
+
 def test_finished_experiment_is_not_computed_again(run, result_folders):
     run(*TINY)
     (folder,) = result_folders()
@@ -62,6 +73,31 @@ def test_finished_experiment_is_not_computed_again(run, result_folders):
     assert again.returncode == 0
     assert folder.name in again.stdout
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_repeats_are_resumed_in_the_middle_of_a_question(run, result_folders):
+    command = (*TINY, "benchmark.repeats=4", "metric_logging=off")
+    refused = run(*command)
+    assert refused.returncode == 1
+    assert "generation.temperature=0 is greedy: all of them would be equal" in refused.stderr
+    command = (*command, "generation.temperature=0.8")
+    assert run(*command).returncode == 0
+    (folder,) = result_folders()
+    whole, answers = json.loads((folder / "results.json").read_text()), folder / "predictions.jsonl"
+    assert (whole["n"], whole["tasks"]["mock"]["contexts"]) == (20, 2)
+    assert list(whole["tasks"]["mock"]["metrics"]) == ["pass@1", "pass@2", "pass@4"]
+    before = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert sum(one["prefill_seconds"] is not None for one in before) == 2
+    # As if it had been killed at the second answer to the second question.
+    (folder / "results.json").unlink()
+    answers.write_bytes(b"".join(answers.read_bytes().splitlines(keepends=True)[:6]))
+    done = run(*command)
+    assert "6 of 20 examples already answered, 14 to go" in done.stderr
+    after = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [(one["example_id"], one["text"]) for one in after] == [
+        (one["example_id"], one["text"]) for one in before
+    ]
+    assert json.loads((folder / "results.json").read_text())["tasks"] == whole["tasks"]
 
 
 def test_resume_false_computes_again_in_the_same_directory(run, result_folders, answers):

@@ -55,6 +55,18 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
             ["generation.batch_questions=4", "protocol=forced"],
             ["batch_questions=4 decodes free answers"],
         ),
+        (
+            ["benchmark.repeats=4"],
+            ["benchmark.repeats=4 samples", "temperature=0 is greedy", "temperature above 0"],
+        ),
+        (
+            ["benchmark.repeats=4", "generation.temperature=1", "generation.top_k=1"],
+            ["benchmark.repeats=4 samples", "generation.top_k=1 is greedy", "top_k above 1"],
+        ),
+        (
+            ["benchmark=perplexity", "benchmark.repeats=2", "generation.temperature=1"],
+            ["benchmark.repeats=2, but the loss of a continuation"],
+        ),
         (["generation.max_new_tokens=0"], ["max_new_tokens must be at least 1"]),
         (["+generation.beams=4"], ["generation.beams is not a key of Generation; choose from"]),
         (["+generation.top=4"], ["did you mean generation.top_p?"]),
@@ -68,6 +80,17 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
         (["+timeout_minute=5"], ["timeout_minute is not a key", "did you mean timeout_minutes?"]),
         (["+x=1"], ["x is not a key of an experiment", "+study.x=VALUE", "benchmark, bundle"]),
         (["+masker=sink"], ["+masker@sparse_attention.maskers.NAME=OPTION"]),
+        (["+evictor=snapkv"], ["+evictor@sparse_attention.evict.NAME=OPTION"]),
+        (
+            ["attention=knorm", "protocol=question_dense"],
+            ["knorm evicts keys", "protocol=question_dense", "protocol=default"],
+        ),
+        (
+            ["attention=knorm", "+evictor@sparse_attention.evict.snapkv=snapkv"],
+            ["2 evictors (knorm, snapkv)", "~sparse_attention.evict.NAME"],
+        ),
+        (["attention=knorm", "sparse_attention.evict.knorm.fraction=1.5"], ["(0, 1]", "KNorm"]),
+        (["attention=snapkv", "sparse_attention.evict.snapkv.kernel=4"], ["odd", "got 4"]),
         (["output_root=null"], ["output_root must be text, got None"]),
         (["output_root="], ["output_root='' is not the name of a folder", "output_root=DIR"]),
         (["output_root=' '"], ["output_root=' ' is not the name of a folder"]),
@@ -82,7 +105,12 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
         (["benchmark=ruler", "benchmark.context_tokens=100000"], ["context_tokens=100000", "8192"]),
         (
             ["attention=custom"],
-            ["sparse_attention: ", "no masker", "custom", "+masker@sparse_attention.maskers"],
+            [
+                "sparse_attention: ",
+                "custom",
+                "+masker@sparse_attention.maskers",
+                "+evictor@sparse_attention.evict",
+            ],
         ),
         (["sparse_attention.maskers.sink.tokens=-1"], ["sparse_attention: ", "Sink", "tokens"]),
         (["sparse_attention.maskers.local.tokens=0"], ["Local", "0", "at least 1"]),
@@ -264,8 +292,9 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(
     # A tracker with values of the right types may make its store.
     monkeypatch.setattr("sah.tracking.require_working", lambda tracker: None)
     group, name = option.split("=")
-    key = "sparse_attention" if group == "masker" else group
+    key = "sparse_attention" if group in ("evictor", "masker") else group
     arguments = {
+        "evictor": ["attention=custom", f"+evictor@sparse_attention.evict.{name}={name}"],
         "masker": ["attention=custom", f"+masker@sparse_attention.maskers.{name}={name}"],
         "benchmark": [option, *(["benchmark.path=rows.jsonl"] if name == "jsonl" else [])],
         "model": [option, *(["model.name_or_path=folder"] if name == "hf" else [])],

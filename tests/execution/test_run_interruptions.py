@@ -30,6 +30,7 @@ RESUMED = [
     (RULER, ("metric_logging=full", "generation.temperature=0.8", "generation.max_new_tokens=6")),
     (RULER, ("metric_logging=default", "generation.max_new_tokens=6")),
     (MOCK, ("metric_logging=full", "protocol=forced", "generation.temperature=0.8")),
+    (MOCK, ("metric_logging=full", "benchmark.repeats=3", "generation.temperature=0.8")),
 ]
 
 

@@ -149,6 +149,22 @@ def test_the_score_is_drawn_against_either_share(matrix, axis, label):
     assert shifted == pytest.approx(sorted(factor * x for x in (0.1, 0.1, 0.2, 0.2)), rel=0.06)
 
 
+@pytest.mark.parametrize(
+    ("axis", "value", "title", "label"),
+    [
+        ("keys_read", 1000, "Score against keys read", "keys read per answer"),
+        ("answer_tokens", 5, "Score against answer length", "tokens per answer"),
+    ],
+)
+def test_the_score_is_drawn_against_what_answers_cost(matrix, axis, value, title, label):
+    found = drawn_figures(matrix, axis=axis)
+    drawn = found[f"score_{axis}"]
+    assert (drawn.title, drawn.figure.axes[0].get_xlabel()) == (title, label)
+    sparse = value if axis == "answer_tokens" else value / 8
+    assert set(places(drawn.figure)) == {value, sparse}, "dense has a point too"
+    assert found["tasks"].figure.axes[0].get_xlabel() == label
+
+
 def test_the_axis_is_chosen_on_the_command_line(matrix, root, tmp_path):
     report.main([str(root), "--axis", "rows_read", "--figures", str(tmp_path / "figures")])
     assert (tmp_path / "figures/score_rows_read.svg").exists()
@@ -159,14 +175,15 @@ def test_the_axis_is_chosen_on_the_command_line(matrix, root, tmp_path):
     assert "Score against rows read" in (tmp_path / "page.html").read_text()
 
 
-def test_an_axis_that_nothing_would_be_drawn_on_is_refused(write_result, root, tmp_path):
+@pytest.mark.parametrize("axis", ["rows_read", "keys_read", "answer_tokens"])
+def test_an_axis_that_nothing_would_be_drawn_on_is_refused(write_result, root, tmp_path, axis):
     write_result("dense")
-    with pytest.raises(SystemExit, match="--axis rows_read is about figures; add --figures FOLDER"):
-        report.main([str(root), "--axis", "rows_read"])
-    folder = write_result("sparse", fields={"rows_read": None})
+    with pytest.raises(SystemExit, match=f"--axis {axis} is about figures; add --figures FOLDER"):
+        report.main([str(root), "--axis", axis])
+    folder = write_result("sparse", fields={axis: None})
     figures = ["--figures", str(tmp_path / "figures")]
     with pytest.raises(SystemExit, match="1 of 2 results do not have it") as refused:
-        report.main([str(root), "--axis", "rows_read", *figures])
+        report.main([str(root), "--axis", axis, *figures])
     assert str(folder) in str(refused.value)
     assert not (tmp_path / "figures").exists()
     report.main([str(root), "--axis", "density", *figures])

@@ -151,6 +151,10 @@ def test_dropped_columns_are_named(write_result, results):
             {"fields": {"rows_read": None}},
             "WARNING: 1 of 2 results are of an earlier version: output error and recall are means",
         ),
+        (
+            {"fields": {"keys_read": None}},
+            "WARNING: 1 of 2 results have answers of an earlier version that did not count",
+        ),
     ],
 )
 def test_results_that_are_hard_to_compare_are_flagged(write_result, results, given, expected):

@@ -1,4 +1,6 @@
 import math
+import random
+from itertools import combinations
 
 import pytest
 
@@ -94,7 +96,7 @@ def test_measurements_are_means_over_the_examples_that_have_them(summary):
     assert overall.rows_read is None
 
 
-@pytest.mark.parametrize("name", ["density", "rows_read", "output_error", "recall"])
+@pytest.mark.parametrize("name", ["density", "rows_read", "keys_read", "output_error", "recall"])
 def test_measurements_have_the_weights_and_standard_errors_of_the_score(summary, name):
     """Tasks count alike, contexts are observations: as for a score of the same values."""
     values = [0.5, 0.25, 0.75, 0.25, 1.0, 0.125]
@@ -109,6 +111,19 @@ def test_measurements_have_the_weights_and_standard_errors_of_the_score(summary,
     assert getattr(measured, name) == pytest.approx((1.5 / 3 + 1.375 / 3) / 2)
     assert getattr(measured, f"{name}_stderr") == pytest.approx(as_scores.stderr)
     assert as_scores.stderr > 0
+
+
+def test_the_answer_length_is_a_mean_over_tasks_like_the_score(summary):
+    fields = [{"new_tokens": length} for length in (4, 8, 100)]
+    overall = summary([("a", 0.0), ("a", 0.0), ("b", 0.0)], fields)
+    assert overall.answer_tokens == (6 + 100) / 2
+    assert overall.timing.new_tokens == 112
+
+
+def test_keys_read_are_null_if_an_answer_of_an_early_version_lacks_them(summary):
+    """The mean over the others would be of other questions than that of another arm."""
+    overall = summary([("a", 0.0)] * 2, [{"keys_read": 500.0}, {"keys_read": None}])
+    assert (overall.keys_read, overall.keys_read_stderr) == (None, None)
 
 
 def test_one_context_has_no_standard_error_of_a_measurement(summary):
@@ -189,6 +204,77 @@ def test_details_are_averaged_over_the_examples_that_have_them(prediction):
     tasks = summarise([prediction(str(n)) for n in range(3)], scores, load_seconds=1.0).tasks
     assert tasks["a"].metrics == {"words": 3.0, "exact": 1.0}
     assert tasks["b"].metrics == {}
+
+
+def repeated(prediction, questions):
+    """Summarise questions, each a list of the scores and answers of its repeats."""
+    scores = [
+        Score(
+            example_id=f"{question}#{number}",
+            task="a",
+            score=score,
+            question_id=str(question),
+            answer=answer,
+        )
+        for question, repeats in enumerate(questions)
+        for number, (score, answer) in enumerate(repeats, start=1)
+    ]
+    predictions = [
+        prediction(score.example_id, task="a", context_hash=score.question_id) for score in scores
+    ]
+    return summarise(predictions, scores, load_seconds=1.0).tasks["a"]
+
+
+@pytest.mark.parametrize("repeats", [2, 4, 6, 7])
+def test_pass_at_j_is_the_share_of_subsets_with_a_right_answer(prediction, repeats):
+    draw = random.Random(repeats)
+    right = [[draw.random() < 0.3 for _ in range(repeats)] for _ in range(5)]
+    task = repeated(prediction, [[(float(one), None) for one in asked] for asked in right])
+    assert task.score == pytest.approx(sum(map(sum, right)) / (5 * repeats))
+    assert task.contexts == 5
+    sizes = sorted({1, 2, 4, repeats} & set(range(repeats + 1)))
+    assert list(task.metrics) == [f"pass@{size}" for size in sizes]
+    for size in sizes:
+        subsets = [any(one) for asked in right for one in combinations(asked, size)]
+        assert task.metrics[f"pass@{size}"] == pytest.approx(sum(subsets) / len(subsets))
+
+
+def test_pass_at_j_of_a_thousand_repeats_is_exact(prediction):
+    """One right answer of n is among j drawn with probability j / n."""
+    asked = [(1.0, None)] + [(0.0, None)] * 999
+    metrics = repeated(prediction, [asked]).metrics
+    sizes = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000]
+    assert metrics == {f"pass@{size}": pytest.approx(size / 1000, rel=1e-12) for size in sizes}
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ("33 33 7 8", 1.0),
+        ("7 7 33 8", 0.0),
+        ("33 33 7 7", 0.5),
+        ("33 7 8 9", 0.25),
+        ("33 - - -", 1.0),
+        ("7 - - -", 0.0),
+        ("- - - -", 0.0),
+    ],
+)
+def test_the_majority_is_the_most_frequent_answer_and_ties_break_at_random(
+    prediction, answers, expected
+):
+    """33 is right, and - is a text without an answer."""
+    asked = [(float(one == "33"), one.strip("-")) for one in answers.split()]
+    assert repeated(prediction, [asked]).metrics["majority@4"] == expected
+    both = repeated(prediction, [asked, [(1.0, "5")] * 4]).metrics["majority@4"]
+    assert both == pytest.approx((expected + 1) / 2)
+
+
+def test_fractional_scores_have_no_pass_at_j_and_tasks_without_answers_no_majority(prediction):
+    assert repeated(prediction, [[(0.5, None), (1.0, None)]]).metrics == {}
+    assert repeated(prediction, [[(0.5, "a"), (1.0, "b")]]).metrics == {"majority@2": 0.75}
+    assert repeated(prediction, [[(1.0, "a")], [(0.0, "b")]]).metrics == {}
+    assert repeated(prediction, [[(None, "a")] * 2]).metrics == {}
+    assert repeated(prediction, [[(1.0, "a")] * 2, [(0.0, "b")]]).metrics == {}
 
 
 def test_groups_are_averaged_and_empty_ones_are_absent(prediction):

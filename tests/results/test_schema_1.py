@@ -35,6 +35,7 @@ def test_old_fields_have_their_new_names_and_values():
     assert result.settings["sparse_attention.maskers.oracle_top_k.fraction"] == 0.1
     free = read_result(OUTPUTS / "tiny/sparse/mock_all/279cee43de76")
     assert free.dense_agreement is None
+    assert (free.answer_tokens, free.keys_read) == (free.timing.new_tokens / 5, None)
 
 
 def test_fields_that_came_later_are_null_and_the_configuration_is_read_from_yaml(tmp_path):

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import shutil
 from pathlib import Path
 
+import orjson
 import pytest
 
 from sah.cli import compare, report, status
@@ -24,6 +26,20 @@ def test_what_was_not_written_yet_is_null():
     assert (result.schema, result.rows_read, result.sampled) == (2, None, None)
     assert result.density == pytest.approx(0.6235, abs=1e-4)
     assert result.provenance.content == {}
+
+
+def test_the_answer_length_is_known_where_all_tasks_have_equally_many_answers(tmp_path):
+    folder = tmp_path / SPARSE.name
+    shutil.copytree(SPARSE, folder)
+    written = orjson.loads((folder / "results.json").read_bytes())
+    assert "answer_tokens" not in written
+    tokens = written["timing"]["new_tokens"]
+    assert read_result(folder).answer_tokens == tokens / 5
+    written["tasks"] = {
+        name: written["tasks"]["mock"] | {"n": n} for name, n in (("a", 2), ("b", 3))
+    }
+    (folder / "results.json").write_bytes(orjson.dumps(written))
+    assert read_result(folder).answer_tokens is None
 
 
 def test_report_shows_them_with_a_warning_about_their_means(capsys):

@@ -37,6 +37,8 @@ def test_complete_writes_scores_and_results(
             "references_hash": None,
             "details": {"words": 2},
             "groups": [],
+            "question_id": None,
+            "answer": None,
         }
     ]
     assert is_complete(folder, fingerprint)

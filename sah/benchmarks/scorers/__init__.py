@@ -6,10 +6,12 @@ All scores are in [0, 1]. `benchmark.metric=` of the jsonl benchmark accepts any
 from sah.benchmarks.scorers.choices import (
     choice_kvpress,
     choice_openbmb,
+    choice_simple_evals,
     code_debug_kvpress,
     code_debug_openbmb,
     dialogue_kvpress,
     dialogue_openbmb,
+    final_choice,
     first_choice,
     stated_choice,
 )
@@ -19,9 +21,11 @@ from sah.benchmarks.scorers.classification import (
     count,
     paragraph_retrieval,
 )
+from sah.benchmarks.scorers.equivalence import math_equivalence
 from sah.benchmarks.scorers.numbers import (
     competition_integer,
     exponential_similarity,
+    final_number,
     first_integer,
     first_number,
     key_value,
@@ -40,6 +44,7 @@ from sah.benchmarks.scorers.overlap import (
     rouge_l_recall,
     rouge_l_sum,
 )
+from sah.benchmarks.scorers.similarity import prefixed_similarity
 from sah.benchmarks.scorers.structured import (
     cloze_exact,
     cloze_partial,
@@ -48,6 +53,7 @@ from sah.benchmarks.scorers.structured import (
     list_exact,
     list_f1,
     list_subspan,
+    node_set_f1,
 )
 from sah.benchmarks.scorers.text import (
     character_f1_chinese,
@@ -66,6 +72,7 @@ __all__ = [
     "character_f1_chinese",
     "choice_kvpress",
     "choice_openbmb",
+    "choice_simple_evals",
     "classification",
     "cloze_exact",
     "cloze_partial",
@@ -81,6 +88,8 @@ __all__ = [
     "dialogue_openbmb",
     "exact_match",
     "exponential_similarity",
+    "final_choice",
+    "final_number",
     "first_choice",
     "first_integer",
     "first_number",
@@ -91,9 +100,12 @@ __all__ = [
     "list_exact",
     "list_f1",
     "list_subspan",
+    "math_equivalence",
     "meteor",
+    "node_set_f1",
     "normalised_exact_match",
     "paragraph_retrieval",
+    "prefixed_similarity",
     "rouge_1_recall",
     "rouge_2_recall",
     "rouge_geometric_mean",

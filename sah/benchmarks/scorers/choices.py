@@ -4,15 +4,55 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+# Marks between a statement and its letter: bounded, so that the search takes linear time.
+_MARKS = r"(?:\\(?:boxed|text|textbf|mathrm|mathbf)|[ ${(\[]){0,8}+"
+_FINAL_LETTER = re.compile(
+    rf"(?i:answer)\s*+:\s*+{_MARKS}([A-D])\b"
+    rf"|(?i:answer\s++is)\s*+:?+\s*+{_MARKS}([A-D])(?=[^\w\s]|[^\S\n]*+$)"
+    rf"|boxed\s*+\{{{_MARKS}([A-D])\b",
+    re.MULTILINE,
+)
+
 
 def stated_choice(prediction: str, references: Sequence[str], **_extras: Any) -> float:
     """Return 1 if it says `The correct answer is (B)` with the right letter (LongBench-v2)."""
+    return float(stated_letter(prediction) in references)
+
+
+def stated_letter(prediction: str) -> str | None:
+    """Return the letter that `stated_choice` compares; None if there is none."""
     text = prediction.replace("*", "")
     for pattern in (r"The correct answer is \(([A-D])\)", r"The correct answer is ([A-D])"):
         found = re.search(pattern, text)
         if found:
-            return float(found.group(1) in references)
-    return 0.0
+            return found.group(1)
+    return None
+
+
+def final_choice(prediction: str, references: Sequence[str], **_extras: Any) -> float:
+    r"""Return 1 if the last letter stated is right, as `Answer: B` or `\boxed{B}` (GPQA).
+
+    `answer is (B)` counts too, if a mark or the end of the line follows the letter, unlike in
+    `answer is A model`.
+    """
+    return float(final_letter(prediction) in references)
+
+
+def final_letter(prediction: str) -> str | None:
+    """Return the letter that `final_choice` compares; None if there is none."""
+    last = None
+    for found in _FINAL_LETTER.finditer(prediction.replace("*", "")):
+        last = next(filter(None, found.groups()))
+    return last
+
+
+def choice_simple_evals(prediction: str, references: Sequence[str], **_extras: Any) -> float:
+    """Return 1 if the first letter after `Answer:` is right (GPQA by OpenAI's simple-evals).
+
+    As in their script, that may be the first letter of a word: `Answer: Because` is B.
+    """
+    found = re.search(r"(?i:answer)[ \t]*+:[ \t]*+\$?([A-Da-d])", prediction)
+    return float(found is not None and found.group(1) in references)
 
 
 def first_choice(prediction: str, references: Sequence[str], **_extras: Any) -> float:

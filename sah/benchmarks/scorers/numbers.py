@@ -4,11 +4,16 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
+
+from sah.benchmarks.scorers.equivalence import last_box, normal_form, rational
 
 # Numbers joined by commas, which may be one number or several. A hyphen after a letter or digit is
 # not a sign. Possessive, so that the search takes time linear in the text.
 _NUMBERS = r"(?:(?<!\w)-)?\d++(?:\.\d++)?+(?:,\d++(?:\.\d++)?+)*+"
+# Longer numbers are compared digit by digit.
+_LONGEST = 300
 _THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3})++(?:\.\d++)?+")
 
 
@@ -68,14 +73,36 @@ def exponential_similarity(prediction: str, references: Sequence[str], **_extras
 def competition_integer(prediction: str, references: Sequence[str], **_extras: Any) -> float:
     r"""Return 1 if the answer is the right integer from 0 to 999; 033 equals 33 (AIME).
 
-    The answer is the last number in the last `\boxed{…}`, with or without its backslash, else the
-    number after the last `answer is`, else the last number of the last line that has one. A comma
-    separates numbers, except in 1,234, which is out of range.
+    The answer is the value of the last `\boxed{…}`, or the last number in it, else the number after
+    the last `answer is`, else the last number of the last line that has one. A comma separates
+    numbers, except in 1,234, which is out of range.
     """
-    answer = _competition_answer(prediction)
-    found = re.fullmatch(r"0*(\d{1,3})(?:\.0*)?", answer or "")
-    right = {int(reference) for reference in references}
-    return float(found is not None and int(found.group(1)) in right)
+    answer = competition_answer(prediction)
+    return float(answer in {str(int(reference)) for reference in references})
+
+
+def competition_answer(prediction: str) -> str | None:
+    """Return the integer that `competition_integer` compares, such as `33`; None if out of range.
+
+    033 and 33.0 are 33.
+    """
+    found = re.fullmatch(r"0*(\d{1,3})(?:\.0*)?", _last_number(prediction) or "")
+    return None if found is None else str(int(found.group(1)))
+
+
+def final_number(prediction: str, references: Sequence[str], **_extras: Any) -> float:
+    r"""Return 1 if the final answer is the right number: 1,234 equals $1234.00 (GSM8K).
+
+    The answer is found as in AIME.
+    """
+    answer = number_answer(prediction)
+    return float(answer is not None and answer in map(number_answer, references))
+
+
+def number_answer(prediction: str) -> str | None:
+    """Return the number that `final_number` compares, such as `18` or `37/2`; None without one."""
+    found = _last_number(prediction)
+    return found if found is None or len(found) > _LONGEST else str(Fraction(found))
 
 
 def integer(text: str) -> int | None:
@@ -86,12 +113,11 @@ def integer(text: str) -> int | None:
         return None
 
 
-def _competition_answer(text: str) -> str | None:
-    boxes = [box.partition("}") for box in text.split("boxed{")[1:]]
-    closed = [inside for inside, end, _ in boxes if end]
-    in_box = list(_numbers(closed[-1])) if closed else []
-    if in_box:
-        return in_box[-1]
+def _last_number(text: str) -> str | None:
+    """Return the number in the last box, else the last one stated, else that of the last line."""
+    in_box = _number_in(last_box(text) or "")
+    if in_box is not None:
+        return in_box
     stated = rf"(?:answer|solution)\s*+(?:is|:)\s*+\$?({_NUMBERS})"
     answers = re.findall(stated, text, flags=re.IGNORECASE)
     if answers:
@@ -101,6 +127,12 @@ def _competition_answer(text: str) -> str | None:
         if found:
             return list(_numbers(found[-1]))[-1]
     return None
+
+
+def _number_in(box: str) -> str | None:
+    r"""Return the value of what is in a box, such as 25/2 of \frac{25}{2}, else its last number."""
+    value = rational(normal_form(box)) if len(box) <= _LONGEST else None
+    return value or next(reversed(list(_numbers(box))), None)
 
 
 def _numbers(text: str) -> Iterator[str]:

@@ -111,6 +111,35 @@ def concordance_index(prediction: str, references: Sequence[str], **_extras: Any
     return max(_concordance(given, _order(reference)) for reference in references)
 
 
+def node_set_f1(prediction: str, references: Sequence[str], **_extras: Any) -> float:
+    """Return the best F1 of the set in the last line, `Final Answer: [a, b]` (graph walks).
+
+    The reference is such a line too. Two empty sets score 1, and an answer whose last line is of
+    another form 0. As in NVIDIA's port (NeMo Gym), empty last lines do not count; the code on
+    OpenAI's data card reads `Final Answer: [` as a part of the first name, which then never counts.
+    """
+    given = _final_answer(prediction)
+    return max(_set_f1(given, _final_answer(reference)) for reference in references)
+
+
+def _set_f1(given: set[str] | None, right: set[str] | None) -> float:
+    if right is None:
+        raise ValueError("the last line of a reference is not of the form Final Answer: [a, b]")
+    if given is None:
+        return 0.0
+    return 2 * len(given & right) / (len(given) + len(right)) if given or right else 1.0
+
+
+def _final_answer(text: str) -> set[str] | None:
+    """Return the items of the list in the last line; None if it has no list."""
+    line = text.rstrip().rpartition("\n")[2]
+    found = re.search(r"Final Answer:\s*+\[", line)
+    end = line.rfind("]")
+    if found is None or end < found.end():
+        return None
+    return {item.strip() for item in line[found.end() : end].split(",")} - {""}
+
+
 def _concordance(given: Sequence[int | None], right: Sequence[int | None]) -> float:
     if not right or None in right:
         raise ValueError("the reference is not a list of numbers separated by commas")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from sah.benchmarks.scorers import stated_choice
+from sah.benchmarks.scorers.choices import stated_letter
 from sah.benchmarks.scoring import Task
 from sah.benchmarks.suites.rows import Row, Source, column
 from sah.benchmarks.suites.suite import Suite
@@ -32,8 +33,8 @@ class LongBenchV2(Suite):
     title: ClassVar[str] = "LongBench-v2, multiple choice"
     licence: ClassVar[str] = "Apache-2.0"
     tasks: ClassVar = {
-        "0shot": Task(max_new_tokens=148, scorer=stated_choice),
-        "cot": Task(max_new_tokens=1044, scorer=stated_choice),
+        "0shot": Task(max_new_tokens=148, scorer=stated_choice, answer=stated_letter),
+        "cot": Task(max_new_tokens=1044, scorer=stated_choice, answer=stated_letter),
     }
 
     def source(self, subset: str) -> Source:

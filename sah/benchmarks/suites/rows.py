@@ -1,5 +1,6 @@
 """Reading the rows of a published data set from the Hub or from a folder."""
 
+import csv
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from sah.errors import DatasetError
 logger = logging.getLogger(__name__)
 
 _SPLITS = frozenset({"train", "test", "dev", "validation"})
-_FORMATS = (".parquet", ".jsonl")
+_FORMATS = (".parquet", ".jsonl", ".csv")
 
 Row = Mapping[str, Any]
 
@@ -27,6 +28,8 @@ class Source:
     dataset: str
     config: str | None = None
     split: str = "test"
+    gated: bool = False
+    """Whether the Hub asks to accept terms before it can be downloaded."""
 
     def __str__(self) -> str:
         return f"{self.dataset} ({', '.join(filter(None, (self.config, self.split)))})"
@@ -46,9 +49,9 @@ def load_rows(source: Source, *, path: str | None, revision: str) -> Loaded:
 
     Args:
         source: what to read.
-        path: a folder with the .parquet or .jsonl files of the data set, as `hf download` leaves
-            them, or with a subfolder of them named like the data set; None reads from the Hub
-            or its cache.
+        path: a folder with the .parquet, .jsonl or .csv files of the data set, as `hf download`
+            leaves them, or with a subfolder of them named like the data set; None reads from the
+            Hub or its cache.
         revision: commit, tag or branch on the Hub. Without a network, a tag or branch means the
             newest commit in the cache.
 
@@ -107,8 +110,8 @@ def cached_commits(source: Source) -> list[str]:
 
 def _from_hub(source: Source, revision: str) -> Loaded:
     import datasets
-    from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError
 
     quiet = not logger.isEnabledFor(logging.INFO)
     if quiet:
@@ -117,13 +120,14 @@ def _from_hub(source: Source, revision: str) -> Loaded:
         loaded = datasets.load_dataset(
             source.dataset, source.config, split=source.split, revision=revision
         )
-    except (DatasetNotFoundError, FileNotFoundError, ValueError, ConnectionError) as error:
+    except (FileNotFoundError, GatedRepoError, ValueError, ConnectionError) as error:
         if isinstance(error, ConnectionError) and not constants.HF_HUB_OFFLINE:
             # A temporary failure of the network: the experiment is retried.
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        terms = f"accept its terms at {_page(source)}, set HF_TOKEN, and " if source.gated else ""
         raise DatasetError(
-            f"{source} (revision {revision}) cannot be loaded: {reason}; run `sah fetch` "
+            f"{source} (revision {revision}) cannot be loaded: {reason}; {terms}run `sah fetch` "
             "with network access, or set benchmark.path to a folder with its files"
         ) from error
     files = [Path(file["filename"]) for file in loaded.cache_files]
@@ -194,7 +198,7 @@ def find_files(source: Source, path: str) -> list[Path]:
     if not of_split:
         names = [str(file.relative_to(folder)) for file in files]
         raise DatasetError(
-            f"benchmark.path={str(folder)!r} has no .parquet or .jsonl file of {source}; "
+            f"benchmark.path={str(folder)!r} has no .parquet, .jsonl or .csv file of {source}; "
             f"it contains {_some(names)}"
         )
     return of_split
@@ -210,6 +214,9 @@ def _read(file: Path) -> Iterator[Row]:
     if file.suffix == ".jsonl":
         yield from (plain_numbers(row) for _, row in read_numbered_lines(file))
         return
+    if file.suffix == ".csv":
+        yield from _read_csv(file)
+        return
     import pyarrow
     from pyarrow import parquet
 
@@ -217,6 +224,23 @@ def _read(file: Path) -> Iterator[Row]:
         yield from parquet.read_table(file).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise DatasetError(f"{file} is not a readable parquet file: {error}") from error
+
+
+def _read_csv(file: Path) -> Iterator[Row]:
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as lines:
+            for row in csv.DictReader(lines, strict=True):
+                if None in row or None in row.values():
+                    raise csv.Error(f"a row of {len(row)} columns does not fit the header")
+                yield row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DatasetError(f"{file} is not a readable CSV file: {error}") from error
+
+
+def _page(source: Source) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/datasets/{source.dataset}"
 
 
 def _short(value: Any) -> str:

@@ -34,8 +34,14 @@ from sah.report.figures.series import (
 from sah.report.figures.style import Look, looks
 from sah.results.schema import OUTPUT_ERROR, RECALL, Result
 
-ShareAxis = Literal["density", "rows_read"]
-SHARE_NAMES: dict[str, str] = {"density": "density", "rows_read": "rows read"}
+CostAxis = Literal["density", "rows_read", "keys_read", "answer_tokens"]
+_AXIS_NAMES: dict[CostAxis, str] = {
+    "density": "density",
+    "rows_read": "rows read",
+    "keys_read": "keys read",
+    "answer_tokens": "answer length",
+}
+_SHARES = ("density", "rows_read")
 _HOLLOW = "hollow: measured on a crowded machine or over several starts"
 
 
@@ -51,7 +57,7 @@ class Drawing:
     """None if the results have no data for it."""
 
 
-def drawings(results: Sequence[Result], axis: ShareAxis = "density") -> Iterator[Drawing]:
+def drawings(results: Sequence[Result], axis: CostAxis = "density") -> Iterator[Drawing]:
     """Draw every figure; call inside `style`.
 
     Args:
@@ -67,7 +73,7 @@ def drawings(results: Sequence[Result], axis: ShareAxis = "density") -> Iterator
     }
     yield Drawing(
         name=f"score_{axis}",
-        title=f"Score against {SHARE_NAMES[axis]}",
+        title=f"Score against {_AXIS_NAMES[axis]}",
         remark="Grey steps: the Pareto front. Dashed: dense attention.",
         figure=score_against(found, look, axis),
     )
@@ -109,6 +115,8 @@ _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
         f"key-value rows read (points shifted by up to {ASIDE:.0%})",
         lambda point: point.rows_read,
     ),
+    "keys_read": ("keys read per answer", lambda point: point.keys_read),
+    "answer_tokens": ("tokens per answer", lambda point: point.answer_tokens),
     "seconds": ("seconds per decoded token", lambda point: point.seconds_per_token),
     "bytes": (
         "keys and values read per token (MB)",
@@ -120,7 +128,7 @@ _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
 def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str) -> Figure | None:
     """Draw score against a cost, one panel per benchmark, with 95 % intervals and Pareto front."""
     label, value = _AXES[cost]
-    is_share = cost in SHARE_NAMES
+    is_share = cost in _SHARES
     known = panels([point for point in found if value(point) is not None])
     # A panel with dense alone compares nothing.
     grouped = {
@@ -161,6 +169,8 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
         else:
             axis.set_xlim(left=0)
             axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
+            if cost == "keys_read":
+                axis.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
         axis.set(title=title, xlabel=label, ylabel="score × 100", ylim=(-4, 104))
     legend(figure, axes, look, [point.attention for point in found])
     return figure
@@ -235,9 +245,9 @@ def positions(
 
 
 def tasks(
-    found: Sequence[Point], look: dict[str, Look], axis: ShareAxis = "density"
+    found: Sequence[Point], look: dict[str, Look], axis: CostAxis = "density"
 ) -> Figure | None:
-    """Draw one panel per task: scores against a share, or rows if methods have one setting each."""
+    """Draw one panel per task: scores against a cost, or rows if methods have one setting each."""
     of_tasks = task_points(found)
     methods = {(point.attention, point.settings) for point in of_tasks}
     if len(methods) > len({attention for attention, _ in methods}):

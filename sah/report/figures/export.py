@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sah.report.figures.axes import HOVER, style
-from sah.report.figures.draw import ShareAxis, drawings
+from sah.report.figures.draw import CostAxis, drawings
 from sah.report.saving import save
 from sah.results.schema import Result
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_figures(
-    results: Sequence[Result], folder: Path, axis: ShareAxis = "density"
+    results: Sequence[Result], folder: Path, axis: CostAxis = "density"
 ) -> list[Path]:
     """Write every figure that has data as SVG and PNG, and return the files.
 

@@ -13,7 +13,7 @@ import orjson
 from markupsafe import Markup
 
 from sah.report.figures.axes import style
-from sah.report.figures.draw import ShareAxis, drawings
+from sah.report.figures.draw import CostAxis, drawings
 from sah.report.figures.export import svg_element
 from sah.report.html.page_data import page_data
 from sah.report.reading.caveats import caveats
@@ -29,7 +29,7 @@ def write_page(
     results: Sequence[Result],
     target: Path,
     groups: Table | None = None,
-    axis: ShareAxis = "density",
+    axis: CostAxis = "density",
 ) -> None:
     """Write the report. Text from models and files enters it as data, never as markup.
 
@@ -46,7 +46,7 @@ def write_page(
 
 
 def render_page(
-    results: Sequence[Result], groups: Table | None = None, axis: ShareAxis = "density"
+    results: Sequence[Result], groups: Table | None = None, axis: CostAxis = "density"
 ) -> str:
     """Return the page as text."""
     data, notes = page_data(results), caveats(results)
@@ -68,7 +68,7 @@ def render_page(
     )
 
 
-def _figures(results: Sequence[Result], axis: ShareAxis) -> list[dict[str, Any]]:
+def _figures(results: Sequence[Result], axis: CostAxis) -> list[dict[str, Any]]:
     with style():
         return [
             {

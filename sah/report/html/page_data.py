@@ -85,6 +85,8 @@ def _overview(result: Result) -> dict[str, Any]:
         "rows": result.rows_read,
         "error": result.output_error,
         "recall": result.recall,
+        "tokens": result.answer_tokens,
+        "keysRead": result.keys_read,
         "speed": tokens_per_second([result]),
         "disturbed": ", ".join(disturbances(result)),
         "memory": result.provenance.peak_memory_bytes,
@@ -103,6 +105,7 @@ def _difference(comparison: Comparison | None, number_of: Mapping[Result, int]) 
         "p": comparison.adjusted_p_value,
         "verdict": "alarm" if comparison.suspicious else comparison.verdict,
         "uninformative": comparison.uninformative,
+        "longer": comparison.costs.is_longer,
     }
 
 

@@ -20,6 +20,7 @@ _PREDICTION = {
     "question_tokens": pl.Int64,
     "new_tokens": pl.Int64,
     "density": pl.Float64,
+    "keys_read": pl.Float64,
     "token_limit": pl.Int64,
     "references_hash": pl.String,
 }
@@ -54,7 +55,7 @@ def read_scored(results: Sequence[Result]) -> pl.DataFrame:
     """Read every scored answer.
 
     Returns:
-        Columns `result` (index into `results`), task, score, hashes, text and token counts. A
+        Columns `result` (index into `results`), task, score, hashes, text, counts and densities. A
         context without a hash, as early versions wrote them, counts as distinct.
     """
     scores = _read_lines(results, SCORES, _SCORE)

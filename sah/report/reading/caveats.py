@@ -57,6 +57,14 @@ def caveats(results: Sequence[Result]) -> list[str]:
             "and recall are means over attention calls, not over queries, and rows read are "
             "missing; the same commands compute them again."
         )
+    without_keys = sum(
+        result.keys_read is None and result.rows_read is not None for result in results
+    )
+    if without_keys:
+        found.append(
+            f"WARNING: {without_keys} of {len(results)} results have answers of an earlier version "
+            "that did not count the keys that they read; resume=false computes them again."
+        )
     return found
 
 

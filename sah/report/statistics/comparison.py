@@ -6,6 +6,7 @@ from typing import Literal
 
 import polars as pl
 
+from sah.report.statistics.answer_costs import AnswerCosts, answer_costs
 from sah.report.statistics.intervals import Interval
 from sah.report.statistics.mean_difference import (
     cluster_sums,
@@ -69,6 +70,8 @@ class Comparison:
     """Number of examples that score higher than with the baseline."""
     lost: int
     """Number of examples that score lower."""
+    costs: AnswerCosts
+    """Answer lengths and keys read of both sides."""
     verdict: Verdict
     """`better` and `worse` are significant, `worse` also beyond the margin; `within` means
     equivalent, so that the difference lies within the margin."""
@@ -162,6 +165,7 @@ def _comparison(match: Match, pairs: Pairs, task: str | None, settings: Settings
         few_differing=found is not None and found.trust < 1,
         gained=int((differences > 0).sum()),
         lost=int((differences < 0).sum()),
+        costs=answer_costs(frame),
         verdict="undecided",
         needed=needed_examples(found, len(frame), settings.margin, settings.level)
         if found

@@ -19,15 +19,18 @@ class Interval:
 def score_interval(
     mean: float, stderr: float | None, contexts: int, confidence: float = 0.95
 ) -> Interval | None:
-    """Return Clopper and Pearson's interval with the effective sample size (Korn & Graubard, 1998).
+    """Return a beta interval with the effective sample size (after Korn & Graubard, 1998).
 
     The effective size is that of a binary score with the same standard error, so one formula
-    serves exact match, token F1 and clustered questions, and the limits stay in [0, 1]. If all
-    scores are equal, it is the number of contexts.
+    serves exact match, token F1, clustered questions and repeats, and the limits stay in [0, 1].
+    For binary scores it is Clopper and Pearson's interval. That adds half an answer at either
+    limit, since binary means are coarse; the finer the scores, the less is added, down to
+    Jeffreys' interval, and the effective size is lowered by Student's quantile, since their spread
+    is estimated. If all scores are 0 or all are 1, it is the number of contexts.
 
-    Contexts that were not drawn may score 0 or 1, so the variance includes one pseudo-context of
-    either score; with them it is at most that of binary scores. Otherwise five answers
-    of .001 would leave no room for the one in fifty that scores 1.
+    Contexts that were not drawn may score 0 or 1, so the variance is at least that of one
+    pseudo-context of either score, and at most that of binary scores. Otherwise five answers of
+    .001 would leave no room for the one in fifty that scores 1.
 
     Args:
         mean: in [0, 1].
@@ -43,14 +46,27 @@ def score_interval(
     spread = mean * (1 - mean)
     unseen = (mean**2 + (1 - mean) ** 2) / contexts**2
     binary = spread / (contexts - 1)  # stderr² of a binary score
-    variance = max(stderr**2, min(binary, stderr**2 + unseen))
+    variance = max(stderr**2, min(binary, unseen))
+    likeness = min(1.0, variance / binary) if binary > 0 else 1.0  # 1 for binary scores
     size = spread / variance + 1 if spread > 1e-12 else float(contexts)
+    normal, student = (
+        special.ndtri((1 + confidence) / 2),
+        student_quantile(confidence, contexts - 1),
+    )
+    size = 1 + (size - 1) * (likeness + (1 - likeness) * (normal / student) ** 2)
+    # The power is chosen by simulation: means of scores that are only nearly binary are not coarse.
+    outside = (1 + likeness**4) / 2
+    inside = 1 - outside
     tail, hits = (1 - confidence) / 2, size * mean
     misses = size - hits
     return Interval(
-        low=float(special.betaincinv(hits, misses + 1, tail)) if hits > 1e-9 else 0.0,
-        high=float(special.betaincinv(hits + 1, misses, 1 - tail)) if misses > 1e-9 else 1.0,
+        low=_beta_quantile(hits + inside, misses + outside, tail) if hits > 1e-9 else 0.0,
+        high=_beta_quantile(hits + outside, misses + inside, 1 - tail) if misses > 1e-9 else 1.0,
     )
+
+
+def _beta_quantile(hits: float, misses: float, probability: float) -> float:
+    return float(special.betaincinv(hits, misses, probability))
 
 
 @cache

@@ -21,6 +21,9 @@ _GROUP_OF_NAME = {
     "protocol": "protocol",
 }
 
+# What is compared of two answers.
+_PAIRED = ("score", "new_tokens", "keys_read", "density", "finish_reason")
+
 Signature = tuple[tuple[str, str], ...]
 
 
@@ -38,7 +41,8 @@ class Pairs:
     """Pairs of answers to identical inputs."""
 
     frame: pl.DataFrame
-    """One row per scored pair: example_id, task, context, score and score_baseline."""
+    """One row per scored pair: example_id, task and context; score, new_tokens, keys_read, density
+    and finish_reason of both sides, with the ending `_baseline` of the baseline."""
     paired: int
     """Number of pairs, including those without scores."""
     different_inputs: int
@@ -133,7 +137,7 @@ def read_pairs(matches: Sequence[Match]) -> list[Pairs]:
         input_hash_baseline="input_hash",
         references_hash_baseline="references_hash",
         token_limit_baseline="token_limit",
-        score_baseline="score",
+        **{f"{name}_baseline": name for name in _PAIRED},
     )
     common = answers.join(baselines, on=["baseline", "example_id"], maintain_order="left")
     same_inputs = common.filter(pl.col("input_hash") == pl.col("input_hash_baseline"))

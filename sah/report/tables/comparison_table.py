@@ -6,6 +6,7 @@ from sah.report.reading.caveats import caveats
 from sah.report.reading.differences import METHOD, differing_keys, method_settings, short_names
 from sah.report.reading.order import natural
 from sah.report.reading.select import shown_value, value_of
+from sah.report.statistics.answer_costs import AT_LIMIT, LONGER, AnswerCosts
 from sah.report.statistics.comparison import CEILING, FLOOR, Comparison, Settings
 from sah.report.statistics.pairing import Match
 from sah.report.tables.table import Cell, Column, Table, label, number
@@ -16,6 +17,8 @@ _NUMBERS = (
     *("p_value", "adjusted_p_value", "equivalence_p_value", "gained", "lost"),
     *("pairs", "different_inputs", "different_references", "different_limits", "unanswered"),
     *("differing_contexts", "needed_low", "needed_high"),
+    *("baseline_answer_tokens", "answer_tokens", "answer_length_p_value"),
+    *("baseline_keys_read", "keys_read", "baseline_density", "density", "ended_at_limit"),
 )
 
 _VERDICTS = {"within": "yes", "worse": "no: worse", "better": "ALARM: better"}
@@ -56,16 +59,18 @@ def compare_table(
     if any(comparison.task for comparison in comparisons):
         columns.append(Column(name="task", header="task", numeric=False))
     columns.append(Column(name="method", header="method", numeric=False))
-    columns += _measured_columns(wide)
+    measured = _measured_columns(comparisons, wide)
+    named = len(columns)
+    columns += measured
     spelled = method_settings(firsts, of_method)
-    rows = []
+    rows, names_of_rows = [], []
     for comparison, first, setting in zip(comparisons, firsts, spelled, strict=True):
         cells = [label(shown_value(value_of(first, key))) for key in shown]
         if any(one.task for one in comparisons):
             cells.append(label(comparison.task))
         cells.append(label(f"{first.attention} {setting}".strip()))
+        names_of_rows.append(" ".join(cell.text for cell in cells))
         rows.append(_styled([*cells, *_measured(comparison, wide)], comparison))
-    named = len(columns) - len(_measured_columns(wide))
     rows.sort(key=lambda row: [natural(cell.value) for cell in row[:named]])
     caption = "  ".join(
         str(value_of(firsts[0], name))
@@ -76,17 +81,19 @@ def compare_table(
         columns=columns,
         rows=rows,
         caption=f"{caption}  against {baseline}".strip(),
-        notes=_notes(comparisons, left_out, settings),
+        notes=_notes(comparisons, names_of_rows, left_out, settings),
     )
 
 
-def _measured_columns(wide: bool) -> list[Column]:
+def _measured_columns(comparisons: Sequence[Comparison], wide: bool) -> list[Column]:
     if wide:
-        texts = ("verdict", "fingerprint", "baseline_fingerprint")
+        texts = ("verdict", "longer_answers", "fingerprint", "baseline_fingerprint")
         return [
             *(Column(name=name, header=name) for name in _NUMBERS),
             *(Column(name=name, header=name, numeric=False) for name in texts),
         ]
+    # Of equal lengths, the keys read follow from the density.
+    importance = 9 if any(comparison.costs.is_longer for comparison in comparisons) else 1
     return [
         Column(name="baseline_score", header="base", importance=5),
         Column(name="score", header="score", importance=4),
@@ -95,13 +102,15 @@ def _measured_columns(wide: bool) -> list[Column]:
         Column(name="flips", header="flips", importance=8),
         Column(name="p_value", header="p", importance=7),
         Column(name="adjusted_p_value", header="Holm p", importance=6),
+        Column(name="length_ratio", header="length", importance=importance),
+        Column(name="keys_ratio", header="keys", importance=importance),
         Column(name="pairs", header="n", importance=3),
         Column(name="verdict", header="within?", numeric=False),
     ]
 
 
 def _measured(comparison: Comparison, wide: bool) -> list[Cell]:
-    interval = comparison.interval
+    interval, costs = comparison.interval, comparison.costs
     if wide:
         values = (
             comparison.baseline_score,
@@ -121,7 +130,16 @@ def _measured(comparison: Comparison, wide: bool) -> list[Cell]:
             comparison.unanswered,
             comparison.differing_contexts,
             *(comparison.needed or (None, None)),
+            costs.baseline_tokens,
+            costs.tokens,
+            costs.p_value,
+            costs.baseline_keys_read,
+            costs.keys_read,
+            costs.baseline_density,
+            costs.density,
+            costs.at_limit,
             comparison.verdict,
+            "yes" if costs.is_longer else "",
             "+".join(one.fingerprint for one in comparison.match.results),
             "+".join(one.fingerprint for one in comparison.match.baselines),
         )
@@ -138,8 +156,10 @@ def _measured(comparison: Comparison, wide: bool) -> list[Cell]:
         label(f"+{comparison.gained} −{comparison.lost}"),
         label(_p_value(comparison.p_value)),
         label(_p_value(comparison.adjusted_p_value)),
+        number(costs.length_ratio, 2),
+        number(costs.keys_ratio, 2),
         Cell(text=str(comparison.pairs), value=comparison.pairs),
-        label(_verdict(comparison)),
+        label(_verdict(comparison) + (" †" if costs.is_longer else "")),
     ]
 
 
@@ -168,7 +188,10 @@ def _styled(cells: list[Cell], comparison: Comparison) -> list[Cell]:
 
 
 def _notes(
-    comparisons: Sequence[Comparison], left_out: Sequence[tuple[Match, str]], settings: Settings
+    comparisons: Sequence[Comparison],
+    names: Sequence[str],
+    left_out: Sequence[tuple[Match, str]],
+    settings: Settings,
 ) -> list[str]:
     points = f"{100 * settings.margin:g} point{'' if settings.margin == 0.01 else 's'}"
     notes = [
@@ -177,7 +200,7 @@ def _notes(
         f"corrected for {len(comparisons)}; bold, worse and ALARM follow from it. flips: examples "
         "gained and lost. within?: yes if two one-sided tests at 5 % reject a difference beyond "
         f"{points}, ? if undecided; n≈: examples that show it with power .80 if the methods are "
-        "equal."
+        "equal. length, keys: tokens and keys read per answer, as multiples of the baseline's."
     ]
     if any(comparison.few_differing for comparison in comparisons):
         notes.append(
@@ -195,6 +218,7 @@ def _notes(
             f"Grey, at floor or ceiling: the baseline scores at most {100 * FLOOR:g} or at least "
             f"{100 * CEILING:g}, so equal scores support no claim that methods are equally good."
         )
+    notes += _length_notes(comparisons, names)
     pairs = sum(comparison.pairs for comparison in comparisons if comparison.task is None)
     # With one row per task, each row carries the counts of its whole match.
     matched = {id(comparison.match): comparison for comparison in comparisons}.values()
@@ -215,6 +239,36 @@ def _notes(
     if len(left_out) > 5:
         notes.append(f"Not compared: {len(left_out) - 5} more.")
     return notes
+
+
+def _length_notes(comparisons: Sequence[Comparison], names: Sequence[str]) -> list[str]:
+    """Say which methods write longer answers, and what they read in total."""
+    notes = []
+    longer = [(one.costs, name) for one, name in zip(comparisons, names, strict=True)]
+    longer = [(costs, name) for costs, name in longer if costs.is_longer]
+    if longer:
+        notes.append(
+            f"† Longer answers: on average at least {LONGER:g} times as long as the baseline's to "
+            "the same questions, p < .05 by the test of the scores (not corrected)."
+        )
+    notes += [f"† {name}: {_longer(costs)}." for costs, name in longer[:5]]
+    if len(longer) > 5:
+        notes.append(f"† {len(longer) - 5} more.")
+    cut = sum(comparison.costs.is_cut for comparison in comparisons)
+    if cut:
+        notes.append(
+            f"Lengths are cut in {cut} of {len(comparisons)} rows: more than {100 * AT_LIMIT:g} % "
+            "of the answers of one side end at their token limit, so longer ones would not show."
+        )
+    return notes
+
+
+def _longer(costs: AnswerCosts) -> str:
+    density = "" if costs.density is None else f", at density {costs.density:.2f}"
+    keys = "keys read in total were not recorded"
+    if costs.keys_ratio is not None:
+        keys = f"reads {costs.keys_ratio:.2f} of the baseline's keys in total"
+    return f"{keys}{density}: its answers are {costs.length_ratio:.2f} times as long"
 
 
 def _results(comparisons: Sequence[Comparison]) -> dict[Result, None]:

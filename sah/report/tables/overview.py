@@ -18,15 +18,20 @@ from sah.report.statistics.estimates import (
     result_estimate,
     tokens_per_second,
 )
-from sah.report.tables.table import Cell, Column, Table, label, number
+from sah.report.tables.table import Cell, Column, Table, compact, label, number
 from sah.results.disturbance import disturbances
 from sah.results.schema import DenseAgreement, Result
 
 _LEGEND = (
     "score: × 100; CI: its 95 % interval (Clopper-Pearson, by context); density: keys that a "
     "query head selects; rows: key-value rows that any head of a group selects; error: output "
-    "error against dense; tok/s: decoding, question included; GB: peak memory; –: not measured."
+    "error against dense; tokens: length of an answer; keys read: by all its queries, in a layer "
+    "and head; tok/s: decoding, question included; GB: peak memory; –: not measured."
 )
+
+
+# Mean length in tokens from which length and keys read come before output error and speed.
+_LONG_ANSWER = 64
 
 
 def result_table(results: Sequence[Result], *, wide: bool = False) -> Table:
@@ -130,6 +135,11 @@ _SAMPLED = ("sampled_examples", "sampled_of_examples", "sampled_queries", "sampl
 def _measured_columns(results: Sequence[Result], wide: bool) -> list[Column]:
     limits = [Column(name="score_low", header="low"), Column(name="score_high", header="high")]
     index = Column(name="index_bytes_per_key_and_layer", header="index")
+    # What a short answer reads follows from its density.
+    longest = max((result.answer_tokens or 0 for result in results), default=0)
+    importance = 8 if longest >= _LONG_ANSWER else 1
+    tokens = Column(name="answer_tokens", header="tokens", importance=importance)
+    keys = Column(name="keys_read", header="keys read", importance=importance)
     return [
         Column(name="score", header="score"),
         *(limits if wide else [Column(name="score_interval", header="95 % CI", importance=9)]),
@@ -137,6 +147,8 @@ def _measured_columns(results: Sequence[Result], wide: bool) -> list[Column]:
         *_with_stderr(Column(name="rows_read", header="rows", importance=6), wide),
         *_with_stderr(Column(name="output_error", header="error", importance=7), wide),
         *_with_stderr(Column(name="recall", header="recall", importance=4), wide),
+        *_with_stderr(tokens, wide),
+        *_with_stderr(keys, wide),
         *((Column(name=name, header=name) for name in _SAMPLED) if wide else ()),
         *(_AGREEMENT if any(result.dense_agreement for result in results) else ()),
         Column(name="tokens_per_second", header="tok/s", importance=3),
@@ -154,9 +166,14 @@ def _with_stderr(column: Column, wide: bool) -> list[Column]:
     return [column, Column(name=f"{column.name}_stderr", header=f"{column.header} stderr")]
 
 
-def _means(results: Sequence[Result], name: str, wide: bool) -> list[Cell]:
+def _means(
+    results: Sequence[Result],
+    name: str,
+    wide: bool,
+    cell: Callable[[float | None], Cell] = number,
+) -> list[Cell]:
     """Return the cells of `_with_stderr`; means of several results have no standard error."""
-    mean = number(known_mean(getattr(result, name) for result in results))
+    mean = cell(known_mean(getattr(result, name) for result in results))
     if not wide:
         return [mean]
     return [mean, number(getattr(results[0], f"{name}_stderr") if len(results) == 1 else None)]
@@ -205,6 +222,8 @@ def _measured(
         *_means(results, "rows_read", wide),
         *_means(results, "output_error", wide),
         *_means(results, "recall", wide),
+        *_means(results, "answer_tokens", wide, compact),
+        *_means(results, "keys_read", wide, compact),
         *(_sampled(results) if wide else ()),
         *(
             number(known_mean(map(value, agreements)))

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+_SIZES = {1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
@@ -65,6 +67,15 @@ def number(value: float | None, decimals: int = 3, scale: float = 1.0) -> Cell:
     if value is None:
         return Cell(text="–")
     return Cell(text=f"{scale * value:z.{decimals}f}", value=value)
+
+
+def compact(value: float | None) -> Cell:
+    """Return the cell of a number of any size, with three significant digits: 87.5, 1.2k, 3.4M."""
+    if value is None:
+        return Cell(text="–")
+    rounded = float(f"{value:.3g}")
+    size = next((size for size in _SIZES if abs(rounded) >= size), 1)
+    return Cell(text=f"{rounded / size:.3g}{_SIZES.get(size, '')}", value=value)
 
 
 def label(value: Any) -> Cell:

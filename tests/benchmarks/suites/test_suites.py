@@ -17,12 +17,20 @@ from sah.results import directory
 CONF = Path(__file__).resolve().parents[3] / "conf" / "benchmark"
 SUITES = sorted(path.stem for path in CONF.glob("*.yaml") if "revision" in OmegaConf.load(path))
 
+# Suites whose prompts are written here, from the columns of the data set.
+WRITTEN = {"longbench_v2", "aime26", "math500", "gsm8k", "gpqa"}
+GPQA = ("diamond", "main", "extended")
+
 
 def right_answer(example):
     """Return the answer of a model that knows the references."""
     first = example.references[0]
     if example.task in ("0shot", "cot"):
         return f"The correct answer is ({first})."
+    if example.task == "math500":
+        return rf"\boxed{{{first}}}"
+    if example.task in GPQA:
+        return f"Answer: {first}"
     if example.task in ("math_calc",) or example.task.startswith(("niah", "vt", "cwe", "fwe")):
         return " ".join(example.references)
     if example.task.split("_")[0] in ("nq", "hotpotqa", "musique", "qampari", "quest") and (
@@ -34,7 +42,8 @@ def right_answer(example):
 
 def test_every_suite_has_a_yaml():
     found = {"longbench", "longbench_v2", "ruler_hub", "infinite_bench", "zero_scrolls", "loogle"}
-    assert set(SUITES) == found | {"aime24", "aime25", "loft"}
+    found |= {"aime24", "aime25", "aime26", "loft", "math500", "gsm8k", "gpqa"}
+    assert set(SUITES) == found
 
 
 @pytest.mark.parametrize("name", sorted({*SUITES} - {"zero_scrolls"}))
@@ -47,7 +56,7 @@ def test_right_answers_score_one_and_empty_answers_score_zero(name, suite, tiny,
         assert score.score == 0.0, score
 
 
-@pytest.mark.parametrize("name", sorted({*SUITES} - {"longbench_v2"}))
+@pytest.mark.parametrize("name", sorted({*SUITES} - WRITTEN))
 def test_prompts_and_answer_limits_come_from_the_rows(name, suite, published, tiny):
     benchmark = suite(name)
     columns = ("context", "question", "answer_prefix", "max_new_tokens")
@@ -163,12 +172,28 @@ def test_an_unpublished_length_is_an_error():
         RulerHub(length="5000")
 
 
-def test_aime_answers_each_problem_k_times(suite, tiny):
-    once = suite("aime24").examples(tiny.prompts, seed=0)
-    thrice = suite("aime24", samples=3).examples(tiny.prompts, seed=0)
-    assert len(thrice) == 3 * len(once)
-    assert len({example.id for example in thrice}) == len(thrice)
-    assert [example.context for example in thrice[::3]] == [example.context for example in once]
+@pytest.mark.parametrize(
+    ("name", "text", "answer"),
+    [
+        ("aime24", r"so \boxed{033}.", "33"),
+        ("aime25", "The answer is 33.0", "33"),
+        ("aime24", r"\boxed{1000}", ""),
+        ("aime24", "no number", ""),
+        ("longbench_v2", "The correct answer is **(B)**", "B"),
+        ("longbench_v2", "B", ""),
+        ("aime26", r"\boxed{\frac{66}{2}}", "33"),
+        ("math500", r"\boxed{x = 0.50}", "1/2"),
+        ("gsm8k", r"\boxed{\$1,033.00}", "1033"),
+        ("gpqa", r"$\boxed{B}$", "B"),
+        ("longbench", "33", None),
+    ],
+)
+def test_the_answer_that_votes_is_that_which_is_scored(name, text, answer, suite, tiny, predict):
+    benchmark = suite(name)
+    for score in benchmark.score(
+        examples := benchmark.examples(tiny.prompts, seed=0), predict(examples, lambda _: text)
+    ):
+        assert score.answer == answer
 
 
 # -- end to end ------------------------------------------------------------------------

@@ -14,6 +14,8 @@ function element(name, attributes = {}, ...children) {
 }
 
 const fixed = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits);
+const compact = (value) => value === null || value === undefined ? "–"
+  : new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 }).format(value).replace("K", "k");
 const points = (value) => fixed(value === null || value === undefined ? null : 100 * value, 1);
 const signed = (value) => value === null || value === undefined ? "–"
   : (value < 0 ? "−" : value > 0 ? "+" : "") + Math.abs(100 * value).toFixed(1);

@@ -14,6 +14,8 @@ const COLUMNS = [
   { key: "rows", header: "rows read", value: (result) => result.rows, text: (result) => fixed(result.rows, 3) },
   { key: "error", header: "output error", value: (result) => result.error, text: (result) => fixed(result.error, 3) },
   { key: "recall", header: "recall", value: (result) => result.recall, text: (result) => fixed(result.recall, 3) },
+  { key: "tokens", header: "tokens", value: (result) => result.tokens, text: (result) => compact(result.tokens) },
+  { key: "keys-read", header: "keys read", value: (result) => result.keysRead, text: (result) => compact(result.keysRead) },
   { key: "speed", header: "tokens/s", value: (result) => result.speed, text: speed },
   { key: "memory", header: "GB", value: (result) => result.memory, text: (result) => fixed(result.memory === null ? null : result.memory / 1e9, 1) },
   { key: "n", header: "n", value: (result) => result.n, text: (result) => String(result.n) },
@@ -24,6 +26,10 @@ const state = { chosen: { model: new Set(), method: new Set(), benchmark: new Se
 
 function verdict(result) {
   if (result.verdict === undefined) return "";
+  return quality(result) + (result.longer ? " †" : "");
+}
+
+function quality(result) {
   if (result.verdict === "alarm") return "ALARM: better";
   if (result.uninformative && !(result.p !== null && result.p < 0.05)) return `dense at ${result.uninformative}`;
   return { within: "yes", worse: "no: worse", better: "no: better", undecided: "undecided" }[result.verdict];
@@ -83,7 +89,7 @@ function showResults(main) {
     caption ? element("p", { class: "muted" }, caption) : "",
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Results" }, table),
     results.length ? "" : element("p", {}, "No experiment matches the filters."),
-    element("p", { class: "muted" }, "Scores × 100 with 95 % intervals, clustered by context. “vs dense” pairs identical inputs. Red: significantly better than dense, which is usually a bug. Grey: dense itself is at floor or ceiling. Rows read: key-value rows that any query head of a group selects. *: speed of an interrupted run or on a crowded machine. –: not measured."));
+    element("p", { class: "muted" }, "Scores × 100 with 95 % intervals, clustered by context. “vs dense” pairs identical inputs. Red: significantly better than dense, which is usually a bug. Grey: dense itself is at floor or ceiling. Rows read: key-value rows that any query head of a group selects. Tokens: mean length of an answer. Keys read: by all queries of an answer, in a layer and head. †: answers at least 1.25 times as long as dense (p < .05), so that density understates what they read. *: speed of an interrupted run or on a crowded machine. –: not measured."));
 }
 
 function sortBy(column) {

@@ -1,0 +1,1 @@
+"""Benchmarks generated here from published rules, beside RULER."""
