@@ -9,17 +9,13 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from presets import EVICTING
 from torch import Tensor
 
 from sah.attention.eviction.context_layer import ContextLayer
 from sah.attention.eviction.witness import Witness
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-PRESETS = sorted(
-    path.stem
-    for path in (CONF / "sparse_attention").glob("*.yaml")
-    if "/evictor@" in path.read_text(encoding="utf-8")
-)
 EVICTORS = sorted(path.stem for path in (CONF / "evictor").glob("*.yaml"))
 
 # Not so many keys in each head, by their docstrings.
@@ -184,7 +180,7 @@ def test_an_evictor_is_frozen_and_equal_configurations_are_equal(
         first.tokens = 1
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", EVICTING)
 def test_a_preset_evicts_and_is_named_after_its_file(
     name: str, composed: Make, context_layers: Layers
 ) -> None:

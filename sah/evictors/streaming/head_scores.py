@@ -16,10 +16,11 @@ def lowest_heads(file: str, share: float, composed: str | None) -> tuple[tuple[b
         composed: digest of the file when the experiment was composed; None is not checked.
 
     Raises:
-        ValueError: if the file cannot be read, is no such table, or has another content now.
+        ValueError: if the file cannot be read, is not such a table, or has another content now.
     """
     try:
-        return _lowest(Path(file), Path(file).stat().st_mtime_ns, share, composed)
+        path = Path(file).expanduser()
+        return _lowest(path, path.stat().st_mtime_ns, share, composed)
     except OSError as error:
         raise ValueError(f"the scores of the heads cannot be read: {error}") from error
 
