@@ -192,7 +192,7 @@ def repeated(world, questions, repeats, trials):
         means = GENERATOR.binomial(repeats, world(questions)) / repeats
         stderr = float(np.std(means, ddof=1) / questions**0.5)
         scores.append(float(means.mean()))
-        interval = score_interval(scores[-1], stderr, questions)
+        interval = score_interval(scores[-1], stderr, questions, answers=questions * repeats)
         covered += interval.low <= truth <= interval.high
         widths.append(interval.high - interval.low)
     return covered / trials, np.mean(widths) / (2 * 1.96 * np.std(scores))

@@ -29,7 +29,8 @@ from sah.attention import (
     Visibility,
     weighted_attention,
 )
-from sah.attention.session import AttentionSession, attention_replaced
+from sah.attention.interface import attention_replaced
+from sah.attention.session import AttentionSession
 from sah.execution.building import compose
 
 HEADS, GROUPS, DIM = 9, 3, 64

@@ -109,14 +109,44 @@ BUGS = (
     Bug(
         "OracleTopK spends its budget on keys that are already selected",
         "sah/attention/top_k.py",
-        "select_top(self.scores(inputs), mask.candidates,",
-        "select_top(self.scores(inputs), mask.visible.expand_as(mask.selected),",
+        "scores, candidates = self.scores(inputs), mask.candidates",
+        "scores, candidates = self.scores(inputs), mask.visible.expand_as(mask.selected)",
     ),
     Bug(
         "OracleTopK ranks by |q·k|",
         "sah/maskers/oracle_top_k.py",
         "inputs.scores",
         "inputs.scores.abs()",
+    ),
+    Bug(
+        "heads that select together add up logits instead of shares of attention",
+        "sah/attention/top_k.py",
+        ".log_softmax(-1)",
+        "",
+    ),
+    Bug(
+        "heads that select together spend their budget on keys that all have selected",
+        "sah/attention/top_k.py",
+        "candidates = _any_of_set(candidates, sets)",
+        "candidates = inputs.visible.expand(-1, sets, -1, -1)",
+    ),
+    Bug(
+        "a unit scores as much as its best key, even if that may not be added",
+        "sah/attention/top_k.py",
+        "scores.masked_fill(~candidates, -torch.inf)",
+        "scores",
+    ),
+    Bug(
+        "a selection serves one step too many",
+        "sah/attention/top_k.py",
+        "query - first) % self.every",
+        "query - first) % (self.every + (self.every > 1))",
+    ),
+    Bug(
+        "a selection outlives its answer",
+        "sah/attention/session.py",
+        "self._held.clear()",
+        "pass",
     ),
     Bug(
         "OracleTopP stops one key before the mass is reached",
@@ -139,8 +169,14 @@ BUGS = (
     Bug(
         "Quest spends its budget on keys that are already selected",
         "sah/maskers/quest.py",
-        "select_pages(self._page_scores(inputs), mask.candidates,",
-        "select_pages(self._page_scores(inputs), mask.visible.expand_as(mask.selected),",
+        "select_units(self._page_scores(inputs), mask.candidates,",
+        "select_units(self._page_scores(inputs), mask.visible.expand_as(mask.selected),",
+    ),
+    Bug(
+        "Quest reads the last page instead of the one that holds the query",
+        "sah/maskers/quest.py",
+        "own = (inputs.first_position + position) // self.page_size",
+        "own = (inputs.key.shape[2] - 1 + 0 * position) // self.page_size",
     ),
     Bug(
         "Quest appends to a page that is already full",
@@ -189,6 +225,12 @@ BUGS = (
         "sah/maskers/magic_pig.py",
         "ways = math.comb(self.tables, collisions)",
         "ways = 1",
+    ),
+    Bug(
+        "MagicPIG samples nothing of the keys after the context",
+        "sah/maskers/magic_pig.py",
+        "mask = mask.add(is_later.view(1, 1, 1, -1))",
+        "mask = mask.add(is_later.view(1, 1, 1, -1) & False)",
     ),
     Bug(
         "MagicPIG hashes keys with their mean and computes angles without it",

@@ -3,7 +3,7 @@
 # B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension, V value dimension
 # S rows of queries per key-value head: H / G · Q
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar, cast
@@ -66,6 +66,15 @@ class Visibility:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeldSelection:
+    """Keys that a masker selected at one decode step, for the steps that reuse them."""
+
+    first_position: int
+    """Position of the answer's first decode step, from which steps are counted."""
+    keys: Bool[Tensor, "B H 1 K"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttentionInputs:
     """Queries, keys and values of one layer after the rotary embedding.
 
@@ -96,6 +105,8 @@ class AttentionInputs:
     kept: KeptKeys | None = None
     """What the layer keeps of the context, if keys were evicted: `key` and `value` then begin with
     the kept rows, and positions count rows. `visible` is false in rows that pad a head."""
+    held: MutableMapping[Hashable, HeldSelection] | None = None
+    """Selections by masker that later decode steps reuse; None while a question is read."""
 
     @property
     def group_size(self) -> int:
@@ -113,7 +124,7 @@ class AttentionInputs:
 
         Invisible keys have scores too; callers apply `visible`.
         """
-        return self._scores_of(self.dot_products)
+        return self.logits_of(self.dot_products)
 
     def dot_products_at(self, keys: SelectedKeys) -> Float[Tensor, "B H Q N"]:
         """Return q·k in float32 of the selected keys; a single query reads no other key."""
@@ -124,9 +135,10 @@ class AttentionInputs:
 
     def scores_at(self, keys: SelectedKeys) -> Float[Tensor, "B H Q N"]:
         """Return `scores` of the selected keys."""
-        return self._scores_of(self.dot_products_at(keys))
+        return self.logits_of(self.dot_products_at(keys))
 
-    def _scores_of(self, products: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    def logits_of(self, products: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return the attention logits of products q·k: scaled, soft-capped."""
         scores = products * self.scaling
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)

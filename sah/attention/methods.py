@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,8 +50,11 @@ class SparseAttention:
     maskers: Mapping[str, Masker] = field(default_factory=dict)
     evict: Mapping[str, Evictor] = field(default_factory=dict)
     """At most one, by name; it works on the layers that are not dense."""
-    dense_layers: Sequence[int] = ()
-    """Layers that keep the model's own attention (Quest keeps 0 and 1)."""
+    dense_layers: Sequence[int] | str = ()
+    """Layers that keep the model's own attention (Quest keeps 0 and 1).
+
+    A text such as `0::16` names every 16th layer from 0 on, as many as the model has (MagicPIG).
+    """
     layers: Mapping[str, Mapping[str, Masker] | Literal["dense"]] | None = None
     """Maskers of single layers or ranges, in place of `maskers`: `{0-1: dense, 2-5: {...}}`."""
     workspace_bytes: int = 2**28
@@ -73,7 +77,9 @@ class SparseAttention:
         for name, evictor in self.evict.items():
             if not hasattr(evictor, "at_context"):
                 raise ValueError(f"sparse_attention.evict.{name} is not an evictor: {evictor!r}")
-        if any(not isinstance(layer, int) or layer < 0 for layer in self.dense_layers):
+        if isinstance(self.dense_layers, str):
+            self._dense_steps  # noqa: B018 - checks them
+        elif any(not isinstance(layer, int) or layer < 0 for layer in self.dense_layers):
             raise ValueError(
                 f"dense_layers must be layer numbers from 0 on, got {list(self.dense_layers)}"
             )
@@ -83,7 +89,9 @@ class SparseAttention:
 
     def maskers_at(self, layer: int) -> Mapping[str, Masker] | None:
         """Return the maskers of a layer, or None if it keeps the model's own attention."""
-        return self._layer_maskers.get(layer, self.maskers)
+        if layer in self._layer_maskers:
+            return self._layer_maskers[layer]
+        return None if layer in self._dense_steps else self.maskers
 
     @property
     def evictor(self) -> Evictor | None:
@@ -92,7 +100,7 @@ class SparseAttention:
 
     @property
     def named_layers(self) -> Collection[int]:
-        """Layers that `dense_layers` or `layers` names."""
+        """Layers that `dense_layers` or `layers` names by number."""
         return self._layer_maskers.keys()
 
     def select(self, inputs: AttentionInputs) -> AttentionMask:
@@ -110,9 +118,24 @@ class SparseAttention:
         return mask
 
     @cached_property
+    def _dense_steps(self) -> range:
+        """Layers that `dense_layers` names by a step, beyond those of any model."""
+        if not isinstance(self.dense_layers, str):
+            return range(0)
+        match = re.fullmatch(r"(\d+)::([1-9]\d*)", self.dense_layers)
+        if match is None:
+            raise ValueError(
+                "dense_layers must be a list of layers such as [0, 1], or every n-th layer as "
+                f"FIRST::N, such as 0::16; got {self.dense_layers!r}"
+            )
+        return range(int(match[1]), sys.maxsize, int(match[2]))
+
+    @cached_property
     def _layer_maskers(self) -> dict[int, Mapping[str, Masker] | None]:
-        """Maskers of the layers that `dense_layers` and `layers` name; None means dense."""
-        found: dict[int, Mapping[str, Masker] | None] = dict.fromkeys(self.dense_layers)
+        """Maskers of the layers that `dense_layers` and `layers` number; None means dense."""
+        found: dict[int, Mapping[str, Masker] | None] = {}
+        if not isinstance(self.dense_layers, str):
+            found |= dict.fromkeys(self.dense_layers)
         for span, maskers in (self.layers or {}).items():
             if maskers != "dense":
                 if not isinstance(maskers, Mapping) or not maskers:
@@ -122,7 +145,7 @@ class SparseAttention:
                     )
                 _require_maskers(f"layers.{span}", maskers)
             for layer in _layers_in(str(span)):
-                if layer in found:
+                if layer in found or layer in self._dense_steps:
                     raise ValueError(
                         f"sparse_attention.layers.{span}: layer {layer} is named twice (in layers "
                         "or dense_layers); name it once"
@@ -159,6 +182,12 @@ def _require_maskers(field: str, maskers: Mapping[str, Masker]) -> None:
     for name, masker in maskers.items():
         if not callable(masker):
             raise ValueError(f"sparse_attention.{field}.{name} is not a masker: {masker!r}")
+        every = getattr(masker, "every", 1)
+        if every > 1 and list(maskers.values()).count(masker) > 1:
+            raise ValueError(
+                f"sparse_attention.{field}.{name} equals another masker of {field} and would reuse "
+                f"its selection (every={every}); merge the two into one, or set every=1"
+            )
 
 
 def _layers_in(span: str) -> range:

@@ -1,6 +1,6 @@
 """Budgets of maskers, and selection of the highest-scoring keys within them."""
 
-# B batch, H query heads, Q queries, K keys
+# B batch, H query heads, Q queries, K keys, U units of consecutive keys
 
 import math
 from dataclasses import dataclass
@@ -133,6 +133,41 @@ def select_from_threshold(
     above, tied = scores > threshold, scores == threshold
     room = budget - above.sum(-1, keepdim=True)
     return above | (tied & (tied.cumsum(-1, dtype=torch.int32) <= room))
+
+
+def select_units(
+    unit_scores: Float[Tensor, "#B H Q U"],
+    candidates: Bool[Tensor, "B H Q K"],
+    budget: Int[Tensor, "#B #H #Q 1"],
+    unit: int,
+) -> Bool[Tensor, "B H Q K"]:
+    """Select the candidates of the best units of `unit` keys, up to the budget.
+
+    Units are counted from position 0. The last unit is cut to its first candidates. Equal to
+
+        scores = unit_scores.repeat_interleave(unit, dim=-1)[..., :K]
+        selected = select_top(scores, candidates, budget, K)
+
+    in half the time, because it ranks U units instead of K keys. A unit with a candidate may not
+    score minus infinity.
+    """
+    keys, units = candidates.shape[-1], unit_scores.shape[-1]
+    padded = torch.nn.functional.pad(candidates, (0, units * unit - keys))
+    in_unit = padded.unflatten(-1, (units, unit))  # B H Q U unit
+    cost = in_unit.sum(-1)  # B H Q U; candidates in the unit
+    order = order_descending(unit_scores).expand_as(cost)
+    cost_in_order = cost.gather(-1, order)
+    spent_before = cost_in_order.cumsum(-1) - cost_in_order
+    left = torch.empty_like(cost).scatter_(-1, order, budget - spent_before)  # B H Q U
+    selected = in_unit & (left >= cost).unsqueeze(-1)
+    # At most one unit of a query is cut: the one on which the budget ends.
+    cut = ((left > 0) & (left < cost)).to(torch.uint8).argmax(-1, keepdim=True)
+    room = left.gather(-1, cut).unsqueeze(-1)
+    place = cut.unsqueeze(-1).expand(*cut.shape, unit)
+    last_unit = in_unit.gather(-2, place)
+    selected.scatter_(-2, place, last_unit & (last_unit.cumsum(-1) <= room))
+    per_key: Tensor = selected.flatten(-2)[..., :keys]
+    return per_key
 
 
 def sort_descending(values: Float[Tensor, "*rest N"]) -> Float[Tensor, "*rest N"]:

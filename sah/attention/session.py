@@ -2,7 +2,6 @@
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension
 
-import itertools
 import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,14 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import sdpa_mask
 
 from sah.attention.compute import dense_attention, weighted_attention
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.index import KeyIndex
-from sah.attention.inputs import AttentionInputs, Visibility
+from sah.attention.inputs import AttentionInputs, HeldSelection, Visibility
+from sah.attention.interface import attention_replaced, layer_number
 from sah.attention.keys_read import KeysRead, ReadCounter
 from sah.attention.keywords import check_keywords
 from sah.attention.layers import full_attention_layers
@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 Observer = Callable[[AttentionInputs, AttentionMask, Tensor], None]
 """Called with a sparse layer's inputs, mask and output. Where keys were evicted, inputs and mask
 are of the rows that are held; see `sah.attention.eviction.whole`."""
-
-_names = (f"sah_{number}" for number in itertools.count())
 
 
 class AttentionSession:
@@ -54,6 +52,9 @@ class AttentionSession:
         self.seed = seed
         self.observers = observers
         self._indexes: dict[int, dict[Hashable, KeyIndex]] = {}
+        self._held: dict[int, dict[Hashable, HeldSelection]] = {}
+        """Selections that later decode steps of the answer reuse, per layer; never shared."""
+        self._is_question = False
         self._context_length = 0
         self._kept: Mapping[int, KeptKeys] = {}
         self._example_id = ""
@@ -85,6 +86,7 @@ class AttentionSession:
         """Start the next question of the context: rewind the indexes, reset what is counted."""
         for layer in self._indexes:
             self.rewind(layer)
+        self._held.clear()
         self._example_id = example_id
         self._counter = ReadCounter()
         self.calls = 0
@@ -195,8 +197,12 @@ class AttentionSession:
         )
 
     @contextmanager
-    def attached(self, model: PreTrainedModel) -> Iterator[None]:
+    def attached(self, model: PreTrainedModel, *, is_question: bool = False) -> Iterator[None]:
         """Replace the model's attention by this session's; restore everything on exit.
+
+        Args:
+            model: of transformers.
+            is_question: whether the model reads a question, whose queries reuse no selection.
 
         Raises:
             ConfigurationError: if dense_layers or layers names a layer the model does not have.
@@ -206,8 +212,12 @@ class AttentionSession:
             return
         self._check_named_layers(model.config)
         self._full_layers = full_attention_layers(model.config)
-        with attention_replaced(model, self._forward, sdpa_mask):
-            yield
+        self._is_question = is_question
+        try:
+            with attention_replaced(model, self._forward, sdpa_mask):
+                yield
+        finally:
+            self._is_question = False
 
     def attend(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
@@ -283,6 +293,7 @@ class AttentionSession:
             seed=derive(self.seed, self._example_id, layer),
             index_seed=derive(self.seed, "index", layer),
             indexes=self._indexes.setdefault(layer, {}),
+            held=None if self._is_question else self._held.setdefault(layer, {}),
             kept=kept,
         )
         if not is_dense and softcap is None and s_aux is None and not attention.maskers_at(layer):
@@ -345,40 +356,6 @@ class AttentionSession:
         for observe in self.observers:
             observe(inputs, mask, output)
         return output
-
-
-@contextmanager
-def attention_replaced(
-    model: PreTrainedModel, function: Callable[..., Any], mask: Callable[..., Any]
-) -> Iterator[None]:
-    """Make the model call `function` for attention and `mask` for its mask; restore on exit."""
-    config = model.config.get_text_config(decoder=True)
-    name, before = next(_names), config._attn_implementation
-    AttentionInterface.register(name, function)
-    AttentionMaskInterface.register(name, mask)
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-        # transformers has `register` but no way to unregister.
-        AttentionInterface._global_mapping.pop(name)
-        AttentionMaskInterface._global_mapping.pop(name)
-
-
-def layer_number(module: torch.nn.Module) -> int:
-    """Return the number that an attention module gives itself.
-
-    Raises:
-        ConfigurationError: if it has none.
-    """
-    number = getattr(module, "layer_idx", None)
-    if not isinstance(number, int) or number < 0:
-        raise ConfigurationError(
-            f"{type(module).__name__} calls itself layer {number}, so that its keys cannot be told "
-            "from those of other layers; choose another model"
-        )
-    return number
 
 
 def _visible(query: Tensor, key: Tensor, attention_mask: Tensor | None) -> Tensor:

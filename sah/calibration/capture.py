@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sah.attention import SparseAttention
-from sah.attention.session import AttentionSession, layer_number
+from sah.attention.interface import layer_number
+from sah.attention.session import AttentionSession
 from sah.calibration.passages import Passage
 from sah.maskers.causal import Causal
 from sah.models.language_model import LanguageModel

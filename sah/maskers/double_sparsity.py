@@ -6,6 +6,7 @@
 
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,8 @@ class DoubleSparsity(TopKMasker):
     key to `label_bits` between its minimum and maximum. A key's score is the dot product on the
     kept channels.
 
-    Deviations. Scores are not scaled by 1/√R, which changes no order. Queries are not quantised;
+    Deviations. Scores are scaled by 1/√R only for heads that select together, since the scale
+    changes no order within a head. Queries are not quantised;
     the authors quantise the query's label too. Channels picked per query head (qk and q, as in
     the authors' code for grouped queries) take a label cache per query head; `k` picks per
     key-value head, with a cache H/G times smaller. Offsets and steps are kept in float16. The
@@ -70,9 +72,18 @@ class DoubleSparsity(TopKMasker):
         )
         return labels.scores(inputs.query)
 
+    def logits(
+        self, inputs: AttentionInputs, scores: Float[Tensor, "B H Q K"]
+    ) -> Float[Tensor, "B H Q K"]:
+        return scores / math.sqrt(self._number_of_channels(inputs))
+
     @property
     def _composed(self) -> str | None:
         return (self.content or {}).get("channels")
+
+    def _number_of_channels(self, inputs: AttentionInputs) -> int:
+        dim: int = inputs.query.shape[-1]
+        return max(1, dim // self.group_factor)
 
     def _kept(self, inputs: AttentionInputs) -> Int[Tensor, "X R"]:
         """Return the channels that this layer keeps."""
@@ -92,7 +103,7 @@ class DoubleSparsity(TopKMasker):
                 f"DoubleSparsity: {path} ranks {list(channels.shape)} [heads, channels] in layer "
                 f"{inputs.layer_idx}, the model has {[heads, dim]}; it was made for another model"
             )
-        return channels[:, : max(1, dim // self.group_factor)]
+        return channels[:, : self._number_of_channels(inputs)]
 
 
 @functools.lru_cache(maxsize=8)

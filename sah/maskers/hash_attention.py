@@ -29,7 +29,8 @@ class HashAttention(TopKMasker):
     words and cached: 4 bytes per key and query head at the published 32 bits.
 
     Deviations: of keys with equally many bits the later ones score higher; the paper leaves the
-    order open.
+    order open. The paper selects per query head; for heads that select together (`share`) the
+    number of equal bits counts as a logit.
     """
 
     weights: str
@@ -49,6 +50,11 @@ class HashAttention(TopKMasker):
         # Later positions add less than one bit, so that few scores are equal.
         keys = scores.shape[-1]
         scores += torch.arange(keys, device=scores.device) / max(2**18, keys)
+        return scores
+
+    def logits(
+        self, inputs: AttentionInputs, scores: Float[Tensor, "B H Q K"]
+    ) -> Float[Tensor, "B H Q K"]:
         return scores
 
     @property

@@ -1,6 +1,7 @@
 """Keys sampled by locality-sensitive hashing, with known inclusion probabilities."""
 
-# B batch, G key-value heads, S query rows per group, K keys, N keys to encode
+# B batch, H query heads, G key-value heads, Q queries, S query rows per group, K keys
+# N hashed keys: those of the context
 # D head dimension, L tables, P planes per table, C bucket limits: 2^P + 1
 
 import math
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, KeyBuffer, SelectedKeys
+from sah.attention import AttentionInputs, AttentionMask, SelectedKeys
 from sah.attention.index import encode_in_chunks
 from sah.maskers.shared.hyperplanes import Hyperplanes
 
@@ -22,14 +23,15 @@ class MagicPIG:
     Each of `tables` tables hashes queries and centred keys with `planes` random hyperplanes; a
     key is sampled if it is in the query's bucket in at least `min_collisions` tables. At an angle
     θ one table collides with probability P = (1 - θ/π)^planes, so that the key is included with
-    probability 1 - Σ_{i < min_collisions} C(L, i)·P^i·(1 - P)^(L - i) and weighs the inverse.
-    There is no budget: the number of keys depends on the angles. A query without collisions
-    reads nothing, so put Sink and Local first, as the preset does.
+    probability p = 1 - Σ_{i < min_collisions} C(L, i)·P^i·(1 - P)^(L - i) and weighs 1/p, at most
+    `max_weight`. Keys after the context are not hashed but read exactly. There is no budget: the
+    number of keys depends on the angles. Put Sink and Local first, as the preset does: a query
+    without collisions reads no other key of the context.
 
-    Deviations from the authors' code. Keys are centred by the mean of all context keys, which is
-    kept for later keys; the authors take the mean of the keys between sink and window. Keys
-    after the context are sampled too; the authors read them exactly. Weights are 1/p; theirs are
-    1/(p + 1e-4). The preset keeps layers 0 and 1 dense; theirs are 0, 16, 32, 48 and 64.
+    Deviations from the authors' code. Keys are centred by the mean of all context keys; the
+    authors hash the keys between sink and window only, and take their mean. With `max_weight` of
+    1e4 weights are 1/max(p, 1e-4), unbiased from p = 1e-4 on; theirs are 1/(p + 1e-4). The
+    question belongs to their prefill and is hashed; here it comes after the context.
     """
 
     planes: int = 10
@@ -40,6 +42,8 @@ class MagicPIG:
     """Minimum number of tables in which query and key collide."""
     centre: bool = True
     """Subtract the mean of the context's keys from all keys before hashing."""
+    max_weight: float = 1e4
+    """Largest weight of a key, at least 1; smaller inclusion probabilities are biased."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.planes <= 15:
@@ -51,14 +55,20 @@ class MagicPIG:
                 f"MagicPIG: min_collisions must be from 1 to tables={self.tables}, "
                 f"got {self.min_collisions}"
             )
+        if not self.max_weight >= 1:
+            raise ValueError(f"MagicPIG: max_weight must be at least 1, got {self.max_weight}")
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         tables = inputs.index(
             self, lambda key, value: HashTables(self, key, value, inputs.index_seed)
         )
+        is_later = torch.arange(inputs.key.shape[2], device=inputs.key.device) >= tables.hashed
+        mask = mask.add(is_later.view(1, 1, 1, -1))
         query = inputs.query.float()
-        collisions = inputs.per_head(tables.collisions(inputs.grouped(query)))
-        sampled = collisions >= self.min_collisions
+        collisions = inputs.per_head(tables.collisions(inputs.grouped(query)))  # B H Q N
+        sampled = torch.nn.functional.pad(
+            collisions >= self.min_collisions, (0, inputs.key.shape[2] - tables.hashed)
+        )
         keys = SelectedKeys.of(sampled, sampled.sum(-1))
         if keys.position.shape[-1] == 0:
             return mask
@@ -69,8 +79,7 @@ class MagicPIG:
         # In float64, because a small probability is the difference of two numbers near 1.
         cosine = products.double() / lengths.clamp(min=1e-30)
         probability = self.inclusion_probability(cosine.clamp(-1, 1).acos())
-        # Rounding may make the probability of a sampled key 0.
-        weight = (1 / probability.clamp(min=1e-30)).float()
+        weight = (1 / probability.clamp(min=1 / self.max_weight)).float()
         weights = torch.ones(sampled.shape, device=weight.device)
         return mask.add(sampled, weights.masked_scatter_(sampled, weight[keys.valid]))
 
@@ -90,10 +99,7 @@ _CHUNK_ROWS = 16
 
 
 class HashTables:
-    """Hash tables of the context's keys, bucket codes of later keys, and norms of all keys.
-
-    Planes and mean are fixed when the index is built, so that the codes of all keys match.
-    """
+    """Hash tables of the context's keys, and their norms. Later keys are only counted."""
 
     def __init__(
         self,
@@ -106,8 +112,8 @@ class HashTables:
         self.hyperplanes = Hyperplanes(key, tables=tables, planes=planes, seed=seed)
         mean = key.float().mean(2, keepdim=True)
         self.mean: Float[Tensor, "B G 1 D"] = mean if settings.centre else torch.zeros_like(mean)
-        codes, norms = encode_in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
-        self._context = self.length = key.shape[2]
+        codes, self.norms = encode_in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
+        self.hashed = self.length = key.shape[2]
         # Per table: the keys sorted by bucket, and the start of each bucket among them.
         in_order, order = codes.contiguous().sort(dim=-1, stable=True)
         self._order: Int[Tensor, "B G L N"] = order.int()
@@ -118,43 +124,28 @@ class HashTables:
             in_order, bucket.expand(*in_order.shape[:3], -1).contiguous(), right=True
         )
         self._starts: Int[Tensor, "B G L C"] = torch.nn.functional.pad(ends, (1, 0)).int()
-        self._later = KeyBuffer(codes[..., :0], dim=-1)
-        self._norms = KeyBuffer(norms, dim=-1)
-
-    @property
-    def norms(self) -> Float[Tensor, "B G K"]:
-        """Norm of every centred key."""
-        return self._norms.filled
 
     @property
     def nbytes(self) -> int:
-        """Memory of tables, codes, norms and planes, in bytes."""
-        tensors = (self._order, self._starts, self.hyperplanes.normals, self.mean)
-        return sum(tensor.nbytes for tensor in tensors) + self._later.nbytes + self._norms.nbytes
+        """Memory of tables, norms, planes and mean, in bytes."""
+        tensors = (self._order, self._starts, self.norms, self.hyperplanes.normals, self.mean)
+        return sum(tensor.nbytes for tensor in tensors)
 
     def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
-        """Add keys after the context, as bucket codes that are compared one by one."""
-        codes, norms = encode_in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
-        self._later.append(codes)
-        self._norms.append(norms)
+        """Count keys after the context."""
         self.length += key.shape[2]
 
     def rewind(self, length: int) -> None:
-        """Drop every key from position `length` on."""
-        assert length >= self._context, "the tables hold the whole context"
-        self._later.rewind(length - self._context)
-        self._norms.rewind(length)
+        """Forget every key from position `length` on."""
+        assert length >= self.hashed, "the tables hold the whole context"
         self.length = min(self.length, length)
 
-    def collisions(self, query: Float[Tensor, "B G S D"]) -> Int[Tensor, "B G S K"]:
-        """Count the tables in which query and key are in the same bucket."""
+    def collisions(self, query: Float[Tensor, "B G S D"]) -> Int[Tensor, "B G S N"]:
+        """Count the tables in which query and hashed key are in the same bucket."""
         parts = []
         for start in range(0, query.shape[2], _CHUNK_ROWS):
             codes = self.hyperplanes.buckets(query[:, :, start : start + _CHUNK_ROWS])
-            counts = self._in_tables(codes)
-            later = self._later.filled.unsqueeze(2) == codes.unsqueeze(-1)
-            counts[..., self._context :] = later.sum(3)
-            parts.append(counts)
+            parts.append(self._in_tables(codes))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
     def _encode(
@@ -163,11 +154,8 @@ class HashTables:
         centred = key.float() - self.mean
         return self.hyperplanes.buckets(centred).transpose(2, 3), centred.norm(dim=-1)
 
-    def _in_tables(self, codes: Int[Tensor, "B G S L"]) -> Int[Tensor, "B G S K"]:
-        """Count collisions with context keys by reading only the queries' buckets.
-
-        The counts of later keys are 0.
-        """
+    def _in_tables(self, codes: Int[Tensor, "B G S L"]) -> Int[Tensor, "B G S N"]:
+        """Count collisions by reading only the queries' buckets."""
         batch, groups, rows, tables = codes.shape
         bucket = codes.transpose(2, 3).long()  # B G L S
         first = self._starts.gather(-1, bucket).flatten()  # B·G·L·S
@@ -175,12 +163,12 @@ class HashTables:
         # For each of the B·G·L·S buckets read: its table, and the first count of its query's row.
         number = torch.arange(len(hits), device=codes.device)
         table = number // rows
-        row_start = (table // tables * rows + number % rows) * self.length
+        row_start = (table // tables * rows + number % rows) * self.hashed
         # For each hit: the bucket it is in, and its entry in the flattened tables.
         bucket_of_hit = torch.repeat_interleave(hits)
         before = hits.cumsum(0) - hits  # hits in earlier buckets
-        entry = (table * self._context + first - before)[bucket_of_hit]
+        entry = (table * self.hashed + first - before)[bucket_of_hit]
         entry += torch.arange(len(bucket_of_hit), device=codes.device)
         cell = row_start[bucket_of_hit] + self._order.flatten()[entry]
-        counts = torch.bincount(cell, minlength=batch * groups * rows * self.length)
-        return counts.view(batch, groups, rows, self.length)
+        counts = torch.bincount(cell, minlength=batch * groups * rows * self.hashed)
+        return counts.view(batch, groups, rows, self.hashed)

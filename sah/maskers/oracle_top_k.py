@@ -20,3 +20,8 @@ class OracleTopK(TopKMasker):
 
     def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
         return inputs.scores
+
+    def logits(
+        self, inputs: AttentionInputs, scores: Float[Tensor, "B H Q K"]
+    ) -> Float[Tensor, "B H Q K"]:
+        return scores

@@ -23,15 +23,19 @@ class PQCache(TopKMasker):
     Σ_m q_m·centroid(code_m): one table look-up per sub-vector. Keys after the context are assigned
     to the nearest existing centroids.
 
-    Deviations. Keys are selected per query head; the authors select per key-value head, by the
-    sum of the softmax over the query heads of a group. k-means starts from keys drawn with the
-    experiment's seed and runs for a fixed number of `iterations`, where the paper's number depends
-    on the time that the prefill leaves. The paper excludes the first and last tokens from the
-    clustering and reads them exactly; here they are clustered too, and Sink and Local before this
-    masker select them, as in the preset. With `metric="ip"` keys are extended by one dimension to
-    a common norm before clustering, so that the nearest centroid has the largest inner product.
+    The query heads of a key-value head select together, as in the authors' code (pq_search.py):
+    by the sum of their softmax over the candidates.
+
+    Deviations. k-means starts from keys drawn with the experiment's seed and runs for a fixed
+    number of `iterations`, where the paper's number depends on the time that the prefill leaves.
+    The paper excludes the first and last tokens from the clustering and reads them exactly; here
+    they are clustered too, and Sink and Local before this masker select them, as in the preset.
+    With `metric="ip"` keys are extended by one dimension to a common norm before clustering, so
+    that the nearest centroid has the largest inner product.
     """
 
+    share: Literal["head", "group", "all"] = "group"
+    """Query heads that select together, as in `TopKMasker`; the group as in the authors' code."""
     subvectors: int = 2
     """M, the parts of a key that are coded separately; must divide the head dimension."""
     bits: int = 6

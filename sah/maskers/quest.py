@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, KeyBuffer, TopKMasker
-from sah.maskers.shared.pages import select_pages
+from sah.attention.selection import select_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +21,15 @@ class Quest(TopKMasker):
     and maximum of every channel, so that no key of the page scores more than
     Σ_d max(q_d·min_d, q_d·max_d), eq. 2: the score of the page and of all its keys.
 
+    The page being filled, which holds the query's own key, comes first whatever its bound, as in
+    the authors' kernel; its keys count towards the budget.
+
     Deviations. The budget is exact: the last page is cut to its first keys, where the paper's
-    budget is a number of whole pages; keys that an earlier masker selected do not count. The page
-    being filled is ranked like any other, where the authors' kernel always reads it. With several
-    queries (a question) the bounds of a page include keys after a query; those are never
+    budget is a number of whole pages; keys that an earlier masker selected do not count. With
+    several queries (a question) the bounds of a page include keys after a query; those are never
     selected. The authors keep the question and layers 0 and 1 dense: `protocol=question_dense`,
-    and `dense_layers: [0, 1]` as in the preset.
+    and `dense_layers: [0, 1]` as in the preset. Their evaluation script ranks the page being
+    filled like any other.
     """
 
     page_size: int = 16
@@ -47,14 +50,19 @@ class Quest(TopKMasker):
         return per_page.repeat_interleave(self.page_size, dim=-1)[..., : inputs.key.shape[2]]
 
     def select(self, inputs: AttentionInputs, mask: AttentionMask) -> Bool[Tensor, "B H Q K"]:
+        if self.share != "head" or self.unit > 1:
+            return super().select(inputs, mask)
         budget, _ = self.per_query(inputs)
-        return select_pages(self._page_scores(inputs), mask.candidates, budget, self.page_size)
+        return select_units(self._page_scores(inputs), mask.candidates, budget, self.page_size)
 
     def _page_scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q P"]:
         pages = inputs.index(self, partial(PageBounds, page_size=self.page_size))
         # max(q·min, q·max) is q·max where q is positive and q·min elsewhere.
         bounds = inputs.dot(inputs.query.clamp(min=0), pages.highest)  # B H Q P
         bounds += inputs.dot(inputs.query.clamp(max=0), pages.lowest)
+        position = torch.arange(inputs.query.shape[2], device=bounds.device)
+        own = (inputs.first_position + position) // self.page_size  # Q
+        bounds[:, :, position, own] = torch.inf
         return bounds
 
 

@@ -58,6 +58,12 @@ class SOCKET(TopKMasker):
             scores = scores * index.value_norms.unsqueeze(2)
         return inputs.per_head(scores)
 
+    def logits(
+        self, inputs: AttentionInputs, scores: Float[Tensor, "B H Q K"]
+    ) -> Float[Tensor, "B H Q K"]:
+        # A score estimates a share of attention: the softmax of its logarithm normalises it.
+        return scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
+
     def _collisions(self, inputs: AttentionInputs, index: "HashedKeys") -> Float[Tensor, "B G S K"]:
         """Sum, over the tables, each query's probability of each key's bucket."""
         query = inputs.grouped(inputs.query).float()  # B G S D

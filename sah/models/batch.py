@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from sah.attention.session import AttentionSession, attention_replaced, layer_number
+from sah.attention.interface import attention_replaced, layer_number
+from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.models.cache import RewindableCache
 from sah.models.decoding import Answer, AnswerInProgress

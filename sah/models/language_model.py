@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sah.attention.eviction.capture import remembering
 from sah.attention.eviction.kept import KeptKeys
+from sah.attention.eviction.remembering import remembering
 from sah.attention.eviction.witness import Witness, Witnessed
 from sah.attention.session import AttentionSession
 from sah.errors import NonFiniteLogits, TokenizerError
@@ -165,7 +165,7 @@ class LanguageModel:
         dense_question: bool,
     ) -> Tensor:
         """Append a question to the cache; return the logits of its last token, [1, vocabulary]."""
-        with nullcontext() if dense_question else session.attached(self.model):
+        with nullcontext() if dense_question else session.attached(self.model, is_question=True):
             return self._last_logits(list(question_ids), context.cache)
 
     @torch.inference_mode()

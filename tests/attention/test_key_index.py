@@ -1,4 +1,4 @@
-"""Life cycle of key indexes: built from the context, appended, rewound, dropped."""
+"""Life cycle of key indexes and of reused selections: made, appended, rewound, dropped."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, SparseAttention
+from sah.attention import AttentionInputs, AttentionMask, SparseAttention, TopKMasker
 from sah.attention.session import AttentionSession
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel, PrefilledContext
@@ -58,8 +58,20 @@ class ReadsItsIndex:
         return mask.add(inputs.visible)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecordsScores(TopKMasker):
+    """Ranks keys by exact scores; records the first position and number of queries it scores."""
+
+    events: list[tuple[int, int]] = field(default_factory=list, compare=False)
+
+    def scores(self, inputs: AttentionInputs) -> Tensor:
+        if inputs.layer_idx == 0:
+            self.events.append((inputs.first_position, inputs.query.shape[2]))
+        return inputs.scores
+
+
 def start(
-    model: LanguageModel, length: int, *maskers: ReadsItsIndex, **options: Any
+    model: LanguageModel, length: int, *maskers: ReadsItsIndex | RecordsScores, **options: Any
 ) -> tuple[PrefilledContext, AttentionSession]:
     attention = SparseAttention(
         name="indexed", maskers={str(n): m for n, m in enumerate(maskers)}, **options
@@ -168,3 +180,20 @@ def test_inputs_outside_a_session_build_their_own_index(make_inputs: Make) -> No
     for inputs in (make_inputs(queries=4, seed=0), make_inputs(queries=4, seed=1)):
         masker(inputs, AttentionMask.empty(inputs))
     assert masker.events == [("build", 8), ("append", 4)] * 2
+
+
+def test_a_question_and_every_n_th_decode_step_select_and_no_answer_changes_the_next(
+    tiny: LanguageModel,
+) -> None:
+    def stop() -> None:
+        raise TimeoutError
+
+    masker = RecordsScores(tokens=4, every=3)
+    context, session = start(tiny, 20, masker)
+    ask(tiny, context, session, question=5, new_tokens=6)
+    assert masker.events == [(20, 5), (25, 1), (28, 1)]
+    with pytest.raises(TimeoutError):
+        ask(tiny, context, session, question=4, new_tokens=6, between_tokens=stop)
+    ask(tiny, context, session, question=3, new_tokens=6)
+    ask(tiny, context, session, question=7, new_tokens=3, dense_question=True)
+    assert masker.events[3:] == [(20, 4), (20, 3), (23, 1), (26, 1), (27, 1)]

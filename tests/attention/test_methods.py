@@ -14,6 +14,7 @@ from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.maskers.causal import Causal
 from sah.maskers.local import Local
+from sah.maskers.oracle_top_k import OracleTopK
 from sah.maskers.random_sampling import RandomSampling
 from sah.maskers.sink import Sink
 from sah.models.language_model import LanguageModel
@@ -99,6 +100,14 @@ def test_a_range_of_layers_includes_both_ends(span: str) -> None:
     assert [layer for layer in range(8) if attention.maskers_at(layer) is None] == [2, 3, 4]
 
 
+def test_every_16th_layer_is_dense_as_many_as_the_model_has(tiny: LanguageModel) -> None:
+    attention = sparse(Local(tokens=1), dense_layers="0::16")
+    assert [n for n in range(80) if attention.maskers_at(n) is None] == [0, 16, 32, 48, 64]
+    AttentionSession(attention, seed=0).check(tiny.model.config)
+    other = sparse(Local(tokens=1), dense_layers="1::2", layers={"0": {"all": Causal()}})
+    assert [n for n in range(6) if other.maskers_at(n) is None] == [1, 3, 5]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -107,6 +116,9 @@ def test_a_range_of_layers_includes_both_ends(span: str) -> None:
         ({"layers": {"-1": "dense"}}, "'-1' is neither"),
         ({"layers": {"1-3": "dense", "3": "dense"}}, "layers.3: layer 3 is named twice"),
         ({"layers": {"1": "dense"}, "dense_layers": [1]}, "layer 1 is named twice"),
+        ({"layers": {"17-20": "dense"}, "dense_layers": "2::16"}, "layer 18 is named twice"),
+        ({"dense_layers": "0:16"}, "every n-th layer as FIRST::N, such as 0::16; got '0:16'"),
+        ({"dense_layers": "0::0"}, "got '0::0'"),
         ({"layers": {"1": "sparse"}}, "must be `dense` or name its maskers, got 'sparse'"),
         ({"layers": {"1": {}}}, "must be `dense` or name its maskers"),
         ({"layers": {"1": {"quest": 3}}}, "layers.1.quest is not a masker: 3"),
@@ -115,6 +127,15 @@ def test_a_range_of_layers_includes_both_ends(span: str) -> None:
 def test_invalid_layers_are_refused(options: Any, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         sparse(Local(tokens=1), **options)
+
+
+def test_equal_maskers_that_reuse_selections_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"maskers.a equals another masker .*every=2"):
+        SparseAttention(
+            name="twice",
+            maskers={name: OracleTopK(tokens=3, every=2) for name in ("a", "b")},
+        )
+    SparseAttention(name="twice", maskers={n: OracleTopK(tokens=3) for n in ("a", "b")})
 
 
 class FirstKey:

@@ -15,6 +15,7 @@ from sah.attention.selection import (
     require_fraction,
     require_tokens,
     select_from_threshold,
+    select_units,
     sort_descending,
     threshold_by_topk,
 )
@@ -197,3 +198,22 @@ def test_a_nan_score_counts_as_the_highest(budget: list[int], dtype: torch.dtype
     best_first = [[1, 2, 3, 0], [1, 2, 0]]
     for row, wanted, order in zip(selected[0, 0].tolist(), budget, best_first, strict=True):
         assert [key for key in range(4) if row[key]] == sorted(order[:wanted])
+
+
+@pytest.mark.parametrize("unit", [1, 3, 16])
+@pytest.mark.parametrize("distinct", [True, False], ids=["distinct", "ties"])
+def test_units_are_selected_like_keys_that_share_a_score(distinct: bool, unit: int) -> None:
+    generator = torch.Generator().manual_seed(unit)
+    for keys in (1, 5, 48, 50):
+        shape = (2, 3, 4, -(-keys // unit))
+        scores = torch.randn(shape, generator=generator)
+        if not distinct:
+            scores = scores.round()
+        scores[torch.rand(shape, generator=generator) < 0.1] = torch.nan
+        candidates = torch.rand(2, 3, 4, keys, generator=generator) < 0.6
+        budget = torch.randint(keys + 2, (2, 1, 4, 1), generator=generator)
+        per_key = scores.repeat_interleave(unit, dim=-1)[..., :keys]
+        assert torch.equal(
+            select_units(scores, candidates, budget, unit),
+            select_top(per_key, candidates, budget, keys),
+        )

@@ -19,6 +19,8 @@ BENCHMARKS = sorted(
     for name, config in YAMLS.items()
     if "_target_" in config and not OmegaConf.missing_keys(config)
 )
+# A hundred labels need an example each.
+CONTEXT_TOKENS = {"many_shot": 8000}
 ALIASES = sorted(name for name, config in YAMLS.items() if "_target_" not in config)
 
 
@@ -39,7 +41,10 @@ def build(request, published):
         config = config_of(request.param)
         small = [
             f"{name}={value}"
-            for name, value in (("samples", 2), ("context_tokens", 3000))
+            for name, value in (
+                ("samples", 2),
+                ("context_tokens", CONTEXT_TOKENS.get(request.param, 3000)),
+            )
             if name in config
         ]
         if request.param in PUBLISHED:

@@ -52,6 +52,7 @@ def _full_budget(name: str) -> dict[str, Any] | None:
 
 BUDGETED = [name for name in MASKERS if _full_budget(name)]
 COUNTED = [name for name in MASKERS if {"tokens", "fraction"} <= set(OmegaConf.load(_yaml(name)))]
+RANKED = [name for name in MASKERS if "share" in OmegaConf.load(_yaml(name))]
 
 # 4 query heads on 2 key-value heads throughout; 200 keys unless stated.
 PROBLEMS: dict[str, dict[str, Any]] = {
@@ -65,16 +66,24 @@ Select = Callable[[AttentionInputs, AttentionMask], AttentionMask]
 Make = Callable[..., Any]
 
 
-@pytest.fixture(params=[*(f"masker={n}" for n in MASKERS), *(f"preset={n}" for n in SELECTING)])
+@pytest.fixture(
+    params=[
+        *(f"masker={n}" for n in MASKERS),
+        *(f"options={n}" for n in RANKED),
+        *(f"preset={n}" for n in SELECTING),
+    ]
+)
 def select(
     request: pytest.FixtureRequest,
     configured_masker: Make,
     preset: Make,
 ) -> Select:
-    """A masker, or a preset's maskers one after the other."""
+    """A masker, one that selects shared units, or a preset's maskers one after the other."""
     kind, name = request.param.split("=")
     if kind == "masker":
         return configured_masker(name)
+    if kind == "options":
+        return configured_masker(name, share="group", unit=16)
 
     def fold(inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         for masker in preset(name).maskers.values():
@@ -242,7 +251,9 @@ def test_spends_its_budget_to_the_key_on_candidates_alone(
     make_inputs: Make,
     some_mask: Make,
 ) -> None:
-    changes = {"tokens": 16, "fraction": None} if budget == "tokens" else {}
+    changes: dict[str, Any] = {"share": "head"} if name in RANKED else {}
+    if budget == "tokens":
+        changes |= {"tokens": 16, "fraction": None}
     masker = configured_masker(name, **changes)
     assert isinstance(masker, Budget)
     inputs = make_inputs(**PROBLEMS[problem])
@@ -250,20 +261,47 @@ def test_spends_its_budget_to_the_key_on_candidates_alone(
     added = (masker(inputs, mask).selected & ~mask.selected).sum(-1)
     visible = inputs.visible.sum(-1).expand_as(added)
     left = visible - mask.selected.sum(-1)
-    wanted = torch.full_like(visible, masker.tokens or 0)
-    if masker.fraction is not None:
-        # In whole numbers: a share of at most six decimals, rounded up.
-        wanted = -(-visible * round(masker.fraction * 10**6) // 10**6)
-    assert torch.equal(added, wanted.minimum(left))
+    assert torch.equal(added, _budget(masker, visible).minimum(left))
+
+
+def _budget(masker: Budget, visible: Tensor) -> Tensor:
+    if masker.fraction is None:
+        return torch.full_like(visible, masker.tokens or 0)
+    # In whole numbers: a share of at most six decimals, rounded up.
+    return -(-visible * round(masker.fraction * 10**6) // 10**6)
+
+
+@pytest.mark.parametrize("share", ["group", "all"])
+@pytest.mark.parametrize("unit", [1, 16])
+@pytest.mark.parametrize("name", RANKED)
+def test_heads_that_select_together_spend_one_budget_to_the_key(
+    name: str, unit: int, share: str, configured_masker: Make, make_inputs: Make, some_mask: Make
+) -> None:
+    masker = configured_masker(name, share=share, unit=unit)
+    inputs = make_inputs(**PROBLEMS["question"])
+    mask = some_mask(inputs)
+    added = masker(inputs, mask).selected & ~mask.selected
+    for heads in ([0, 1], [2, 3]) if share == "group" else ([0, 1, 2, 3],):
+        selected, left = added[:, heads].any(1), mask.candidates[:, heads].any(1)
+        wanted = _budget(masker, inputs.visible.sum(-1)[:, 0])
+        assert torch.equal(selected.sum(-1), wanted.minimum(left.sum(-1)))
+        for head in heads:
+            assert torch.equal(added[:, head], selected & mask.candidates[:, head])
 
 
 @pytest.mark.parametrize("problem", ["question", "prompts"])
-@pytest.mark.parametrize("name", BUDGETED)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in BUDGETED),
+        *((name, {"share": "all", "unit": 16}) for name in RANKED),
+    ],
+)
 def test_a_full_budget_selects_every_visible_key_with_weight_1_and_matches_sdpa(
-    name: str, problem: str, configured_masker: Make, make_inputs: Make
+    name: str, options: dict[str, Any], problem: str, configured_masker: Make, make_inputs: Make
 ) -> None:
     inputs = make_inputs(**PROBLEMS[problem])
-    masker = configured_masker(name, **_full_budget(name))
+    masker = configured_masker(name, **(_full_budget(name) or {}), **options)
     mask = masker(inputs, AttentionMask.empty(inputs))
     assert torch.equal(mask.weights, inputs.visible.expand_as(mask.weights).float())
     expected = torch.nn.functional.scaled_dot_product_attention(

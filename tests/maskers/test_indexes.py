@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from sah.attention import AttentionInputs, AttentionMask, KeyIndex, Masker, Visibility
+from sah.maskers.magic_pig import MagicPIG
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MASKERS = sorted(path.stem for path in (CONF / "masker").glob("*.yaml"))
@@ -109,7 +110,9 @@ def test_reports_its_memory_and_length(masker: Masker) -> None:
 
     of_context, more = ask(CONTEXT), ask(CONTEXT + 64)
     for before, after in zip(of_context, more, strict=True):
-        assert 0 < before < after
+        assert before > 0
+        # MagicPIG does not index keys after the context.
+        assert after == before if isinstance(masker, MagicPIG) else after > before
     for index in kept.values():
         index.rewind(CONTEXT)
         assert index.length <= CONTEXT

@@ -96,7 +96,8 @@ def test_a_sampled_key_weighs_one_over_its_probability(
 ) -> None:
     masker, selected, weights = draws
     for number, angle in enumerate(ALL_ANGLES):
-        expected = 1 / tail(angle, masker.planes, masker.tables, masker.min_collisions)
+        probability = tail(angle, masker.planes, masker.tables, masker.min_collisions)
+        expected = 1 / max(probability, 1e-4)
         own = weights[:, number][selected[:, number]]
         # Angles are computed from float32 products.
         assert torch.allclose(own, torch.full_like(own, expected), rtol=1e-3)
@@ -138,11 +139,28 @@ def test_the_angles_are_those_of_the_centred_keys(make_inputs: Make) -> None:
     mean = inputs.key[:, :, : inputs.context_length].double().mean(2)
     for h in range(4):
         query = inputs.query[0, h, 0].double()
-        for k in mask.selected[0, h, 0].nonzero().flatten().tolist():
+        for k in mask.selected[0, h, 0, : inputs.context_length].nonzero().flatten().tolist():
             key = inputs.key[0, h // 2, k].double() - mean[0, h // 2]
             angle = math.acos(float(query @ key / query.norm() / key.norm()))
             weight = float(mask.weights[0, h, 0, k])
             assert weight == pytest.approx(1 / tail(angle, 2, 10, 1), rel=1e-3)
+
+
+def test_no_weight_exceeds_the_largest(make_inputs: Make) -> None:
+    weights = []
+    for largest in (1e4, 3.0):
+        inputs = make_inputs(keys=60)
+        masker = MagicPIG(planes=2, tables=4, max_weight=largest)
+        weights.append(masker(inputs, AttentionMask.empty(inputs)).weights)
+    assert weights[0].max() > 3
+    assert torch.equal(weights[0].clamp(max=3.0), weights[1])
+
+
+def test_keys_after_the_context_are_read_exactly(make_inputs: Make) -> None:
+    inputs = make_inputs(keys=60, queries=7, padding=(0, 5))
+    mask = MagicPIG(planes=4, tables=10)(inputs, AttentionMask.empty(inputs))
+    later = mask.weights[..., 53:]
+    assert torch.equal(later, inputs.visible[..., 53:].expand_as(later).float())
 
 
 def test_keys_selected_before_keep_weight_1(make_inputs: Make) -> None:
@@ -169,7 +187,9 @@ def expected_collisions(tables: HashTables, query: Tensor, keys: Tensor) -> Tens
 
 @pytest.mark.parametrize("centre", [True, False])
 @pytest.mark.parametrize("context_length", [1, 31])
-def test_collisions_are_counted_and_never_stale(context_length: int, centre: bool) -> None:
+def test_collisions_are_those_of_the_context_whatever_comes_later(
+    context_length: int, centre: bool
+) -> None:
     generator = torch.Generator().manual_seed(0)
     context, first, second = (
         torch.randn(2, 2, n, 8, generator=generator) + 2 for n in (context_length, 9, 9)
@@ -185,9 +205,10 @@ def test_collisions_are_counted_and_never_stale(context_length: int, centre: boo
         for number in range(9):
             tables.append(later[:, :, number : number + 1], later[:, :, number : number + 1])
         keys = torch.cat([context, later], dim=2)
+        assert tables.length == keys.shape[2]
         assert torch.equal(tables.mean, mean)
-        assert torch.allclose(tables.norms, (keys - mean).norm(dim=-1), rtol=1e-6)
-        assert torch.equal(tables.collisions(query), expected_collisions(tables, query, keys))
+        assert torch.allclose(tables.norms, (context - mean).norm(dim=-1), rtol=1e-6)
+        assert torch.equal(tables.collisions(query), expected_collisions(tables, query, context))
 
 
 @pytest.mark.parametrize("planes", [1, 8, 15])
@@ -223,6 +244,7 @@ def test_collisions_do_not_depend_on_chunking(
         ({"planes": 0}, "planes must be from 1 to 15, got 0"),
         ({"planes": 16}, "planes must be from 1 to 15, got 16"),
         ({"tables": 0}, "tables must be at least 1, got 0"),
+        ({"max_weight": 0.5}, "max_weight must be at least 1, got 0.5"),
         ({"tables": 3, "min_collisions": 4}, "min_collisions must be from 1 to tables=3, got 4"),
     ],
 )

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from sah.attention import AttentionMask
+from sah.maskers.local import Local
 from sah.maskers.oracle_top_k import OracleTopK
 from sah.maskers.pq_cache import PQCache, ProductQuantisedKeys
+from sah.maskers.sink import Sink
 
 Make = Callable[..., Any]
 Metric = Literal["l2", "ip"]
@@ -152,7 +154,7 @@ def test_adds_the_candidates_whose_centroids_score_highest(
 ) -> None:
     inputs = make_inputs(keys=60, queries=3, padding=(0, 5))
     before = some_mask(inputs)
-    masker = settings(metric=metric, subvectors=subvectors, bits=4)
+    masker = settings(metric=metric, subvectors=subvectors, bits=4, share="head")
     added = masker(inputs, before).selected & ~before.selected
     index = inputs.indexes[masker]
     (codes,) = index.codes
@@ -180,8 +182,24 @@ def test_with_one_centroid_per_key_it_equals_the_oracle(
     # All keys are context: later keys would not have their own centroids.
     inputs = replace(make_inputs(keys=100, queries=4), context_length=100)
     mask = some_mask(inputs)
-    found = settings(metric=metric, bits=7)(inputs, mask)
-    assert torch.equal(found.selected, OracleTopK(tokens=8)(inputs, mask).selected)
+    for share in ("head", "group"):
+        found = settings(metric=metric, bits=7, share=share)(inputs, mask)
+        expected = OracleTopK(tokens=8, share=share)(inputs, mask)
+        assert torch.equal(found.selected, expected.selected)
+
+
+def test_the_heads_of_a_group_select_by_the_sum_of_their_softmax(make_inputs: Make) -> None:
+    inputs = make_inputs(keys=60, queries=3)
+    before = Sink(tokens=4)(inputs, Local(tokens=8)(inputs, AttentionMask.empty(inputs)))
+    masker = settings()
+    assert masker.share == "group"
+    added = masker(inputs, before).selected & ~before.selected
+    logits = masker.scores(inputs).double() / 16**0.5
+    share = logits.masked_fill(~before.candidates, -math.inf).softmax(-1)
+    total = share.unflatten(1, (2, 2)).sum(2)  # B G Q K
+    best = total.argsort(dim=-1, descending=True, stable=True)[..., :8]
+    expected = torch.zeros(1, 2, 3, 60, dtype=torch.bool).scatter_(-1, best, True)
+    assert torch.equal(added, expected.repeat_interleave(2, dim=1))
 
 
 def test_centroids_depend_on_seed_and_context_only(make_inputs: Make) -> None:

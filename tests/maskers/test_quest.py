@@ -1,4 +1,4 @@
-"""Quest against its definition in loops: pages, bounds, budgets."""
+"""Quest against its definition in loops: pages, bounds, budgets, the page being filled."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask
+from sah.attention import AttentionInputs, AttentionMask, select_top
+from sah.maskers.local import Local
 from sah.maskers.oracle_top_k import OracleTopK
 from sah.maskers.quest import PageBounds, Quest
 
@@ -24,14 +25,17 @@ def bound(query: Sequence[float], page: Sequence[Sequence[float]]) -> float:
 
 
 def best_keys(
-    query: Tensor, keys: Tensor, candidates: list[int], page_size: int, budget: int
+    query: Tensor, keys: Tensor, candidates: list[int], page_size: int, budget: int, own: int
 ) -> list[int]:
-    """Return the candidates of the best pages, key by key, until the budget is spent."""
+    """Return the candidates of the best pages, key by key, until the budget is spent.
+
+    The page of the query's own key comes first.
+    """
     pages = [range(start, start + page_size) for start in range(0, len(keys), page_size)]
     content, vector = keys.double().tolist(), query.double().tolist()
     ranked = sorted(
         pages,
-        key=lambda page: bound(vector, content[page.start : page.stop]),
+        key=lambda page: (own in page, bound(vector, content[page.start : page.stop])),
         reverse=True,
     )
     return sorted([key for page in ranked for key in page if key in candidates][:budget])
@@ -49,6 +53,7 @@ def check(inputs: AttentionInputs, before: AttentionMask, quest: Quest) -> None:
             candidates,
             quest.page_size,
             budget,
+            inputs.first_position + q,
         )
         added = mask.selected[b, h, q] & ~before.selected[b, h, q]
         assert added.nonzero().flatten().tolist() == expected
@@ -74,9 +79,34 @@ def test_adds_the_keys_of_the_pages_with_the_highest_bounds(
 
 def test_pages_of_one_key_equal_the_oracle(make_inputs: Make, some_mask: Make) -> None:
     inputs = make_inputs(keys=60, queries=5)
-    mask = some_mask(inputs)
+    # With its own key selected before, each query ranks the others.
+    mask = Local(tokens=1)(inputs, some_mask(inputs))
     quest = Quest(tokens=9, page_size=1)(inputs, mask)
     assert torch.equal(quest.selected, OracleTopK(tokens=9)(inputs, mask).selected)
+
+
+@pytest.mark.parametrize("options", [{}, {"share": "group"}, {"unit": 32}, {"page_size": 4}])
+def test_every_query_reads_the_keys_so_far_of_the_page_being_filled(
+    options: dict[str, Any], make_inputs: Make
+) -> None:
+    inputs = make_inputs(keys=200, queries=40)
+    inputs.key[:] = inputs.key.sort(dim=2, descending=True).values  # the last pages score least
+    inputs.query[:] = inputs.query.abs()
+    mask = Quest(tokens=32, **options)(inputs, AttentionMask.empty(inputs))
+    for q in range(40):
+        position = 160 + q
+        start = position - position % options.get("page_size", 16)
+        assert mask.selected[:, :, q, start : position + 1].all()
+        assert (mask.selected_count[:, :, q] == 32).all()
+
+
+def test_selects_what_its_scores_say(make_inputs: Make, some_mask: Make) -> None:
+    inputs = make_inputs(queries=3, padding=(0, 31))
+    quest = Quest(fraction=0.2, page_size=5)
+    for mask in (AttentionMask.empty(inputs), some_mask(inputs)):
+        budget, bound = quest.per_query(inputs)
+        expected = select_top(quest.scores(inputs), mask.candidates, budget, bound)
+        assert torch.equal(quest.select(inputs, mask), expected)
 
 
 def test_a_budget_of_less_than_a_page_is_refused() -> None:

@@ -6,6 +6,7 @@ import torch
 from sah.attention import DenseAttention, EncodedKeys, SparseAttention
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
+from sah.maskers.oracle_top_k import OracleTopK
 from sah.models.batch import BatchedQuestion, answer_batch
 from sah.models.generation import Generation
 
@@ -86,6 +87,25 @@ def test_a_batch_gives_the_answers_of_single_questions(tiny, preset, name, gener
     assert (
         one_by_one(tiny, context, session, generation)["A"][0].token_ids == single["A"][0].token_ids
     )
+
+
+def test_questions_of_a_batch_reuse_their_own_selections(tiny):
+    answers = {}
+    for every in (1, 4):
+        masker = OracleTopK(fraction=0.1, every=every)
+        context, session = start(tiny, SparseAttention(name="top", maskers={"top": masker}))
+        answers[every] = one_by_one(tiny, context, session, Generation())
+        batch = together(tiny, context, session, Generation())
+        for question, (answer, density, logits) in answers[every].items():
+            assert batch[question][0].token_ids == answer.token_ids
+            assert batch[question][1] == pytest.approx(density)
+            for one, same in zip(logits, batch[question][2], strict=True):
+                torch.testing.assert_close(same, one, rtol=1e-4, atol=1e-4)
+    # Question and first decode step select afresh, the next steps do not.
+    always, reusing = (answers[every]["A"][2] for every in (1, 4))
+    assert torch.equal(always[0], reusing[0])
+    assert torch.equal(always[1], reusing[1])
+    assert not torch.equal(always[2], reusing[2])
 
 
 def test_the_context_is_neither_copied_nor_changed(tiny, preset):

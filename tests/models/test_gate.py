@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sah.attention.session import AttentionSession, attention_replaced
+from sah.attention.interface import attention_replaced
+from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.maskers.local import Local
 from sah.models import gate, gate_memory

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from sah.attention import DenseAttention
+from sah.attention import DenseAttention, SparseAttention
 from sah.attention.session import AttentionSession
 from sah.errors import NonFiniteLogits
+from sah.maskers.oracle_top_k import OracleTopK
+from sah.models import language_model
 from sah.models.generation import Generation
 from sah.models.language_model import Answer, LanguageModel, PrefilledContext
 
@@ -184,3 +186,23 @@ def test_one_context_does_not_see_another(tiny: LanguageModel) -> None:
         for ids, context in zip(contexts, prefilled, strict=True):
             found = answer(tiny, context, question)
             assert found.token_ids == generate(tiny, ids + question, 20)
+
+
+def test_a_continuation_reuses_selections_like_decode_steps(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = tiny.prefill(CONTEXT, reserve_tokens=30)
+    losses = {}
+    for every, tokens_at_once in ((3, 128), (3, 7), (3, 1), (1, 128)):
+        monkeypatch.setattr(language_model, "_LOSS_CHUNK_TOKENS", tokens_at_once)
+        masker = OracleTopK(tokens=5, every=every)
+        session = AttentionSession(SparseAttention(name="top", maskers={"top": masker}), seed=0)
+        session.begin_context(context.length)
+        for _ in range(2):
+            session.begin_example("continuation")
+            loss, _ = tiny.continuation_loss(context, QUESTIONS[1], session=session)
+            previous = losses.setdefault((every, tokens_at_once), loss)
+            assert loss == previous
+    assert losses[3, 7] == pytest.approx(losses[3, 128], rel=1e-5)
+    assert losses[3, 1] == pytest.approx(losses[3, 128], rel=1e-5)
+    assert losses[1, 128] != pytest.approx(losses[3, 128], rel=1e-4)

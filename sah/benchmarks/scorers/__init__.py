@@ -19,6 +19,8 @@ from sah.benchmarks.scorers.classification import (
     classification,
     code_similarity,
     count,
+    first_identifier,
+    only_classes,
     paragraph_retrieval,
 )
 from sah.benchmarks.scorers.equivalence import math_equivalence
@@ -91,6 +93,7 @@ __all__ = [
     "final_choice",
     "final_number",
     "first_choice",
+    "first_identifier",
     "first_integer",
     "first_number",
     "key_value",
@@ -104,6 +107,7 @@ __all__ = [
     "meteor",
     "node_set_f1",
     "normalised_exact_match",
+    "only_classes",
     "paragraph_retrieval",
     "prefixed_similarity",
     "rouge_1_recall",

@@ -26,6 +26,30 @@ def classification(
     return max(map(score, references))
 
 
+def only_classes(
+    prediction: str, references: Sequence[str], *, all_classes: Sequence[str], **_extras: Any
+) -> float:
+    """Return 1 if the first sentence names all references and no other class (BABILong).
+
+    Classes are found as whole words, ignoring case; theirs also as parts of words. Examples that
+    the model goes on to write do not count.
+    """
+    text = re.split(r"\.|<context>|<example>|question:", prediction.lower(), maxsplit=1)[0]
+    words = set(re.findall(r"\w+", text))
+    named = {name for name in map(str.lower, {*all_classes, *references}) if name in words}
+    return float(bool(named) and named == {reference.lower() for reference in references})
+
+
+def first_identifier(prediction: str, references: Sequence[str], **_extras: Any) -> float:
+    """Return 1 if the first identifier of the answer is a reference.
+
+    Quotes, the language of a code block, `def`, and a class or module before a dot are ignored.
+    """
+    text = re.sub(r"^\s*```\w*", "", prediction)
+    found = re.match(r"\W*(?:async\s+)?(?:def\s+)?(?:\w+\.)*(\w+)", text)
+    return float(found is not None and found[1] in references)
+
+
 def count(prediction: str, references: Sequence[str], **_extras: Any) -> float:
     """Return the share of the prediction's numbers that are the right one."""
     return max(_share_of_numbers(prediction, reference) for reference in references)

@@ -43,7 +43,11 @@ def result_estimate(result: Result) -> Estimate:
 
 def task_interval(task: MeanScore) -> Interval | None:
     """Return the interval of one task's score."""
-    return None if task.score is None else score_interval(task.score, task.stderr, task.contexts)
+    return (
+        None
+        if task.score is None
+        else score_interval(task.score, task.stderr, task.contexts, answers=task.n)
+    )
 
 
 def group_estimate(scored: pl.DataFrame) -> Estimate:
@@ -76,7 +80,8 @@ def group_estimate(scored: pl.DataFrame) -> Estimate:
     contexts = len(deviations)
     score = float(weighted.select(pl.col("weight").dot(pl.col("score"))).item())
     stderr = math.sqrt(float((deviations["sum"] ** 2).sum())) if contexts > 1 else None
-    return Estimate(score=score, interval=score_interval(score, stderr, contexts), n=len(scored))
+    interval = score_interval(score, stderr, contexts, answers=len(scored))
+    return Estimate(score=score, interval=interval, n=len(scored))
 
 
 def known_mean(values: Iterable[float | None]) -> float | None:

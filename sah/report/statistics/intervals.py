@@ -17,7 +17,12 @@ class Interval:
 
 
 def score_interval(
-    mean: float, stderr: float | None, contexts: int, confidence: float = 0.95
+    mean: float,
+    stderr: float | None,
+    contexts: int,
+    *,
+    answers: int | None = None,
+    confidence: float = 0.95,
 ) -> Interval | None:
     """Return a beta interval with the effective sample size (after Korn & Graubard, 1998).
 
@@ -28,14 +33,16 @@ def score_interval(
     Jeffreys' interval, and the effective size is lowered by Student's quantile, since their spread
     is estimated. If all scores are 0 or all are 1, it is the number of contexts.
 
-    Contexts that were not drawn may score 0 or 1, so the variance is at least that of one
-    pseudo-context of either score, and at most that of binary scores. Otherwise five answers of
-    .001 would leave no room for the one in fifty that scores 1.
+    Contexts that were not drawn may score 0 or 1, so the variance includes one pseudo-answer of
+    either score, is at least that of one pseudo-context of either, and with them at most that of
+    binary scores. Otherwise five answers of .001 would leave no room for the one in fifty that
+    scores 1.
 
     Args:
         mean: in [0, 1].
         stderr: standard error of the mean, clustered by context.
         contexts: number of independent contexts.
+        answers: number of answers about them; None for one each.
         confidence: of the two-sided interval.
 
     Returns:
@@ -46,7 +53,8 @@ def score_interval(
     spread = mean * (1 - mean)
     unseen = (mean**2 + (1 - mean) ** 2) / contexts**2
     binary = spread / (contexts - 1)  # stderr² of a binary score
-    variance = max(stderr**2, min(binary, unseen))
+    share = contexts / max(contexts, answers or contexts)  # of an answer in its context
+    variance = max(stderr**2, min(binary, max(unseen, stderr**2 + unseen * share)))
     likeness = min(1.0, variance / binary) if binary > 0 else 1.0  # 1 for binary scores
     size = spread / variance + 1 if spread > 1e-12 else float(contexts)
     normal, student = (

@@ -14,8 +14,8 @@ from transformers.masking_utils import AttentionMaskInterface
 from sah.attention.eviction.received import received_attention
 from sah.attention.eviction.rotary_calls import RotaryCalls
 from sah.attention.eviction.witness import Witness, Witnessed
+from sah.attention.interface import attention_replaced, layer_number
 from sah.attention.layers import full_attention_layers
-from sah.attention.session import attention_replaced, layer_number
 from sah.errors import ConfigurationError
 
 

@@ -1,0 +1,48 @@
+"""The attention interface of transformers: replace a model's attention function, number layers."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface
+
+from sah.errors import ConfigurationError
+
+_names = (f"sah_{number}" for number in itertools.count())
+
+
+@contextmanager
+def attention_replaced(
+    model: PreTrainedModel, function: Callable[..., Any], mask: Callable[..., Any]
+) -> Iterator[None]:
+    """Make the model call `function` for attention and `mask` for its mask; restore on exit."""
+    config = model.config.get_text_config(decoder=True)
+    name, before = next(_names), config._attn_implementation
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, mask)
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+        # transformers has `register` but no way to unregister.
+        AttentionInterface._global_mapping.pop(name)
+        AttentionMaskInterface._global_mapping.pop(name)
+
+
+def layer_number(module: torch.nn.Module) -> int:
+    """Return the number that an attention module gives itself.
+
+    Raises:
+        ConfigurationError: if it has none.
+    """
+    number = getattr(module, "layer_idx", None)
+    if not isinstance(number, int) or number < 0:
+        raise ConfigurationError(
+            f"{type(module).__name__} calls itself layer {number}, so that its keys cannot be told "
+            "from those of other layers; choose another model"
+        )
+    return number
