@@ -70,6 +70,7 @@ def made_layer() -> Callable[..., ContextLayer]:
         value = key if value is None else torch.as_tensor(value, dtype=torch.float32)[None]
         nothing = Witnessed(
             module=torch.nn.Module(),
+            key_shape=(key.shape[1], key.shape[3]),
             scaling=1.0,
             softcap=None,
             sinks=None,

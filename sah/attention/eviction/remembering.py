@@ -77,6 +77,7 @@ def _witnessed(
         future = {asked: rotary.future(unrotated, asked) for asked in witness.future}
     return Witnessed(
         module=module,
+        key_shape=(key.shape[1], key.shape[3]),
         scaling=scaling,
         softcap=softcap,
         sinks=sinks,

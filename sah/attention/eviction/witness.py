@@ -43,6 +43,8 @@ class Witnessed:
 
     module: nn.Module
     """The layer's attention module of transformers."""
+    key_shape: tuple[int, int]
+    """Heads and dimension of the keys that the attention function reads."""
     scaling: float
     softcap: float | None
     sinks: Float[Tensor, " H"] | None
