@@ -18,7 +18,7 @@ from sah.evictors.scoring import ScoringEvictor
 class ExpectedAttention(ScoringEvictor):
     """Keep the keys that future queries are expected to attend to (arXiv:2510.00636).
 
-    Queries to come are taken as normal, with the moments of the context's queries at the next
+    Future queries are normally distributed, with the moments of the context's queries at the next
     positions: E[exp(q·k·s)] = exp(μ·k·s + kᵀΣk·s²/2) with the model's scaling s. Its softmax over
     the keys, averaged over the query heads, is multiplied by the norm of the value. As in kvpress.
     """
@@ -35,14 +35,12 @@ class ExpectedAttention(ScoringEvictor):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.sinks < 0 or self.future < 1 or self.epsilon < 0:
-            raise ValueError(
-                "ExpectedAttention: sinks and epsilon must be at least 0, and future at least 1; "
-                f"got sinks={self.sinks}, epsilon={self.epsilon}, future={self.future}"
-            )
+            given = f"sinks={self.sinks}, epsilon={self.epsilon} and future={self.future}"
+            raise ValueError(f"ExpectedAttention: {given} must be at least 0, 0 and 1")
 
     @property
     def witness(self) -> Witness:
-        """Moments of the queries to come."""
+        """Moments of the future queries."""
         return Witness(future=frozenset({FutureQueries(skip=self.sinks, positions=self.future)}))
 
     def scores(self, layer: ContextLayer) -> Float[Tensor, "B G K"]:

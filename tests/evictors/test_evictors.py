@@ -178,7 +178,7 @@ def test_a_model_that_rotates_in_an_unknown_way_is_refused(
         (lambda: LagKV(tokens=1, partition=0), "LagKV: partition must be at least 1, got 0"),
         (lambda: Leverage(tokens=1, sketch=0), "Leverage: sketch must be at least 1, got 0"),
         (lambda: BlockKeyDiff(tokens=1, block=0), "BlockKeyDiff: block must be at least 1, got 0"),
-        (lambda: ExpectedAttention(tokens=1, future=0), "future at least 1; got sinks=4"),
+        (lambda: ExpectedAttention(tokens=1, future=0), "future=0 must be at least 0, 0 and 1"),
         (lambda: TOVA(), "TOVA: give exactly one of tokens and fraction"),
         (lambda: H2O(tokens=0), "H2O: tokens must be a whole number of at least 1, got 0"),
         (lambda: KeyDiff(fraction=1.5), r"KeyDiff: fraction must be in \(0, 1\], got 1.5"),

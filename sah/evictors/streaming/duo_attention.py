@@ -4,7 +4,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool
@@ -13,6 +13,7 @@ from torch import Tensor
 from sah.attention.eviction.context_layer import ContextLayer
 from sah.attention.eviction.witness import Witness
 from sah.errors import ConfigurationError
+from sah.evictors.streaming.ends import first_and_last
 from sah.evictors.streaming.head_scores import lowest_heads
 
 
@@ -25,6 +26,7 @@ class DuoAttention:
     the heads with the lowest scores stream. As in kvpress, the prefill is dense in all heads.
     """
 
+    witness: ClassVar = Witness()
     heads: str
     """Path of the scores: a row of numbers for each layer, a column for each key-value head."""
     content: Mapping[str, Any] | None = field(default=None, hash=False)
@@ -44,11 +46,6 @@ class DuoAttention:
             )
         self._streaming()
 
-    @property
-    def witness(self) -> Witness:
-        """Nothing."""
-        return Witness()
-
     def at_context(self, layer: ContextLayer) -> Bool[Tensor, "B G K"]:
         """Return which keys stay."""
         table, number = self._streaming(), layer.layer_idx
@@ -58,8 +55,7 @@ class DuoAttention:
                 f"but the model has {layer.layers} of {layer.groups}; give the file of this model"
             )
         streams = torch.tensor(table[number], device=layer.key.device).view(1, -1, 1)
-        position = torch.arange(layer.length, device=layer.key.device)
-        ends = (position < self.sinks) | (position >= layer.length - self.recent)
+        ends = first_and_last(layer, self.sinks, self.recent)
         return (ends | ~streams).expand(layer.key.shape[0], -1, -1).clone()
 
     def _streaming(self) -> tuple[tuple[bool, ...], ...]:

@@ -4,12 +4,12 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from sah.attention.eviction.context_layer import ContextLayer
 from sah.attention.eviction.witness import Witness
+from sah.evictors.streaming.ends import first_and_last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,7 @@ class SimLayerKV:
 
     def at_context(self, layer: ContextLayer) -> Bool[Tensor, "B G K"]:
         """Return which keys stay, the same ones in every head."""
-        position = torch.arange(layer.length, device=layer.key.device)
-        ends = (position < self.sinks) | (position >= layer.length - self.recent)
+        ends = first_and_last(layer, self.sinks, self.recent)
         attention = layer.window_attention(self.window).mean((1, 2))  # B K
         is_lazy = (attention * ends).sum(-1) > self.threshold
         stays: Tensor = ends | ~is_lazy.view(-1, 1, 1)  # B 1 K
