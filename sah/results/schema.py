@@ -153,6 +153,10 @@ class Summary:
     rows_read: Amount | None = None
     """Share of the visible key-value rows that any query head of a group selects."""
     rows_read_stderr: Amount | None = None
+    resident: Amount | None = None
+    """Bytes held of a context, key indexes included, as a share of its dense cache: a mean over the
+    answers of a task, then over tasks."""
+    resident_stderr: Amount | None = None
     keys_read: Amount | None = None
     """Number of keys that an answer reads: `Prediction.keys_read`. This and the next are means
     over the answers of a task, then over tasks. None if any answer of the experiment lacks it."""

@@ -32,6 +32,7 @@ PRESETS = ("dense", *SELECTING, *EVICTORS)
 THREE = ("dense", "sparse", "streaming_llm")
 # One of each kind: dense, positions alone, sampling, an index, an index with random planes.
 KINDS = ("dense", "streaming_llm", "random_sampling", "quest", "magic_pig")
+EVICTING = ("dense", "quest", "knorm", "snapkv", "random_eviction")
 
 
 @pytest.fixture
@@ -87,6 +88,8 @@ def error_of(folder):
             ("metric_logging=full", "generation.batch_questions=2", "generation.temperature=0.8"),
         ),
         (KINDS, ("protocol=forced", "generation.temperature=0.8")),
+        (EVICTING, ("generation.batch_questions=2", "generation.temperature=0.8")),
+        (EVICTING, ("protocol=forced", "metric_logging=full")),
     ],
     ids=lambda value: f"{len(value)} arms" if "dense" in value else " ".join(value),
 )

@@ -188,6 +188,24 @@ def test_the_table_of_a_terminal_has_rows_read_beside_density(write_result, resu
         assert [one for one in line.split() if one in values][:2] == values
 
 
+def test_what_is_held_is_a_column_where_a_method_holds_less_than_dense(write_result, results):
+    write_result("dense", fields={"resident": 1.0})
+    assert "resident" not in headers(result_table(results()))
+    assert "resident" in headers(result_table(results(), wide=True))
+    write_result("snapkv", fields={"resident": 0.25})
+    text = shown(result_table(results()), width=120)
+    assert "0.250" in text
+    assert "resident: bytes held of a context" in " ".join(text.split())
+    assert "resident" in headers(group_table(results(), ["attention"]))
+
+
+def test_settings_of_an_evictor_are_named_without_their_stage(write_result, results):
+    for share in (0.1, 0.2):
+        evict = {"snapkv": {"_target_": "x.SnapKV", "fraction": share}}
+        write_result("snapkv", settings={"sparse_attention": {"name": "snapkv", "evict": evict}})
+    assert headers(result_table(results()))[:2] == ["attention", "fraction"]
+
+
 def test_a_disturbed_speed_is_marked_and_the_mark_explained(write_result, results):
     write_result("dense")
     assert "*" not in shown(result_table(results()))

@@ -96,7 +96,9 @@ def test_measurements_are_means_over_the_examples_that_have_them(summary):
     assert overall.rows_read is None
 
 
-@pytest.mark.parametrize("name", ["density", "rows_read", "keys_read", "output_error", "recall"])
+@pytest.mark.parametrize(
+    "name", ["density", "rows_read", "resident", "keys_read", "output_error", "recall"]
+)
 def test_measurements_have_the_weights_and_standard_errors_of_the_score(summary, name):
     """Tasks count alike, contexts are observations: as for a score of the same values."""
     values = [0.5, 0.25, 0.75, 0.25, 1.0, 0.125]

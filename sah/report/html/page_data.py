@@ -83,6 +83,7 @@ def _overview(result: Result) -> dict[str, Any]:
         "n": estimate.n,
         "density": result.density,
         "rows": result.rows_read,
+        "resident": result.resident,
         "error": result.output_error,
         "recall": result.recall,
         "tokens": result.answer_tokens,

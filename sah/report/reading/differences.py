@@ -15,7 +15,7 @@ _NAMED_GROUPS = {
 }
 
 METHOD = "sparse_attention."
-MASKERS = "sparse_attention.maskers."
+STAGES = ("sparse_attention.maskers.", "sparse_attention.evict.")
 
 # Metric logging changes no answer, and the subset is one of the names.
 _LEFT_OUT = ("metric_logging.", "benchmark.subset")
@@ -48,7 +48,7 @@ def differing_keys(results: Sequence[Result]) -> list[str]:
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
     """Shorten each key to its shortest ending that no other key has."""
-    ends = {key: key.removeprefix(MASKERS).split(".") for key in keys}
+    ends = {key: _within_stage(key).split(".") for key in keys}
     names = {}
     for key, parts in ends.items():
         for length in range(1, len(parts) + 1):
@@ -58,6 +58,11 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
                 break
         names[key] = key if name in NAMES and key != name else name
     return names
+
+
+def _within_stage(key: str) -> str:
+    """Return a key without the name of its stage of attention."""
+    return next((key.removeprefix(stage) for stage in STAGES if key.startswith(stage)), key)
 
 
 def method_settings(results: Sequence[Result], keys: Sequence[str]) -> list[str]:

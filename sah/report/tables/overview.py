@@ -72,7 +72,7 @@ def result_table(results: Sequence[Result], *, wide: bool = False) -> Table:
             for row, result in zip(rows, results, strict=True)
         ],
         caption=_caption(results[0], common),
-        notes=[_LEGEND, *_speed_note(results), *caveats(results)],
+        notes=[_LEGEND, *_resident_note(results), *_speed_note(results), *caveats(results)],
     )
 
 
@@ -113,8 +113,8 @@ def group_table(results: Sequence[Result], by: Sequence[str], *, wide: bool = Fa
         ]
         for values, group in sorted(groups.items(), key=lambda item: list(map(natural, item[0])))
     ]
-    notes = [f"Means over the results of a row. {_LEGEND}", *_speed_note(results)]
-    notes += caveats(results)
+    notes = [f"Means over the results of a row. {_LEGEND}", *_resident_note(results)]
+    notes += [*_speed_note(results), *caveats(results)]
     columns.append(Column(name="results", header="results"))
     return Table(columns=[*columns, *measured], rows=rows, notes=notes)
 
@@ -126,6 +126,20 @@ _AGREEMENT: dict[Column, Callable[[DenseAgreement], float]] = {
         lambda agreement: agreement.top_agreement
     ),
 }
+
+
+# Shown if a method holds more or less than the dense cache.
+_RESIDENT = Column(name="resident", header="resident", importance=6)
+
+
+def _differs_from_dense(results: Sequence[Result]) -> bool:
+    return any(abs((result.resident or 1.0) - 1) >= 0.0005 for result in results)
+
+
+def _resident_note(results: Sequence[Result]) -> list[str]:
+    if not _differs_from_dense(results):
+        return []
+    return ["resident: bytes held of a context, indexes included, as a share of its dense cache."]
 
 
 # How much of an experiment output error and recall were measured on.
@@ -145,6 +159,7 @@ def _measured_columns(results: Sequence[Result], wide: bool) -> list[Column]:
         *(limits if wide else [Column(name="score_interval", header="95 % CI", importance=9)]),
         *_with_stderr(Column(name="density", header="density", importance=8), wide),
         *_with_stderr(Column(name="rows_read", header="rows", importance=6), wide),
+        *(_with_stderr(_RESIDENT, wide) if wide or _differs_from_dense(results) else ()),
         *_with_stderr(Column(name="output_error", header="error", importance=7), wide),
         *_with_stderr(Column(name="recall", header="recall", importance=4), wide),
         *_with_stderr(tokens, wide),
@@ -220,6 +235,7 @@ def _measured(
         *([low, high] if wide else [Cell(text=both)]),
         *_means(results, "density", wide),
         *_means(results, "rows_read", wide),
+        *(_means(results, "resident", wide) if _RESIDENT in columns else ()),
         *_means(results, "output_error", wide),
         *_means(results, "recall", wide),
         *_means(results, "answer_tokens", wide, compact),

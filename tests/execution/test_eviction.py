@@ -1,0 +1,75 @@
+"""Experiments that evict: what is held, what is counted, and what a resumed one computes."""
+
+from functools import partial
+
+import orjson
+import pytest
+
+from sah.execution.attempts import compute
+from sah.results import directory
+from sah.results.store import read_result
+
+
+@pytest.fixture
+def configure(configure):
+    return partial(configure, "model=tiny", "benchmark=ruler", "benchmark.samples=2")
+
+
+def answers(folder):
+    return [orjson.loads(line) for line in (folder / "predictions.jsonl").read_bytes().splitlines()]
+
+
+def computed(configure, *overrides):
+    config = configure(*overrides)
+    compute(config, list(overrides))
+    folder = directory(config)
+    return folder, read_result(folder, folder.name)
+
+
+def test_resident_and_keys_read_follow_from_the_budget(configure):
+    folder, result = computed(
+        configure, "attention=knorm", "sparse_attention.evict.knorm.fraction=0.25"
+    )
+    for answer in answers(folder):
+        context = answer["context_tokens"]
+        kept, queries = context // 4, answer["question_tokens"] + answer["new_tokens"] - 1
+        assert answer["resident"] == pytest.approx(kept / context)
+        assert answer["keys_read"] == queries * kept + queries * (queries + 1) / 2
+        seen = [(kept + after) / (context + after) for after in range(1, queries + 1)]
+        assert answer["density"] == pytest.approx(sum(seen) / queries)
+        assert answer["rows_read"] == answer["density"]
+    assert result.resident == pytest.approx(0.25, abs=0.001)
+
+
+def test_an_index_counts_as_held(configure):
+    _, dense = computed(configure, "attention=dense")
+    _, quest = computed(configure, "attention=quest", "sparse_attention.dense_layers=[]")
+    assert dense.resident == 1
+    # Two bounds of a page of 16 keys, beside 16 keys and values.
+    assert quest.resident == pytest.approx(1 + 2 / 32, abs=0.01)
+
+
+def test_layers_that_stay_dense_are_held_and_read_whole(configure):
+    folder, result = computed(
+        configure,
+        "attention=knorm",
+        "sparse_attention.evict.knorm.fraction=0.5",
+        "sparse_attention.dense_layers=[0]",
+        "model.layers=2",
+    )
+    assert result.resident == pytest.approx(0.75, abs=0.001)
+    assert all(0.74 < answer["density"] < 0.9 for answer in answers(folder))
+
+
+def test_a_selector_reads_among_what_is_kept(configure):
+    _, evicted = computed(configure, "attention=snapkv")
+    _, both = computed(
+        configure,
+        "attention=snapkv",
+        "+masker@sparse_attention.maskers.top=oracle_top_k",
+        "sparse_attention.maskers.top.fraction=0.5",
+    )
+    assert both.resident == evicted.resident
+    # Half of the kept keys, rounded up for every query.
+    assert both.density == pytest.approx(evicted.density / 2, rel=0.01)
+    assert both.output_error > evicted.output_error
