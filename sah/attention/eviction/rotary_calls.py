@@ -27,7 +27,7 @@ class RotaryCalls:
     def __init__(self, model: nn.Module) -> None:
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Any]] = []
         self._angles: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any], Any]] = []
-        self._known: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._known: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
         self._is_asking = False
         self._taken: set[nn.Module] = set()
         self.embeddings = [
@@ -108,7 +108,8 @@ class RotaryCalls:
             given = output[0][..., : cos.shape[-2], :] if isinstance(output, tuple) else None
             if given is None or given.shape != cos.shape or not given.to(cos).equal(cos):
                 continue
-            if (number, positions) not in self._known:
+            known = (number, positions, cos.device)
+            if known not in self._known:
                 self._is_asking = True
                 try:
                     found = module(
@@ -117,8 +118,9 @@ class RotaryCalls:
                     )
                 finally:
                     self._is_asking = False
-                self._known[number, positions] = found
-            return self._known[number, positions]
+                # The layers of a model may be on several devices.
+                self._known[known] = (found[0].to(cos.device), found[1].to(cos.device))
+            return self._known[known]
         return None
 
 
