@@ -2,10 +2,12 @@
 
 from sah.attention import DenseAttention
 from sah.attention.session import AttentionSession
+from sah.doctor.eviction_check import difference_from_masked
 from sah.doctor.finding import Finding, error, ok
 from sah.errors import ConfigurationError, SahError
 from sah.execution.experiment import Experiment
 from sah.models import gate
+from sah.models.eviction import evicted
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import EncodedPrompt
@@ -23,18 +25,30 @@ def check_numbers(model: LanguageModel) -> list[Finding]:
 
 
 def check_attention(experiment: Experiment, model: LanguageModel, prompt: EncodedPrompt) -> Finding:
-    """Check that the chosen attention answers; report its density on this benchmark's context."""
+    """Check that the chosen attention answers; report its density on this benchmark's context.
+
+    With an evictor, also that the compacted cache answers as if the evicted keys were masked.
+    """
     attention = experiment.sparse_attention
     if isinstance(attention, DenseAttention):
         return ok("attention", "dense: the model's own attention")
     session = AttentionSession(attention, seed=experiment.seed)
+    evictor, distance, held = attention.evictor, 0.0, ""
     try:
         session.check(model.model.config)
-        context = model.prefill(prompt.context_ids, reserve_tokens=len(prompt.question_ids) + 2)
-        session.begin_context(context.length)
+        own = context = model.prefill(
+            prompt.context_ids,
+            reserve_tokens=len(prompt.question_ids) + 2,
+            witness=None if evictor is None else evictor.witness,
+        )
+        if evictor is not None:
+            own = evicted(context, attention, model.model.config, seed=experiment.seed)
+            held = f", {own.cache.bytes_held() / context.cache.bytes_held():.3f} of the cache held"
+            distance = difference_from_masked(model, attention, context, own, prompt)
+        session.begin_context(own.length, own.kept)
         session.begin_example("doctor")
         model.answer(
-            context,
+            own,
             prompt.question_ids,
             session=session,
             sampler=Generation().sampler(0, "doctor", model.device),
@@ -46,6 +60,15 @@ def check_attention(experiment: Experiment, model: LanguageModel, prompt: Encode
         return error(
             "attention", f"{attention.name}: {problem}", "change the settings that it names"
         )
+    if distance > gate.tolerance(model):
+        return error(
+            "attention",
+            f"{attention.name}: without the evicted keys, the logits differ by {distance:.2g} from "
+            "those with these keys masked",
+            "choose another model, or an attention that evicts nothing",
+        )
     shown = "not measured" if density is None else f"{density:.3f}"
     tokens = len(prompt.context_ids)
-    return ok("attention", f"{attention.name}: density {shown} on a context of {tokens} tokens")
+    return ok(
+        "attention", f"{attention.name}: density {shown} on a context of {tokens} tokens{held}"
+    )

@@ -120,7 +120,7 @@ def _read_context(model: LanguageModel, ids: Sequence[int], whole: Tensor) -> Re
     """Return the cache of the context, which must not depend on the tokens after it."""
     cache = RewindableCache(model.model.config, len(ids))
     logits = _forward(model, ids[:_CONTEXT], cache)
-    if _distance(model, logits, whole[:_CONTEXT]) > _tolerance(model):
+    if relative_difference(model, logits, whole[:_CONTEXT]) > tolerance(model):
         raise ConfigurationError(
             "a token's logits depend on the tokens after it, so it is an encoder or has another "
             "attention that is not causal"
@@ -158,18 +158,18 @@ def _compare_pieces(
     """Check that context, question and answer in pieces have the logits of one forward pass."""
     pieces = _continued(model, ids, cache)
     cache.rewind()
-    if _distance(model, pieces, whole[_CONTEXT:]) > _tolerance(model):
+    if relative_difference(model, pieces, whole[_CONTEXT:]) > tolerance(model):
         model.reads_single_tokens = True
         pieces = _continued(model, ids, cache)
         cache.rewind()
-    distance = _distance(model, pieces, whole[_CONTEXT:])
-    if distance > _tolerance(model):
+    distance = relative_difference(model, pieces, whole[_CONTEXT:])
+    if distance > tolerance(model):
         raise ConfigurationError(
             "the logits of a question after a cached context differ from those of the whole "
             f"prompt in one pass by {distance:.2g} of their spread"
         )
     # Not bit for bit: on a GPU the sums over experts have no fixed order.
-    if _distance(model, _continued(model, ids, cache), pieces) > _tolerance(model):
+    if relative_difference(model, _continued(model, ids, cache), pieces) > tolerance(model):
         raise ConfigurationError(
             "the same question about one context has other logits the second time: its cache "
             "does not rewind"
@@ -180,8 +180,8 @@ def _compare_pieces(
 def _compare_full_budget(model: LanguageModel, ids: Sequence[int], whole: Tensor) -> str:
     """Check that sparse attention that reads every key is the model's own attention."""
     logits, density = _read_sparsely(model, ids, tokens=len(ids))
-    distance = _distance(model, logits, whole[_CONTEXT:])
-    if distance > _tolerance(model):
+    distance = relative_difference(model, logits, whole[_CONTEXT:])
+    if distance > tolerance(model):
         raise ConfigurationError(
             "sparse attention that reads every key differs from the model's own by "
             f"{distance:.2g} of the logits' spread"
@@ -255,7 +255,7 @@ def _continued(model: LanguageModel, ids: Sequence[int], cache: RewindableCache)
     return torch.cat([_forward(model, piece, cache) for piece in pieces])
 
 
-def _distance(model: LanguageModel, logits: Tensor, expected: Tensor) -> float:
+def relative_difference(model: LanguageModel, logits: Tensor, expected: Tensor) -> float:
     """Return the largest difference of a token's logits, relative to their spread.
 
     In half precision, and of a quantised model, it is the median token's. Adding a constant to
@@ -273,7 +273,8 @@ def _is_exact(model: LanguageModel) -> bool:
     return model.model.dtype in _TOLERANCE and not quantised
 
 
-def _tolerance(model: LanguageModel) -> float:
+def tolerance(model: LanguageModel) -> float:
+    """Return the largest `relative_difference` that rounding may explain."""
     return _TOLERANCE[model.model.dtype] if _is_exact(model) else _HALF_PRECISION
 
 

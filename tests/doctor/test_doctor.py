@@ -8,6 +8,7 @@ import orjson
 import pytest
 from rich.console import Console
 
+from sah.attention.eviction.kept import KeptKeys
 from sah.cli.doctor import show
 from sah.cli.main import main
 from sah.doctor.examination import examine
@@ -70,6 +71,20 @@ def test_missing_weights_are_an_error(tmp_path):
 def test_a_context_too_short_for_the_benchmark_is_an_error():
     findings = examine(["model=tiny", "benchmark.context_tokens=20"])
     assert by_check(findings)["data"].status == "error"
+
+
+def test_an_evictor_answers_as_if_the_evicted_keys_were_masked(monkeypatch):
+    finding = by_check(examine([*BASE, "attention=snapkv"]))["attention"]
+    assert finding.status == "ok"
+    assert "0.250 of the cache held" in finding.message
+    copied = KeptKeys.rows_of
+    # The right keys with the values of others.
+    monkeypatch.setattr(
+        KeptKeys, "rows_of", lambda kept, rows: copied(kept, rows).roll(int(rows is kept.key), 2)
+    )
+    finding = by_check(examine([*BASE, "attention=snapkv"]))["attention"]
+    assert finding.status == "error"
+    assert "from those with these keys masked" in finding.message
 
 
 def test_settings_that_do_not_fit_the_model_are_found():
