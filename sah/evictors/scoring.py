@@ -1,4 +1,4 @@
-"""Base class of evictors that score every key and keep the best of each head."""
+"""Base classes of evictors that score every key and keep the best of each head."""
 
 # B batch, G key-value heads, K keys
 
@@ -16,11 +16,36 @@ from sah.attention.selection import require_fraction, require_tokens, select_top
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoringEvictor(ABC):
-    """Keep the keys with the highest scores, as many in each head as the budget says.
+class RankingEvictor(ABC):
+    """Keep the keys with the highest scores, the same number in each head.
 
-    An evictor is a frozen dataclass with one method, `scores`. Of keys with equal scores at the
-    end of the budget, the first in the sequence stay (`sah.attention.select_top`).
+    Of keys with equal scores at the end of the budget, the first in the sequence stay
+    (`sah.attention.select_top`).
+    """
+
+    @property
+    def witness(self) -> Witness:
+        """What it needs of the prefill, besides keys and values; here nothing."""
+        return Witness()
+
+    @abstractmethod
+    def scores(self, layer: ContextLayer) -> Float[Tensor, "B G K"]:
+        """Score all keys of the context; higher stays."""
+
+    @abstractmethod
+    def budget(self, layer: ContextLayer) -> int:
+        """Return the number of keys to keep in each head of the layer."""
+
+    def at_context(self, layer: ContextLayer) -> Bool[Tensor, "B G K"]:
+        """Return which keys stay."""
+        return keep_best(self.scores(layer), self.budget(layer))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringEvictor(RankingEvictor):
+    """Keep the keys with the highest scores, within a budget of tokens or a share of the context.
+
+    An evictor is a frozen dataclass with one method, `scores`.
     """
 
     tokens: int | None = None
@@ -40,15 +65,6 @@ class ScoringEvictor(ABC):
         if self.fraction is not None:
             require_fraction(name, "fraction", self.fraction)
 
-    @property
-    def witness(self) -> Witness:
-        """What it needs of the prefill, besides keys and values; here nothing."""
-        return Witness()
-
-    @abstractmethod
-    def scores(self, layer: ContextLayer) -> Float[Tensor, "B G K"]:
-        """Score all keys of the context; higher stays."""
-
     def budget(self, layer: ContextLayer) -> int:
         """Return the number of keys to keep in each head of the layer."""
         if self.tokens is not None:
@@ -57,12 +73,16 @@ class ScoringEvictor(ABC):
         # In floating point 0.29 * 100 is slightly less than 29, which must not become 28.
         return max(1, math.floor(layer.length * self.fraction + 1e-9))
 
-    def at_context(self, layer: ContextLayer) -> Bool[Tensor, "B G K"]:
-        """Return which keys stay."""
-        return keep_best(self.scores(layer), self.budget(layer))
-
 
 def keep_best(scores: Float[Tensor, "B G K"], budget: int) -> Bool[Tensor, "B G K"]:
     """Return the `budget` keys with the highest scores of each head."""
     limit = torch.tensor(budget, device=scores.device).view(1, 1, 1, 1)
     return select_top(scores.float().unsqueeze(2), None, limit, budget).squeeze(2)
+
+
+def recent_first(count: int, device: torch.device) -> Float[Tensor, " N"]:
+    """Return the scores of the last `count` keys where they stay: in (1, 2], the last one best.
+
+    More than any share of attention, so that a small budget keeps the most recent keys.
+    """
+    return 1 + torch.arange(1, count + 1, device=device, dtype=torch.float32) / max(1, count)

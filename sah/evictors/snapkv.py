@@ -4,21 +4,23 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool1d, pad
+from torch.nn.functional import avg_pool1d
 
 from sah.attention.eviction.context_layer import ContextLayer
 from sah.attention.eviction.witness import Witness
-from sah.evictors.scoring import ScoringEvictor
+from sah.evictors.scoring import ScoringEvictor, recent_first
 
 
 @dataclass(frozen=True, kw_only=True)
 class SnapKV(ScoringEvictor):
     """Keep the keys that the last queries attend to (SnapKV, arXiv:2404.14469).
 
-    As in kvpress, the attention is averaged over a key-value head's query heads, and heads select
-    on their own. The window's own keys come first.
+    As in kvpress, the attention is averaged over a key-value head's query heads, and each
+    key-value head selects for itself. The window's own keys come first; a budget smaller than the
+    window keeps the last of them.
     """
 
     window: int = 64
@@ -29,9 +31,11 @@ class SnapKV(ScoringEvictor):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.window < 1:
-            raise ValueError(f"SnapKV: window must be at least 1, got {self.window}")
+            raise ValueError(f"{type(self).__name__}: window must be at least 1, got {self.window}")
         if self.kernel < 1 or self.kernel % 2 == 0:
-            raise ValueError(f"SnapKV: kernel must be odd and at least 1, got {self.kernel}")
+            raise ValueError(
+                f"{type(self).__name__}: kernel must be odd and at least 1, got {self.kernel}"
+            )
 
     @property
     def witness(self) -> Witness:
@@ -44,5 +48,6 @@ class SnapKV(ScoringEvictor):
         votes = layer.window_attention(window)[..., : layer.length - window].mean(2)  # B H K-W
         if votes.shape[-1]:
             votes = avg_pool1d(votes, self.kernel, stride=1, padding=self.kernel // 2)
-        # Attention weights are at most 1.
-        return pad(layer.mean_over_group(votes), (0, window), value=2.0)
+        votes = layer.mean_over_group(votes)
+        own = recent_first(window, votes.device).expand(*votes.shape[:2], -1)
+        return torch.cat([votes, own], dim=-1)

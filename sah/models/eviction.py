@@ -55,6 +55,14 @@ def evicted(
                 f"{type(cached).__name__}, from which keys cannot be evicted; keep it dense with "
                 f"sparse_attention.dense_layers=[{number}], or choose another model"
             )
+        read = context.witnessed[number].key_shape
+        if (cached.keys.shape[1], cached.keys.shape[3]) != read:
+            raise ConfigurationError(
+                f"sparse_attention.evict: layer {number} of this model attends to {read[0]} heads "
+                f"of dimension {read[1]}, but caches {list(cached.keys.shape[1::2])}, from which "
+                "they are computed (multi-head latent attention), so the keys of a head cannot be "
+                "evicted; choose another model"
+            )
         layer = ContextLayer(
             key=cached.keys,
             value=cached.values,

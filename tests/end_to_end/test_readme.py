@@ -48,7 +48,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
         written.append(path.relative_to(folder).as_posix())
-    for name in ("maskers/small_keys", "benchmarks/lockers"):
+    for name in ("maskers/small_keys", "evictors/large_values", "benchmarks/lockers"):
         package, _, option = name.partition("/")
         assert f"sah/{name}.py" in written
         assert f"conf/{package.removesuffix('s')}/{option}.yaml" in written
@@ -74,7 +74,10 @@ def test_documented_command_works(command, checkout, hub_cache):
     assert done.stdout or "experiments" in done.stderr
 
 
-@pytest.mark.parametrize(("folder", "name"), [("maskers", "small_keys"), ("benchmarks", "lockers")])
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("maskers", "small_keys"), ("evictors", "large_values"), ("benchmarks", "lockers")],
+)
 def test_example_passes_its_own_and_the_contract_tests(checkout, folder, name):
     command = [sys.executable, "-m", "pytest", "-n", "0", f"tests/{folder}", "-k", name]
     done = subprocess.run(
@@ -90,17 +93,18 @@ def test_example_passes_its_own_and_the_contract_tests(checkout, folder, name):
 
 
 def test_readme_names_every_option_of_every_group():
-    groups = ("model", "sparse_attention", "masker", "benchmark", "metric_logging", "protocol")
-    for group in (*groups, "tracker"):
+    groups = ("model", "sparse_attention", "masker", "evictor", "benchmark", "metric_logging")
+    for group in (*groups, "protocol", "tracker"):
         for path in (ROOT / "conf" / group).glob("*.yaml"):
             assert f"`{path.stem}`" in README, f"{group}={path.stem} is missing in the README"
 
 
-def test_every_paper_of_a_masker_can_be_cited():
+def test_every_paper_of_a_method_can_be_cited():
     entries = (ROOT / "docs/references.bib").read_text(encoding="utf-8")
     papers = {
         number
-        for path in (ROOT / "sah/maskers").glob("*.py")
+        for folder in ("sah/maskers", "sah/evictors")
+        for path in (ROOT / folder).rglob("*.py")
         for number in re.findall(r"arXiv:(\d+\.\d+)", path.read_text(encoding="utf-8"))
     }
     assert len(papers) > 5

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import orjson
 import pytest
 import torch
+from presets import SELECTING
 
 from sah.attention.session import AttentionSession
 from sah.errors import Busy, ExperimentTimeout
@@ -25,11 +26,9 @@ from sah.results.store import ResultStore
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("calibrated")
 
-PRESETS = sorted(
-    path.stem
-    for path in (ROOT / "conf" / "sparse_attention").glob("*.yaml")
-    if path.stem != "custom"
-)
+# One evictor for each thing that can be remembered of the prefill.
+EVICTORS = ("knorm", "snapkv", "h2o", "leverage", "expected_attention")
+PRESETS = ("dense", *SELECTING, *EVICTORS)
 THREE = ("dense", "sparse", "streaming_llm")
 # One of each kind: dense, positions alone, sampling, an index, an index with random planes.
 KINDS = ("dense", "streaming_llm", "random_sampling", "quest", "magic_pig")

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from presets import SELECTING
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -33,8 +34,6 @@ from sah.maskers.magic_pig import MagicPIG
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MASKERS = sorted(path.stem for path in (CONF / "masker").glob("*.yaml"))
 PRESETS = sorted(path.stem for path in (CONF / "sparse_attention").glob("*.yaml"))
-FOLDS = [name for name in PRESETS if name not in ("custom", "dense")]
-
 # Values with which a masker selects everything, for up to 200 keys.
 FULL_BUDGETS = ({"fraction": 1.0, "tokens": None}, {"fraction": 1.0}, {"p": 1.0}, {"tokens": 200})
 
@@ -71,7 +70,7 @@ Make = Callable[..., Any]
     params=[
         *(f"masker={n}" for n in MASKERS),
         *(f"options={n}" for n in RANKED),
-        *(f"preset={n}" for n in FOLDS),
+        *(f"preset={n}" for n in SELECTING),
     ]
 )
 def select(
@@ -120,7 +119,7 @@ def _assert_same(first: AttentionMask, second: AttentionMask) -> None:
 
 def test_the_yamls_are_found() -> None:
     assert {"sink", "local", "causal", "oracle_top_k", "oracle_top_p"} <= set(MASKERS)
-    assert {"sparse", "streaming_llm", "oracle_top_k"} <= set(FOLDS)
+    assert {"sparse", "streaming_llm", "oracle_top_k"} <= set(SELECTING)
 
 
 @pytest.mark.parametrize("problem", ["question", "prompts"])
@@ -335,7 +334,7 @@ def test_a_preset_is_named_after_its_file(name: str, composed: Make) -> None:
     assert composed(f"sparse_attention={name}").name == name
 
 
-@pytest.mark.parametrize("name", FOLDS)
+@pytest.mark.parametrize("name", SELECTING)
 def test_a_preset_selects_fewer_keys_than_dense_attention(
     name: str, preset: Make, make_inputs: Make
 ) -> None:
@@ -344,7 +343,7 @@ def test_a_preset_selects_fewer_keys_than_dense_attention(
     assert preset(name).select(inputs).density().mean() < 0.99
 
 
-@pytest.mark.parametrize("name", FOLDS)
+@pytest.mark.parametrize("name", SELECTING)
 def test_a_preset_applies_its_maskers_in_the_order_of_its_yaml(
     name: str, composed: Make, preset: Make, make_inputs: Make
 ) -> None:

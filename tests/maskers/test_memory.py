@@ -2,20 +2,16 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hydra.utils import instantiate
+from presets import SELECTING
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sah.attention import weighted_attention
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
-PRESETS = sorted(path.stem for path in (CONF / "sparse_attention").glob("*.yaml"))
-FOLDS = [name for name in PRESETS if name not in ("custom", "dense")]
 
 KEYS = 4096
 # Methods with calibration files need the tiny model's shapes; the others get larger ones.
@@ -56,7 +52,7 @@ def strided_parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return (tensor,)
 
 
-@pytest.mark.parametrize("name", FOLDS)
+@pytest.mark.parametrize("name", SELECTING)
 def test_a_decode_step_allocates_nothing_as_large_as_the_keys_of_every_query_head(
     name: str, composed: Callable[..., Any], make_inputs: Callable[..., Any]
 ) -> None:

@@ -9,11 +9,13 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 from torch.testing import assert_close
+from zoo import small_model
 
 from sah.attention import AttentionInputs, AttentionMask, DenseAttention, SparseAttention
 from sah.attention.eviction.context_layer import ContextLayer
 from sah.attention.eviction.witness import Witness
 from sah.attention.session import AttentionSession
+from sah.errors import ConfigurationError
 from sah.evictors.knorm import KNorm
 from sah.evictors.snapkv import SnapKV
 from sah.maskers.local import Local
@@ -24,6 +26,8 @@ from sah.models.batch import BatchedQuestion, answer_batch
 from sah.models.eviction import evicted
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel, PrefilledContext
+from sah.models.prompts import PromptEncoder
+from sah.models.tiny import tiny_tokenizer
 
 CONTEXT = [1 + (7 * n) % 390 for n in range(90)]
 QUESTION = [5 + (11 * n) % 380 for n in range(12)]
@@ -278,3 +282,11 @@ def test_without_a_context_nothing_is_evicted(tiny: LanguageModel) -> None:
     session.begin_context(own.length, own.kept)
     answered(tiny, own, session)
     assert session.density() == 1.0
+
+
+def test_a_cache_of_latents_is_refused() -> None:
+    latent = small_model("deepseek_v3")
+    model = LanguageModel(latent, PromptEncoder(tiny_tokenizer(), None))
+    context = model.prefill(CONTEXT, reserve_tokens=0, witness=WITNESS)
+    with pytest.raises(ConfigurationError, match=r"attends to 4 heads of dimension 24, but caches"):
+        evicted(context, evicting(KNorm(tokens=5)), model.model.config, seed=0)

@@ -2,22 +2,19 @@
 
 import copy
 import itertools
-from pathlib import Path
 
 import pytest
 from hydra.utils import instantiate
+from presets import SELECTING
 from torch.profiler import ProfilerActivity, profile
 
 from sah.attention.session import AttentionSession
 from sah.models.generation import Generation
 from sah.models.tiny import TinyModel
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 pytestmark = pytest.mark.usefixtures("calibrated")
 
-PRESETS = sorted(
-    path.stem for path in (CONF / "sparse_attention").glob("*.yaml") if path.stem != "custom"
-)
+PRESETS = ["dense", *SELECTING]
 LAYERS, GROUPS, HEAD_DIM, CONTEXT = 16, 2, 16, 1000
 # Keys and values in float32.
 CACHE_BYTES = 2 * LAYERS * GROUPS * CONTEXT * HEAD_DIM * 4

@@ -1,19 +1,17 @@
 """Rewinding leaves no trace of earlier questions, under every preset in conf."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from presets import SELECTING
 
 from sah.attention.session import AttentionSession
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel, PrefilledContext
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-PRESETS = sorted(
-    path.stem for path in (CONF / "sparse_attention").glob("*.yaml") if path.stem != "custom"
-)
+# Eviction is rewound in test_eviction.py.
+PRESETS = ["dense", *SELECTING]
 pytestmark = pytest.mark.usefixtures("calibrated")
 
 CONTEXT = [1 + (7 * n) % 390 for n in range(300)]

@@ -1,15 +1,16 @@
 """One layer of a prefilled context, as evictors see it."""
 
-# B batch, H query heads, G key-value heads, W last queries, K keys, D head dimension
+# B batch, H query heads, G key-value heads, W last queries, K keys, D/V dimensions
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from sah.attention.eviction.received import attention_weights
+from sah.attention.eviction.rotary import FutureQueries, Moments
 from sah.attention.eviction.witness import Witnessed
-from sah.attention.inputs import AttentionInputs, Visibility
+from sah.errors import ConfigurationError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +45,43 @@ class ContextLayer:
         window = min(window, self.length)
         queries = self.witnessed.queries
         assert queries.shape[2] >= window, "the evictor's witness asks for fewer queries"
-        position = torch.arange(self.length, device=self.key.device)
-        visible = position <= position[self.length - window :, None]  # W K
-        inputs = AttentionInputs(
-            query=queries[:, :, queries.shape[2] - window :],
-            key=self.key,
-            value=self.value,
-            visibility=Visibility(visible.expand(queries.shape[0], 1, window, self.length)),
+        return attention_weights(
+            queries[:, :, queries.shape[2] - window :],
+            self.key,
             scaling=self.witnessed.scaling,
             softcap=self.witnessed.softcap,
+            sinks=self.witnessed.sinks,
         )
-        return torch.softmax(inputs.scores.masked_fill(~inputs.visible, -torch.inf), dim=-1)
+
+    def future(self, asked: FutureQueries) -> Moments:
+        """Return the moments of the queries to come, as the evictor's witness asks for.
+
+        Raises:
+            ConfigurationError: if the layer rotates its queries in an unknown way.
+        """
+        if asked not in self.witnessed.future:
+            raise self._unknown_rotary("queries")
+        return self.witnessed.future[asked]
+
+    def unrotated_key(self) -> Float[Tensor, "B G K D"]:
+        """Return the keys before the rotary embedding, in float32.
+
+        Raises:
+            ConfigurationError: if the layer rotates its keys in an unknown way.
+        """
+        if self.witnessed.rotary is None:
+            raise self._unknown_rotary("keys")
+        return self.witnessed.rotary.undo(self.key)
 
     def mean_over_group(self, per_head: Shaped[Tensor, "B H *rest"]) -> Shaped[Tensor, "B G *rest"]:
         """Average over the query heads of each key-value head."""
         mean: Tensor = per_head.unflatten(1, (self.groups, -1)).mean(2)
         return mean
+
+    def _unknown_rotary(self, what: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"sparse_attention.evict: it needs the {what} before the rotary embedding, but "
+            f"{type(self.witnessed.module).__name__} does not rotate whole {what} by "
+            "apply_rotary_pos_emb; choose another evictor, or keep the layer dense with "
+            f"sparse_attention.dense_layers=[{self.layer_idx}]"
+        )

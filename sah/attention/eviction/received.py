@@ -1,6 +1,6 @@
-"""The attention that each key of a context receives, summed over the context's queries."""
+"""Attention weights of queries at the end of a sequence, and what each key receives of them."""
 
-# B batch, H query heads, G key-value heads, K keys and queries, D head dimension
+# B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension
 
 import torch
 from jaxtyping import Float
@@ -12,11 +12,43 @@ from sah.attention.inputs import AttentionInputs, Visibility
 _BLOCK_BYTES = 2**28
 
 
+def attention_weights(
+    query: Float[Tensor, "B H Q D"],
+    key: Float[Tensor, "B G K D"],
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    sinks: Float[Tensor, " H"] | None = None,
+) -> Float[Tensor, "B H Q K"]:
+    """Return the causal attention weights of the last Q positions over all keys, in float32.
+
+    Soft-capped like the model's scores, and without the share that its attention sinks take.
+    """
+    batch, heads, queries, length = *query.shape[:3], key.shape[2]
+    position = torch.arange(length, device=query.device)
+    visible = position <= position[length - queries :, None]  # Q K
+    inputs = AttentionInputs(
+        query=query,
+        key=key,
+        value=key,
+        visibility=Visibility(visible.expand(batch, 1, queries, length)),
+        scaling=scaling,
+        softcap=softcap,
+    )
+    scores = inputs.scores.masked_fill(~inputs.visible, -torch.inf)
+    if sinks is None:
+        return torch.softmax(scores, dim=-1)
+    sink = sinks.float().view(1, heads, 1, 1).expand(batch, heads, queries, 1)
+    return torch.softmax(torch.cat([scores, sink], dim=-1), dim=-1)[..., :-1]
+
+
 def received_attention(
     query: Float[Tensor, "B H K D"],
     key: Float[Tensor, "B G K D"],
+    *,
     scaling: float,
     softcap: float | None = None,
+    sinks: Float[Tensor, " H"] | None = None,
 ) -> Float[Tensor, "B H K"]:
     """Sum the causal attention weights of each key over all queries, in float32.
 
@@ -24,19 +56,11 @@ def received_attention(
     """
     batch, heads, length, _ = query.shape
     block = max(1, _BLOCK_BYTES // (4 * batch * heads * length))
-    position = torch.arange(length, device=query.device)
     total = query.new_zeros(batch, heads, length, dtype=torch.float32)
     for start in range(0, length, block):
         end = min(length, start + block)
-        visible = position[:end] <= position[start:end, None]
-        inputs = AttentionInputs(
-            query=query[:, :, start:end],
-            key=key[:, :, :end],
-            value=key[:, :, :end],
-            visibility=Visibility(visible.expand(batch, 1, end - start, end)),
-            scaling=scaling,
-            softcap=softcap,
+        weights = attention_weights(
+            query[:, :, start:end], key[:, :, :end], scaling=scaling, softcap=softcap, sinks=sinks
         )
-        scores = inputs.scores.masked_fill(~inputs.visible, -torch.inf)
-        total[:, :, :end] += torch.softmax(scores, dim=-1).sum(2)
+        total[:, :, :end] += weights.sum(2)
     return total

@@ -4,7 +4,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,14 +12,16 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from sah.attention.eviction.received import received_attention
+from sah.attention.eviction.rotary_calls import RotaryCalls
 from sah.attention.eviction.witness import Witness, Witnessed
 from sah.attention.interface import attention_replaced, layer_number
+from sah.attention.layers import full_attention_layers
 from sah.errors import ConfigurationError
 
 
 @contextmanager
 def remembering(model: PreTrainedModel, witness: Witness) -> Iterator[dict[int, Witnessed]]:
-    """Remember what `witness` asks for, of each layer of the prefill inside the block.
+    """Remember what `witness` asks for, of each full-attention layer of the prefill in the block.
 
     The model's own attention function computes every output, with the arguments it would get
     without this.
@@ -32,6 +34,8 @@ def remembering(model: PreTrainedModel, witness: Witness) -> Iterator[dict[int, 
     """
     name = model.config.get_text_config(decoder=True)._attn_implementation
     found: dict[int, Witnessed] = {}
+    layers = full_attention_layers(model.config)
+    rotary = RotaryCalls(model) if witness.rotary or witness.future else None
 
     def attend(
         module: nn.Module,
@@ -41,27 +45,48 @@ def remembering(model: PreTrainedModel, witness: Witness) -> Iterator[dict[int, 
         attention_mask: Tensor | None,
         **kwargs: Any,
     ) -> Any:
-        found[layer_number(module)] = _witnessed(module, query, key, witness, kwargs)
+        number = layer_number(module)
+        if number in layers:
+            found[number] = _witnessed(module, query, key, witness, rotary, kwargs)
+        elif rotary is not None:
+            rotary.forget()
         return _function(name, module)(module, query, key, value, attention_mask, **kwargs)
 
-    with attention_replaced(model, attend, _mask(name)):
+    recorded = nullcontext() if rotary is None else rotary.recorded()
+    with attention_replaced(model, attend, _mask(name)), recorded:
         yield found
 
 
 def _witnessed(
-    module: nn.Module, query: Tensor, key: Tensor, witness: Witness, keywords: dict[str, Any]
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    witness: Witness,
+    calls: RotaryCalls | None,
+    keywords: dict[str, Any],
 ) -> Witnessed:
     scaling = keywords.get("scaling")
     scaling = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    softcap = keywords.get("softcap")
-    first = max(0, query.shape[2] - witness.last_queries)
+    softcap, sinks = keywords.get("softcap"), keywords.get("s_aux")
+    length = query.shape[2]
+    ahead = max((asked.positions for asked in witness.future), default=0)
+    rotated = None if calls is None else calls.take(module, query, length + ahead)
+    rotary, future = None, {}
+    if rotated is not None:
+        unrotated, rotary = rotated
+        future = {asked: rotary.future(unrotated, asked) for asked in witness.future}
     return Witnessed(
         module=module,
+        key_shape=(key.shape[1], key.shape[3]),
         scaling=scaling,
         softcap=softcap,
-        sinks=keywords.get("s_aux"),
-        queries=query[:, :, first:].clone(),
-        received=received_attention(query, key, scaling, softcap) if witness.received else None,
+        sinks=sinks,
+        queries=query[:, :, max(0, length - witness.last_queries) :].clone(),
+        received=received_attention(query, key, scaling=scaling, softcap=softcap, sinks=sinks)
+        if witness.received
+        else None,
+        future=future,
+        rotary=rotary if witness.rotary else None,
     )
 
 

@@ -2,10 +2,13 @@
 
 # B batch, H query heads, G key-value heads, W last queries, K keys, D head dimension
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from sah.attention.eviction.rotary import FutureQueries, Moments, Rotary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +22,18 @@ class Witness:
     """Number of queries at the end of the context."""
     received: bool = False
     """The attention that each key received from all queries of the context."""
+    future: frozenset[FutureQueries] = frozenset()
+    """Moments of the queries to come, each by how they are estimated."""
+    rotary: bool = False
+    """The rotary embedding, to undo it on keys."""
 
     def __or__(self, other: "Witness") -> "Witness":
         """Return what both need together."""
         return Witness(
             last_queries=max(self.last_queries, other.last_queries),
             received=self.received or other.received,
+            future=self.future | other.future,
+            rotary=self.rotary or other.rotary,
         )
 
 
@@ -34,6 +43,8 @@ class Witnessed:
 
     module: nn.Module
     """The layer's attention module of transformers."""
+    key_shape: tuple[int, int]
+    """Heads and dimension of the keys that the attention function reads."""
     scaling: float
     softcap: float | None
     sinks: Float[Tensor, " H"] | None
@@ -41,3 +52,7 @@ class Witnessed:
     """The last queries, as many as asked for, or all if there are fewer."""
     received: Float[Tensor, "B H K"] | None = None
     """Sum over the queries of the attention weight of each key; None if it was not asked for."""
+    future: Mapping[FutureQueries, Moments] = field(default_factory=dict)
+    """What was asked for; empty if the layer's rotary embedding is unknown."""
+    rotary: Rotary | None = None
+    """None if it was not asked for, or is unknown."""
