@@ -41,8 +41,9 @@ class DenseAttention:
 class SparseAttention:
     """What the cache keeps of a context, and what each query reads of that.
 
-    The evictor runs once, at the context's end. Maskers run in order for every query; each sees
-    the keys that the earlier ones selected. Without maskers, queries read all that is kept.
+    The evictor runs at the context's end, and after every later query if it is a
+    `DecodingEvictor`. Maskers run in order for every query; each sees the keys that the earlier
+    ones selected. Without maskers, queries read all that is kept.
     """
 
     name: str

@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 
 from sah.attention import SparseAttention
 from sah.attention.eviction.context_layer import ContextLayer
+from sah.attention.eviction.evictor import DecodingEvictor
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.layers import full_attention_layers
 from sah.errors import ConfigurationError
@@ -71,7 +72,10 @@ def evicted(
             layers=config.get_text_config(decoder=True).num_hidden_layers,
             seed=derive(seed, "evict", number),
         )
-        kept[number] = KeptKeys.of(evictor.at_context(layer), layer.key, layer.value)
+        left = KeptKeys.of(evictor.at_context(layer), layer.key, layer.value)
+        if isinstance(evictor, DecodingEvictor):
+            left = left.remembering(evictor.begin(layer, left))
+        kept[number] = left
     return replace(
         context,
         cache=context.cache.compacted(kept),
