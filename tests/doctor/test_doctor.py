@@ -76,7 +76,7 @@ def test_a_context_too_short_for_the_benchmark_is_an_error():
 def test_an_evictor_answers_as_if_the_evicted_keys_were_masked(monkeypatch):
     finding = by_check(examine([*BASE, "attention=snapkv"]))["attention"]
     assert finding.status == "ok"
-    assert "0.250 of the cache held" in finding.message
+    assert "0.248 of the cache held" in finding.message
     copied = KeptKeys.rows_of
     # The right keys with the values of others.
     monkeypatch.setattr(
