@@ -128,12 +128,9 @@ class AttentionSession:
         return other
 
     def evicted_later(self) -> tuple[int, int] | None:
-        """Return the bytes that an evictor which also works while decoding left out so far.
+        """Return the bytes of the sequence's keys and values that are evicted, and its length.
 
-        Of the sequence's keys and values: those of the context, the question and the answer.
-
-        Returns:
-            The bytes and the length of the sequence; None under any other attention.
+        None unless the evictor also works while decoding.
         """
         return None if self._later is None else self._later.evicted()
 
@@ -180,13 +177,17 @@ class AttentionSession:
         return {name: sum(values) / len(values) for name, values in per_layer.items()}
 
     def context_index_bytes(self) -> float:
-        """Return the bytes of all key indexes, without the share of the keys after the context."""
+        """Return the bytes of all key indexes, without the share of the keys after the context.
+
+        With that share if keys are evicted while decoding, of evicted keys too.
+        """
         total = 0.0
         for layer, indexes in self._indexes.items():
             rows = self._context_rows(layer)
             for index in indexes.values():
                 if index.length:
-                    total += index.nbytes * min(1.0, rows / index.length)
+                    share = 1.0 if self._later is not None else min(1.0, rows / index.length)
+                    total += index.nbytes * share
         return total
 
     def check(self, config: PreTrainedConfig) -> None:
