@@ -2,16 +2,19 @@
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from test_eviction import CONTEXT, QUESTION, SELECTING, Logits, answered, begun, evicting
+from jaxtyping import Bool
+from test_eviction import CONTEXT, QUESTION, SELECTING, Logits, Ragged, answered, begun, evicting
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
 from sah.attention import AttentionInputs, AttentionMask, DenseAttention
+from sah.attention.eviction.context_layer import ContextLayer
 from sah.attention.eviction.whole import whole
 from sah.attention.interface import attention_replaced
 from sah.attention.session import AttentionSession
@@ -23,6 +26,8 @@ from sah.evictors.decoding.tova_decoding import TOVADecoding
 from sah.evictors.knorm import KNorm
 from sah.evictors.sink_and_recent import SinkAndRecent
 from sah.evictors.snapkv import SnapKV
+from sah.execution.teacher_forcing import LayerErrors
+from sah.metric_logging.metrics import output_error
 from sah.models.batch import BatchedQuestion, answer_batch
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel, PrefilledContext
@@ -210,6 +215,40 @@ def test_a_key_evicted_after_the_context_counts_as_visible(tiny: LanguageModel) 
     row = 2 * 16 * 4
     # 2 layers of 2 heads hold the budget after the last query.
     assert session.evicted_later() == (2 * 2 * (90 + 21 - BUDGET) * row, 90 + 21)
+
+
+def test_teacher_forcing_measures_the_queries_whose_tokens_are_compared(
+    tiny: LanguageModel,
+) -> None:
+    errors: dict[int, list[float]] = {0: [], 1: []}
+
+    def observe(inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
+        entire, mask = whole(inputs, mask)
+        if entire.first_position >= 90 + 12 - 1:
+            errors[entire.layer_idx].append(float(output_error(entire, mask, output)))
+
+    layer_errors = LayerErrors()
+    _, own, session = begun(tiny, evicting(EVICTORS["h2o"]), observers=(observe, layer_errors))
+    answered(tiny, own, session)
+    measured = layer_errors.measured()["output_error"]
+    for layer, expected in errors.items():
+        assert len(expected) == 10
+        assert measured[str(layer)] == pytest.approx(sum(expected) / 10, rel=1e-5)
+
+
+def test_heads_may_hold_different_numbers_of_keys(tiny: LanguageModel) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class RaggedTOVA(TOVADecoding):
+        """Start with more keys in one head than in the other."""
+
+        def at_context(self, layer: ContextLayer) -> Bool[Tensor, "B G K"]:
+            return Ragged().at_context(layer)
+
+    _, own, session = begun(tiny, evicting(RaggedTOVA(tokens=30)))
+    answered(tiny, own, session, question=QUESTION[:1])
+    # Heads of 45, 18, 30 and 18 keys: the small ones grow by the ten keys that follow.
+    held = 30 + 28 + 30 + 28
+    assert session.evicted_later() == ((4 * 100 - held) * 2 * 16 * 4, 100)
 
 
 def test_questions_of_a_batch_do_not_share_evictions(tiny: LanguageModel) -> None:

@@ -56,7 +56,8 @@ class LaterEvictions:
         kept = KeptKeys.nothing(inputs.key, inputs.value) if inputs.kept is None else inputs.kept
         known = self._layers.get(inputs.layer_idx)
         held = _at_context(kept, inputs) if known is None else known.held
-        for number in range(inputs.query.shape[2]):
+        queries = inputs.query.shape[2]
+        for number in range(queries):
             rows = inputs.first_position + number + 1
             assert held.alive.shape[2] == rows - 1, "queries come in order, after begin_example"
             held = replace(held, alive=pad(held.alive, (0, 1), value=True))
@@ -68,6 +69,7 @@ class LaterEvictions:
                 value=inputs.value[:, :, :rows],
                 visibility=Visibility(alive),
                 first_position=rows - 1,
+                later_queries=queries - 1 - number,
                 kept=kept,
             )
             yield single
