@@ -36,8 +36,8 @@ class Decoding:
         name = type(self.of).__name__
         if not isinstance(self.of, ScoringEvictor) or isinstance(self.of, DecodingEvictor):
             raise ValueError(
-                f"Decoding: `of` must be an evictor of the context alone that scores "
-                f"keys, and {name} is not; {_CHOOSE}"
+                "Decoding: `of` must be an evictor that scores keys by itself and works on the "
+                f"context only, and {name} is not; {_CHOOSE}"
             )
         kind = type(self.of)
         if (
@@ -45,14 +45,14 @@ class Decoding:
             or kind.at_context is not RankingEvictor.at_context
         ):
             raise ValueError(
-                f"Decoding: {name} has budgets or a choice of its own, which are "
-                f"known at the context's end only; {_CHOOSE}"
+                f"Decoding: {name} overrides the budget or the choice of keys, which is defined at "
+                f"the context's end only; {_CHOOSE}"
             )
         asked = self.of.witness
         if asked != Witness(last_queries=asked.last_queries):
             raise ValueError(
-                f"Decoding: {name} needs more of all queries or positions than is known while "
-                f"decoding; {_CHOOSE}"
+                f"Decoding: {name} needs all queries of the context or its rotary embedding, which "
+                f"are not available while decoding; {_CHOOSE}"
             )
 
     @property
@@ -78,8 +78,8 @@ class Decoding:
 
 
 _CHOOSE = (
-    "choose another one with evictor@sparse_attention.evict.NAME.of=OPTION, or an evictor with "
-    "rules of its own for decoding: tova_decoding, h2o_decoding or r_kv"
+    "choose another one with evictor@sparse_attention.evict.NAME.of=OPTION, or use "
+    "tova_decoding, h2o_decoding or r_kv"
 )
 
 
