@@ -75,7 +75,10 @@ def rescore(
     typed = OmegaConf.to_container(_load_yaml(folder / OVERRIDES), resolve=False)
     overrides = [str(item) for item in typed or ()]
     _check_harmless(config, folder, frozenset(allow), trust_remote_code)
-    experiment = Experiment.from_config(config)
+    # The attention has answered already; what it names, such as a press, is not imported.
+    scored: Any = config.copy()
+    scored.sparse_attention = OmegaConf.load(config_folder() / "sparse_attention" / "dense.yaml")
+    experiment = Experiment.from_config(scored)
     store = ResultStore(folder, folder.name)
     with store.claimed(config, overrides, resume=True):
         prompts = experiment.model.prompts()

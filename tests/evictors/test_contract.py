@@ -1,6 +1,7 @@
 """The contract of every evictor in conf/evictor; a new yaml is tested as soon as it exists."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,14 @@ def evictor_of(composed: Make, tmp_path_factory: pytest.TempPathFactory) -> Make
 
 
 def _completed(config: Any, budget: dict[str, Any], paths: pytest.TempPathFactory) -> Any:
-    """Set the budget where it is said, and give a file to what needs one."""
+    """Set the budget where it is said, and give a file or a press to what needs one."""
     if "heads" in config.keys():  # noqa: SIM118 - `in` is false for a missing value
         config.heads = str(paths.mktemp("heads") / "heads.tsv")
         Path(config.heads).write_text("0.1\t0.9\n0.8\t0.2\n")
+    if "press" in config.keys():  # noqa: SIM118
+        if importlib.util.find_spec("kvpress") is None:
+            pytest.skip("needs pip install --no-deps kvpress")
+        config.press = "kvpress.KnormPress"
     place = config
     while "of" in place:
         place = place.of

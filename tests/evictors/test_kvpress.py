@@ -8,8 +8,6 @@ import functools
 import importlib
 import importlib.util
 import operator
-import sys
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +24,7 @@ from sah.evictors.keydiff import KeyDiff
 from sah.evictors.knorm import KNorm
 from sah.evictors.lagkv import LagKV
 from sah.evictors.leverage import Leverage
+from sah.evictors.presses.press_class import kvpress_importable
 from sah.evictors.pyramidkv import PyramidKV
 from sah.evictors.sink_and_recent import SinkAndRecent
 from sah.evictors.snapkv import SnapKV
@@ -44,27 +43,17 @@ SHARE = 104.2 / TOKENS
 
 @pytest.fixture(scope="module")
 def press() -> Iterator[Callable[..., Any]]:
-    """Make a press of kvpress by its module and class.
-
-    Its package is not executed: it would wrap all attention functions of transformers, and import
-    libraries of scripts that are not used here.
-    """
-    found = importlib.util.find_spec("kvpress")
-    if found is None or found.submodule_search_locations is None:
+    """Make a press of kvpress by its module and class."""
+    if importlib.util.find_spec("kvpress") is None:
         pytest.skip("needs pip install --no-deps kvpress")
-    package = types.ModuleType("kvpress")
-    package.__path__ = list(found.submodule_search_locations)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "kvpress", package)
 
-        def make(name: str, *arguments: Any, **keywords: Any) -> Any:
-            file, _, kind = name.partition(".")
-            module = importlib.import_module(f"kvpress.presses.{file}_press")
-            return getattr(module, f"{kind}Press")(*arguments, **keywords)
+    def make(name: str, *arguments: Any, **keywords: Any) -> Any:
+        file, _, kind = name.partition(".")
+        module = importlib.import_module(f"kvpress.presses.{file}_press")
+        return getattr(module, f"{kind}Press")(*arguments, **keywords)
 
+    with kvpress_importable():
         yield make
-    for name in [name for name in sys.modules if name.partition(".")[0] == "kvpress"]:
-        del sys.modules[name]
 
 
 @dataclass(frozen=True, kw_only=True)

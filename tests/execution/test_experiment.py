@@ -293,8 +293,14 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(
     monkeypatch.setattr("sah.tracking.require_working", lambda tracker: None)
     group, name = option.split("=")
     key = "sparse_attention" if group in ("evictor", "masker") else group
+    own = f"sparse_attention.evict.{name}"
     arguments = {
-        "evictor": ["attention=custom", f"+evictor@sparse_attention.evict.{name}={name}"],
+        "evictor": [
+            "attention=custom",
+            f"+evictor@{own}={name}",
+            *([f"{own}.heads=heads.tsv"] if name == "duo_attention" else []),
+            *([f"{own}.press=kvpress.KnormPress"] if name == "kvpress" else []),
+        ],
         "masker": ["attention=custom", f"+masker@sparse_attention.maskers.{name}={name}"],
         "benchmark": [option, *(["benchmark.path=rows.jsonl"] if name == "jsonl" else [])],
         "model": [option, *(["model.name_or_path=folder"] if name == "hf" else [])],

@@ -134,6 +134,18 @@ def test_a_class_outside_the_configuration_is_not_even_imported(key, finished, h
     assert "HOSTILE_RAN" not in os.environ
 
 
+def test_the_press_of_an_attention_is_not_imported(finished, hostile):
+    press = {
+        "_target_": "sah.evictors.presses.kvpress_scorer.KVPressScorer",
+        "press": hostile,
+        "tokens": 1,
+    }
+    attention = {"_target_": "sah.attention.SparseAttention", "name": "x", "evict": {"x": press}}
+    folder = edited(finished, ("sparse_attention", attention))
+    rescoring.rescore(folder)
+    assert "HOSTILE_RAN" not in os.environ
+
+
 def test_a_class_that_is_allowed_is_used(finished, hostile):
     folder = edited(finished, ("benchmark._target_", hostile))
     rescore_command.main(["--allow", hostile, str(folder)])

@@ -4,13 +4,14 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
+from sah.attention.eviction.attention_calls import AttentionCalls
 from sah.attention.eviction.received import received_attention
 from sah.attention.eviction.rotary_calls import RotaryCalls
 from sah.attention.eviction.witness import Witness, Witnessed
@@ -36,6 +37,7 @@ def remembering(model: PreTrainedModel, witness: Witness) -> Iterator[dict[int, 
     found: dict[int, Witnessed] = {}
     layers = full_attention_layers(model.config)
     rotary = RotaryCalls(model) if witness.rotary or witness.future else None
+    calls = AttentionCalls(model) if witness.calls else None
 
     def attend(
         module: nn.Module,
@@ -47,13 +49,16 @@ def remembering(model: PreTrainedModel, witness: Witness) -> Iterator[dict[int, 
     ) -> Any:
         number = layer_number(module)
         if number in layers:
-            found[number] = _witnessed(module, query, key, witness, rotary, kwargs)
+            found[number] = _witnessed(module, query, key, witness, rotary, calls, kwargs)
         elif rotary is not None:
             rotary.forget()
         return _function(name, module)(module, query, key, value, attention_mask, **kwargs)
 
-    recorded = nullcontext() if rotary is None else rotary.recorded()
-    with attention_replaced(model, attend, _mask(name)), recorded:
+    with ExitStack() as stack:
+        stack.enter_context(attention_replaced(model, attend, _mask(name)))
+        for recorder in (rotary, calls):
+            if recorder is not None:
+                stack.enter_context(recorder.recorded())
         yield found
 
 
@@ -62,7 +67,8 @@ def _witnessed(
     query: Tensor,
     key: Tensor,
     witness: Witness,
-    calls: RotaryCalls | None,
+    rotations: RotaryCalls | None,
+    calls: AttentionCalls | None,
     keywords: dict[str, Any],
 ) -> Witnessed:
     scaling = keywords.get("scaling")
@@ -70,7 +76,7 @@ def _witnessed(
     softcap, sinks = keywords.get("softcap"), keywords.get("s_aux")
     length = query.shape[2]
     ahead = max((asked.positions for asked in witness.future), default=0)
-    rotated = None if calls is None else calls.take(module, query, length + ahead)
+    rotated = None if rotations is None else rotations.take(module, query, length + ahead)
     rotary, future = None, {}
     if rotated is not None:
         unrotated, rotary = rotated
@@ -87,6 +93,7 @@ def _witnessed(
         else None,
         future=future,
         rotary=rotary if witness.rotary else None,
+        call=None if calls is None else calls.take(module, query.device),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sah.attention.eviction.attention_calls import AttentionCall
 from sah.attention.eviction.rotary import FutureQueries, Moments, Rotary
 
 
@@ -26,6 +27,8 @@ class Witness:
     """Moments of the queries to come, each by how they are estimated."""
     rotary: bool = False
     """The rotary embedding, to undo it on keys."""
+    calls: bool = False
+    """What each attention layer is called with; their hidden states stay in memory."""
 
     def __or__(self, other: "Witness") -> "Witness":
         """Return what both need together."""
@@ -34,6 +37,7 @@ class Witness:
             received=self.received or other.received,
             future=self.future | other.future,
             rotary=self.rotary or other.rotary,
+            calls=self.calls or other.calls,
         )
 
 
@@ -56,3 +60,5 @@ class Witnessed:
     """What was asked for; empty if the layer's rotary embedding is unknown."""
     rotary: Rotary | None = None
     """None if it was not asked for, or is unknown."""
+    call: AttentionCall | None = None
+    """None if it was not asked for, or the layer reads no hidden states."""

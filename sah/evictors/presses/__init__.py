@@ -1,0 +1,1 @@
+"""Scorers of kvpress, and users' own ones with its interface, as evictors."""
