@@ -97,7 +97,7 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
         (["attention=kivi", "sparse_attention.rewrite.kivi.bits=3"], ["KIVI: bits", "got 3"]),
         (["attention=kivi", "sparse_attention.rewrite.kivi.residual=-1"], ["residual", "got -1"]),
         (["attention=quantised", "sparse_attention.rewrite.quantised.group=0"], ["group", "got 0"]),
-        (["attention=think", "sparse_attention.rewrite.think.fraction=0"], ["(0, 1]", "ThinK"]),
+        (["attention=think", "sparse_attention.rewrite.think.fraction=1.5"], ["(0, 1]", "ThinK"]),
         (["attention=think", "sparse_attention.rewrite.think.window=0"], ["window", "got 0"]),
         (
             ["attention=knorm", "+evictor@sparse_attention.evict.snapkv=snapkv"],
