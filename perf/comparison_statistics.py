@@ -30,6 +30,13 @@ def main() -> None:
     for name, world in SCORES.items():
         covered = (min(score(world, size, trials)) for size in (5, 10, 30, 100))
         print(f"{name:55}", *(f"{100 * share:6.1f}" for share in covered))
+    print("Rare scores of 1: covered (%)             contexts 30     100   100 means of 16")
+    for name, (world, truth) in RARE.items():
+        covered = (
+            covers(world, truth, contexts, answers, trials)
+            for contexts, answers in ((30, 1), (100, 1), (100, 16))
+        )
+        print(f"{name:55}", *(f"{100 * share:9.1f}" for share in covered))
     print("mean@k of q questions: covered (%) / width to ideal     q 30 k 4    30 k 16   100 k 16")
     for name, world in QUESTIONS.items():
         found = (repeated(world, *size, trials) for size in ((30, 4), (30, 16), (100, 16)))
@@ -139,6 +146,19 @@ def found_in(values, tasks):
     return mean_difference(*cluster_sums(values, numbers, numbers % tasks))
 
 
+# Worlds in which a rare context scores 1, and their means.
+RARE = {
+    "5 % score 1, the others .3": (
+        lambda size: np.where(GENERATOR.random(size) < 0.05, 1.0, 0.3),
+        0.335,
+    ),
+    "10 % score 1, the others beta(2, 18)": (
+        lambda size: np.where(GENERATOR.random(size) < 0.1, 1.0, GENERATOR.beta(2, 18, size)),
+        0.19,
+    ),
+}
+
+
 def difference(world, truth, tasks, trials):
     rejected, covered, contradictions, widths, values = 0, 0, 0, [], []
     for _ in range(trials):
@@ -182,6 +202,19 @@ def score(world, contexts, trials):
             covered += interval.low <= truth <= interval.high
         shares.append(covered / trials)
     return shares
+
+
+def covers(world, truth, contexts, answers, trials):
+    """Return how often the interval of scores, or of means of several answers, covers the truth."""
+    covered = 0
+    for _ in range(trials):
+        values = np.asarray(world(contexts), dtype=float)
+        stderr = float(np.std(values, ddof=1) / contexts**0.5)
+        interval = score_interval(
+            float(values.mean()), stderr, contexts, answers=contexts * answers
+        )
+        covered += interval.low <= truth <= interval.high
+    return covered / trials
 
 
 def repeated(world, questions, repeats, trials):

@@ -1,3 +1,3 @@
-"""SAH: sparse-attention experiments, composed with Hydra."""
+"""SAH: sparse-attention and KV-cache experiments, composed with Hydra."""
 
 __version__ = "0.1.0"

@@ -36,13 +36,21 @@ GROUPS = {
         "Attentions",
         "`attention=OPTION` chooses an attention; it is short for `sparse_attention=OPTION`. Its "
         "values are set with `sparse_attention.KEY=VALUE`. An attention is a fold of maskers: each "
-        "one adds keys to those that the maskers before it selected.",
+        "one adds keys to those that the maskers before it selected. An evictor decides which keys "
+        "of the context they find in the cache.",
     ),
     "masker": Group(
         "masker",
         "Maskers",
         "`+masker@sparse_attention.maskers.NAME=OPTION` adds a masker to an attention under a name "
         "of your choice; `sparse_attention.maskers.NAME.KEY=VALUE` changes one of its values.",
+    ),
+    "evictor": Group(
+        "evictor",
+        "Evictors",
+        "`+evictor@sparse_attention.evict.NAME=OPTION` adds the evictor of an attention under a "
+        "name of your choice; `sparse_attention.evict.NAME.KEY=VALUE` changes one of its values. "
+        "[The methods side by side](../methods.md#eviction) has scores, sources and deviations.",
     ),
     "benchmark": Group(
         "benchmark",
@@ -131,16 +139,16 @@ def experiment_keys() -> list[Key]:
     return [Key(path, value, comments.get(path, "")) for path, value in _leaves(node)]
 
 
-def maskers_page() -> str:
-    """Write the page of the maskers' modules, which mkdocstrings fills."""
+def methods_page(group: str) -> str:
+    """Write the page of the modules of a group's options, which mkdocstrings fills."""
     targets = sorted(
         yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"]
-        for path in (CONF / "masker").glob("*.yaml")
+        for path in (CONF / group).glob("*.yaml")
     )
     modules = dict.fromkeys(target.rpartition(".")[0] for target in targets)
     return "\n\n".join(
         [
-            "# sah.maskers",
+            f"# sah.{group}s",
             "The methods, one file each. Docstrings name paper, equation and every deviation.",
             *(f"::: {module}" for module in modules),
         ]
@@ -148,15 +156,15 @@ def maskers_page() -> str:
 
 
 def keys_of(path: Path) -> list[Key]:
-    """Read the keys of an option, including those of the maskers that it composes."""
+    """Read the keys of an option, including those of the options that it composes."""
     node, comments = _read(path)
-    _, maskers = _defaults(node)
+    _, composed = _defaults(node)
     target = node.pop("_target_", "")
     keys = [Key(key, value, _meaning(path, comments, key, target)) for key, value in _leaves(node)]
-    for name, option in maskers.items():
+    for part in composed:
         keys += [
-            key._replace(path=("maskers", name, *key.path))
-            for key in keys_of(CONF / "masker" / f"{option}.yaml")
+            key._replace(path=(*part.place, *key.path))
+            for key in keys_of(CONF / part.group / f"{part.option}.yaml")
         ]
     return keys
 
@@ -190,29 +198,39 @@ def _option(path: Path) -> Iterator[str]:
     """Write heading, description and table of one option."""
     node, comments = _read(path)
     yield f"## {path.stem}"
-    others, maskers = _defaults(node)
+    others, composed = _defaults(node)
     if others:
         yield f"Another name of [`{others[0]}`](#{others[0]})."
         return
     target = node["_target_"]
-    description = comments.get(()) or ("" if maskers else _docstring(target))
-    # A preset is described by its maskers: they all are of one class.
-    yield description if maskers else f"{description} (`{target}`)".lstrip()
-    if maskers:
-        links = (f"[`{option}`](masker.md#{option})" for option in maskers.values())
-        yield f"Maskers, in order: {', '.join(links)}."
+    # A preset is described by what it composes: they all are of one class.
+    is_preset = bool(composed) and path.parent.name == "sparse_attention"
+    description = comments.get(()) or ("" if is_preset else _docstring(target))
+    yield description if is_preset else f"{description} (`{target}`)".lstrip()
+    for group, title in (("evictor", "Evictor"), ("masker", "Maskers, in order")):
+        options = (part.option for part in composed if part.group == group)
+        if links := [f"[`{option}`]({group}.md#{option})" for option in options]:
+            yield f"{title}: {', '.join(links)}."
     if keys := keys_of(path):
         yield _table(keys)
 
 
-def _defaults(node: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
-    """Split `defaults` into the options that a file stands for and the maskers that it composes.
+class Part(NamedTuple):
+    """An option that another one composes, such as `/masker@maskers.sink: sink`."""
+
+    group: str
+    place: tuple[str, ...]
+    option: str
+
+
+def _defaults(node: dict[str, Any]) -> tuple[list[str], list[Part]]:
+    """Split `defaults` into the options that a file stands for and those that it composes.
 
     Raises:
         ValueError: for an entry of `defaults` that is neither.
     """
     options: list[str] = []
-    maskers: dict[str, str] = {}
+    composed: list[Part] = []
     for entry in node.pop("defaults", []):
         if entry == "_self_":
             continue
@@ -220,11 +238,11 @@ def _defaults(node: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
             options.append(entry)
             continue
         for place, option in entry.items():
-            prefix = "/masker@maskers."
-            if not place.startswith(prefix):
+            known = re.fullmatch(r"/(masker|evictor)@([\w.]+)", place)
+            if known is None:
                 raise ValueError(f"{Path(__file__).name} does not know the default {place!r}")
-            maskers[place.removeprefix(prefix)] = option
-    return options, maskers
+            composed.append(Part(known[1], tuple(known[2].split(".")), option))
+    return options, composed
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from options import GROUPS, experiment_page, group_page, maskers_page
+from options import GROUPS, experiment_page, group_page, methods_page
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +26,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to those of docs/."""
     pages = {f"reference/{name}.md": group_page(name) for name in GROUPS}
     pages["reference/config.md"] = experiment_page()
-    pages["reference/api_maskers.md"] = maskers_page()
+    for group in ("masker", "evictor"):
+        pages[f"reference/api_{group}s.md"] = methods_page(group)
     for source, target in ELSEWHERE.items():
         # The README is the home page on GitHub; the site has its own.
         if source == "README.md":

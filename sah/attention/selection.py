@@ -27,16 +27,7 @@ class Budget:
     """Share of each query's visible keys to add, in (0, 1]; rounded up."""
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        if (self.tokens is None) == (self.fraction is None):
-            raise ValueError(
-                f"{name}: give exactly one of tokens and fraction, got tokens={self.tokens} and "
-                f"fraction={self.fraction}; set the other one to null"
-            )
-        if self.tokens is not None:
-            require_tokens(name, self.tokens)
-        if self.fraction is not None:
-            require_fraction(name, "fraction", self.fraction)
+        require_budget(type(self).__name__, self.tokens, self.fraction)
 
     def per_query(self, inputs: AttentionInputs) -> tuple[Int[Tensor, "#B #H Q 1"], int]:
         """Return the budget of each query, and an upper bound on all of them.
@@ -49,6 +40,23 @@ class Budget:
         assert self.fraction is not None
         bound = math.ceil(total * self.fraction - 1e-9)
         return inputs.visibility.share(float(self.fraction)), bound
+
+
+def require_budget(name: str, tokens: int | None, fraction: float | None) -> None:
+    """Check a budget, of which exactly one of the two is given.
+
+    Raises:
+        ValueError: if both are, or none, or if the one is out of range.
+    """
+    if (tokens is None) == (fraction is None):
+        raise ValueError(
+            f"{name}: give exactly one of tokens and fraction, got tokens={tokens} and "
+            f"fraction={fraction}; set the other one to null"
+        )
+    if tokens is not None:
+        require_tokens(name, tokens)
+    if fraction is not None:
+        require_fraction(name, "fraction", fraction)
 
 
 def require_tokens(name: str, tokens: object) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sah.attention.eviction.context_layer import ContextLayer
 from sah.attention.eviction.witness import Witness
-from sah.attention.selection import require_fraction, require_tokens, select_top
+from sah.attention.selection import require_budget, select_top
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +54,7 @@ class ScoringEvictor(RankingEvictor):
     """Keys to keep, as a share of the context's keys, in (0, 1]; rounded down, at least one."""
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        if (self.tokens is None) == (self.fraction is None):
-            raise ValueError(
-                f"{name}: give exactly one of tokens and fraction, got tokens={self.tokens} and "
-                f"fraction={self.fraction}; set the other one to null"
-            )
-        if self.tokens is not None:
-            require_tokens(name, self.tokens)
-        if self.fraction is not None:
-            require_fraction(name, "fraction", self.fraction)
+        require_budget(type(self).__name__, self.tokens, self.fraction)
 
     def budget(self, layer: ContextLayer) -> int:
         """Return the number of keys to keep in each head of the layer."""

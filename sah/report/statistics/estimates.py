@@ -84,6 +84,11 @@ def group_estimate(scored: pl.DataFrame) -> Estimate:
     return Estimate(score=score, interval=interval, n=len(scored))
 
 
+def resident_differs(results: Sequence[Result]) -> bool:
+    """Whether any of the results holds visibly more or less than the dense cache."""
+    return any(abs((result.resident or 1.0) - 1) >= 0.0005 for result in results)
+
+
 def known_mean(values: Iterable[float | None]) -> float | None:
     """Return the mean of the values that were measured; None if none was."""
     known = [value for value in values if value is not None]

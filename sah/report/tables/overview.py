@@ -15,6 +15,7 @@ from sah.report.statistics.estimates import (
     index_bytes,
     known_mean,
     peak_memory,
+    resident_differs,
     result_estimate,
     tokens_per_second,
 )
@@ -132,12 +133,8 @@ _AGREEMENT: dict[Column, Callable[[DenseAgreement], float]] = {
 _RESIDENT = Column(name="resident", header="resident", importance=6)
 
 
-def _differs_from_dense(results: Sequence[Result]) -> bool:
-    return any(abs((result.resident or 1.0) - 1) >= 0.0005 for result in results)
-
-
 def _resident_note(results: Sequence[Result]) -> list[str]:
-    if not _differs_from_dense(results):
+    if not resident_differs(results):
         return []
     return ["resident: bytes held of a context, indexes included, as a share of its dense cache."]
 
@@ -159,7 +156,7 @@ def _measured_columns(results: Sequence[Result], wide: bool) -> list[Column]:
         *(limits if wide else [Column(name="score_interval", header="95 % CI", importance=9)]),
         *_with_stderr(Column(name="density", header="density", importance=8), wide),
         *_with_stderr(Column(name="rows_read", header="rows", importance=6), wide),
-        *(_with_stderr(_RESIDENT, wide) if wide or _differs_from_dense(results) else ()),
+        *(_with_stderr(_RESIDENT, wide) if wide or resident_differs(results) else ()),
         *_with_stderr(Column(name="output_error", header="error", importance=7), wide),
         *_with_stderr(Column(name="recall", header="recall", importance=4), wide),
         *_with_stderr(tokens, wide),
