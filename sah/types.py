@@ -109,7 +109,8 @@ class Prediction:
     resident: float | None = None
     """Bytes held of the context as a share of its dense cache: what is left of the cache (packed,
     where it is rewritten), and key indexes. None without a context, and in answers of early
-    versions."""
+    versions. Where keys are evicted while decoding: of the whole sequence, at the end of the
+    answer."""
     dense_agreement: Mapping[str, Any] | None = None
     """What teacher forcing measured, token by token; None for free decoding."""
     prefill_seconds_saved: float | None = None

@@ -94,6 +94,9 @@ class AttentionInputs:
     layer_idx: int = 0
     first_position: int = 0
     """Position of query 0 in the sequence."""
+    later_queries: int = 0
+    """Queries of the same forward pass that come later, where each is computed on its own because
+    keys are evicted in between; `key` ends before theirs."""
     context_length: int = 0
     """Keys of the context; later keys are dropped after the answer."""
     seed: int = 0

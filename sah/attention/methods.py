@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
 
-from sah.attention.eviction.evictor import Evictor
+from sah.attention.eviction.evictor import DecodingEvictor, Evictor
 from sah.attention.eviction.rewriter import Rewriter
 from sah.attention.eviction.witness import Witness
 from sah.attention.inputs import AttentionInputs
@@ -46,9 +46,9 @@ class DenseAttention:
 class SparseAttention:
     """What the cache keeps of a context and stores for it, and what each query reads of that.
 
-    The evictor and then the rewriter run once, at the context's end. Maskers run in order for every
-    query; each sees the keys that the earlier ones selected. Without maskers, queries read all that
-    is kept.
+    The evictor and then the rewriter run at the context's end, and a `DecodingEvictor` after every
+    later query, too. Maskers run in order for every query; each sees the keys that the earlier ones
+    selected. Without maskers, queries read all that is kept.
     """
 
     name: str
@@ -88,6 +88,12 @@ class SparseAttention:
                 f"sparse_attention.rewrite has {len(self.rewrite)} rewriters "
                 f"({', '.join(self.rewrite)}), but one decides what the cache stores; remove the "
                 "others with ~sparse_attention.rewrite.NAME"
+            )
+        if self.rewrite and isinstance(self.evictor, DecodingEvictor):
+            raise ValueError(
+                f"sparse_attention.evict.{next(iter(self.evict))} evicts while decoding, but "
+                f"rewrite.{next(iter(self.rewrite))} packs the context's keys in groups that stay; "
+                "remove one of them, or choose an evictor that works at the context's end"
             )
         _require_at_context("evict", "an evictor", self.evict, 1)
         _require_at_context("rewrite", "a rewriter", self.rewrite, 2)

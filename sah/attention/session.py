@@ -14,7 +14,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from sah.attention.compute import dense_attention, weighted_attention
+from sah.attention.eviction.evictor import DecodingEvictor
 from sah.attention.eviction.kept import KeptKeys
+from sah.attention.eviction.later_evictions import LaterEvictions
 from sah.attention.index import KeyIndex
 from sah.attention.inputs import AttentionInputs, HeldSelection, Visibility
 from sah.attention.interface import attention_replaced, layer_number
@@ -64,6 +66,10 @@ class AttentionSession:
         self._visibility: tuple[tuple[Any, ...], Tensor | None, Visibility] | None = None
         self._full_layers: frozenset[int] | None = None
         """Layers that attend to every earlier token; None stands for all of them."""
+        self._layers = 0
+        evictor = attention.evictor if isinstance(attention, SparseAttention) else None
+        self._later = LaterEvictions(evictor) if isinstance(evictor, DecodingEvictor) else None
+        """Evictions after the context; never shared."""
 
     def begin_context(self, length: int, kept: Mapping[int, KeptKeys] | None = None) -> None:
         """Start a context and drop the indexes of the previous one.
@@ -81,15 +87,21 @@ class AttentionSession:
         self._indexes.clear()
         self._visibility = None
         self._kept = {}
+        self._rewind_evictions()
 
     def begin_example(self, example_id: str) -> None:
         """Start the next question of the context: rewind the indexes, reset what is counted."""
         for layer in self._indexes:
             self.rewind(layer)
         self._held.clear()
+        self._rewind_evictions()
         self._example_id = example_id
         self._counter = ReadCounter()
         self.calls = 0
+
+    def _rewind_evictions(self) -> None:
+        if self._later is not None:
+            self._later.rewind()
 
     def rewind(self, layer: int) -> None:
         """Rewind one layer's indexes to the end of the context."""
@@ -114,6 +126,13 @@ class AttentionSession:
         other._indexes, other._context_length = self._indexes, self._context_length
         other._kept = self._kept
         return other
+
+    def evicted_later(self) -> tuple[int, int] | None:
+        """Return the bytes of the sequence's keys and values that are evicted, and its length.
+
+        None unless the evictor also works while decoding.
+        """
+        return None if self._later is None else self._later.evicted()
 
     def keys_read(self) -> KeysRead | None:
         """Return what the queries of the example read so far.
@@ -158,13 +177,17 @@ class AttentionSession:
         return {name: sum(values) / len(values) for name, values in per_layer.items()}
 
     def context_index_bytes(self) -> float:
-        """Return the bytes of all key indexes, without the share of the keys after the context."""
+        """Return the bytes of all key indexes, without the share of the keys after the context.
+
+        With that share if keys are evicted while decoding, of evicted keys too.
+        """
         total = 0.0
         for layer, indexes in self._indexes.items():
             rows = self._context_rows(layer)
             for index in indexes.values():
                 if index.length:
-                    total += index.nbytes * min(1.0, rows / index.length)
+                    share = 1.0 if self._later is not None else min(1.0, rows / index.length)
+                    total += index.nbytes * share
         return total
 
     def check(self, config: PreTrainedConfig) -> None:
@@ -212,6 +235,7 @@ class AttentionSession:
             return
         self._check_named_layers(model.config)
         self._full_layers = full_attention_layers(model.config)
+        self._layers = model.config.get_text_config(decoder=True).num_hidden_layers
         self._is_question = is_question
         try:
             with attention_replaced(model, self._forward, sdpa_mask):
@@ -296,6 +320,10 @@ class AttentionSession:
             held=None if self._is_question else self._held.setdefault(layer, {}),
             kept=kept,
         )
+        if self._later is not None and not is_dense:
+            singles = self._later.queries(inputs, module, layers=self._layers)
+            outputs = [self._attend(attention, single) for single in singles]
+            return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
         if not is_dense and softcap is None and s_aux is None and not attention.maskers_at(layer):
             return self._read_all_kept(module, inputs), None
         chunks = inputs.chunks(attention.queries_per_chunk(inputs))

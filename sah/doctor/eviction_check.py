@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import pad
 
 from sah.attention import AttentionInputs, AttentionMask, SparseAttention
+from sah.attention.eviction.context_layer import ContextLayer
+from sah.attention.eviction.evictor import Evictor
 from sah.attention.eviction.kept import KeptKeys
+from sah.attention.eviction.witness import Witness
 from sah.attention.session import AttentionSession
 from sah.models.gate import relative_difference
 from sah.models.language_model import LanguageModel, PrefilledContext
@@ -31,6 +35,20 @@ class _ReadingKept:
         return mask.add(readable.unsqueeze(2))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _OfContext:
+    """An evictor without what it does after the context."""
+
+    of: Evictor
+
+    @property
+    def witness(self) -> Witness:
+        return self.of.witness
+
+    def at_context(self, layer: ContextLayer) -> Bool[Tensor, "B G K"]:
+        return self.of.at_context(layer)
+
+
 def difference_from_masked(
     model: LanguageModel,
     attention: SparseAttention,
@@ -39,6 +57,8 @@ def difference_from_masked(
     prompt: EncodedPrompt,
 ) -> float:
     """Return how much the logits after the question differ between the two, without maskers.
+
+    Nor is anything evicted after the context.
 
     Args:
         model: the one that prefilled the context.
@@ -53,7 +73,9 @@ def difference_from_masked(
     kept = own.kept or {}
     layers = range(model.model.config.get_text_config(decoder=True).num_hidden_layers)
     dense = [layer for layer in layers if layer not in kept]
-    compacted = SparseAttention(name="compacted", evict=attention.evict, dense_layers=dense)
+    assert attention.evictor is not None
+    of_context = {"kept": _OfContext(of=attention.evictor)}
+    compacted = SparseAttention(name="compacted", evict=of_context, dense_layers=dense)
     masked = SparseAttention(
         name="masked", maskers={"kept": _ReadingKept(kept=kept)}, dense_layers=dense
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from sah.attention.eviction.context_layer import ContextLayer
 from sah.attention.eviction.witness import Witness
 from sah.attention.selection import require_budget, select_top
+from sah.errors import ConfigurationError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +59,27 @@ class ScoringEvictor(RankingEvictor):
 
     def budget(self, layer: ContextLayer) -> int:
         """Return the number of keys to keep in each head of the layer."""
+        return min(self.capacity(layer.length), layer.length)
+
+    def capacity(self, context: int) -> int:
+        """Return the number of keys that a head may hold, while decoding too.
+
+        Args:
+            context: number of keys of the context.
+
+        Raises:
+            ConfigurationError: for a fraction of an empty context.
+        """
         if self.tokens is not None:
-            return min(self.tokens, layer.length)
+            return self.tokens
         assert self.fraction is not None
+        if context == 0:
+            raise ConfigurationError(
+                f"{type(self).__name__}: fraction={self.fraction} of an empty context leaves no "
+                "key to decode with; set fraction to null, and tokens to what a head may hold"
+            )
         # In floating point 0.29 * 100 is slightly less than 29, which must not become 28.
-        return max(1, math.floor(layer.length * self.fraction + 1e-9))
+        return max(1, math.floor(context * self.fraction + 1e-9))
 
 
 def keep_best(scores: Float[Tensor, "B G K"], budget: int) -> Bool[Tensor, "B G K"]:

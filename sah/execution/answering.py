@@ -189,7 +189,7 @@ class Answering:
                 between_tokens=self.clock.check,
             )
         used = cpu.used()
-        prediction = self._prediction(model, question, answer, self.session.keys_read(), used)
+        prediction = self._prediction(model, question, answer, self.session, used)
         if follows is None:
             return prediction
         measured = follows.measured() | self._layer_errors.measured()
@@ -214,7 +214,7 @@ class Answering:
                 between_chunks=self.clock.check,
             )
         used, given = cpu.used(), Answer.given(seconds)
-        prediction = self._prediction(model, question, given, self.session.keys_read(), used)
+        prediction = self._prediction(model, question, given, self.session, used)
         return replace(prediction, loss=loss)
 
     def _answer_together(
@@ -249,8 +249,9 @@ class Answering:
         predictions = []
         for question, answer, row in zip(batch, answers, decoding, strict=True):
             row.begin_turn()
-            read = row.session.keys_read()
-            predictions.append(self._prediction(model, question, answer, read, (process, thread)))
+            predictions.append(
+                self._prediction(model, question, answer, row.session, (process, thread))
+            )
         return predictions
 
     def _followed_up(self, model: LanguageModel, example: Example, first: Prediction) -> Prediction:
@@ -301,11 +302,12 @@ class Answering:
         model: LanguageModel,
         question: Question,
         answer: Answer,
-        read: KeysRead | None,
+        session: AttentionSession,
         cpu_seconds: tuple[float, float],
     ) -> Prediction:
         """Describe an answer and what was measured of it, and end its example."""
         self.metrics.end_example()
+        read = session.keys_read()
         example, prompt, thought = question.example, question.prompt, answer.thought
         return Prediction(
             example_id=example.id,
@@ -326,7 +328,7 @@ class Answering:
             rows_read=None if read is None else read.rows_read,
             keys_read=self._keys_read(prompt, answer.steps, read),
             index_bytes=self.session.index_bytes(),
-            resident=self._resident(),
+            resident=self._resident(model, session),
             truncated=prompt.truncated,
             **self._sampled(read),
             chat_template=prompt.chat_template,
@@ -340,9 +342,17 @@ class Answering:
         seconds, self._eviction_seconds = self._eviction_seconds, 0.0
         return seconds
 
-    def _resident(self) -> float | None:
-        """Return what the arm holds of the context as a share of the dense cache's bytes."""
+    def _resident(self, model: LanguageModel, session: AttentionSession) -> float | None:
+        """Return what the arm holds as a share of the dense cache's bytes.
+
+        Of the context; if it evicts while decoding, of the whole sequence at the answer's end.
+        """
         held, dense = self._bytes
+        later = session.evicted_later()
+        if later is not None:
+            evicted_bytes, tokens = later
+            dense = model.cache_bytes(tokens)
+            held = dense - evicted_bytes
         if dense == 0:
             return None
         return (held + self.session.context_index_bytes()) / dense

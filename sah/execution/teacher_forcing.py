@@ -77,7 +77,8 @@ class LayerErrors:
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
         """Measure one call of a layer; output is [B, H, Q, V]."""
         queries = inputs.query.shape[2]
-        if inputs.first_position + queries < inputs.key.shape[2]:
+        is_cut = inputs.first_position + queries < inputs.key.shape[2]
+        if is_cut or inputs.later_queries:
             # A chunk that does not hold the last query.
             return
         if queries > 1:

@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 
 from sah.attention import SparseAttention
 from sah.attention.eviction.context_layer import ContextLayer
+from sah.attention.eviction.evictor import DecodingEvictor
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.layers import full_attention_layers
 from sah.errors import ConfigurationError
@@ -78,9 +79,11 @@ def evicted(
             alive = torch.ones_like(layer.key[..., 0], dtype=torch.bool)
         else:
             alive = evictor.at_context(layer)
-        kept[number] = KeptKeys.of(alive, layer.key, layer.value)
-        rewritten = None if rewriter is None else rewriter.at_context(layer, kept[number])
-        compacted[number] = CompactedLayer(kept[number], room, rewritten)
+        left = KeptKeys.of(alive, layer.key, layer.value)
+        if isinstance(evictor, DecodingEvictor):
+            left = left.remembering(evictor.begin(layer, left))
+        rewritten = None if rewriter is None else rewriter.at_context(layer, left)
+        kept[number], compacted[number] = left, CompactedLayer(left, room, rewritten)
     return replace(
         context,
         cache=context.cache.with_layers(compacted),

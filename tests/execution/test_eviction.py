@@ -110,3 +110,20 @@ def test_an_eviction_and_a_selector_go_with_a_rewriter(configure):
     assert both.density == pytest.approx(evicted.density, rel=0.01)
     assert both.output_error > evicted.output_error
     assert all_three.density == pytest.approx(both.density / 2, rel=0.02)
+
+
+def test_resident_while_decoding_is_that_of_the_whole_sequence(configure):
+    folder, _ = computed(
+        configure,
+        "attention=tova_decoding",
+        "sparse_attention.evict.tova_decoding.fraction=null",
+        "sparse_attention.evict.tova_decoding.tokens=30",
+        "generation.max_new_tokens=9",
+    )
+    for answer in answers(folder):
+        context, new_tokens = answer["context_tokens"], answer["new_tokens"]
+        queries = answer["question_tokens"] + new_tokens - 1
+        assert answer["resident"] == pytest.approx(30 / (context + queries))
+        assert answer["keys_read"] == 31 * queries
+        seen = [31 / (context + after) for after in range(1, queries + 1)]
+        assert answer["density"] == pytest.approx(sum(seen) / queries)

@@ -94,6 +94,10 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
             ["attention=kivi", "+rewriter@sparse_attention.rewrite.think=think"],
             ["2 rewriters (kivi, think)", "~sparse_attention.rewrite.NAME"],
         ),
+        (
+            ["attention=h2o_decoding", "+rewriter@sparse_attention.rewrite.kivi=kivi"],
+            ["evict.h2o_decoding evicts while decoding", "rewrite.kivi", "remove one"],
+        ),
         (["attention=kivi", "sparse_attention.rewrite.kivi.bits=3"], ["KIVI: bits", "got 3"]),
         (["attention=kivi", "sparse_attention.rewrite.kivi.residual=-1"], ["residual", "got -1"]),
         (["attention=quantised", "sparse_attention.rewrite.quantised.group=0"], ["group", "got 0"]),

@@ -1,10 +1,10 @@
-"""One layer of a prefilled context, as evictors see it."""
+"""One layer of a prefilled context, or of what is left of a sequence, as evictors see it."""
 
 # B batch, H query heads, G key-value heads, W last queries, K keys, D/V dimensions
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from sah.attention.eviction.received import attention_weights
@@ -26,6 +26,9 @@ class ContextLayer:
     """Number of layers of the model."""
     seed: int
     """Derived from the experiment's seed and the layer."""
+    age: Int[Tensor, "B G K"] | None = None
+    """Positions between each key and the last query, where keys are scored again while decoding
+    and earlier ones are gone; None for a whole context."""
 
     @property
     def length(self) -> int:
@@ -51,6 +54,7 @@ class ContextLayer:
             scaling=self.witnessed.scaling,
             softcap=self.witnessed.softcap,
             sinks=self.witnessed.sinks,
+            age=self.age,
         )
 
     def future(self, asked: FutureQueries) -> Moments:

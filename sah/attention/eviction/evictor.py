@@ -2,12 +2,14 @@
 
 # B batch, G key-value heads, K keys
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool
 from torch import Tensor
 
 from sah.attention.eviction.context_layer import ContextLayer
+from sah.attention.eviction.kept import KeptKeys
+from sah.attention.eviction.query_step import HeldKeys, QueryStep
 from sah.attention.eviction.witness import Witness
 
 
@@ -15,7 +17,7 @@ class Evictor(Protocol):
     """Chooses which keys of a context stay in the cache, layer by layer and for each head.
 
     Keys keep their positions. Every later query reads what stays, and everything after the
-    context.
+    context, unless the evictor is a `DecodingEvictor`.
     """
 
     @property
@@ -24,3 +26,26 @@ class Evictor(Protocol):
 
     def at_context(self, layer: ContextLayer) -> Bool[Tensor, "B G K"]:
         """Return which keys stay, at least one in each head."""
+
+
+@runtime_checkable
+class DecodingEvictor(Evictor, Protocol):
+    """An evictor that also drops keys after the context, whenever a query has been read.
+
+    Queries come one at a time, in order. All state is in what the methods return, so that it is
+    rewound with the answer.
+    """
+
+    def begin(self, layer: ContextLayer, kept: KeptKeys) -> tuple[Tensor, ...]:
+        """Return the memory that the first query after the context finds.
+
+        Without a context this is not called, and the memory is empty.
+        """
+
+    def after_query(self, held: HeldKeys, step: QueryStep) -> HeldKeys:
+        """Return which keys stay once a query has been read, and the new memory.
+
+        Args:
+            held: before the query; the query's own key is the last one, and stays so far.
+            step: the query, and what it could read.
+        """

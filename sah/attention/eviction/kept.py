@@ -2,7 +2,7 @@
 
 # B batch, G key-value heads, C keys of the context, N kept keys, D/V dimensions
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -25,6 +25,8 @@ class KeptKeys:
     value: Float[Tensor, "B G C V"]
     per_head: float
     """Mean number of kept keys over the heads."""
+    memory: tuple[Tensor, ...] = ()
+    """What an evictor that goes on evicting after the context starts with."""
 
     @classmethod
     def of(
@@ -54,6 +56,18 @@ class KeptKeys:
             value=value,
             per_head=float(count.double().mean()),
         )
+
+    @classmethod
+    def nothing(cls, key: Float[Tensor, "B G K D"], value: Float[Tensor, "B G K V"]) -> "KeptKeys":
+        """Return what is kept of an empty context, shaped like these keys and values."""
+        empty = torch.zeros((*key.shape[:2], 0), dtype=torch.long, device=key.device)
+        return cls(
+            position=empty, valid=None, key=key[:, :, :0], value=value[:, :, :0], per_head=0.0
+        )
+
+    def remembering(self, memory: tuple[Tensor, ...]) -> "KeptKeys":
+        """Return the same keys, with what the evictor starts from after the context."""
+        return replace(self, memory=memory)
 
     @property
     def rows(self) -> int:

@@ -21,13 +21,10 @@ def whole(inputs: AttentionInputs, mask: AttentionMask) -> tuple[AttentionInputs
     if kept is None:
         return inputs, mask
     after = slice(kept.rows, None)
-    visible = torch.cat(
-        [
-            inputs.visible.new_ones(*inputs.visible.shape[:3], kept.key.shape[2])[:, :1],
-            inputs.visible[:, :1, :, after],
-        ],
-        dim=-1,
-    )  # B 1 Q S
+    # Causal, and not `inputs.visible`: a key may also have been evicted after the context.
+    sequence = torch.arange(kept.dropped + inputs.key.shape[2], device=inputs.key.device)
+    query = inputs.first_position + kept.dropped + sequence[: inputs.query.shape[2]]
+    visible = (sequence <= query[:, None]).expand(inputs.query.shape[0], 1, -1, -1)  # B 1 Q S
     entire = replace(
         inputs,
         key=torch.cat([kept.key, inputs.key[:, :, after]], dim=2),

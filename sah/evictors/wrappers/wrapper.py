@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sah.attention.eviction.context_layer import ContextLayer
+from sah.attention.eviction.evictor import DecodingEvictor
 from sah.attention.eviction.witness import Witness
 from sah.evictors.scoring import RankingEvictor
 
@@ -25,6 +26,12 @@ class Wrapper(RankingEvictor):
             raise ValueError(
                 f"{type(self).__name__}: `of` must be an evictor that scores keys, and {name} does "
                 "not; choose another one with evictor@sparse_attention.evict.NAME.of=OPTION"
+            )
+        if isinstance(self.of, DecodingEvictor):
+            raise ValueError(
+                f"{type(self).__name__}: `of` is {type(self.of).__name__}, which evicts while "
+                f"decoding, too, and {type(self).__name__} does not; choose an evictor of the "
+                "context alone with evictor@sparse_attention.evict.NAME.of=OPTION"
             )
 
     @property

@@ -1,0 +1,131 @@
+"""Any scores, computed again while decoding over the keys that are left."""
+
+# B batch, H query heads, G key-value heads, W window queries, N held keys, R rows
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from sah.attention.eviction.context_layer import ContextLayer
+from sah.attention.eviction.evictor import DecodingEvictor
+from sah.attention.eviction.kept import KeptKeys
+from sah.attention.eviction.query_step import HeldKeys, QueryStep
+from sah.attention.eviction.witness import Witness, Witnessed
+from sah.evictors.scoring import RankingEvictor, ScoringEvictor, keep_best
+from sah.seeding import derive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """Apply another evictor to the context, and again after every `every` queries that follow.
+
+    It then scores the keys that are left, its window being the last queries of the sequence.
+    Between two times, all new keys stay. As in kvpress (DecodingPress), where `every` is
+    compression_interval, and the budget target_size.
+    """
+
+    of: ScoringEvictor
+    """The evictor that scores the keys, and whose budget holds for the whole sequence."""
+    every: int = 128
+    """Queries between two evictions."""
+
+    def __post_init__(self) -> None:
+        require_every("Decoding", self.every)
+        name = type(self.of).__name__
+        if not isinstance(self.of, ScoringEvictor) or isinstance(self.of, DecodingEvictor):
+            raise ValueError(
+                "Decoding: `of` must be an evictor that scores keys by itself and works on the "
+                f"context only, and {name} is not; {_CHOOSE}"
+            )
+        kind = type(self.of)
+        if (
+            kind.budget is not ScoringEvictor.budget
+            or kind.at_context is not RankingEvictor.at_context
+        ):
+            raise ValueError(
+                f"Decoding: {name} overrides the budget or the choice of keys, which is defined at "
+                f"the context's end only; {_CHOOSE}"
+            )
+        asked = self.of.witness
+        if asked != Witness(last_queries=asked.last_queries):
+            raise ValueError(
+                f"Decoding: {name} needs all queries of the context or its rotary embedding, which "
+                f"are not available while decoding; {_CHOOSE}"
+            )
+
+    @property
+    def witness(self) -> Witness:
+        """What the inner evictor needs."""
+        return self.of.witness
+
+    def budget(self, layer: ContextLayer) -> int:
+        """Return the inner evictor's budget for each head of the layer."""
+        return self.of.budget(layer)
+
+    def at_context(self, layer: ContextLayer) -> Bool[Tensor, "B G K"]:
+        """Return which keys stay."""
+        return self.of.at_context(layer)
+
+    def begin(self, layer: ContextLayer, kept: KeptKeys) -> tuple[Tensor, ...]:
+        """Remember the last queries."""
+        return (layer.witnessed.queries,)
+
+    def after_query(self, held: HeldKeys, step: QueryStep) -> HeldKeys:
+        """Score the keys again when it is time, and keep the best within the budget."""
+        return rescored(self.of, self.every, held, step)
+
+
+_CHOOSE = (
+    "choose another one with evictor@sparse_attention.evict.NAME.of=OPTION, or use "
+    "tova_decoding, h2o_decoding or r_kv"
+)
+
+
+def rescored(evictor: ScoringEvictor, every: int, held: HeldKeys, step: QueryStep) -> HeldKeys:
+    """Remember the query; after every `every` queries, keep the best of the keys that are left."""
+    window, query = evictor.witness.last_queries, step.inputs.query
+    before = held.memory[0] if held.memory else query[:, :, :0]
+    queries = torch.cat([before, query], dim=2)
+    queries = queries[:, :, max(0, queries.shape[2] - window) :]  # B H W D
+    alive, budget = held.alive, evictor.capacity(step.context)
+    if step.after_context % every == 0 and alive.shape[2] > budget:
+        left = KeptKeys.of(alive, step.inputs.key, step.inputs.value)
+        if left.rows > budget:
+            stays = keep_best(evictor.scores(_layer(left, queries, step)), budget)  # B G N
+            alive = torch.zeros_like(alive).scatter(2, left.position, stays)
+    return HeldKeys(alive=alive, memory=(queries,))
+
+
+def _layer(left: KeptKeys, queries: Tensor, step: QueryStep) -> ContextLayer:
+    """Return the keys that are left, as evictors of a context see them."""
+    assert left.valid is None, "evictors that score keep the same number of keys in each head"
+    inputs = step.inputs
+    key = left.rows_of(left.key)
+    return ContextLayer(
+        key=key,
+        value=left.rows_of(left.value),
+        witnessed=Witnessed(
+            module=step.module,
+            key_shape=(key.shape[1], key.shape[3]),
+            scaling=inputs.scaling,
+            softcap=inputs.softcap,
+            sinks=inputs.sinks,
+            queries=queries,
+        ),
+        layer_idx=inputs.layer_idx,
+        layers=step.layers,
+        seed=derive(inputs.seed, "evict", step.after_context),
+        age=step.context + step.after_context - 1 - step.positions.gather(-1, left.position),
+    )
+
+
+def require_every(name: str, every: int) -> None:
+    """Check a number of queries.
+
+    Raises:
+        ValueError: if it is less than 1.
+    """
+    if isinstance(every, bool) or every < 1:
+        raise ValueError(f"{name}: every must be at least 1, got {every!r}")
