@@ -107,9 +107,10 @@ class Prediction:
     index_bytes: Mapping[str, float] = field(default_factory=dict)
     """Size of each masker's key index, in bytes per key and layer."""
     resident: float | None = None
-    """Bytes held of the context as a share of its dense cache: what is left of the cache, and key
-    indexes. None without a context, and in answers of early versions. Where keys are evicted while
-    decoding: of the whole sequence, at the end of the answer."""
+    """Bytes held of the context as a share of its dense cache: what is left of the cache (packed,
+    where it is rewritten), and key indexes. None without a context, and in answers of early
+    versions. Where keys are evicted while decoding: of the whole sequence, at the end of the
+    answer."""
     dense_agreement: Mapping[str, Any] | None = None
     """What teacher forcing measured, token by token; None for free decoding."""
     prefill_seconds_saved: float | None = None

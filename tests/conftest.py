@@ -62,6 +62,7 @@ install_import_hook(
         "sah.attention.eviction.context_layer",
         "sah.attention.eviction.kept",
         "sah.attention.eviction.received",
+        "sah.attention.eviction.rewriter",
         "sah.attention.eviction.rotary",
         *(
             ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -69,6 +70,7 @@ install_import_hook(
             for path in (ROOT / folder).glob("*.py")
         ),
         "sah.evictors.wrappers.projection",
+        "sah.rewriters",
     ],
     "beartype.beartype",
 )

@@ -56,7 +56,7 @@ LAYERS = (
     ("errors", "types", "seeding", "validation", "paths", "terminal"),
     ("content",),
     ("attention", "benchmarks", "results"),
-    ("evictors", "maskers", "metric_logging", "models", "report", "tracking"),
+    ("evictors", "maskers", "metric_logging", "models", "report", "rewriters", "tracking"),
     ("execution",),
     ("calibration", "doctor", "launching"),
     ("cli",),
@@ -73,6 +73,7 @@ LIBRARIES = {
     "sah.content": ["huggingface_hub"],
     "sah.attention": ["numpy", "torch", "transformers", "jaxtyping"],
     "sah.evictors": ["torch", "jaxtyping"],
+    "sah.rewriters": ["torch", "jaxtyping"],
     "sah.maskers": ["numpy", "torch", "jaxtyping", "safetensors", "beartype"],
 }
 

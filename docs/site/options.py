@@ -37,7 +37,7 @@ GROUPS = {
         "`attention=OPTION` chooses an attention; it is short for `sparse_attention=OPTION`. Its "
         "values are set with `sparse_attention.KEY=VALUE`. An attention is a fold of maskers: each "
         "one adds keys to those that the maskers before it selected. An evictor decides which keys "
-        "of the context they find in the cache.",
+        "of the context they find in the cache, and a rewriter how the cache stores them.",
     ),
     "masker": Group(
         "masker",
@@ -51,6 +51,14 @@ GROUPS = {
         "`+evictor@sparse_attention.evict.NAME=OPTION` adds the evictor of an attention under a "
         "name of your choice; `sparse_attention.evict.NAME.KEY=VALUE` changes one of its values. "
         "[The methods side by side](../methods.md#eviction) has scores, sources and deviations.",
+    ),
+    "rewriter": Group(
+        "rewriter",
+        "Rewriters",
+        "`+rewriter@sparse_attention.rewrite.NAME=OPTION` adds the rewriter of an attention under "
+        "a name of your choice; `sparse_attention.rewrite.NAME.KEY=VALUE` changes one of its "
+        "values. [The methods side by side](../methods.md#rewriting) has rules, sources and "
+        "deviations.",
     ),
     "benchmark": Group(
         "benchmark",
@@ -207,7 +215,8 @@ def _option(path: Path) -> Iterator[str]:
     is_preset = bool(composed) and path.parent.name == "sparse_attention"
     description = comments.get(()) or ("" if is_preset else _docstring(target))
     yield description if is_preset else f"{description} (`{target}`)".lstrip()
-    for group, title in (("evictor", "Evictor"), ("masker", "Maskers, in order")):
+    titles = {"evictor": "Evictor", "rewriter": "Rewriter", "masker": "Maskers, in order"}
+    for group, title in titles.items():
         options = (part.option for part in composed if part.group == group)
         if links := [f"[`{option}`]({group}.md#{option})" for option in options]:
             yield f"{title}: {', '.join(links)}."
@@ -238,7 +247,7 @@ def _defaults(node: dict[str, Any]) -> tuple[list[str], list[Part]]:
             options.append(entry)
             continue
         for place, option in entry.items():
-            known = re.fullmatch(r"/(masker|evictor)@([\w.]+)", place)
+            known = re.fullmatch(r"/(masker|evictor|rewriter)@([\w.]+)", place)
             if known is None:
                 raise ValueError(f"{Path(__file__).name} does not know the default {place!r}")
             composed.append(Part(known[1], tuple(known[2].split(".")), option))

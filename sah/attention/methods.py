@@ -1,6 +1,9 @@
 """Attention configurations: dense, or a sequence of maskers. Immutable and stateless."""
 
+import functools
+import inspect
 import itertools
+import operator
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -8,7 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
 
-from sah.attention.eviction.evictor import Evictor
+from sah.attention.eviction.evictor import DecodingEvictor, Evictor
+from sah.attention.eviction.rewriter import Rewriter
+from sah.attention.eviction.witness import Witness
 from sah.attention.inputs import AttentionInputs
 from sah.attention.mask import AttentionMask
 
@@ -39,11 +44,11 @@ class DenseAttention:
 
 @dataclass(frozen=True, kw_only=True)
 class SparseAttention:
-    """What the cache keeps of a context, and what each query reads of that.
+    """What the cache keeps of a context and stores for it, and what each query reads of that.
 
-    The evictor runs at the context's end, and after every later query if it is a
-    `DecodingEvictor`. Maskers run in order for every query; each sees the keys that the earlier
-    ones selected. Without maskers, queries read all that is kept.
+    The evictor and then the rewriter run at the context's end, and a `DecodingEvictor` after every
+    later query, too. Maskers run in order for every query; each sees the keys that the earlier ones
+    selected. Without maskers, queries read all that is kept.
     """
 
     name: str
@@ -51,6 +56,8 @@ class SparseAttention:
     maskers: Mapping[str, Masker] = field(default_factory=dict)
     evict: Mapping[str, Evictor] = field(default_factory=dict)
     """At most one, by name; it works on the layers that are not dense."""
+    rewrite: Mapping[str, Rewriter] = field(default_factory=dict)
+    """At most one, by name; it changes the keys and values that stay, in the same layers."""
     dense_layers: Sequence[int] | str = ()
     """Layers that keep the model's own attention (Quest keeps 0 and 1).
 
@@ -62,11 +69,12 @@ class SparseAttention:
     """Approximate memory limit of scores and masks, in bytes; queries are chunked to fit it."""
 
     def __post_init__(self) -> None:
-        if not self.maskers and not self.evict:
+        if not self.maskers and not self.evict and not self.rewrite:
             raise ValueError(
-                f"sparse_attention {self.name!r} has neither maskers nor evictors; add one with "
-                "+masker@sparse_attention.maskers.NAME=OPTION or "
-                "+evictor@sparse_attention.evict.NAME=OPTION, or use sparse_attention=dense"
+                f"sparse_attention {self.name!r} has no masker, evictor or rewriter; add one with "
+                "+masker@sparse_attention.maskers.NAME=OPTION, "
+                "+evictor@sparse_attention.evict.NAME=OPTION or "
+                "+rewriter@sparse_attention.rewrite.NAME=OPTION, or use sparse_attention=dense"
             )
         _require_maskers("maskers", self.maskers)
         if len(self.evict) > 1:
@@ -75,9 +83,20 @@ class SparseAttention:
                 "but one decides what the cache keeps; remove the others with "
                 "~sparse_attention.evict.NAME"
             )
-        for name, evictor in self.evict.items():
-            if not hasattr(evictor, "at_context"):
-                raise ValueError(f"sparse_attention.evict.{name} is not an evictor: {evictor!r}")
+        if len(self.rewrite) > 1:
+            raise ValueError(
+                f"sparse_attention.rewrite has {len(self.rewrite)} rewriters "
+                f"({', '.join(self.rewrite)}), but one decides what the cache stores; remove the "
+                "others with ~sparse_attention.rewrite.NAME"
+            )
+        if self.rewrite and isinstance(self.evictor, DecodingEvictor):
+            raise ValueError(
+                f"sparse_attention.evict.{next(iter(self.evict))} evicts while decoding, but "
+                f"rewrite.{next(iter(self.rewrite))} packs the context's keys in groups that stay; "
+                "remove one of them, or choose an evictor that works at the context's end"
+            )
+        _require_at_context("evict", "an evictor", self.evict, 1)
+        _require_at_context("rewrite", "a rewriter", self.rewrite, 2)
         if isinstance(self.dense_layers, str):
             self._dense_steps  # noqa: B018 - checks them
         elif any(not isinstance(layer, int) or layer < 0 for layer in self.dense_layers):
@@ -98,6 +117,17 @@ class SparseAttention:
     def evictor(self) -> Evictor | None:
         """The one evictor; None if all keys stay."""
         return next(iter(self.evict.values()), None)
+
+    @property
+    def rewriter(self) -> Rewriter | None:
+        """The one rewriter; None if keys and values stay exact."""
+        return next(iter(self.rewrite.values()), None)
+
+    @property
+    def witness(self) -> Witness | None:
+        """What evictor and rewriter need of the prefill; None without both."""
+        needed = [one.witness for one in (self.evictor, self.rewriter) if one is not None]
+        return functools.reduce(operator.or_, needed) if needed else None
 
     @property
     def named_layers(self) -> Collection[int]:
@@ -177,6 +207,15 @@ def _fold(maskers: Sequence[Masker], inputs: AttentionInputs) -> AttentionMask:
     for masker in maskers:
         mask = masker(inputs, mask)
     return mask
+
+
+def _require_at_context(
+    stage: str, kind: str, methods: Mapping[str, object], parameters: int
+) -> None:
+    for name, method in methods.items():
+        function = getattr(method, "at_context", None)
+        if function is None or len(inspect.signature(function).parameters) != parameters:
+            raise ValueError(f"sparse_attention.{stage}.{name} is not {kind}: {method!r}")
 
 
 def _require_maskers(field: str, maskers: Mapping[str, Masker]) -> None:

@@ -25,7 +25,7 @@ def check_memory(
     new_tokens: int,
     arms: int,
 ) -> Finding:
-    """Estimate weights, cache, prefill and indexes, for the longest prompt and all arms."""
+    """Estimate what the longest prompt needs: weights, cache, its copy, prefill, all indexes."""
     config = model.model.config.get_text_config(decoder=True)
     longest = max(len(one.context_ids) + len(one.question_ids) for one in prompts)
     size = model.model.dtype.itemsize
@@ -35,9 +35,13 @@ def check_memory(
     width = 4 * config.hidden_size + 3 * getattr(config, "intermediate_size", 0)
     prefill = longest * width * size
     attention = experiment.sparse_attention
-    workspace = attention.workspace_bytes if isinstance(attention, SparseAttention) else 0
+    workspace, copied = 0, 0
+    if isinstance(attention, SparseAttention):
+        workspace = attention.workspace_bytes
+        # An arm that evicts or rewrites decodes from a copy of what stays: at most everything.
+        copied = 0 if attention.witness is None else cache
     indexes = arms * _INDEX_SHARE * cache
-    total = weights + cache + prefill + workspace + indexes
+    total = weights + cache + copied + prefill + workspace + indexes
     # The weights are already loaded, so that free memory does not include them.
     available = _free_bytes(model.device) + weights
     message = (

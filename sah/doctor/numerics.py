@@ -1,5 +1,7 @@
 """Checks of the model's numbers and of the chosen attention."""
 
+from dataclasses import replace
+
 from sah.attention import DenseAttention
 from sah.attention.session import AttentionSession
 from sah.doctor.eviction_check import difference_from_masked
@@ -27,24 +29,28 @@ def check_numbers(model: LanguageModel) -> list[Finding]:
 def check_attention(experiment: Experiment, model: LanguageModel, prompt: EncodedPrompt) -> Finding:
     """Check that the chosen attention answers; report its density on this benchmark's context.
 
-    With an evictor, also that the compacted cache answers as if the evicted keys were masked.
+    With an evictor, also that the compacted cache, before any rewriting, answers as if the evicted
+    keys were masked.
     """
     attention = experiment.sparse_attention
     if isinstance(attention, DenseAttention):
         return ok("attention", "dense: the model's own attention")
     session = AttentionSession(attention, seed=experiment.seed)
-    evictor, distance, held = attention.evictor, 0.0, ""
+    distance, held = 0.0, ""
     try:
         session.check(model.model.config)
         own = context = model.prefill(
             prompt.context_ids,
             reserve_tokens=len(prompt.question_ids) + 2,
-            witness=None if evictor is None else evictor.witness,
+            witness=attention.witness,
         )
-        if evictor is not None:
+        if attention.witness is not None:
             own = evicted(context, attention, model.model.config, seed=experiment.seed)
             held = f", {own.cache.bytes_held() / context.cache.bytes_held():.3f} of the cache held"
-            distance = difference_from_masked(model, attention, context, own, prompt)
+        if attention.evictor is not None:
+            exact = replace(attention, rewrite={})
+            compacted = evicted(context, exact, model.model.config, seed=experiment.seed)
+            distance = difference_from_masked(model, exact, context, compacted, prompt)
         session.begin_context(own.length, own.kept)
         session.begin_example("doctor")
         model.answer(

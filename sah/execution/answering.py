@@ -123,11 +123,11 @@ class Answering:
             dense_outputs: of this context, shared with other arms; None for a single arm.
 
         Yields:
-            The context as this arm has it: without the keys that it evicts.
+            The context as this arm has it: with the keys that it keeps, as it stores them.
         """
         attention, own = self.experiment.sparse_attention, context
         self._eviction_seconds = 0.0
-        if isinstance(attention, SparseAttention) and attention.evictor is not None:
+        if isinstance(attention, SparseAttention) and attention.witness is not None:
             own = evicted(context, attention, model.model.config, seed=self.experiment.seed)
             self._eviction_seconds = own.seconds
         self._bytes = own.cache.bytes_held(), context.cache.bytes_held()
@@ -338,7 +338,7 @@ class Answering:
         )
 
     def _take_eviction_seconds(self) -> float:
-        """Return the time of the eviction once: it counts with the context's first answer."""
+        """Return the time of eviction and rewriting once; it counts with the first answer."""
         seconds, self._eviction_seconds = self._eviction_seconds, 0.0
         return seconds
 

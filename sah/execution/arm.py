@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from sah.attention import SparseAttention
-from sah.attention.eviction.evictor import Evictor
+from sah.attention.eviction.witness import Witness
 from sah.errors import RETRYABLE, Busy, SahError, category, ends_process
 from sah.execution.accounting import Clock, PeakMemory
 from sah.execution.answering import Answering, Question
@@ -238,10 +238,10 @@ class Arm:
         )
 
     @property
-    def evictor(self) -> Evictor | None:
-        """What decides which keys of a context stay; None if all do."""
+    def witness(self) -> Witness | None:
+        """What its attention needs of the prefill beyond the cache; None without such stages."""
         attention = self.experiment.sparse_attention
-        return attention.evictor if isinstance(attention, SparseAttention) else None
+        return attention.witness if isinstance(attention, SparseAttention) else None
 
     def pending(self, examples: Sequence[Example]) -> list[Example]:
         """Return the examples without a stored answer."""

@@ -62,13 +62,15 @@ class Experiment:
                 f"generation.batch_questions={self.generation.batch_questions} decodes free "
                 f"answers; protocol={self.protocol.name} compares token by token: leave it null"
             )
-        evicts = isinstance(self.sparse_attention, SparseAttention) and self.sparse_attention.evict
-        if evicts and self.protocol.question == "dense":
-            raise ValueError(
-                f"sparse_attention={self.sparse_attention.name} evicts keys at the context's end, "
-                f"but protocol={self.protocol.name} reads the question with dense attention, which "
-                "needs them; use protocol=default"
-            )
+        attention = self.sparse_attention
+        if self.protocol.question == "dense" and isinstance(attention, SparseAttention):
+            if attention.witness is not None:
+                does = "evicts keys" if attention.evict else "rewrites keys and values"
+                raise ValueError(
+                    f"sparse_attention={attention.name} {does} at the context's end, but "
+                    f"protocol={self.protocol.name} reads the question with dense attention, which "
+                    "needs the whole cache; use protocol=default"
+                )
         repeats = self.benchmark.repeats
         greedy = self.generation.greedy_setting
         if repeats is not None and repeats > 1 and greedy is not None:
@@ -103,8 +105,8 @@ class Experiment:
 def _check_keys(config: DictConfig) -> None:
     known = NOT_IDENTITY.union(Experiment.__dataclass_fields__)
     for key in map(str, config):
-        if key in ("masker", "evictor"):
-            place = {"masker": "maskers", "evictor": "evict"}[key]
+        if key in ("masker", "evictor", "rewriter"):
+            place = {"masker": "maskers", "evictor": "evict", "rewriter": "rewrite"}[key]
             raise ConfigurationError(
                 f"{key}s belong to an attention: choose one with "
                 f"+{key}@sparse_attention.{place}.NAME=OPTION"

@@ -149,9 +149,9 @@ def _prefill(
 
 
 def _witness(arms: Sequence[Arm]) -> Witness | None:
-    """Return what the evictors of the arms need of the prefill together; None without evictors."""
-    evictors = [arm.evictor for arm in arms if arm.evictor is not None]
-    return functools.reduce(operator.or_, [one.witness for one in evictors]) if evictors else None
+    """Return what the evictors and rewriters of the arms need of the prefill together."""
+    needed = [arm.witness for arm in arms if arm.witness is not None]
+    return functools.reduce(operator.or_, needed) if needed else None
 
 
 def _dense_answer(

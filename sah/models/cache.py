@@ -18,6 +18,7 @@ from transformers.cache_utils import (
 
 from sah.attention import KeyBuffer
 from sah.attention.eviction.kept import KeptKeys
+from sah.attention.eviction.rewriter import Rewritten
 
 
 class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -67,29 +68,38 @@ class CompactedLayer(BufferedLayer):  # type: ignore[no-untyped-call]
     without eviction.
     """
 
-    def __init__(self, kept: KeptKeys, room: int) -> None:
+    def __init__(self, kept: KeptKeys, room: int, rewritten: Rewritten | None = None) -> None:
         """Copy the kept rows of a context.
 
         Args:
             kept: which ones, and the context's keys and values.
             room: keys after the context to reserve memory for.
+            rewritten: what these rows hold instead; None for the context's keys and values.
         """
         super().__init__(kept.rows + room)
         self.kept = kept
-        self.update(kept.rows_of(kept.key), kept.rows_of(kept.value))
+        self._packed_bytes = None if rewritten is None else rewritten.packed_bytes
+        if rewritten is None:
+            self.update(kept.rows_of(kept.key), kept.rows_of(kept.value))
+        else:
+            self.update(rewritten.key, rewritten.value)
 
     def get_seq_length(self) -> int:
         """Return the length of the sequence, evicted keys included."""
         return int(self.keys.shape[2]) + self.kept.dropped
 
     @property
-    def padding_bytes(self) -> int:
-        """Bytes of the rows that pad heads with fewer keys."""
-        valid = self.kept.valid
-        if valid is None:
+    def unneeded_bytes(self) -> int:
+        """Bytes beyond packed storage: rows that pad heads with fewer keys, and what is rewritten.
+
+        Negative if packed storage needs more, as with codes of 16 bits for numbers of 16 bits.
+        """
+        if self._packed_bytes is None and self.kept.valid is None:
             return 0
         row = self.keys[0, 0, 0].nbytes + self.values[0, 0, 0].nbytes
-        return int((~valid).sum()) * row
+        if self._packed_bytes is None:
+            return int((~self.kept.occupied).sum()) * row
+        return self.kept.position.numel() * row - self._packed_bytes
 
 
 class RewindableCache(DynamicCache):
@@ -141,26 +151,25 @@ class RewindableCache(DynamicCache):
         )
 
     def bytes_held(self) -> int:
-        """Return the bytes of the keys, values and other states that it holds now."""
+        """Return the bytes of the keys, values and other states that it holds now.
+
+        Rewritten keys and values count as they would be stored packed.
+        """
         return sum(
-            _held(layer) - (layer.padding_bytes if isinstance(layer, CompactedLayer) else 0)
+            _held(layer) - (layer.unneeded_bytes if isinstance(layer, CompactedLayer) else 0)
             for layer in self.layers
         )
 
-    def compacted(self, kept: Mapping[int, KeptKeys]) -> "RewindableCache":
-        """Return a cache that holds only the kept keys of some layers, and shares the others.
+    def with_layers(self, compacted: Mapping[int, CompactedLayer]) -> "RewindableCache":
+        """Return a cache with compacted layers in place of some, which shares the others.
 
         Marked at the end of the context. The two must be used in turn.
 
         Args:
-            kept: by layer, of a cache that is at its mark.
+            compacted: by layer, of a cache that is at its mark.
         """
         other = copy.copy(self)
-        room = self.capacity - self.length
-        other.layers = [
-            CompactedLayer(kept[number], room) if number in kept else layer
-            for number, layer in enumerate(self.layers)
-        ]
+        other.layers = [compacted.get(number, layer) for number, layer in enumerate(self.layers)]
         other.rewind()
         return other
 

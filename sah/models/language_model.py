@@ -40,7 +40,7 @@ class PrefilledContext:
     witnessed: Mapping[int, Witnessed] = field(default_factory=dict)
     """What the prefill was asked to remember, by layer."""
     kept: Mapping[int, KeptKeys] | None = None
-    """What an arm that evicts keeps of it, by layer; None if nothing was evicted."""
+    """What an arm that evicts or rewrites keeps of it, by layer; None in other arms."""
 
 
 class LanguageModel:
@@ -95,7 +95,8 @@ class LanguageModel:
             context_ids: may be empty.
             reserve_tokens: room for a question and its answer after the context; longer ones
                 work, but cost a copy of the cache.
-            witness: what to remember for evictors; it changes no output. None: nothing.
+            witness: what to remember for evictors and rewriters; it changes no output. None:
+                nothing.
         """
         started = time.perf_counter()
         cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
-from presets import SELECTING
+from presets import REWRITING, SELECTING
 from torch.testing import assert_close
 from transformers import (
     Gemma2Config,
@@ -35,8 +35,8 @@ from sah.models.language_model import LanguageModel
 Build = Callable[..., LanguageModel]
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-# Without an eviction, all presets that only evict are the same.
-PRESETS = [*SELECTING, "snapkv"]
+# Without a compacted cache, all presets that only evict or rewrite are the same.
+PRESETS = [*SELECTING, "snapkv", *REWRITING]
 
 SMALL: dict[str, Any] = {
     "vocab_size": 400,
@@ -120,11 +120,9 @@ def logits(model: LanguageModel, ids: list[int], **options: Any) -> torch.Tensor
 
 
 def answer(model: LanguageModel, attention: Any, new_tokens: int = 12) -> list[int]:
-    evictor = getattr(attention, "evictor", None)
-    context = model.prefill(
-        CONTEXT, reserve_tokens=30, witness=None if evictor is None else evictor.witness
-    )
-    if evictor is not None:
+    witness = getattr(attention, "witness", None)
+    context = model.prefill(CONTEXT, reserve_tokens=30, witness=witness)
+    if witness is not None:
         context = evicted(context, attention, model.model.config, seed=0)
     session = AttentionSession(attention, seed=0)
     session.begin_context(context.length, context.kept)
@@ -183,6 +181,10 @@ def with_full_budget(composed: Callable[..., DictConfig]) -> Callable[[str], Spa
                     masker.tokens = 2
             for evictor in config.get("evict", {}).values():
                 evictor.update(tokens=None, fraction=1.0)
+            for rewriter in config.get("rewrite", {}).values():
+                rewriter.update({"fraction": 1.0} if "fraction" in rewriter else {"bits": 16})
+                if "residual" in rewriter:
+                    rewriter.residual = 4
             for name in list(config.maskers)[-1:]:
                 masker = config.maskers[name]
                 masker.update(next(full for full in FULL_BUDGETS if set(full) <= set(masker)))

@@ -9,6 +9,7 @@ from sah.benchmarks import scorers
 CATS = {"options": ["a hat", "a grey cat", "c", "d"]}
 FUNCTIONS = {"options": ["f", "run_all", "g", "h"]}
 
+ROOMS = {"all_classes": ["garden", "office"]}
 CASES = [
     # Exact match and containment.
     ("exact_match", "Otto", ["Otto"], {}, 1.0),
@@ -331,6 +332,14 @@ CASES = [
     ("bleu_4", "", ["a b c d"], {}, 0.0),
     ("meteor", "the cat sat", ["the cat sat"], {}, 1 - 0.5 * (1 / 3) ** 3),
     ("meteor", "", ["the cat"], {}, 0.0),
+    ("only_classes", "In the Garden. Not the office", ["garden"], ROOMS, 1.0),
+    ("only_classes", "the garden or the office", ["garden"], ROOMS, 0.0),
+    ("only_classes", "gardens", ["garden"], ROOMS, 0.0),
+    ("only_classes", "", ["garden"], ROOMS, 0.0),
+    ("first_identifier", "```python\ndef textwrap.dedent(text)", ["dedent"], {}, 1.0),
+    ("first_identifier", "`dedent` and indent", ["dedent"], {}, 1.0),
+    ("first_identifier", "indent, then dedent", ["dedent"], {}, 0.0),
+    ("first_identifier", "...", ["dedent"], {}, 0.0),
 ]
 
 

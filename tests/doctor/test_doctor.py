@@ -87,6 +87,13 @@ def test_an_evictor_answers_as_if_the_evicted_keys_were_masked(monkeypatch):
     assert "from those with these keys masked" in finding.message
 
 
+def test_a_rewriter_is_not_taken_for_a_wrong_eviction():
+    rewritten = "+rewriter@sparse_attention.rewrite.think=think"
+    finding = by_check(examine([*BASE, "attention=snapkv", rewritten]))["attention"]
+    assert finding.status == "ok"
+    assert "0.186 of the cache held" in finding.message
+
+
 def test_settings_that_do_not_fit_the_model_are_found():
     findings = examine([*BASE, "attention=sparse", "sparse_attention.dense_layers=[7]"])
     assert by_check(findings)["attention"].status == "error"

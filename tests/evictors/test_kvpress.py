@@ -1,4 +1,4 @@
-"""The keys that stay are those that kvpress keeps, by its own classes.
+"""The keys and channels that stay are those that kvpress keeps, by its own classes.
 
 The docstring of an evictor says where the two differ; the lengths and budgets here are such that
 they do not.
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sah.attention.eviction.context_layer import ContextLayer
+from sah.attention.eviction.kept import KeptKeys
 from sah.evictors.block_keydiff import BlockKeyDiff
 from sah.evictors.expected_attention import ExpectedAttention
 from sah.evictors.h2o import H2O
@@ -35,6 +36,7 @@ from sah.evictors.wrappers.chunkkv import ChunkKV
 from sah.evictors.wrappers.criticalkv import CriticalKV
 from sah.models.smollm2 import SmolLM2
 from sah.models.tiny import TinyModel
+from sah.rewriters.think import ThinK
 
 TOKENS = 384
 # The share that stays. LagKV has ties; with this one they are all kept or all evicted.
@@ -222,3 +224,25 @@ def test_heads_of_adakv_keep_as_many_keys_as_those_of_kvpress(
     counts = {tuple(evictor.at_context(read.layer).sum(-1)[0].tolist()) for read in reads}
     assert any(len(set(heads)) > 1 for heads in counts)
     assert counts == {tuple(kept_by(make(press), read).sum(-1)[0].tolist()) for read in reads}
+
+
+def test_prunes_the_channels_that_kvpress_prunes(
+    reads: list[Read], press: Callable[..., Any]
+) -> None:
+    theirs = press("think.ThinK", key_channel_compression_ratio=0.3, window_size=16)
+    ours = ThinK(fraction=0.7, window=16)
+    for read in reads:
+        layer = read.layer
+        marks = torch.ones(layer.key.shape[:3], dtype=torch.bool)
+        found = ours.at_context(layer, KeptKeys.of(marks, layer.key, layer.value))
+        with torch.inference_mode():
+            key, value = theirs.compress(
+                layer.witnessed.module,
+                read.hidden,
+                layer.key.clone(),  # pruned in place
+                layer.value,
+                None,
+                {"hidden_states": read.hidden, "position_embeddings": read.positions},
+            )
+        assert torch.equal(found.key, key)
+        assert torch.equal(found.value, value)

@@ -32,7 +32,7 @@ PRESETS = ("dense", *SELECTING, *EVICTORS)
 THREE = ("dense", "sparse", "streaming_llm")
 # One of each kind: dense, positions alone, sampling, an index, an index with random planes.
 KINDS = ("dense", "streaming_llm", "random_sampling", "quest", "magic_pig")
-EVICTING = ("dense", "quest", "knorm", "snapkv", "h2o_decoding")
+EVICTING = ("dense", "quest", "knorm", "snapkv", "h2o_decoding", "kivi", "think")
 
 
 @pytest.fixture

@@ -75,6 +75,43 @@ def test_a_selector_reads_among_what_is_kept(configure):
     assert both.output_error > evicted.output_error
 
 
+def test_rewritten_keys_count_as_packed(configure):
+    folder, result = computed(
+        configure, "attention=kivi", "sparse_attention.rewrite.kivi.residual=32"
+    )
+    for answer in answers(folder):
+        context = answer["context_tokens"]
+        old = context - 32
+        # Of a head's 16 channels: codes of 2 bits, and 8 bytes for each group.
+        key = 16 * (-(-old // 32) * 8 + old / 4)
+        value = old * (4 + 8)
+        packed = key + value + 32 * 128
+        assert answer["resident"] == pytest.approx(packed / (context * 128), abs=0.001)
+        assert answer["density"] == 1
+        assert answer["recall"] == pytest.approx(1)
+        assert answer["output_error"] > 0.001
+    assert 0.1 < result.resident < 0.3
+
+
+def test_an_eviction_and_a_selector_go_with_a_rewriter(configure):
+    _, evicted = computed(configure, "attention=snapkv")
+    _, both = computed(
+        configure, "attention=snapkv", "+rewriter@sparse_attention.rewrite.think=think"
+    )
+    _, all_three = computed(
+        configure,
+        "attention=snapkv",
+        "+rewriter@sparse_attention.rewrite.think=think",
+        "+masker@sparse_attention.maskers.top=oracle_top_k",
+        "sparse_attention.maskers.top.fraction=0.5",
+    )
+    # Half of the channels of the keys, all of the values.
+    assert both.resident == pytest.approx(evicted.resident * 3 / 4, rel=0.01)
+    assert both.density == pytest.approx(evicted.density, rel=0.01)
+    assert both.output_error > evicted.output_error
+    assert all_three.density == pytest.approx(both.density / 2, rel=0.02)
+
+
 def test_resident_while_decoding_is_that_of_the_whole_sequence(configure):
     folder, _ = computed(
         configure,

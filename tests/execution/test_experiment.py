@@ -85,6 +85,24 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
             ["attention=knorm", "protocol=question_dense"],
             ["knorm evicts keys", "protocol=question_dense", "protocol=default"],
         ),
+        (["+rewriter=kivi"], ["+rewriter@sparse_attention.rewrite.NAME=OPTION"]),
+        (
+            ["attention=kivi", "protocol=question_dense"],
+            ["kivi rewrites keys and values", "protocol=question_dense", "protocol=default"],
+        ),
+        (
+            ["attention=kivi", "+rewriter@sparse_attention.rewrite.think=think"],
+            ["2 rewriters (kivi, think)", "~sparse_attention.rewrite.NAME"],
+        ),
+        (
+            ["attention=h2o_decoding", "+rewriter@sparse_attention.rewrite.kivi=kivi"],
+            ["evict.h2o_decoding evicts while decoding", "rewrite.kivi", "remove one"],
+        ),
+        (["attention=kivi", "sparse_attention.rewrite.kivi.bits=3"], ["KIVI: bits", "got 3"]),
+        (["attention=kivi", "sparse_attention.rewrite.kivi.residual=-1"], ["residual", "got -1"]),
+        (["attention=quantised", "sparse_attention.rewrite.quantised.group=0"], ["group", "got 0"]),
+        (["attention=think", "sparse_attention.rewrite.think.fraction=1.5"], ["(0, 1]", "ThinK"]),
+        (["attention=think", "sparse_attention.rewrite.think.window=0"], ["window", "got 0"]),
         (
             ["attention=knorm", "+evictor@sparse_attention.evict.snapkv=snapkv"],
             ["2 evictors (knorm, snapkv)", "~sparse_attention.evict.NAME"],
@@ -110,6 +128,7 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
                 "custom",
                 "+masker@sparse_attention.maskers",
                 "+evictor@sparse_attention.evict",
+                "+rewriter@sparse_attention.rewrite",
             ],
         ),
         (["sparse_attention.maskers.sink.tokens=-1"], ["sparse_attention: ", "Sink", "tokens"]),
@@ -221,7 +240,9 @@ def test_the_data_of_equal_benchmarks_are_checked_once_unless_they_are_wrong(
 
 def test_the_folder_of_a_suite_is_checked_before_the_model_is_loaded(configure, tmp_path):
     config = configure("model=tiny", "benchmark=longbench", f"benchmark.path={tmp_path}")
-    with pytest.raises(DatasetError, match=r"has no \.parquet or \.jsonl file of .*LongBench"):
+    with pytest.raises(
+        DatasetError, match=r"has no \.parquet, \.jsonl or \.csv file of .*LongBench"
+    ):
         check(config, [])
 
 
@@ -292,7 +313,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(
     # A tracker with values of the right types may make its store.
     monkeypatch.setattr("sah.tracking.require_working", lambda tracker: None)
     group, name = option.split("=")
-    key = "sparse_attention" if group in ("evictor", "masker") else group
+    key = "sparse_attention" if group in ("evictor", "masker", "rewriter") else group
     own = f"sparse_attention.evict.{name}"
     arguments = {
         "evictor": [
@@ -301,6 +322,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(
             *([f"{own}.heads=heads.tsv"] if name == "duo_attention" else []),
             *([f"{own}.press=kvpress.KnormPress"] if name == "kvpress" else []),
         ],
+        "rewriter": ["attention=custom", f"+rewriter@sparse_attention.rewrite.{name}={name}"],
         "masker": ["attention=custom", f"+masker@sparse_attention.maskers.{name}={name}"],
         "benchmark": [option, *(["benchmark.path=rows.jsonl"] if name == "jsonl" else [])],
         "model": [option, *(["model.name_or_path=folder"] if name == "hf" else [])],

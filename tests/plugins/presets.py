@@ -4,13 +4,15 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).resolve().parents[2] / "conf" / "sparse_attention"
 
-_EVICTS = {
-    path.stem: "/evictor@" in path.read_text(encoding="utf-8")
+_TEXTS = {
+    path.stem: path.read_text(encoding="utf-8")
     for path in sorted(_FOLDER.glob("*.yaml"))
     if path.stem not in ("custom", "dense")
 }
 
-SELECTING = [name for name, evicts in _EVICTS.items() if not evicts]
-"""Maskers choose among all keys."""
-EVICTING = [name for name, evicts in _EVICTS.items() if evicts]
+EVICTING = [name for name, text in _TEXTS.items() if "/evictor@" in text]
 """An evictor decides what the cache keeps, and queries read all of that."""
+REWRITING = [name for name, text in _TEXTS.items() if "/rewriter@" in text]
+"""The cache keeps all keys and stores them with a loss; queries read all of them."""
+SELECTING = [name for name in _TEXTS if name not in (*EVICTING, *REWRITING)]
+"""Maskers choose among all keys."""

@@ -1,1 +1,1 @@
-"""Which keys of a context stay in the cache: what evictors see, and what a layer keeps."""
+"""Which keys of a context stay in the cache, and what they hold: what methods see and return."""

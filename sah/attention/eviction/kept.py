@@ -75,6 +75,13 @@ class KeptKeys:
         return self.position.shape[-1]
 
     @property
+    def occupied(self) -> Bool[Tensor, "B G N"]:
+        """Which rows are not padding."""
+        if self.valid is not None:
+            return self.valid
+        return torch.ones_like(self.position, dtype=torch.bool)
+
+    @property
     def dropped(self) -> int:
         """Keys of the context that have no row: C - N."""
         return self.key.shape[2] - self.rows

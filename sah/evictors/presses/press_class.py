@@ -13,15 +13,16 @@ from typing import Any
 
 # Classes that are refused, and the evictors that do the same.
 _INSTEAD = {
-    "AdaKVPress": "adakv",
-    "BlockPress": "block_keydiff",
-    "ChunkKVPress": "chunkkv",
-    "CriticalAdaKVPress": "adakv, with criticalkv as its `of`",
-    "CriticalKVPress": "criticalkv",
-    "DuoAttentionPress": "duo_attention",
-    "ObservedAttentionPress": "h2o",
-    "PyramidKVPress": "pyramidkv",
-    "SimLayerKVPress": "simlayerkv",
+    "AdaKVPress": "evictor=adakv",
+    "BlockPress": "evictor=block_keydiff",
+    "ChunkKVPress": "evictor=chunkkv",
+    "CriticalAdaKVPress": "evictor=adakv, with criticalkv as its `of`",
+    "CriticalKVPress": "evictor=criticalkv",
+    "DuoAttentionPress": "evictor=duo_attention",
+    "ObservedAttentionPress": "evictor=h2o",
+    "PyramidKVPress": "evictor=pyramidkv",
+    "SimLayerKVPress": "evictor=simlayerkv",
+    "ThinKPress": "rewriter=think",
 }
 # What a press must leave to its base class, and what a press that overrides it does.
 _LEFT_TO_BASE = {
@@ -66,7 +67,7 @@ def _refusal(path: str, reason: str) -> ValueError:
     own = _INSTEAD.get(path.rpartition(".")[2])
     way_out = "choose a press whose score method alone ranks the keys, or another evictor"
     if own is not None:
-        way_out = f"use evictor={own}"
+        way_out = f"use {own}"
     return ValueError(f"kvpress: press={path!r} {reason}; {way_out}")
 
 

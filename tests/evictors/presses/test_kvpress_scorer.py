@@ -224,7 +224,7 @@ def test_a_press_that_cannot_score_a_layer_is_refused_by_name(
         ("DuoAttentionPress", "use evictor=duo_attention"),
         ("PyramidKVPress", "use evictor=pyramidkv"),
         ("ObservedAttentionPress", "use evictor=h2o"),
-        ("ThinKPress", "is not a ScorerPress; choose"),
+        ("ThinKPress", "use rewriter=think"),
         ("KVzipPress", "is not a ScorerPress; choose"),
         ("QFilterPress", "needs the model before it scores"),
         ("ScorerPress", "has no score method"),

@@ -1,0 +1,1 @@
+"""Rewriters: what kept keys and values hold; one file a method."""
