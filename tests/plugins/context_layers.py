@@ -37,6 +37,7 @@ def _layers(model: LanguageModel, tokens: int, witness: Witness) -> list[Context
             seed=derive(0, "evict", number) % 2**31,
         )
         for number, layer in enumerate(context.cache.layers)
+        if number in context.witnessed
     ]
 
 

@@ -42,7 +42,7 @@ def press_class(path: str) -> type[Any]:
     """
     package, _, name = path.rpartition(".")
     if path.startswith("kvpress.") and name in _INSTEAD:
-        raise _refusal(path, "is more than a scorer of keys and values, or reads all attention")
+        raise _refusal(path, "is more than a scorer of keys and values")
     with kvpress_importable():
         try:
             kind = getattr(importlib.import_module(package), name)
