@@ -42,7 +42,7 @@ class Budget:
         return inputs.visibility.share(float(self.fraction)), bound
 
 
-def require_budget(name: str, tokens: int | None, fraction: float | None) -> None:
+def require_budget(name: str, tokens: object, fraction: object) -> None:
     """Check a budget, of which exactly one of the two is given.
 
     Raises:

@@ -78,7 +78,7 @@ def test_the_check_before_every_experiment_cannot_be_deleted(argument):
 
 @pytest.mark.parametrize("values", ["interval(0,1)", "range(0,1000000000000)", "range(0,2)"])
 def test_numbers_are_not_names_of_options(values):
-    with pytest.raises(SystemExit, match="takes the name of an option, got numbers; take custom"):
+    with pytest.raises(SystemExit, match="takes the name of an option, got numbers; take adakv"):
         run.main(["-m", f"attention={values}"])
 
 
