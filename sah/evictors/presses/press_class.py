@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Classes that are refused, and the evictors that do the same.
+# Classes that are refused, and the options that do the same.
 _INSTEAD = {
     "AdaKVPress": "evictor=adakv",
     "BlockPress": "evictor=block_keydiff",
