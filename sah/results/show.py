@@ -28,9 +28,10 @@ def show_result(result: Result) -> None:
     console.print(table)
     console.print(
         f"density {_number(result.density)}   rows read {_number(result.rows_read)}   "
-        f"{_resident(result)}"
         f"output error {_number(result.output_error)}   recall {_number(result.recall)}"
     )
+    if result.resident is not None and abs(result.resident - 1) >= 0.0005:
+        console.print(f"resident {_number(result.resident)} of the dense cache")
     agreement = result.dense_agreement
     if agreement is not None:
         console.print(
@@ -85,10 +86,3 @@ def _condition(result: Result) -> str:
 
 def _rate(tokens: int, seconds: float) -> str:
     return f"{tokens / seconds:.1f} tokens/s" if seconds > 0 else "-"
-
-
-def _resident(result: Result) -> str:
-    """Return the share of the dense cache that is held; empty if it is all of it."""
-    if result.resident is None or abs(result.resident - 1) < 0.0005:
-        return ""
-    return f"resident {_number(result.resident)}   "
