@@ -1,0 +1,1 @@
+"""Sparse prefill: which keys the context's own queries read."""

@@ -1,0 +1,64 @@
+"""What a pattern of sparse prefill is given, and what it answers."""
+
+# B batch, H query heads, G key-value heads, K positions of the context, D head dimension
+# N blocks of queries, M blocks of keys
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefillLayer:
+    """Queries and keys of a whole context in one layer, after the rotary embedding."""
+
+    query: Float[Tensor, "B H K D"]
+    key: Float[Tensor, "B G K D"]
+    scaling: float
+    layer_idx: int
+    softcap: float | None = None
+    """Scores s become softcap * tanh(s / softcap) (Gemma 2)."""
+    seed: int = 0
+    """Derived from the experiment's seed and the layer."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of the context, K."""
+        return self.query.shape[2]
+
+    @property
+    def group_size(self) -> int:
+        """Query heads per key-value head, H / G."""
+        return self.query.shape[1] // self.key.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reads:
+    """Keys that the queries of a context read, per query head: the union of all parts.
+
+    No query reads a later key, whatever the parts say.
+    """
+
+    window: int = 1
+    """Each query's last keys, its own included; at least 1."""
+    columns: Bool[Tensor, "#B #H K"] | None = None
+    """Keys that every query reads."""
+    blocks: Bool[Tensor, "#B #H N M"] | None = None
+    """Whether block n of `query_block` queries reads block m of `key_block` keys. Blocks are cut at
+    multiples of their size; the last ones may be shorter."""
+    query_block: int = 64
+    key_block: int = 64
+    last_queries: int = 0
+    """Queries at the end of the context that read every key."""
+
+
+class Pattern(Protocol):
+    """Decides which keys the queries of a context read while it is prefilled.
+
+    A frozen dataclass without state; equal patterns share a prefill.
+    """
+
+    def reads(self, layer: PrefillLayer) -> Reads:
+        """Return what the queries of one layer read, without computing the attention itself."""
