@@ -18,10 +18,10 @@ from sah.calibration.conversion import converted_networks
 from sah.calibration.hash_networks import trained_networks
 from sah.calibration.hash_training import HashTraining
 from sah.calibration.passages import Passage, default_passages, passages_of_file
+from sah.content.calibration_files import calibration_path
 from sah.errors import ConfigurationError
 from sah.execution.building import build, compose
 from sah.execution.experiment import ModelSource
-from sah.maskers.shared.calibration_files import calibration_path
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import PromptEncoder
 from sah.paths import config_folder

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from sah.calibration.fitted_files import calibrate, convert
+from sah.content.calibration_files import SUFFIXES, calibration_path, find_calibration
 from sah.errors import ConfigurationError
-from sah.maskers.shared.calibration_files import SUFFIXES, calibration_path, find_calibration
 
 SHORT = ("tokens=1500", "passage_tokens=1024")
 

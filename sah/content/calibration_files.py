@@ -4,13 +4,13 @@ import functools
 import hashlib
 from pathlib import Path
 
-from sah.content import digest
+from sah.content.digests import digest
 from sah.paths import calibration_home, sanitise
 
 SUFFIXES = {"double_sparsity": ".json", "hash_attention": ".safetensors"}
 
 # Files of the bundled model, made by `sah calibrate`.
-_SHIPPED = Path(__file__).resolve().parents[2] / "calibration" / "shipped"
+_SHIPPED = Path(__file__).resolve().parents[1] / "calibration" / "shipped"
 
 _DIGEST_LENGTH = 8
 
