@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -52,6 +53,22 @@ class Reads:
     key_block: int = 64
     last_queries: int = 0
     """Queries at the end of the context that read every key."""
+
+    def mask(self, length: int) -> Bool[Tensor, "#B #H K K"]:
+        """Return which keys each query of a context reads, as one mask: for short contexts.
+
+        `sah.attention.prefill.compute` computes the same without it.
+        """
+        device = next((p.device for p in (self.columns, self.blocks) if p is not None), None)
+        position = torch.arange(length, device=device)
+        age = position[:, None] - position  # K K
+        read = ((age < self.window) | (position[:, None] >= length - self.last_queries))[None, None]
+        if self.columns is not None:
+            read = read | self.columns.unsqueeze(2)
+        if self.blocks is not None:
+            by_query = self.blocks[:, :, position // self.query_block]  # B H K M
+            read = read | by_query[..., position // self.key_block]
+        return read & (age >= 0)
 
 
 class Pattern(Protocol):
