@@ -122,11 +122,15 @@ class _Work:
         self, layer: PrefillLayer, value: Tensor, reads: Reads, sinks: Tensor | None
     ) -> None:
         batch, heads, length, _ = layer.query.shape
-        self.layer, self.value, self.reads, self.sinks = layer, value, reads, sinks
+        self.layer, self.reads, self.sinks = layer, reads, sinks
         parts = [part for part in (reads.columns, reads.blocks) if part is not None]
         self.is_shared = all(part.shape[:2] == (1, 1) for part in parts)
         """Whether all heads read the same keys."""
         self.per_row = layer.group_size if self.is_shared else 1
+        self.key, self.value = layer.key, value
+        if not self.is_shared:
+            # Rows gather from one flat tensor; a cache has room after each head's keys.
+            self.key, self.value = layer.key.contiguous(), value.contiguous()
         self.columns = None if reads.columns is None else self._in_rows(reads.columns)  # #R K
         self.blocks = None if reads.blocks is None else self._in_rows(reads.blocks)
         self.output = layer.query.new_empty(batch, heads, length, value.shape[-1])
@@ -148,17 +152,26 @@ class _Work:
         in_slice = self._slice_mask(tile, near)  # #R T S
         self.pairs += in_slice.sum() * (heads // len(in_slice))
         for rows, index, valid in self._batches(tile, near):
-            gathered = self._gathered_mask(tile, rows, index, valid)  # #R T N
-            self.pairs += gathered.sum() * (heads if self.is_shared else 1)
-            beside = in_slice[rows] if len(in_slice) > 1 else in_slice
-            mask = torch.cat([gathered, beside.expand(len(gathered), -1, -1)], dim=-1)
-            key, value = self._keys(rows, index, near, tile.end)
-            output[rows] = self._weighted(query[rows], key, value, mask, rows)
+            count = index.shape[1]
+            gathered = self._gathered_mask(tile, rows, index, valid)  # #L #T N
+            read = gathered.sum() * ((tile.end - tile.start) // gathered.shape[1])
+            self.pairs += read * (heads if self.is_shared else 1)
+            beside = in_slice[rows] if len(in_slice) > 1 else in_slice  # #L T S
+            bias = query.new_zeros(
+                len(gathered), tile.end - tile.start, count + beside.shape[2]
+            )  # #L T N+S
+            if valid is not None or gathered.shape[1] > 1:
+                bias[..., :count].masked_fill_(~gathered, -torch.inf)
+            bias[..., count:].masked_fill_(~beside, -torch.inf)
+            key, value = (
+                self._held(part, rows, index, near, tile.end) for part in (self.key, self.value)
+            )
+            output[rows] = self._weighted(query[rows], key, value, bias, rows)
 
     def _tile_of(self, part: Tensor, tile: _Tile) -> Tensor:
         """Turn [B, H, K, ...] into [R, C, T, ...]."""
-        rows: Tensor = part[:, :, tile.start : tile.end].flatten(0, 1)
-        return rows.unflatten(0, (-1, self.per_row))
+        rows = part[:, :, tile.start : tile.end].flatten(0, 1)
+        return torch.unflatten(rows, 0, (-1, self.per_row))
 
     def _slice_mask(self, tile: _Tile, near: int) -> Bool[Tensor, "#R T S"]:
         """Return which keys of the slice each query reads."""
@@ -171,15 +184,13 @@ class _Work:
 
     def _gathered_mask(
         self, tile: _Tile, rows: _Rows, index: Tensor, valid: Tensor | None
-    ) -> Bool[Tensor, "#R T N"]:
+    ) -> Bool[Tensor, "#L #T N"]:
         """Return which of the gathered keys each query reads."""
         if self.blocks is not None and self._touched(tile).shape[1] > 1:
             read = self._chosen(tile, rows, index)
         else:
             read = torch.ones_like(index, dtype=torch.bool).unsqueeze(1)
-        if valid is not None:
-            read = read & valid.unsqueeze(1)
-        return read.expand(-1, tile.end - tile.start, -1)
+        return read if valid is None else read & valid.unsqueeze(1)
 
     def _chosen(
         self, tile: _Tile, rows: _Rows, keys: Int[Tensor, "#L N"]
@@ -243,48 +254,52 @@ class _Work:
             rows = torch.tensor(taken, device=before.device)
             yield rows, *_padded(before[rows], counts[rows], most)
 
-    def _keys(
-        self, rows: _Rows, index: Int[Tensor, "#L N"], near: int, end: int
-    ) -> tuple[Float[Tensor, "L NS D"], Float[Tensor, "L NS V"]]:
-        """Return the gathered keys and values of each row, and then those of the slice."""
-        found = []
-        for part in (self.layer.key, self.value):
-            by_head = part.flatten(0, 1)  # B·G K D/V
-            if isinstance(rows, slice):
-                # In order: where all keys before the slice are read, nothing is copied.
-                if index.shape[1] == near:
-                    found.append(by_head[:, :end])
-                    continue
-                gathered, beside = by_head[:, index[0]], by_head[:, near:end]
-            else:
-                head = rows // self.layer.group_size
-                gathered, beside = by_head[head[:, None], index], by_head[head, near:end]
-            found.append(torch.cat([gathered, beside], dim=1))
-        return found[0], found[1]
+    def _held(
+        self,
+        part: Float[Tensor, "B G K E"],
+        rows: _Rows,
+        index: Int[Tensor, "#L N"],
+        near: int,
+        end: int,
+    ) -> Float[Tensor, "L NS E"]:
+        """Return the keys or values that each row gathers, and then those of the slice."""
+        if isinstance(rows, slice):
+            by_head = part.flatten(0, 1)
+            if index.shape[1] == near:
+                # All keys before the slice are read, in order: nothing is copied.
+                return by_head[:, :end]
+            gathered = by_head.index_select(1, index[0])
+            return torch.cat([gathered, by_head[:, near:end]], dim=1)
+        first = (rows // self.layer.group_size * self.layer.length)[:, None]
+        in_slice = torch.arange(near, end, device=rows.device).expand(len(rows), -1)
+        place = first + torch.cat([index, in_slice], dim=1)
+        found = part.flatten(0, 2).index_select(0, place.flatten())
+        return torch.unflatten(found, 0, place.shape)
 
     def _weighted(
         self,
         query: Float[Tensor, "L C T D"],
         key: Float[Tensor, "L N D"],
         value: Float[Tensor, "L N V"],
-        mask: Bool[Tensor, "#L T N"],
+        bias: Float[Tensor, "#L T N"],
         rows: _Rows,
     ) -> Float[Tensor, "L C T V"]:
-        """Compute softmax(q·k) · v over the keys that the mask lets each query read."""
+        """Compute softmax(q·k + bias) · v; the bias is -inf where a query does not read a key."""
         if self.layer.softcap is not None or self.sinks is not None:
-            return self._weighted_in_float32(query, key, value, mask, rows)
-        bias = torch.where(mask, 0.0, -torch.inf).to(query.dtype).repeat(1, self.per_row, 1)
-        output: Tensor = scaled_dot_product_attention(
+            return self._weighted_in_float32(query, key, value, bias, rows)
+        if self.per_row > 1:
+            bias = bias.repeat(1, self.per_row, 1)
+        output = scaled_dot_product_attention(
             query.flatten(1, 2).unsqueeze(0),  # 1 L C·T D
             key.unsqueeze(0),
             value.unsqueeze(0),
             attn_mask=bias.unsqueeze(0),
             scale=self.layer.scaling,
         )
-        return output[0].unflatten(1, (self.per_row, -1))
+        return torch.unflatten(output[0], 1, query.shape[1:3])
 
     def _weighted_in_float32(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, rows: _Rows
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, rows: _Rows
     ) -> Float[Tensor, "L C T V"]:
         """Compute the same with soft-capped scores and attention sinks, row by row."""
         heads = torch.arange(self.layer.query.shape[1], device=query.device)
@@ -294,7 +309,7 @@ class _Work:
             scores = query[row].float() @ key[row].float().T * self.layer.scaling  # C T N
             if self.layer.softcap is not None:
                 scores = self.layer.softcap * torch.tanh(scores / self.layer.softcap)
-            scores.masked_fill_(~mask[min(row, len(mask) - 1)], -torch.inf)
+            scores = scores + bias[min(row, len(bias) - 1)]
             sinks = None if self.sinks is None else self.sinks[heads[row]]
             share = softmax_beside_sinks(scores.unsqueeze(0), sinks)[0]
             output[row] = (share @ value[row].float()).to(output.dtype)

@@ -74,8 +74,11 @@ class Reads:
 class Pattern(Protocol):
     """Decides which keys the queries of a context read while it is prefilled.
 
-    A frozen dataclass without state; equal patterns share a prefill.
+    A frozen dataclass without state. Equal patterns share a prefill, so a pattern is hashable.
     """
+
+    def __hash__(self) -> int:
+        """Return the same hash for equal patterns."""
 
     def reads(self, layer: PrefillLayer) -> Reads:
         """Return what the queries of one layer read, without computing the attention itself."""
