@@ -26,9 +26,13 @@ class XAttention:
     XAttention (arXiv:2503.16428; `xattn_estimate` and `find_blocks_chunked` in xattn/src of
     github.com/mit-han-lab/x-attention): the products on the antidiagonal of each square of
     stride · stride tokens are averaged, a softmax over a row of squares estimates attention, and
-    its sum over a block is the block's mass. The first block and the block's own are always read
-    and count towards the threshold. Soft-capped models cap the averages. Unlike the authors' runs
-    on Llama, all heads have one threshold.
+    its sum over a block is the block's mass. The first block and the queries' own are always read
+    and count towards the threshold.
+
+    That is the authors' rule from their second chunk of queries on. In the first one, which is the
+    whole context up to 16,384 tokens, their code reads one block more: it selects the first block
+    without counting its mass. All heads have one threshold, where the authors' runs on Llama have
+    one each. Averages are soft-capped in models that cap scores.
     """
 
     threshold: float = 0.9
