@@ -18,7 +18,7 @@ PATTERNS = sorted(path.stem for path in CONF.glob("*.yaml"))
 SMALL: dict[str, dict[str, Any]] = {
     "a_shape": {"sinks": 4, "window": 20},
     "tri_shape": {"sinks": 4, "window": 20, "last_queries": 10},
-    "vertical_slash": {"sinks": 2, "local": 3, "last_queries": 20},
+    "vertical_slash": {"sinks": 2, "local": 3, "last_queries": 20, "slash_fraction": 0.01},
     "block_top_k": {"block": 16},
     "flexprefill": {"block": 16, "min_budget": 17, "tau": 0.16},
     "xattention": {"block": 16, "stride": 4, "threshold": 0.5},
