@@ -23,8 +23,9 @@ class VerticalSlash:
 
     MInference's vertical-slash head (arXiv:2407.02490, algorithm 2; `vertical_and_slash_kernel` in
     minference/modules/minference_forward.py), in all heads. A block of 64 queries reads a diagonal
-    in full blocks, as in the authors' kernel. Unlike theirs, which begin at the diagonal, blocks of
-    keys are cut at multiples of 16: a single diagonal reads 80 keys per block of queries, not 64.
+    in full blocks of keys, as in the authors' kernel. Theirs are 64 keys from the diagonal on, and
+    may be doubled where they overlap; here they are 16, cut at multiples of 16, and a single
+    diagonal reads up to 80 keys. The density is about the same.
     """
 
     verticals: int | None = None
