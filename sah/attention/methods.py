@@ -155,6 +155,14 @@ class SparseAttention:
         return functools.reduce(operator.or_, needed) if needed else None
 
     @property
+    def after_context(self) -> "DenseAttention | SparseAttention":
+        """The attention of the queries after the context: dense if only the prefill is sparse."""
+        layers = (self.layers or {}).values()
+        if self.maskers or self.witness is not None or any(one != "dense" for one in layers):
+            return self
+        return DenseAttention(name=self.name)
+
+    @property
     def named_layers(self) -> Collection[int]:
         """Layers that `dense_layers` or `layers` names by number."""
         return self._layer_maskers.keys()
