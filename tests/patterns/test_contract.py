@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from prefill_layers import pairs_read, prefill_layer
+from prefill_layers import prefill_layer
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "pattern"
 PATTERNS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -43,14 +43,14 @@ def made(name: str, **fields: Any) -> Any:
 
 
 def read(pattern: Any, layer: Any) -> torch.Tensor:
-    return pairs_read(pattern.reads(layer), layer.length).expand(layer.query.shape[0], 4, -1, -1)
+    return pattern.reads(layer).mask(layer.length).expand(layer.query.shape[0], 4, -1, -1)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("name", PATTERNS)
 def test_every_query_reads_its_own_key_and_blocks_cover_the_context(name: str, length: int) -> None:
     reads = made(name).reads(prefill_layer(length, batch=2))
-    pairs = pairs_read(reads, length)
+    pairs = reads.mask(length)
     assert pairs.diagonal(dim1=-2, dim2=-1).all()
     assert reads.window >= 1
     if reads.columns is not None:
@@ -88,7 +88,7 @@ def test_batch_rows_and_heads_are_independent(name: str) -> None:
                 query=layer.query[row : row + 1, heads],
                 key=layer.key[row : row + 1, group : group + 1],
             )
-            alone = pairs_read(pattern.reads(part), 200).expand(1, 2, -1, -1)
+            alone = pattern.reads(part).mask(200).expand(1, 2, -1, -1)
             assert torch.equal(alone, whole[row : row + 1, heads])
 
 

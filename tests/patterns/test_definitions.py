@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable
 
 import pytest
-from prefill_layers import pairs_read, prefill_layer
+from prefill_layers import prefill_layer
 
-from sah.attention.prefill.pattern import PrefillLayer
+from sah.attention.prefill.pattern import Pattern, PrefillLayer
 from sah.patterns.block_top_k import BlockTopK
 from sah.patterns.flexprefill import FlexPrefill
 from sah.patterns.moba import MoBA
@@ -73,8 +73,8 @@ def mean(rows: list[Row], places: Iterable[int]) -> Row:
     return [sum(column) / len(chosen) for column in zip(*chosen, strict=True)]
 
 
-def read_by(pattern: object, layer: PrefillLayer, head: int) -> set[tuple[int, int]]:
-    pairs = pairs_read(pattern.reads(layer), layer.length)
+def read_by(pattern: Pattern, layer: PrefillLayer, head: int) -> set[tuple[int, int]]:
+    pairs = pattern.reads(layer).mask(layer.length)
     return set(map(tuple, pairs.expand(1, 4, -1, -1)[0, head].nonzero().tolist()))
 
 

@@ -1,9 +1,8 @@
-"""Random layers of a context, and the (query, key) pairs that a pattern reads."""
+"""Random layers of a context, as patterns see them."""
 
 import torch
-from torch import Tensor
 
-from sah.attention.prefill.pattern import PrefillLayer, Reads
+from sah.attention.prefill.pattern import PrefillLayer
 
 
 def prefill_layer(
@@ -26,17 +25,3 @@ def prefill_layer(
         layer_idx=0,
         softcap=softcap,
     )
-
-
-def pairs_read(reads: Reads, length: int) -> Tensor:
-    """Return which key each query reads, [B, H, K, K], by the definition of `Reads`."""
-    position = torch.arange(length)
-    ahead = position[:, None] - position
-    pairs = (ahead < reads.window).view(1, 1, length, length)
-    if reads.columns is not None:
-        pairs = pairs | reads.columns.unsqueeze(2)
-    if reads.blocks is not None:
-        rows = reads.blocks.repeat_interleave(reads.query_block, 2)[:, :, :length]
-        pairs = pairs | rows.repeat_interleave(reads.key_block, 3)[..., :length]
-    pairs = pairs | (position >= length - reads.last_queries)[:, None]
-    return pairs & (ahead >= 0)
