@@ -11,6 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from prefill_layers import prefill_layer
 
+from sah.attention.prefill.compute import attend
+from sah.patterns.estimates import logits
+
 CONF = Path(__file__).resolve().parents[2] / "conf" / "pattern"
 PATTERNS = sorted(path.stem for path in CONF.glob("*.yaml"))
 
@@ -74,6 +77,23 @@ def test_a_full_budget_reads_every_key(name: str, length: int) -> None:
     assert torch.equal(
         read(pattern, prefill_layer(length))[0, 0], torch.ones(length, length).tril().bool()
     )
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_attention_of_the_keys_read_equals_one_masked_softmax(
+    name: str, softcap: float | None
+) -> None:
+    layer = prefill_layer(200, batch=2, softcap=softcap)
+    value = torch.randn(2, 2, 200, 8, generator=torch.Generator().manual_seed(1))
+    reads = made(name).reads(layer)
+    scores = logits(layer, layer.query, layer.key).masked_fill(~reads.mask(200), -torch.inf)
+    expected = scores.softmax(-1) @ value.repeat_interleave(2, 1)
+    computed = attend(layer, value, reads)
+    assert torch.allclose(computed.output, expected, atol=1e-5)
+    visible = 200 * 201 / 2
+    pairs = reads.mask(200).expand(2, 4, -1, -1).sum((-1, -2)).float()
+    assert computed.density == pytest.approx(pairs.mean().item() / visible)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
