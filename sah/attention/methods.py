@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
 
+from transformers import PreTrainedConfig
+
 from sah.attention.eviction.evictor import DecodingEvictor, Evictor
 from sah.attention.eviction.rewriter import Rewriter
 from sah.attention.eviction.witness import Witness
 from sah.attention.inputs import AttentionInputs
+from sah.attention.layers import full_attention_layers
 from sah.attention.mask import AttentionMask
 from sah.attention.prefill.pattern import Pattern
+from sah.errors import ConfigurationError
 
 
 class Masker(Protocol):
@@ -166,6 +170,38 @@ class SparseAttention:
     def named_layers(self) -> Collection[int]:
         """Layers that `dense_layers` or `layers` names by number."""
         return self._layer_maskers.keys()
+
+    def check(self, config: PreTrainedConfig) -> None:
+        """Check that the attention can work on a model, given the model's configuration.
+
+        Raises:
+            ConfigurationError: if dense_layers or layers names a layer that the model does not
+                have, or if no layer is left to be sparse.
+        """
+        self.check_named_layers(config)
+        if all(self.maskers_at(number) is None for number in full_attention_layers(config)):
+            raise self.nothing_to_do()
+
+    def check_named_layers(self, config: PreTrainedConfig) -> None:
+        """Check that the model has the layers that dense_layers and layers name.
+
+        Raises:
+            ConfigurationError: naming those that it lacks.
+        """
+        layers = config.get_text_config(decoder=True).num_hidden_layers
+        beyond = [number for number in self.named_layers if number >= layers]
+        if beyond:
+            raise ConfigurationError(
+                f"sparse_attention {self.name!r} names the layers {beyond} (in dense_layers or "
+                f"layers) of a model whose layers are 0 to {layers - 1}"
+            )
+
+    def nothing_to_do(self) -> ConfigurationError:
+        """Return the error of an attention without a layer to work on."""
+        return ConfigurationError(
+            f"sparse_attention {self.name!r} has no layer to work on: all layers are local "
+            "(sliding window, chunked) or kept dense; use sparse_attention=dense"
+        )
 
     def select(self, inputs: AttentionInputs) -> AttentionMask:
         """Apply the maskers of the layer in order, starting from an empty mask."""

@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from sah.attention import SparseAttention
 from sah.attention.eviction.witness import Witness
 from sah.attention.prefill.reading import SparsePrefill
-from sah.attention.session import AttentionSession
 from sah.errors import RETRYABLE, Busy, SahError, category, ends_process
 from sah.execution.accounting import Clock, PeakMemory
 from sah.execution.answering import Answering, Question
@@ -217,8 +216,8 @@ class Arm:
             ConfigurationError: if the attention has no layer of the model to work on.
             DamagedResults: if the directory holds answers to other examples.
         """
-        # Not the session that answers: after a sparse prefill it may be dense.
-        AttentionSession(self.experiment.sparse_attention, seed=0).check(model.model.config)
+        if isinstance(self.experiment.sparse_attention, SparseAttention):
+            self.experiment.sparse_attention.check(model.model.config)
         self.metrics.divide_records(len(examples))
         self.store.check_examples([example.id for example in examples])
         pending = self.pending(examples)
