@@ -93,8 +93,8 @@ def test_example_passes_its_own_and_the_contract_tests(checkout, folder, name):
 
 
 def test_readme_names_every_option_of_every_group():
-    groups = ("model", "sparse_attention", "masker", "evictor", "rewriter", "benchmark")
-    for group in (*groups, "metric_logging", "protocol", "tracker"):
+    groups = ("model", "sparse_attention", "masker", "evictor", "rewriter", "pattern")
+    for group in (*groups, "benchmark", "metric_logging", "protocol", "tracker"):
         for path in (ROOT / "conf" / group).glob("*.yaml"):
             assert f"`{path.stem}`" in README, f"{group}={path.stem} is missing in the README"
 
@@ -103,7 +103,7 @@ def test_every_paper_of_a_method_can_be_cited():
     entries = (ROOT / "docs/references.bib").read_text(encoding="utf-8")
     papers = {
         number
-        for folder in ("sah/maskers", "sah/evictors", "sah/rewriters")
+        for folder in ("sah/maskers", "sah/evictors", "sah/rewriters", "sah/patterns")
         for path in (ROOT / folder).rglob("*.py")
         for number in re.findall(r"arXiv:(\d+\.\d+)", path.read_text(encoding="utf-8"))
     }
