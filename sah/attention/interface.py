@@ -1,6 +1,7 @@
 """The attention interface of transformers: replace a model's attention function, number layers."""
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,31 @@ def attention_replaced(
         # transformers has `register` but no way to unregister.
         AttentionInterface._global_mapping.pop(name)
         AttentionMaskInterface._global_mapping.pop(name)
+
+
+def mask_function(name: str) -> Callable[..., Any]:
+    """Return the function that makes the mask of an attention implementation."""
+    function: Any = AttentionMaskInterface._global_mapping[name]
+    return function  # type: ignore[no-any-return]
+
+
+def attention_function(name: str, module: torch.nn.Module) -> Callable[..., Any]:
+    """Return an attention function by name; "eager" is defined beside each model.
+
+    Raises:
+        ConfigurationError: if it cannot be found.
+    """
+    if name in AttentionInterface._global_mapping:
+        function: Callable[..., Any] = AttentionInterface._global_mapping[name]
+        return function
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    if name != "eager" or eager is None:
+        raise ConfigurationError(
+            "eviction and sparse prefill need to see the queries of the prefill, but the attention "
+            f"function {name!r} of {type(module).__name__} is not known by name; set "
+            "+model.attn_implementation=sdpa, or choose another model"
+        )
+    return eager  # type: ignore[no-any-return]
 
 
 def layer_number(module: torch.nn.Module) -> int:

@@ -153,7 +153,7 @@ class AttentionSession:
         if self.calls == 0:
             return None
         if not self._counter.is_sparse:
-            raise self._nothing_to_do()
+            raise self.attention.nothing_to_do()
         return self._counter.total()
 
     def density(self) -> float | None:
@@ -197,27 +197,8 @@ class AttentionSession:
             ConfigurationError: if dense_layers or layers names a layer that the model does not
                 have, or if no layer is left to be sparse.
         """
-        if isinstance(self.attention, DenseAttention):
-            return
-        self._check_named_layers(config)
-        if all(self.attention.maskers_at(n) is None for n in full_attention_layers(config)):
-            raise self._nothing_to_do()
-
-    def _check_named_layers(self, config: PreTrainedConfig) -> None:
-        assert isinstance(self.attention, SparseAttention)
-        layers = config.get_text_config(decoder=True).num_hidden_layers
-        beyond = [number for number in self.attention.named_layers if number >= layers]
-        if beyond:
-            raise ConfigurationError(
-                f"sparse_attention {self.attention.name!r} names the layers {beyond} (in "
-                f"dense_layers or layers) of a model whose layers are 0 to {layers - 1}"
-            )
-
-    def _nothing_to_do(self) -> ConfigurationError:
-        return ConfigurationError(
-            f"sparse_attention {self.attention.name!r} has no layer to work on: all layers are "
-            "local (sliding window, chunked) or kept dense; use sparse_attention=dense"
-        )
+        if isinstance(self.attention, SparseAttention):
+            self.attention.check(config)
 
     @contextmanager
     def attached(self, model: PreTrainedModel, *, is_question: bool = False) -> Iterator[None]:
@@ -233,7 +214,7 @@ class AttentionSession:
         if isinstance(self.attention, DenseAttention):
             yield
             return
-        self._check_named_layers(model.config)
+        self.attention.check_named_layers(model.config)
         self._full_layers = full_attention_layers(model.config)
         self._layers = model.config.get_text_config(decoder=True).num_hidden_layers
         self._is_question = is_question

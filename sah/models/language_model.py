@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.eviction.remembering import remembering
 from sah.attention.eviction.witness import Witness, Witnessed
+from sah.attention.prefill.reading import SparsePrefill, reading
 from sah.attention.session import AttentionSession
 from sah.errors import NonFiniteLogits, TokenizerError
 from sah.models.cache import RewindableCache
@@ -37,6 +38,8 @@ class PrefilledContext:
     cache: RewindableCache
     length: int
     seconds: float
+    prefill_density: float = 1.0
+    """Share of the visible pairs of query and key that the context's queries read."""
     witnessed: Mapping[int, Witnessed] = field(default_factory=dict)
     """What the prefill was asked to remember, by layer."""
     kept: Mapping[int, KeptKeys] | None = None
@@ -88,8 +91,9 @@ class LanguageModel:
         *,
         reserve_tokens: int,
         witness: Witness | None = None,
+        sparse: SparsePrefill | None = None,
     ) -> PrefilledContext:
-        """Prefill a context with the model's own attention, and keep its cache.
+        """Prefill a context, and keep its cache.
 
         Args:
             context_ids: may be empty.
@@ -97,12 +101,18 @@ class LanguageModel:
                 work, but cost a copy of the cache.
             witness: what to remember for evictors and rewriters; it changes no output. None:
                 nothing.
+            sparse: what the context's queries read; None: everything, with the model's own
+                attention.
         """
         started = time.perf_counter()
         cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens)
         witnessed: Mapping[int, Witnessed] = {}
+        read = None
         if context_ids:
             with ExitStack() as stack:
+                if sparse is not None:
+                    read = stack.enter_context(reading(self.model, sparse))
+                # Wraps whatever attention function is in place, so it comes second.
                 if witness is not None:
                     witnessed = stack.enter_context(remembering(self.model, witness))
                 self._last_logits(list(context_ids), cache)
@@ -112,6 +122,7 @@ class LanguageModel:
             cache=cache,
             length=len(context_ids),
             seconds=time.perf_counter() - started,
+            prefill_density=1.0 if read is None else read.density(),
             witnessed=witnessed,
         )
 
@@ -181,7 +192,7 @@ class LanguageModel:
         """Measure how well the model predicts a given continuation, and rewind the cache.
 
         The first token does not count: it is predicted by the context's last token, which was
-        computed with the model's own attention.
+        computed in the prefill.
 
         Args:
             context: a prefilled context; unchanged afterwards.
