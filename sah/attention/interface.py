@@ -1,6 +1,7 @@
 """The attention interface of transformers: replace a model's attention function, number layers."""
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,3 +47,28 @@ def layer_number(module: torch.nn.Module) -> int:
             "from those of other layers; choose another model"
         )
     return number
+
+
+def mask_function(name: str) -> Callable[..., Any]:
+    """Return the function that makes the mask for the attention function of this name."""
+    function: Any = AttentionMaskInterface._global_mapping[name]
+    return function  # type: ignore[no-any-return]
+
+
+def attention_function(name: str, module: torch.nn.Module) -> Callable[..., Any]:
+    """Return the attention function of this name; "eager" is defined beside each model.
+
+    Raises:
+        ConfigurationError: if the model's attention function cannot be found.
+    """
+    if name in AttentionInterface._global_mapping:
+        function: Callable[..., Any] = AttentionInterface._global_mapping[name]
+        return function
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    if name != "eager" or eager is None:
+        raise ConfigurationError(
+            f"the attention function {name!r} of {type(module).__name__}, which the prefill calls, "
+            "is not known by name; set +model.model_kwargs.attn_implementation=sdpa, or choose "
+            "another model"
+        )
+    return eager  # type: ignore[no-any-return]

@@ -6,10 +6,10 @@ import itertools
 import operator
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from sah.attention.eviction.evictor import DecodingEvictor, Evictor
 from sah.attention.eviction.rewriter import Rewriter
@@ -37,9 +37,12 @@ class Masker(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DenseAttention:
-    """The model's own attention, unchanged."""
+    """The model's own attention to all visible keys; its own indexer, if it has one, is off."""
 
     name: str = "dense"
+    uses_indexer: ClassVar[bool] = False
+    prefill_key: ClassVar[Hashable] = None
+    """As in `SparseAttention`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +109,40 @@ class SparseAttention:
         if self.workspace_bytes < 2**20:
             raise ValueError(f"workspace_bytes must be at least 2**20, got {self.workspace_bytes}")
         self._layer_maskers  # noqa: B018 - checks them
+        if self.uses_indexer:
+            self._require_nothing_else()
+
+    def _require_nothing_else(self) -> None:
+        name = next((name for name, one in self.maskers.items() if _uses_indexer(one)), None)
+        others = [f"maskers.{other}" for other in self.maskers if other != name]
+        others += [f"evict.{other}" for other in self.evict]
+        others += [f"rewrite.{other}" for other in self.rewrite]
+        others += [field for field in ("dense_layers", "layers") if getattr(self, field)]
+        if others:
+            raise ValueError(
+                f"sparse_attention {self.name!r} reads by the model's own indexer in every layer "
+                f"that has one, from the context on, which does not go together with "
+                f"{', '.join(others)}; use sparse_attention=native as it is, or remove the indexer"
+            )
 
     def maskers_at(self, layer: int) -> Mapping[str, Masker] | None:
         """Return the maskers of a layer, or None if it keeps the model's own attention."""
         if layer in self._layer_maskers:
             return self._layer_maskers[layer]
         return None if layer in self._dense_steps else self.maskers
+
+    @cached_property
+    def uses_indexer(self) -> bool:
+        """Whether the model's own indexer selects the keys; otherwise it is switched off."""
+        by_layer = [maskers for maskers in self._layer_maskers.values() if maskers is not None]
+        return any(
+            _uses_indexer(one) for maskers in (self.maskers, *by_layer) for one in maskers.values()
+        )
+
+    @property
+    def prefill_key(self) -> Hashable:
+        """What the prefill depends on: arms share one if it is equal; None is the dense prefill."""
+        return "own indexer" if self.uses_indexer else None
 
     @property
     def evictor(self) -> Evictor | None:
@@ -194,6 +225,10 @@ class SparseAttention:
 
 def _uses_positions_only(masker: Masker) -> bool:
     return getattr(masker, "positions_only", False)
+
+
+def _uses_indexer(masker: Masker) -> bool:
+    return getattr(masker, "uses_indexer", False)
 
 
 def all_visible(inputs: AttentionInputs) -> AttentionMask:

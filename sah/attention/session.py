@@ -22,9 +22,15 @@ from sah.attention.inputs import AttentionInputs, HeldSelection, Visibility
 from sah.attention.interface import attention_replaced, layer_number
 from sah.attention.keys_read import KeysRead, ReadCounter
 from sah.attention.keywords import check_keywords
-from sah.attention.layers import full_attention_layers
+from sah.attention.layers import (
+    check_layers,
+    check_named_layers,
+    full_attention_layers,
+    nothing_to_do,
+)
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, SparseAttention, all_visible
+from sah.attention.native.indexer import IndexerSelections, check_indexer
 from sah.errors import ConfigurationError
 from sah.seeding import derive
 
@@ -67,6 +73,7 @@ class AttentionSession:
         self._full_layers: frozenset[int] | None = None
         """Layers that attend to every earlier token; None stands for all of them."""
         self._layers = 0
+        self._selections = IndexerSelections()
         evictor = attention.evictor if isinstance(attention, SparseAttention) else None
         self._later = LaterEvictions(evictor) if isinstance(evictor, DecodingEvictor) else None
         """Evictions after the context; never shared."""
@@ -153,7 +160,7 @@ class AttentionSession:
         if self.calls == 0:
             return None
         if not self._counter.is_sparse:
-            raise self._nothing_to_do()
+            raise nothing_to_do(self.attention)
         return self._counter.total()
 
     def density(self) -> float | None:
@@ -194,30 +201,12 @@ class AttentionSession:
         """Check that the attention can work on a model, given the model's configuration.
 
         Raises:
-            ConfigurationError: if dense_layers or layers names a layer that the model does not
-                have, or if no layer is left to be sparse.
+            ConfigurationError: if layers are named that the model lacks, if no layer is left to be
+                sparse, or if the model's own indexer is missing or in the way.
         """
-        if isinstance(self.attention, DenseAttention):
-            return
-        self._check_named_layers(config)
-        if all(self.attention.maskers_at(n) is None for n in full_attention_layers(config)):
-            raise self._nothing_to_do()
-
-    def _check_named_layers(self, config: PreTrainedConfig) -> None:
-        assert isinstance(self.attention, SparseAttention)
-        layers = config.get_text_config(decoder=True).num_hidden_layers
-        beyond = [number for number in self.attention.named_layers if number >= layers]
-        if beyond:
-            raise ConfigurationError(
-                f"sparse_attention {self.attention.name!r} names the layers {beyond} (in "
-                f"dense_layers or layers) of a model whose layers are 0 to {layers - 1}"
-            )
-
-    def _nothing_to_do(self) -> ConfigurationError:
-        return ConfigurationError(
-            f"sparse_attention {self.attention.name!r} has no layer to work on: all layers are "
-            "local (sliding window, chunked) or kept dense; use sparse_attention=dense"
-        )
+        if isinstance(self.attention, SparseAttention):
+            check_layers(self.attention, config)
+            check_indexer(self.attention, config)
 
     @contextmanager
     def attached(self, model: PreTrainedModel, *, is_question: bool = False) -> Iterator[None]:
@@ -230,15 +219,19 @@ class AttentionSession:
         Raises:
             ConfigurationError: if dense_layers or layers names a layer the model does not have.
         """
-        if isinstance(self.attention, DenseAttention):
+        attention = self.attention
+        if isinstance(attention, DenseAttention):
             yield
             return
-        self._check_named_layers(model.config)
+        check_named_layers(attention, model.config)
         self._full_layers = full_attention_layers(model.config)
         self._layers = model.config.get_text_config(decoder=True).num_hidden_layers
         self._is_question = is_question
         try:
-            with attention_replaced(model, self._forward, sdpa_mask):
+            with (
+                self._selections.of(model, attention.uses_indexer),
+                attention_replaced(model, self._forward, sdpa_mask),
+            ):
                 yield
         finally:
             self._is_question = False
@@ -288,12 +281,14 @@ class AttentionSession:
         """Attention function called by transformers: [B, H, Q, D] in, [B, Q, H, D] out."""
         attention = self.attention
         assert isinstance(attention, SparseAttention)
-        check_keywords(module, query.shape[2], attention_mask, kwargs)
-        self.calls += 1
         layer = layer_number(module)
+        batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
+        indexed = self._selections.take(module, layer, kwargs, heads=query.shape[1], keys=keys)
+        check_keywords(module, queries, attention_mask, kwargs)
+        self.calls += 1
         is_local = self.is_local(layer, sliding_window)
         is_dense = is_local or attention.maskers_at(layer) is None
-        batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
+        is_dense = is_dense or (attention.uses_indexer and indexed is None)
         if is_dense and not is_local:
             self._counter.add_dense(layer, batch=batch, queries=queries, keys=keys)
         if is_dense and softcap is None and s_aux is None:
@@ -317,6 +312,7 @@ class AttentionSession:
             seed=derive(self.seed, self._example_id, layer),
             index_seed=derive(self.seed, "index", layer),
             indexes=self._indexes.setdefault(layer, {}),
+            indexed=indexed,
             held=None if self._is_question else self._held.setdefault(layer, {}),
             kept=kept,
         )
@@ -368,7 +364,7 @@ class AttentionSession:
         step = (query.shape[0], query.shape[2], key.shape[2], key.device)
         known = self._visibility
         if known is None or known[0] != step or known[1] is not attention_mask:
-            known = step, attention_mask, Visibility(_visible(query, key, attention_mask))
+            known = step, attention_mask, Visibility.of_call(query, key, attention_mask)
             self._visibility = known
         if kept is None or kept.valid is None:
             return known[2]
@@ -384,16 +380,3 @@ class AttentionSession:
         for observe in self.observers:
             observe(inputs, mask, output)
         return output
-
-
-def _visible(query: Tensor, key: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Return the keys that each query may read, [B, 1, Q, K].
-
-    Without a mask from transformers, attention is causal and the queries are at the last
-    positions.
-    """
-    batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
-    if attention_mask is not None:
-        return attention_mask[..., :keys].expand(batch, 1, queries, keys)
-    position = torch.arange(keys, device=key.device)
-    return (position <= position[keys - queries :, None]).expand(batch, 1, queries, keys)

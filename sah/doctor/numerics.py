@@ -43,6 +43,7 @@ def check_attention(experiment: Experiment, model: LanguageModel, prompt: Encode
             prompt.context_ids,
             reserve_tokens=len(prompt.question_ids) + 2,
             witness=attention.witness,
+            own_indexer=attention.uses_indexer,
         )
         if attention.witness is not None:
             own = evicted(context, attention, model.model.config, seed=experiment.seed)

@@ -130,7 +130,8 @@ class Answering:
         if isinstance(attention, SparseAttention) and attention.witness is not None:
             own = evicted(context, attention, model.model.config, seed=self.experiment.seed)
             self._eviction_seconds = own.seconds
-        self._bytes = own.cache.bytes_held(), context.cache.bytes_held()
+        indexer_bytes = context.cache.indexer_bytes() if attention.uses_indexer else 0
+        self._bytes = own.cache.bytes_held() + indexer_bytes, context.cache.bytes_held()
         self.session.begin_context(own.length, own.kept)
         self._attention_metrics.dense_outputs = dense_outputs
         try:

@@ -216,6 +216,14 @@ class Arm:
             DamagedResults: if the directory holds answers to other examples.
         """
         self._answering.session.check(model.model.config)
+        if model.has_indexer:
+            is_on = self.experiment.sparse_attention.uses_indexer
+            logger.info(
+                "the model's own indexer is %s",
+                "on: it selects the keys that context, question and answer read"
+                if is_on
+                else "off: the context is prefilled with dense attention",
+            )
         self.metrics.divide_records(len(examples))
         self.store.check_examples([example.id for example in examples])
         pending = self.pending(examples)

@@ -5,10 +5,10 @@ import logging
 import operator
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from sah.attention import DenseAttention
 from sah.attention.eviction.witness import Witness
@@ -78,7 +78,7 @@ def run(arms: Sequence[Arm]) -> None:
 
 
 def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> float:
-    """Prefill one context for the arms that need it, and let each answer its questions.
+    """Prefill one context for the arms that need it, once for all that share a prefill.
 
     Returns:
         The seconds of prefill that sharing saved over separate runs.
@@ -88,8 +88,20 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
         with arm.alone():
             arm.clock.check()
     waiting = _with_questions(arms, examples)
-    if not waiting:
-        return 0.0
+    by_prefill: dict[Hashable, list[Arm]] = {}
+    for arm in waiting:
+        by_prefill.setdefault(arm.experiment.sparse_attention.prefill_key, []).append(arm)
+    return sum(_answer_prefilled(arms, model, examples) for arms in by_prefill.values())
+
+
+def _answer_prefilled(
+    waiting: Sequence[Arm], model: LanguageModel, examples: list[Example]
+) -> float:
+    """Prefill one context for arms that share a prefill, and let each answer its questions.
+
+    Returns:
+        The seconds of prefill that sharing saved over separate runs.
+    """
     with _together(waiting):
         asked = {example.id for arm in waiting for example in arm.pending(examples)}
         context, questions = _prefill(waiting, model, examples, asked)
@@ -133,13 +145,22 @@ def _prefill(
     longest = max(
         len(prompt.question_ids) + room for prompt, room in zip(prompts, rooms, strict=True)
     )
-    context = model.prefill(prompts[0].context_ids, reserve_tokens=longest, witness=_witness(arms))
+    context_ids, attention = prompts[0].context_ids, arm.experiment.sparse_attention
+    context = dense = model.prefill(
+        context_ids,
+        reserve_tokens=longest,
+        witness=_witness(arms),
+        own_indexer=attention.uses_indexer,
+    )
     teacher_forcing = arm.experiment.protocol.answer == "forced"
+    if teacher_forcing and attention.prefill_key is not None:
+        # The dense answer is that of the dense arm, whose prefill is another.
+        dense = model.prefill(context_ids, reserve_tokens=longest)
     return context, {
         example.id: Question(
             example=example,
             prompt=prompt,
-            dense_answer=_dense_answer(arm, model, context, example, prompt)
+            dense_answer=_dense_answer(arm, model, dense, example, prompt)
             if teacher_forcing and not example.is_continuation
             else None,
         )
@@ -199,6 +220,7 @@ def _complete(
         subset=experiment.benchmark.subset,
         protocol=experiment.protocol.name,
         cache_bytes_per_token=model.cache_bytes_per_token,
+        own_indexer=_own_indexer(arm, model),
         **vars(summarise(predictions, scores, load_seconds=load_seconds)),
         provenance=Provenance(
             **{**code, **_made_by(model, code)},
@@ -212,6 +234,12 @@ def _complete(
         config=arm.store.config,
     )
     arm.finish(arm.store.complete(result, scores))
+
+
+def _own_indexer(arm: Arm, model: LanguageModel) -> Literal["on", "off"] | None:
+    if not model.has_indexer:
+        return None
+    return "on" if arm.experiment.sparse_attention.uses_indexer else "off"
 
 
 def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.eviction.remembering import remembering
 from sah.attention.eviction.witness import Witness, Witnessed
+from sah.attention.native.indexer import switch_off, switched_on
 from sah.attention.session import AttentionSession
 from sah.errors import NonFiniteLogits, TokenizerError
 from sah.models.cache import RewindableCache
@@ -52,6 +53,8 @@ class LanguageModel:
         self.device: torch.device = model.device
         self.eos_token_ids = _eos_token_ids(model, prompts.tokenizer)
         self.rope = LengthDependentRope(model)
+        self.has_indexer = switch_off(model)
+        """Whether the model has its own indexer; it is off unless the attention is by it."""
         self.reads_single_tokens = False
         """Whether the model continues its cache correctly only by one token at a time."""
         self._parameters = frozenset(inspect.signature(model.forward).parameters)
@@ -88,6 +91,7 @@ class LanguageModel:
         *,
         reserve_tokens: int,
         witness: Witness | None = None,
+        own_indexer: bool = False,
     ) -> PrefilledContext:
         """Prefill a context with the model's own attention, and keep its cache.
 
@@ -97,6 +101,7 @@ class LanguageModel:
                 work, but cost a copy of the cache.
             witness: what to remember for evictors and rewriters; it changes no output. None:
                 nothing.
+            own_indexer: whether the model's own indexer selects what the context's queries read.
         """
         started = time.perf_counter()
         cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens)
@@ -105,6 +110,8 @@ class LanguageModel:
             with ExitStack() as stack:
                 if witness is not None:
                     witnessed = stack.enter_context(remembering(self.model, witness))
+                if own_indexer:
+                    stack.enter_context(switched_on(self.model))
                 self._last_logits(list(context_ids), cache)
             self._synchronize()
         cache.mark()

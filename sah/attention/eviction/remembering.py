@@ -2,22 +2,24 @@
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface
+from transformers import PreTrainedModel
 
 from sah.attention.eviction.attention_calls import AttentionCalls
 from sah.attention.eviction.received import received_attention
 from sah.attention.eviction.rotary_calls import RotaryCalls
 from sah.attention.eviction.witness import Witness, Witnessed
-from sah.attention.interface import attention_replaced, layer_number
+from sah.attention.interface import (
+    attention_function,
+    attention_replaced,
+    layer_number,
+    mask_function,
+)
 from sah.attention.layers import full_attention_layers
-from sah.errors import ConfigurationError
 
 
 @contextmanager
@@ -52,10 +54,10 @@ def remembering(model: PreTrainedModel, witness: Witness) -> Iterator[dict[int, 
             found[number] = _witnessed(module, query, key, witness, rotary, calls, kwargs)
         elif rotary is not None:
             rotary.forget()
-        return _function(name, module)(module, query, key, value, attention_mask, **kwargs)
+        return attention_function(name, module)(module, query, key, value, attention_mask, **kwargs)
 
     with ExitStack() as stack:
-        stack.enter_context(attention_replaced(model, attend, _mask(name)))
+        stack.enter_context(attention_replaced(model, attend, mask_function(name)))
         for recorder in (rotary, calls):
             if recorder is not None:
                 stack.enter_context(recorder.recorded())
@@ -95,23 +97,3 @@ def _witnessed(
         rotary=rotary if witness.rotary else None,
         call=None if calls is None else calls.take(module, query.device),
     )
-
-
-def _mask(name: str) -> Callable[..., Any]:
-    function: Any = AttentionMaskInterface._global_mapping[name]
-    return function  # type: ignore[no-any-return]
-
-
-def _function(name: str, module: nn.Module) -> Callable[..., Any]:
-    """Return the attention function of this name; "eager" is defined beside each model."""
-    if name in AttentionInterface._global_mapping:
-        function: Callable[..., Any] = AttentionInterface._global_mapping[name]
-        return function
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    if name != "eager" or eager is None:
-        raise ConfigurationError(
-            f"eviction needs to see the queries of the prefill, but the attention function {name!r}"
-            f" of {type(module).__name__} is not known by name; set "
-            "+model.attn_implementation=sdpa, or choose another model"
-        )
-    return eager  # type: ignore[no-any-return]
