@@ -14,6 +14,7 @@ from sah.execution.attempts import compute, compute_arms
 from sah.models.language_model import LanguageModel
 from sah.models.tiny import tiny_tokenizer
 from sah.results import directory
+from sah.results.show import show_result
 
 # Without ties between keys, which a pass of another length would break in another way.
 VALUES = {"index_n_heads": 32}
@@ -57,6 +58,7 @@ def test_native_beside_other_arms_has_the_results_of_a_separate_run(
     prefills: list[bool],
     overrides: Any,
     caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.INFO)
     names = ("dense", "native", "streaming_llm")
@@ -87,6 +89,8 @@ def test_native_beside_other_arms_has_the_results_of_a_separate_run(
     compute(alone, list(overrides))
     assert outcome(directory(configs[1])) == outcome(directory(alone))
     said = [line.split(":")[0] for line in caplog.messages if "own indexer is" in line]
+    show_result(results["dense"])
+    assert "the model's own indexer was off\n" in capsys.readouterr().out
     on, off = "the model's own indexer is on", "the model's own indexer is off"
     assert said == [off, on, off, on]
 
