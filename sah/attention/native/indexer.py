@@ -104,12 +104,12 @@ class IndexerSelections:
         """
         self._layers, self._is_on = indexed_layers(model.config), is_on
         with ExitStack() as hooks:
+            hooks.callback(self._masks.clear)
             for indexer in _indexers(model) if is_on else ():
                 # Before the hook of `switch_off`, which replaces the selection.
                 handle = indexer.register_forward_hook(self._catch, prepend=True)
                 hooks.callback(handle.remove)
             yield
-        self._masks.clear()
 
     def _catch(self, indexer: nn.Module, _: Any, selection: Any) -> None:
         if _is_mask(selection):
@@ -176,10 +176,10 @@ def _scattered(positions: Tensor, size: int) -> Tensor:
     """Return a mask of `size` that is true at the positions; -1 is no position."""
     slots = positions.long()
     slots = slots.masked_fill(slots < 0, size)
-    shape = (*slots.shape[:-1], size + 1)
-    return torch.zeros(shape, dtype=torch.bool, device=slots.device).scatter(-1, slots, True)[
-        ..., :size
-    ]
+    chosen = torch.zeros(
+        (*slots.shape[:-1], size + 1), dtype=torch.bool, device=slots.device
+    )  # the last column takes the -1
+    return chosen.scatter_(-1, slots, True)[..., :size]
 
 
 def _indexers(model: PreTrainedModel) -> list[nn.Module]:
