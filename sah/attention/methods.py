@@ -25,8 +25,8 @@ class Masker(Protocol):
     budget only on keys that are not selected yet. It is hashable, as frozen dataclasses are,
     because key indexes are looked up by masker. A masker that depends on `inputs.visibility`
     alone may set `positions_only: ClassVar = True`: if only such maskers precede it, it runs once
-    per step instead of once per layer. One that sets `uses_indexer: ClassVar = True` has the model's
-    own indexer switched on.
+    per step instead of once per layer. `uses_indexer: ClassVar = True` switches the model's own
+    indexer on.
     """
 
     def __hash__(self) -> int:
