@@ -9,9 +9,6 @@ from transformers.cache_utils import (
     get_layer_types_and_kwargs,
 )
 
-from sah.attention.methods import DenseAttention, SparseAttention
-from sah.errors import ConfigurationError
-
 
 def full_attention_layers(config: PreTrainedConfig) -> frozenset[int]:
     """Return the numbers of the layers whose queries attend to every earlier token.
@@ -51,40 +48,6 @@ def selecting_layers(config: PreTrainedConfig) -> tuple[str, ...]:
     """
     kinds = {kind for kind, cached_as in _kinds(config) if _selects(cached_as)}
     return tuple(sorted(kinds))
-
-
-def check_layers(attention: SparseAttention, config: PreTrainedConfig) -> None:
-    """Check that a model has the layers that an attention names, and one that can be sparse.
-
-    Raises:
-        ConfigurationError: naming them.
-    """
-    check_named_layers(attention, config)
-    if all(attention.maskers_at(n) is None for n in full_attention_layers(config)):
-        raise nothing_to_do(attention)
-
-
-def check_named_layers(attention: SparseAttention, config: PreTrainedConfig) -> None:
-    """Check that a model has the layers that dense_layers or layers names.
-
-    Raises:
-        ConfigurationError: naming those that it lacks.
-    """
-    layers = config.get_text_config(decoder=True).num_hidden_layers
-    beyond = [number for number in attention.named_layers if number >= layers]
-    if beyond:
-        raise ConfigurationError(
-            f"sparse_attention {attention.name!r} names the layers {beyond} (in dense_layers or "
-            f"layers) of a model whose layers are 0 to {layers - 1}"
-        )
-
-
-def nothing_to_do(attention: SparseAttention | DenseAttention) -> ConfigurationError:
-    """Return the error of an attention without a layer to be sparse in."""
-    return ConfigurationError(
-        f"sparse_attention {attention.name!r} has no layer to work on: all layers are local "
-        "(sliding window, chunked) or kept dense; use sparse_attention=dense"
-    )
 
 
 def _selects(cached_as: type) -> bool:

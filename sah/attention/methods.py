@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Literal, Protocol
 
+from transformers import PreTrainedConfig
+
 from sah.attention.eviction.evictor import DecodingEvictor, Evictor
 from sah.attention.eviction.rewriter import Rewriter
 from sah.attention.eviction.witness import Witness
 from sah.attention.inputs import AttentionInputs
+from sah.attention.layers import full_attention_layers, indexed_layers
 from sah.attention.mask import AttentionMask
+from sah.errors import ConfigurationError
 
 
 class Masker(Protocol):
@@ -165,6 +169,56 @@ class SparseAttention:
     def named_layers(self) -> Collection[int]:
         """Layers that `dense_layers` or `layers` names by number."""
         return self._layer_maskers.keys()
+
+    def check(self, config: PreTrainedConfig) -> None:
+        """Check that the attention can work on a model, given the model's configuration.
+
+        Raises:
+            ConfigurationError: if dense_layers or layers names a layer that the model does not
+                have, if no layer is left to be sparse, or if the model's own indexer is missing or
+                in the way.
+        """
+        self.check_named_layers(config)
+        self._check_indexer(config)
+        if all(self.maskers_at(number) is None for number in full_attention_layers(config)):
+            raise self.nothing_to_do()
+
+    def check_named_layers(self, config: PreTrainedConfig) -> None:
+        """Check that the model has the layers that dense_layers and layers name.
+
+        Raises:
+            ConfigurationError: naming those that it lacks.
+        """
+        layers = config.get_text_config(decoder=True).num_hidden_layers
+        beyond = [number for number in self.named_layers if number >= layers]
+        if beyond:
+            raise ConfigurationError(
+                f"sparse_attention {self.name!r} names the layers {beyond} (in dense_layers or "
+                f"layers) of a model whose layers are 0 to {layers - 1}"
+            )
+
+    def _check_indexer(self, config: PreTrainedConfig) -> None:
+        kind, indexed = config.model_type, indexed_layers(config)
+        if self.uses_indexer and not indexed:
+            raise ConfigurationError(
+                f"sparse_attention {self.name!r} reads by the model's own indexer, but a model of "
+                f"type {kind!r} has none; choose another attention, or a model with an indexer, "
+                "such as deepseek_v32"
+            )
+        if indexed and self.witness is not None:
+            stage, verb = ("evict", "evicted") if self.evict else ("rewrite", "rewritten")
+            raise ConfigurationError(
+                f"sparse_attention.{stage}: the model's own indexer (model type {kind!r}) caches "
+                f"keys beside those of attention, in layers {sorted(indexed)}, where they cannot "
+                f"be {verb}; choose maskers, sparse_attention=native, or another model"
+            )
+
+    def nothing_to_do(self) -> ConfigurationError:
+        """Return the error of an attention without a layer to work on."""
+        return ConfigurationError(
+            f"sparse_attention {self.name!r} has no layer to work on: all layers are local "
+            "(sliding window, chunked) or kept dense; use sparse_attention=dense"
+        )
 
     def select(self, inputs: AttentionInputs) -> AttentionMask:
         """Apply the maskers of the layer in order, starting from an empty mask."""

@@ -22,15 +22,10 @@ from sah.attention.inputs import AttentionInputs, HeldSelection, Visibility
 from sah.attention.interface import attention_replaced, layer_number
 from sah.attention.keys_read import KeysRead, ReadCounter
 from sah.attention.keywords import check_keywords
-from sah.attention.layers import (
-    check_layers,
-    check_named_layers,
-    full_attention_layers,
-    nothing_to_do,
-)
+from sah.attention.layers import full_attention_layers
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, SparseAttention, all_visible
-from sah.attention.native.indexer import IndexerSelections, check_indexer
+from sah.attention.native.indexer import IndexerSelections
 from sah.errors import ConfigurationError
 from sah.seeding import derive
 
@@ -160,7 +155,7 @@ class AttentionSession:
         if self.calls == 0:
             return None
         if not self._counter.is_sparse:
-            raise nothing_to_do(self.attention)
+            raise self.attention.nothing_to_do()
         return self._counter.total()
 
     def density(self) -> float | None:
@@ -201,12 +196,11 @@ class AttentionSession:
         """Check that the attention can work on a model, given the model's configuration.
 
         Raises:
-            ConfigurationError: if layers are named that the model lacks, if no layer is left to be
-                sparse, or if the model's own indexer is missing or in the way.
+            ConfigurationError: if dense_layers or layers names a layer that the model does not
+                have, or if no layer is left to be sparse.
         """
         if isinstance(self.attention, SparseAttention):
-            check_layers(self.attention, config)
-            check_indexer(self.attention, config)
+            self.attention.check(config)
 
     @contextmanager
     def attached(self, model: PreTrainedModel, *, is_question: bool = False) -> Iterator[None]:
@@ -223,7 +217,7 @@ class AttentionSession:
         if isinstance(attention, DenseAttention):
             yield
             return
-        check_named_layers(attention, model.config)
+        attention.check_named_layers(model.config)
         self._full_layers = full_attention_layers(model.config)
         self._layers = model.config.get_text_config(decoder=True).num_hidden_layers
         self._is_question = is_question

@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from sah.attention.interface import attention_function, layer_number, mask_function
 from sah.attention.layers import indexed_layers
-from sah.attention.methods import SparseAttention
 from sah.errors import ConfigurationError
 
 SELECTION_KEYWORDS = frozenset({"indices", "block_indices"})
@@ -133,29 +132,6 @@ class IndexerSelections:
         if layer in self._masks:
             return self._masks.pop(layer)
         return _selected(module, handed, heads=heads, keys=keys)
-
-
-def check_indexer(attention: SparseAttention, config: PreTrainedConfig) -> None:
-    """Check that an attention by the model's own indexer has one, and that others fit its cache.
-
-    Raises:
-        ConfigurationError: naming the model's type and what to choose instead.
-    """
-    kind, indexed = config.model_type, indexed_layers(config)
-    if attention.uses_indexer and not indexed:
-        raise ConfigurationError(
-            f"sparse_attention {attention.name!r} reads by the model's own indexer, but a model of "
-            f"type {kind!r} has none; choose another attention, or a model with an indexer, such "
-            "as deepseek_v32"
-        )
-    if indexed and attention.witness is not None:
-        stage = "evict" if attention.evict else "rewrite"
-        verb = "evicted" if attention.evict else "rewritten"
-        raise ConfigurationError(
-            f"sparse_attention.{stage}: the model's own indexer (model type {kind!r}) caches keys "
-            f"beside those of attention, in layers {sorted(indexed)}, where they cannot be {verb}; "
-            "choose maskers, sparse_attention=native, or another model"
-        )
 
 
 def _selected(
