@@ -82,6 +82,10 @@ class Prediction:
     rows_read: float | None = None
     """Mean share of the visible key-value rows that any query head of a group selects, over layers,
     groups and queries; None as for the density, and in answers of early versions."""
+    prefill_density: float | None = None
+    """Share of the visible pairs of query and key that the context's queries read in the prefill:
+    the mean over heads and layers, 1 without a pattern. None without a context, and in answers of
+    early versions."""
     keys_read: float | None = None
     """Number of keys read in one layer, summed over the queries of question and answer: the mean
     over query heads and layers. A query that is computed densely, such as those of the question

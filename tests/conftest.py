@@ -70,6 +70,7 @@ install_import_hook(
             for path in (ROOT / folder).glob("*.py")
         ),
         "sah.evictors.wrappers.projection",
+        "sah.patterns",
         "sah.rewriters",
     ],
     "beartype.beartype",

@@ -37,13 +37,22 @@ GROUPS = {
         "`attention=OPTION` chooses an attention; it is short for `sparse_attention=OPTION`. Its "
         "values are set with `sparse_attention.KEY=VALUE`. An attention is a fold of maskers: each "
         "one adds keys to those that the maskers before it selected. An evictor decides which keys "
-        "of the context they find in the cache, and a rewriter how the cache stores them.",
+        "of the context they find in the cache, and a rewriter how the cache stores them. A "
+        "pattern decides which keys the context's own queries read.",
     ),
     "masker": Group(
         "masker",
         "Maskers",
         "`+masker@sparse_attention.maskers.NAME=OPTION` adds a masker to an attention under a name "
         "of your choice; `sparse_attention.maskers.NAME.KEY=VALUE` changes one of its values.",
+    ),
+    "pattern": Group(
+        "pattern",
+        "Patterns",
+        "`+pattern@sparse_attention.prefill.NAME=OPTION` adds the pattern by which an attention "
+        "reads the context, under a name of your choice; `sparse_attention.prefill.NAME.KEY=VALUE` "
+        "changes one of its values. [The methods side by side](../methods.md#sparse-prefill) has "
+        "rules, sources and deviations.",
     ),
     "evictor": Group(
         "evictor",
@@ -215,7 +224,12 @@ def _option(path: Path) -> Iterator[str]:
     is_preset = bool(composed) and path.parent.name == "sparse_attention"
     description = comments.get(()) or ("" if is_preset else _docstring(target))
     yield description if is_preset else f"{description} (`{target}`)".lstrip()
-    titles = {"evictor": "Evictor", "rewriter": "Rewriter", "masker": "Maskers, in order"}
+    titles = {
+        "pattern": "Pattern",
+        "evictor": "Evictor",
+        "rewriter": "Rewriter",
+        "masker": "Maskers, in order",
+    }
     for group, title in titles.items():
         options = (part.option for part in composed if part.group == group)
         if links := [f"[`{option}`]({group}.md#{option})" for option in options]:
@@ -247,7 +261,7 @@ def _defaults(node: dict[str, Any]) -> tuple[list[str], list[Part]]:
             options.append(entry)
             continue
         for place, option in entry.items():
-            known = re.fullmatch(r"/(masker|evictor|rewriter)@([\w.]+)", place)
+            known = re.fullmatch(r"/(masker|pattern|evictor|rewriter)@([\w.]+)", place)
             if known is None:
                 raise ValueError(f"{Path(__file__).name} does not know the default {place!r}")
             composed.append(Part(known[1], tuple(known[2].split(".")), option))

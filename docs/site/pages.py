@@ -26,7 +26,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to those of docs/."""
     pages = {f"reference/{name}.md": group_page(name) for name in GROUPS}
     pages["reference/config.md"] = experiment_page()
-    for group in ("masker", "evictor", "rewriter"):
+    for group in ("masker", "pattern", "evictor", "rewriter"):
         pages[f"reference/api_{group}s.md"] = methods_page(group)
     for source, target in ELSEWHERE.items():
         # The README is the home page on GitHub; the site has its own.

@@ -34,6 +34,31 @@ def attention_replaced(
         AttentionMaskInterface._global_mapping.pop(name)
 
 
+def mask_function(name: str) -> Callable[..., Any]:
+    """Return the function that makes the mask of an attention implementation."""
+    function: Any = AttentionMaskInterface._global_mapping[name]
+    return function  # type: ignore[no-any-return]
+
+
+def attention_function(name: str, module: torch.nn.Module) -> Callable[..., Any]:
+    """Return an attention function by name; "eager" is defined beside each model.
+
+    Raises:
+        ConfigurationError: if it cannot be found.
+    """
+    if name in AttentionInterface._global_mapping:
+        function: Callable[..., Any] = AttentionInterface._global_mapping[name]
+        return function
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    if name != "eager" or eager is None:
+        raise ConfigurationError(
+            "eviction and sparse prefill need to see the queries of the prefill, but the attention "
+            f"function {name!r} of {type(module).__name__} is not known by name; set "
+            "+model.attn_implementation=sdpa, or choose another model"
+        )
+    return eager  # type: ignore[no-any-return]
+
+
 def layer_number(module: torch.nn.Module) -> int:
     """Return the number that an attention module gives itself.
 
@@ -47,28 +72,3 @@ def layer_number(module: torch.nn.Module) -> int:
             "from those of other layers; choose another model"
         )
     return number
-
-
-def mask_function(name: str) -> Callable[..., Any]:
-    """Return the function that makes the mask for the attention function of this name."""
-    function: Any = AttentionMaskInterface._global_mapping[name]
-    return function  # type: ignore[no-any-return]
-
-
-def attention_function(name: str, module: torch.nn.Module) -> Callable[..., Any]:
-    """Return the attention function of this name; "eager" is defined beside each model.
-
-    Raises:
-        ConfigurationError: if the model's attention function cannot be found.
-    """
-    if name in AttentionInterface._global_mapping:
-        function: Callable[..., Any] = AttentionInterface._global_mapping[name]
-        return function
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    if name != "eager" or eager is None:
-        raise ConfigurationError(
-            f"the attention function {name!r} of {type(module).__name__}, which the prefill calls, "
-            "is not known by name; set +model.model_kwargs.attn_implementation=sdpa, or choose "
-            "another model"
-        )
-    return eager  # type: ignore[no-any-return]

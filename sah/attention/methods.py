@@ -6,7 +6,7 @@ import itertools
 import operator
 import re
 import sys
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Literal, Protocol
@@ -19,6 +19,7 @@ from sah.attention.eviction.witness import Witness
 from sah.attention.inputs import AttentionInputs
 from sah.attention.layers import full_attention_layers, indexed_layers
 from sah.attention.mask import AttentionMask
+from sah.attention.prefill.pattern import Pattern
 from sah.errors import ConfigurationError
 
 
@@ -46,22 +47,24 @@ class DenseAttention:
 
     name: str = "dense"
     uses_indexer: ClassVar[bool] = False
-    prefill_key: ClassVar[Hashable] = None
-    """As in `SparseAttention`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SparseAttention:
-    """What the cache keeps of a context and stores for it, and what each query reads of that.
+    """How a context is read, what the cache keeps of it and stores for it, what later queries read.
 
-    The evictor and then the rewriter run at the context's end, and a `DecodingEvictor` after every
-    later query, too. Maskers run in order for every query; each sees the keys that the earlier ones
-    selected. Without maskers, queries read all that is kept.
+    The pattern works while the context is prefilled. The evictor and then the rewriter run at its
+    end, and a `DecodingEvictor` after every later query, too. Maskers run in order for every later
+    query; each sees the keys that the earlier ones selected. Without maskers, queries read all that
+    is kept.
     """
 
     name: str
     """Name of the output directory and of the row in reports."""
     maskers: Mapping[str, Masker] = field(default_factory=dict)
+    prefill: Mapping[str, Pattern] = field(default_factory=dict)
+    """At most one, by name; it decides what the context's own queries read, in the layers that are
+    not dense. Without one, the context is read by the model's own attention."""
     evict: Mapping[str, Evictor] = field(default_factory=dict)
     """At most one, by name; it works on the layers that are not dense."""
     rewrite: Mapping[str, Rewriter] = field(default_factory=dict)
@@ -77,14 +80,21 @@ class SparseAttention:
     """Approximate memory limit of scores and masks, in bytes; queries are chunked to fit it."""
 
     def __post_init__(self) -> None:
-        if not self.maskers and not self.evict and not self.rewrite:
+        if not (self.maskers or self.prefill or self.evict or self.rewrite):
             raise ValueError(
-                f"sparse_attention {self.name!r} has no masker, evictor or rewriter; add one with "
-                "+masker@sparse_attention.maskers.NAME=OPTION, "
+                f"sparse_attention {self.name!r} has no masker, pattern, evictor or rewriter; add "
+                "one with +masker@sparse_attention.maskers.NAME=OPTION, "
+                "+pattern@sparse_attention.prefill.NAME=OPTION, "
                 "+evictor@sparse_attention.evict.NAME=OPTION or "
                 "+rewriter@sparse_attention.rewrite.NAME=OPTION, or use sparse_attention=dense"
             )
         _require_maskers("maskers", self.maskers)
+        if len(self.prefill) > 1:
+            raise ValueError(
+                f"sparse_attention.prefill has {len(self.prefill)} patterns "
+                f"({', '.join(self.prefill)}), but one decides what the context's queries read; "
+                "remove the others with ~sparse_attention.prefill.NAME"
+            )
         if len(self.evict) > 1:
             raise ValueError(
                 f"sparse_attention.evict has {len(self.evict)} evictors ({', '.join(self.evict)}), "
@@ -103,8 +113,16 @@ class SparseAttention:
                 f"rewrite.{next(iter(self.rewrite))} packs the context's keys in groups that stay; "
                 "remove one of them, or choose an evictor that works at the context's end"
             )
-        _require_at_context("evict", "an evictor", self.evict, 1)
-        _require_at_context("rewrite", "a rewriter", self.rewrite, 2)
+        _require_method("prefill", "a pattern", self.prefill, "reads", 1)
+        _require_method("evict", "an evictor", self.evict, "at_context", 1)
+        _require_method("rewrite", "a rewriter", self.rewrite, "at_context", 2)
+        if self.prefill and self.witness is not None and self.witness.received:
+            raise ValueError(
+                f"sparse_attention.evict.{next(iter(self.evict))} sums the attention of all "
+                f"queries of the context, but prefill.{next(iter(self.prefill))} computes only a "
+                "part of it; remove one of them, or choose an evictor that scores keys by the last "
+                "queries, such as snapkv"
+            )
         if isinstance(self.dense_layers, str):
             self._dense_steps  # noqa: B018 - checks them
         elif any(not isinstance(layer, int) or layer < 0 for layer in self.dense_layers):
@@ -120,6 +138,7 @@ class SparseAttention:
     def _require_nothing_else(self) -> None:
         name = next((name for name, one in self.maskers.items() if _uses_indexer(one)), None)
         others = [f"maskers.{other}" for other in self.maskers if other != name]
+        others += [f"prefill.{other}" for other in self.prefill]
         others += [f"evict.{other}" for other in self.evict]
         others += [f"rewrite.{other}" for other in self.rewrite]
         others += [field for field in ("dense_layers", "layers") if getattr(self, field)]
@@ -145,9 +164,9 @@ class SparseAttention:
         )
 
     @property
-    def prefill_key(self) -> Hashable:
-        """What the prefill depends on: arms share one if it is equal; None is the dense prefill."""
-        return "own indexer" if self.uses_indexer else None
+    def pattern(self) -> Pattern | None:
+        """The one pattern; None if the context is read by the model's own attention."""
+        return next(iter(self.prefill.values()), None)
 
     @property
     def evictor(self) -> Evictor | None:
@@ -164,6 +183,14 @@ class SparseAttention:
         """What evictor and rewriter need of the prefill; None without both."""
         needed = [one.witness for one in (self.evictor, self.rewriter) if one is not None]
         return functools.reduce(operator.or_, needed) if needed else None
+
+    @property
+    def after_context(self) -> "DenseAttention | SparseAttention":
+        """The attention of the queries after the context: dense if only the prefill is sparse."""
+        layers = (self.layers or {}).values()
+        if self.maskers or self.witness is not None or any(one != "dense" for one in layers):
+            return self
+        return DenseAttention(name=self.name)
 
     @property
     def named_layers(self) -> Collection[int]:
@@ -299,11 +326,11 @@ def _fold(maskers: Sequence[Masker], inputs: AttentionInputs) -> AttentionMask:
     return mask
 
 
-def _require_at_context(
-    stage: str, kind: str, methods: Mapping[str, object], parameters: int
+def _require_method(
+    stage: str, kind: str, methods: Mapping[str, object], function_name: str, parameters: int
 ) -> None:
     for name, method in methods.items():
-        function = getattr(method, "at_context", None)
+        function = getattr(method, function_name, None)
         if function is None or len(inspect.signature(function).parameters) != parameters:
             raise ValueError(f"sparse_attention.{stage}.{name} is not {kind}: {method!r}")
 

@@ -44,11 +44,14 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--axis",
-        choices=("density", "rows_read", "resident", "keys_read", "answer_tokens"),
+        choices=(
+            *("density", "rows_read", "resident", "prefill_density"),
+            *("keys_read", "answer_tokens"),
+        ),
         help="what figures draw the score against: the share of keys that a query head selects "
         "(default), the share of key-value rows that any head of a group selects, the bytes held "
-        "of a context as a share of its dense cache, the keys that an answer reads in total, or "
-        "its length",
+        "of a context as a share of its dense cache, the share of the visible keys that the "
+        "context's own queries read, the keys that an answer reads in total, or its length",
     )
     options = parser.parse_args(arguments)
     try:
@@ -92,7 +95,7 @@ def _check_axis(options: argparse.Namespace, results: Sequence[Result]) -> None:
             f"--axis {options.axis} is about figures; add --figures FOLDER or --format html"
         )
     # Without a query under the attention there is no share.
-    is_share = options.axis in ("density", "rows_read", "resident")
+    is_share = options.axis in ("density", "rows_read", "resident", "prefill_density")
     asked = [one for one in results if one.density is not None or not is_share]
     missing = [one for one in asked if getattr(one, options.axis) is None]
     if missing:

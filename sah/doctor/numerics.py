@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from sah.attention import DenseAttention, SparseAttention
+from sah.attention.prefill.reading import SparsePrefill
 from sah.attention.session import AttentionSession
 from sah.doctor.eviction_check import difference_from_masked
 from sah.doctor.finding import Finding, error, ok
@@ -43,7 +44,7 @@ def check_attention(experiment: Experiment, model: LanguageModel, prompt: Encode
             prompt.context_ids,
             reserve_tokens=len(prompt.question_ids) + 2,
             witness=attention.witness,
-            own_indexer=attention.uses_indexer,
+            sparse=SparsePrefill.of(attention, model.model.config, seed=experiment.seed),
         )
         if attention.witness is not None:
             own = evicted(context, attention, model.model.config, seed=experiment.seed)

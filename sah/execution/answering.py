@@ -101,14 +101,16 @@ class Answering:
         self._eviction_seconds = 0.0
         self._bytes = 0, 0
         self._indexer_bytes: dict[str, float] = {}
+        self._prefill_density: float | None = None
         observers: list[Observer] = []
         if experiment.metric_logging.enabled_metrics:
             observers.append(self._attention_metrics)
         if experiment.protocol.answer == "forced":
             observers.append(self._layer_errors)
-        self.session = AttentionSession(
-            experiment.sparse_attention, seed=experiment.seed, observers=tuple(observers)
-        )
+        attention = experiment.sparse_attention
+        if isinstance(attention, SparseAttention):
+            attention = attention.after_context
+        self.session = AttentionSession(attention, seed=experiment.seed, observers=tuple(observers))
 
     @contextmanager
     def about(
@@ -132,6 +134,7 @@ class Answering:
         if isinstance(attention, SparseAttention) and attention.witness is not None:
             own = evicted(context, attention, model.model.config, seed=self.experiment.seed)
             self._eviction_seconds = own.seconds
+        self._prefill_density = context.prefill_density if context.length else None
         indexer_bytes = context.cache.indexer_bytes() if attention.uses_indexer else 0
         self._bytes = own.cache.bytes_held() + indexer_bytes, context.cache.bytes_held()
         if indexer_bytes and isinstance(attention, SparseAttention):
@@ -332,6 +335,7 @@ class Answering:
             decode_thread_seconds=cpu_seconds[1],
             density=None if read is None else read.density,
             rows_read=None if read is None else read.rows_read,
+            prefill_density=self._prefill_density,
             keys_read=self._keys_read(prompt, answer.steps, read),
             index_bytes=self.session.index_bytes() | self._indexer_bytes,
             resident=self._resident(model, session),

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from sah.attention import SparseAttention
 from sah.attention.eviction.witness import Witness
+from sah.attention.prefill.reading import OwnPrefill, SparsePrefill
 from sah.errors import RETRYABLE, Busy, SahError, category, ends_process
 from sah.execution.accounting import Clock, PeakMemory
 from sah.execution.answering import Answering, Question
@@ -215,7 +216,8 @@ class Arm:
             ConfigurationError: if the attention has no layer of the model to work on.
             DamagedResults: if the directory holds answers to other examples.
         """
-        self._answering.session.check(model.model.config)
+        if isinstance(self.experiment.sparse_attention, SparseAttention):
+            self.experiment.sparse_attention.check(model.model.config)
         if model.has_indexer:
             is_on = self.experiment.sparse_attention.uses_indexer
             logger.info(
@@ -243,6 +245,13 @@ class Arm:
                 arm="" if alone else self.experiment.sparse_attention.name,
                 bar=alone,
             )
+        )
+
+    def sparse_prefill(self, model: LanguageModel) -> SparsePrefill | OwnPrefill | None:
+        """Return how its attention reads contexts; None for the model's own attention."""
+        experiment = self.experiment
+        return SparsePrefill.of(
+            experiment.sparse_attention, model.model.config, seed=experiment.seed
         )
 
     @property

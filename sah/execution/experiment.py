@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from sah.models.prompts import PromptEncoder
 
 
+_STAGES = {"masker": "maskers", "pattern": "prefill", "evictor": "evict", "rewriter": "rewrite"}
+"""Groups whose options are parts of an attention, and the field that holds them."""
+
+
 class ModelSource(Protocol):
     """What an option of the model group describes: a model that is not loaded yet."""
 
@@ -111,11 +115,10 @@ class Experiment:
 def _check_keys(config: DictConfig) -> None:
     known = NOT_IDENTITY.union(Experiment.__dataclass_fields__)
     for key in map(str, config):
-        if key in ("masker", "evictor", "rewriter"):
-            place = {"masker": "maskers", "evictor": "evict", "rewriter": "rewrite"}[key]
+        if key in _STAGES:
             raise ConfigurationError(
                 f"{key}s belong to an attention: choose one with "
-                f"+{key}@sparse_attention.{place}.NAME=OPTION"
+                f"+{key}@sparse_attention.{_STAGES[key]}.NAME=OPTION"
             )
         if key not in known:
             raise ConfigurationError(

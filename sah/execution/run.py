@@ -5,13 +5,14 @@ import logging
 import operator
 import time
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sah.attention import DenseAttention
 from sah.attention.eviction.witness import Witness
+from sah.attention.prefill.reading import OwnPrefill, SparsePrefill
 from sah.attention.session import AttentionSession
 from sah.errors import DatasetError, ends_process
 from sah.execution.answering import Question, by_context, encode_context, inputs_of
@@ -78,7 +79,9 @@ def run(arms: Sequence[Arm]) -> None:
 
 
 def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> float:
-    """Prefill one context for the arms that need it, once for all that share a prefill.
+    """Prefill one context for the arms that need it, and let each answer its questions.
+
+    Arms that read the context alike share a prefill; one prefilled context at a time is in memory.
 
     Returns:
         The seconds of prefill that sharing saved over separate runs.
@@ -88,26 +91,53 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
         with arm.alone():
             arm.clock.check()
     waiting = _with_questions(arms, examples)
-    by_prefill: dict[Hashable, list[Arm]] = {}
-    for arm in waiting:
-        by_prefill.setdefault(arm.experiment.sparse_attention.prefill_key, []).append(arm)
-    return sum(_answer_prefilled(arms, model, examples) for arms in by_prefill.values())
-
-
-def _answer_prefilled(
-    waiting: Sequence[Arm], model: LanguageModel, examples: list[Example]
-) -> float:
-    """Prefill one context for arms that share a prefill, and let each answer its questions.
-
-    Returns:
-        The seconds of prefill that sharing saved over separate runs.
-    """
+    if not waiting:
+        return 0.0
+    context = None
     with _together(waiting):
+        groups = _by_prefill(waiting, model)
+        encoded = encode_context(waiting[0].experiment, model.prompts, examples)
+        if waiting[0].experiment.protocol.answer == "forced":
+            # The dense answer, which every arm follows, is the answer after a dense prefill.
+            context = _prefill(groups.get(None, []), model, encoded, None)
         asked = {example.id for arm in waiting for example in arm.pending(examples)}
-        context, questions = _prefill(waiting, model, examples, asked)
-    shared = DenseOutputs() if len(waiting) > 1 else None
-    answering = _at_work(waiting)
-    for number, arm in enumerate(answering):
+        questions = _questions(waiting[0], model, context, examples, encoded, asked)
+    if not _at_work(waiting):
+        return 0.0
+    saved_seconds = 0.0
+    for sparse, group in groups.items():
+        if sparse is not None:
+            context = None
+        group = _at_work(group)
+        if group and context is None:
+            with _together(group):
+                context = _prefill(group, model, encoded, sparse)
+            group = _at_work(group)
+        if context is not None:
+            saved_seconds += _answer_in_turn(group, model, context, questions, examples)
+    return saved_seconds
+
+
+def _by_prefill(
+    arms: Sequence[Arm], model: LanguageModel
+) -> dict[SparsePrefill | OwnPrefill | None, list[Arm]]:
+    """Group arms that read contexts alike; first those that use the model's own attention."""
+    groups: dict[SparsePrefill | OwnPrefill | None, list[Arm]] = {}
+    for arm in arms:
+        groups.setdefault(arm.sparse_prefill(model), []).append(arm)
+    return dict(sorted(groups.items(), key=lambda item: item[0] is not None))
+
+
+def _answer_in_turn(
+    arms: Sequence[Arm],
+    model: LanguageModel,
+    context: PrefilledContext,
+    questions: Mapping[str, Question],
+    examples: Sequence[Example],
+) -> float:
+    """Let each arm answer its questions of a context; return the seconds that sharing saved."""
+    shared = DenseOutputs() if len(arms) > 1 else None
+    for number, arm in enumerate(arms):
         with arm.alone():
             arm.answer_context(
                 model,
@@ -116,7 +146,7 @@ def _answer_prefilled(
                 prefill_is_shared=number > 0,
                 dense_outputs=shared,
             )
-    return context.seconds * (len(answering) - 1) if answering else 0.0
+    return context.seconds * max(0, len(arms) - 1)
 
 
 def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> None:
@@ -137,34 +167,48 @@ def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
 
 
 def _prefill(
-    arms: Sequence[Arm], model: LanguageModel, examples: Sequence[Example], asked: Collection[str]
-) -> tuple[PrefilledContext, dict[str, Question]]:
-    """Prefill the context that the examples share; return it and the asked questions by id."""
-    arm = arms[0]
-    prompts, rooms = encode_context(arm.experiment, model.prompts, examples)
-    longest = max(
-        len(prompt.question_ids) + room for prompt, room in zip(prompts, rooms, strict=True)
-    )
-    context_ids, attention = prompts[0].context_ids, arm.experiment.sparse_attention
-    context = dense = model.prefill(
-        context_ids,
+    arms: Sequence[Arm],
+    model: LanguageModel,
+    encoded: tuple[list[EncodedPrompt], list[int]],
+    sparse: SparsePrefill | OwnPrefill | None,
+) -> PrefilledContext:
+    """Prefill the context of some prompts, with room for their answers, for these arms."""
+    longest = max(len(prompt.question_ids) + room for prompt, room in zip(*encoded, strict=True))
+    return model.prefill(
+        encoded[0][0].context_ids,
         reserve_tokens=longest,
         witness=_witness(arms),
-        own_indexer=attention.uses_indexer,
+        sparse=sparse,
     )
-    teacher_forcing = arm.experiment.protocol.answer == "forced"
-    if teacher_forcing and attention.prefill_key is not None:
-        # The dense answer is that of the dense arm, whose prefill is another.
-        dense = model.prefill(context_ids, reserve_tokens=longest)
-    return context, {
+
+
+def _questions(
+    arm: Arm,
+    model: LanguageModel,
+    dense: PrefilledContext | None,
+    examples: Sequence[Example],
+    encoded: tuple[list[EncodedPrompt], list[int]],
+    asked: Collection[str],
+) -> dict[str, Question]:
+    """Return the asked questions of a context by id, with the answers to follow.
+
+    Args:
+        arm: any of the job's; they ask the same.
+        model: the one that answers.
+        dense: the context after a dense prefill, if the answers are to be followed.
+        examples: of the context.
+        encoded: their prompts.
+        asked: ids of examples.
+    """
+    return {
         example.id: Question(
             example=example,
             prompt=prompt,
-            dense_answer=_dense_answer(arm, model, dense, example, prompt)
-            if teacher_forcing and not example.is_continuation
-            else None,
+            dense_answer=None
+            if dense is None or example.is_continuation
+            else _dense_answer(arm, model, dense, example, prompt),
         )
-        for example, prompt in zip(examples, prompts, strict=True)
+        for example, prompt in zip(examples, encoded[0], strict=True)
         if example.id in asked
     }
 

@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.eviction.remembering import remembering
 from sah.attention.eviction.witness import Witness, Witnessed
-from sah.attention.native.indexer import switch_off, switched_on
+from sah.attention.native.indexer import switch_off
+from sah.attention.prefill.reading import OwnPrefill, SparsePrefill, reading
 from sah.attention.session import AttentionSession
 from sah.errors import NonFiniteLogits, TokenizerError
 from sah.models.cache import RewindableCache
@@ -38,6 +39,8 @@ class PrefilledContext:
     cache: RewindableCache
     length: int
     seconds: float
+    prefill_density: float = 1.0
+    """Share of the visible pairs of query and key that the context's queries read."""
     witnessed: Mapping[int, Witnessed] = field(default_factory=dict)
     """What the prefill was asked to remember, by layer."""
     kept: Mapping[int, KeptKeys] | None = None
@@ -91,9 +94,9 @@ class LanguageModel:
         *,
         reserve_tokens: int,
         witness: Witness | None = None,
-        own_indexer: bool = False,
+        sparse: SparsePrefill | OwnPrefill | None = None,
     ) -> PrefilledContext:
-        """Prefill a context with the model's own attention, and keep its cache.
+        """Prefill a context, and keep its cache.
 
         Args:
             context_ids: may be empty.
@@ -101,17 +104,20 @@ class LanguageModel:
                 work, but cost a copy of the cache.
             witness: what to remember for evictors and rewriters; it changes no output. None:
                 nothing.
-            own_indexer: whether the model's own indexer selects what the context's queries read.
+            sparse: what the context's queries read; None: everything, with the model's own
+                attention.
         """
         started = time.perf_counter()
         cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens)
         witnessed: Mapping[int, Witnessed] = {}
+        read = None
         if context_ids:
             with ExitStack() as stack:
+                if sparse is not None:
+                    read = stack.enter_context(reading(self.model, sparse))
+                # Wraps whatever attention function is in place, so it comes second.
                 if witness is not None:
                     witnessed = stack.enter_context(remembering(self.model, witness))
-                if own_indexer:
-                    stack.enter_context(switched_on(self.model))
                 self._last_logits(list(context_ids), cache)
             self._synchronize()
         cache.mark()
@@ -119,6 +125,7 @@ class LanguageModel:
             cache=cache,
             length=len(context_ids),
             seconds=time.perf_counter() - started,
+            prefill_density=1.0 if read is None else read.density(),
             witnessed=witnessed,
         )
 
@@ -188,7 +195,7 @@ class LanguageModel:
         """Measure how well the model predicts a given continuation, and rewind the cache.
 
         The first token does not count: it is predicted by the context's last token, which was
-        computed with the model's own attention.
+        computed in the prefill.
 
         Args:
             context: a prefilled context; unchanged afterwards.

@@ -53,6 +53,7 @@ def summarise(
         **_measured(predicted.values(), "density"),
         **_measured(predicted.values(), "rows_read"),
         **_measured(predicted.values(), "resident"),
+        **_measured(predicted.values(), "prefill_density"),
         **_measured(_if_all_have(predicted.values(), "keys_read"), "keys_read"),
         **_measured(predicted.values(), "new_tokens", "answer_tokens"),
         **_measured(sampled.values(), "output_error"),

@@ -157,6 +157,10 @@ class Summary:
     """Bytes held of a context, key indexes included, as a share of its dense cache: a mean over the
     answers of a task, then over tasks."""
     resident_stderr: Amount | None = None
+    prefill_density: Amount | None = None
+    """Share of the visible pairs of query and key that the context's own queries read, 1 without a
+    pattern: a mean over the answers of a task, then over tasks."""
+    prefill_density_stderr: Amount | None = None
     keys_read: Amount | None = None
     """Number of keys that an answer reads: `Prediction.keys_read`. This and the next are means
     over the answers of a task, then over tasks. None if any answer of the experiment lacks it."""

@@ -85,6 +85,17 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
             ["attention=knorm", "protocol=question_dense"],
             ["knorm evicts keys", "protocol=question_dense", "protocol=default"],
         ),
+        (["+pattern=a_shape"], ["+pattern@sparse_attention.prefill.NAME=OPTION"]),
+        (
+            ["attention=a_shape", "+pattern@sparse_attention.prefill.tri_shape=tri_shape"],
+            ["2 patterns (a_shape, tri_shape)", "~sparse_attention.prefill.NAME"],
+        ),
+        (
+            ["attention=h2o", "+pattern@sparse_attention.prefill.a_shape=a_shape"],
+            ["evict.h2o sums the attention", "prefill.a_shape", "such as snapkv"],
+        ),
+        (["attention=a_shape", "sparse_attention.prefill.a_shape.window=0"], ["window", "got 0"]),
+        (["attention=a_shape", "sparse_attention.prefill.a_shape.sinks=-1"], ["sinks", "got -1"]),
         (["+rewriter=kivi"], ["+rewriter@sparse_attention.rewrite.NAME=OPTION"]),
         (
             ["attention=kivi", "protocol=question_dense"],
@@ -127,6 +138,7 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
                 "sparse_attention: ",
                 "custom",
                 "+masker@sparse_attention.maskers",
+                "+pattern@sparse_attention.prefill",
                 "+evictor@sparse_attention.evict",
                 "+rewriter@sparse_attention.rewrite",
             ],
@@ -313,7 +325,8 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(
     # A tracker with values of the right types may make its store.
     monkeypatch.setattr("sah.tracking.require_working", lambda tracker: None)
     group, name = option.split("=")
-    key = "sparse_attention" if group in ("evictor", "masker", "rewriter") else group
+    stages = ("evictor", "masker", "pattern", "rewriter")
+    key = "sparse_attention" if group in stages else group
     own = f"sparse_attention.evict.{name}"
     arguments = {
         "evictor": [
@@ -323,6 +336,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(
             *([f"{own}.press=kvpress.KnormPress"] if name == "kvpress" else []),
         ],
         "rewriter": ["attention=custom", f"+rewriter@sparse_attention.rewrite.{name}={name}"],
+        "pattern": ["attention=custom", f"+pattern@sparse_attention.prefill.{name}={name}"],
         "masker": ["attention=custom", f"+masker@sparse_attention.maskers.{name}={name}"],
         "benchmark": [option, *(["benchmark.path=rows.jsonl"] if name == "jsonl" else [])],
         "model": [option, *(["model.name_or_path=folder"] if name == "hf" else [])],

@@ -374,7 +374,7 @@ def test_custom_takes_any_masker(name: str, composed: Make, configured_masker: M
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"maskers": {}}, "has no masker, evictor or rewriter; add one with"),
+        ({"maskers": {}}, "has no masker, pattern, evictor or rewriter; add one"),
         ({"maskers": {"quest": 3}}, "maskers.quest is not a masker: 3"),
         ({"dense_layers": [-1]}, "layer numbers from 0 on"),
         ({"dense_layers": ["0"]}, "layer numbers from 0 on"),

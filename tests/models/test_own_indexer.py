@@ -7,6 +7,7 @@ The reference is the model's own code: `generate`, and the mask that it hands to
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from zoo import small_model
 
 from sah.attention import AttentionInputs, AttentionMask, DenseAttention, SparseAttention
 from sah.attention.layers import full_attention_layers, indexed_layers
+from sah.attention.prefill.pattern import PrefillLayer, Reads
+from sah.attention.prefill.reading import OwnPrefill, SparsePrefill
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.evictors.knorm import KNorm
@@ -95,7 +98,9 @@ def answered(
     model: LanguageModel, attention: Any, observe: Callable[..., None] | None = None
 ) -> tuple[list[int], AttentionSession]:
     context = model.prefill(
-        CONTEXT, reserve_tokens=len(QUESTION) + NEW_TOKENS, own_indexer=attention.uses_indexer
+        CONTEXT,
+        reserve_tokens=len(QUESTION) + NEW_TOKENS,
+        sparse=OwnPrefill() if attention.uses_indexer else None,
     )
     observers = () if observe is None else (observe,)
     session = AttentionSession(attention, seed=0, observers=observers)
@@ -109,6 +114,14 @@ def answered(
         max_new_tokens=NEW_TOKENS,
     )
     return answer.token_ids, session
+
+
+@dataclass(frozen=True)
+class EveryKey:
+    """A pattern under which the context's queries read every key."""
+
+    def reads(self, layer: PrefillLayer) -> Reads:
+        return Reads(last_queries=layer.length)
 
 
 class Call(NamedTuple):
@@ -240,6 +253,33 @@ def test_native_measures_what_the_models_own_mask_leaves_out(
         torch.testing.assert_close(found, mass, rtol=1e-3, atol=1e-4)
 
 
+@TYPES
+def test_the_density_of_the_prefill_is_that_of_the_models_own_mask(
+    model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded(model_type)
+    calls = own_calls(model_type, CONTEXT, monkeypatch)
+    pairs = len(CONTEXT) * (len(CONTEXT) + 1) / 2
+    full = sorted(full_attention_layers(model.model.config))
+    shares = [float(calls[layer].selected.sum()) / calls[layer].selected.shape[1] for layer in full]
+    native = model.prefill(CONTEXT, reserve_tokens=1, sparse=OwnPrefill())
+    assert native.prefill_density == pytest.approx(sum(shares) / len(shares) / pairs)
+    assert model.prefill(CONTEXT, reserve_tokens=1).prefill_density == 1
+
+
+@TYPES
+def test_a_pattern_of_every_key_prefills_as_dense_attention_without_the_indexer(
+    model_type: str,
+) -> None:
+    model = loaded(model_type)
+    every_key = SparseAttention(name="all", prefill={"all": EveryKey()})
+    sparse = SparsePrefill.of(every_key, model.model.config, seed=0)
+    held = [model.prefill(CONTEXT, reserve_tokens=1, sparse=one).cache for one in (None, sparse)]
+    for dense, other in zip(*(one.layers for one in held), strict=True):
+        if getattr(dense, "keys", None) is not None:
+            torch.testing.assert_close(other.keys, dense.keys, rtol=1e-3, atol=1e-3)
+
+
 def test_the_density_of_a_token_indexer_is_its_budget_by_hand() -> None:
     _, session = answered(loaded("deepseek_v32"), NATIVE)
     # Queries 61 to 87 see as many keys and read 8 of them, in every layer and head.
@@ -281,6 +321,7 @@ def test_eviction_and_rewriting_are_refused_on_a_model_with_an_indexer(
     ("more", "named"),
     [
         ({"maskers": {"native": OwnIndexer(), "sink": Sink(tokens=2)}}, "maskers.sink"),
+        ({"prefill": {"every": EveryKey()}}, "prefill.every"),
         ({"evict": {"knorm": KNorm(fraction=0.5)}}, "evict.knorm"),
         ({"rewrite": {"kivi": KIVI()}}, "rewrite.kivi"),
         ({"dense_layers": [0]}, "dense_layers"),

@@ -14,5 +14,7 @@ EVICTING = [name for name, text in _TEXTS.items() if "/evictor@" in text]
 """An evictor decides what the cache keeps, and queries read all of that."""
 REWRITING = [name for name, text in _TEXTS.items() if "/rewriter@" in text]
 """The cache keeps all keys and stores them with a loss; queries read all of them."""
-SELECTING = [name for name in _TEXTS if name not in (*EVICTING, *REWRITING)]
+PREFILLING = [name for name, text in _TEXTS.items() if "/pattern@" in text]
+"""The context's own queries read a part of it, and later queries read all of it."""
+SELECTING = [name for name in _TEXTS if name not in (*EVICTING, *REWRITING, *PREFILLING)]
 """Maskers choose among all keys."""

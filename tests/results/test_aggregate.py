@@ -97,7 +97,11 @@ def test_measurements_are_means_over_the_examples_that_have_them(summary):
 
 
 @pytest.mark.parametrize(
-    "name", ["density", "rows_read", "resident", "keys_read", "output_error", "recall"]
+    "name",
+    [
+        *("density", "rows_read", "resident", "prefill_density"),
+        *("keys_read", "output_error", "recall"),
+    ],
 )
 def test_measurements_have_the_weights_and_standard_errors_of_the_score(summary, name):
     """Tasks count alike, contexts are observations: as for a score of the same values."""

@@ -1,4 +1,4 @@
-"""Remembers, while a context is prefilled by the model's own attention, what evictors need."""
+"""Remembers, while a context is prefilled, what evictors need."""
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension
 
@@ -26,8 +26,8 @@ from sah.attention.layers import full_attention_layers
 def remembering(model: PreTrainedModel, witness: Witness) -> Iterator[dict[int, Witnessed]]:
     """Remember what `witness` asks for, of each full-attention layer of the prefill in the block.
 
-    The model's own attention function computes every output, with the arguments it would get
-    without this.
+    The attention function in place, the model's own or that of a pattern, computes every output,
+    with the arguments it would get without this.
 
     Yields:
         What was remembered, by layer; filled while the model reads the context.

@@ -84,6 +84,11 @@ def switched_on(model: PreTrainedModel) -> Iterator[None]:
         config._attn_implementation = before
 
 
+def without_selection(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords of an attention call without an indexer's selection."""
+    return {key: value for key, value in keywords.items() if key not in SELECTION_KEYWORDS}
+
+
 class IndexerSelections:
     """Takes the selections of the model's own indexer out of the attention calls of a session."""
 
@@ -170,7 +175,6 @@ def _ignoring_selections(name: str) -> Any:
     """Return the attention function of this name without an indexer's selection."""
 
     def attend(module: nn.Module, *arguments: Any, **keywords: Any) -> Any:
-        kept = {key: value for key, value in keywords.items() if key not in SELECTION_KEYWORDS}
-        return attention_function(name, module)(module, *arguments, **kept)
+        return attention_function(name, module)(module, *arguments, **without_selection(keywords))
 
     return attend

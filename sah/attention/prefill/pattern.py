@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -53,12 +54,31 @@ class Reads:
     last_queries: int = 0
     """Queries at the end of the context that read every key."""
 
+    def mask(self, length: int) -> Bool[Tensor, "#B #H K K"]:
+        """Return which keys each query of a context reads, as one mask: for short contexts.
+
+        `sah.attention.prefill.compute` computes the same without it.
+        """
+        device = next((p.device for p in (self.columns, self.blocks) if p is not None), None)
+        position = torch.arange(length, device=device)
+        age = position[:, None] - position  # K K
+        read = ((age < self.window) | (position[:, None] >= length - self.last_queries))[None, None]
+        if self.columns is not None:
+            read = read | self.columns.unsqueeze(2)
+        if self.blocks is not None:
+            by_query = self.blocks[:, :, position // self.query_block]  # B H K M
+            read = read | by_query[..., position // self.key_block]
+        return read & (age >= 0)
+
 
 class Pattern(Protocol):
     """Decides which keys the queries of a context read while it is prefilled.
 
-    A frozen dataclass without state; equal patterns share a prefill.
+    A frozen dataclass without state. Equal patterns share a prefill, so a pattern is hashable.
     """
+
+    def __hash__(self) -> int:
+        """Return the same hash for equal patterns."""
 
     def reads(self, layer: PrefillLayer) -> Reads:
         """Return what the queries of one layer read, without computing the attention itself."""

@@ -34,15 +34,18 @@ from sah.report.figures.series import (
 from sah.report.figures.style import Look, looks
 from sah.results.schema import OUTPUT_ERROR, RECALL, Result
 
-CostAxis = Literal["density", "rows_read", "resident", "keys_read", "answer_tokens"]
+CostAxis = Literal[
+    "density", "rows_read", "resident", "prefill_density", "keys_read", "answer_tokens"
+]
 _AXIS_NAMES: dict[CostAxis, str] = {
     "density": "density",
     "rows_read": "rows read",
     "resident": "resident bytes",
+    "prefill_density": "prefill density",
     "keys_read": "keys read",
     "answer_tokens": "answer length",
 }
-_SHARES = ("density", "rows_read", "resident")
+_SHARES = ("density", "rows_read", "resident", "prefill_density")
 _HOLLOW = "hollow: measured on a crowded machine or over several starts"
 
 
@@ -119,6 +122,10 @@ _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
     "resident": (
         f"bytes held, as a share of the dense cache (points shifted by up to {ASIDE:.0%})",
         lambda point: point.resident,
+    ),
+    "prefill_density": (
+        f"keys read by the context's queries (points shifted by up to {ASIDE:.0%})",
+        lambda point: point.prefill_density,
     ),
     "keys_read": ("keys read per answer", lambda point: point.keys_read),
     "answer_tokens": ("tokens per answer", lambda point: point.answer_tokens),

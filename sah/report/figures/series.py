@@ -40,6 +40,7 @@ class Point:
     density: float | None
     rows_read: float | None
     resident: float | None
+    prefill_density: float | None
     keys_read: float | None
     answer_tokens: float | None
 
@@ -110,6 +111,7 @@ def points(results: Sequence[Result]) -> list[Point]:
             density=known_mean(result.density for result in group),
             rows_read=known_mean(result.rows_read for result in group),
             resident=known_mean(result.resident for result in group),
+            prefill_density=known_mean(result.prefill_density for result in group),
             keys_read=known_mean(result.keys_read for result in group),
             answer_tokens=known_mean(result.answer_tokens for result in group),
         )

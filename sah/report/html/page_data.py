@@ -84,6 +84,7 @@ def _overview(result: Result) -> dict[str, Any]:
         "density": result.density,
         "rows": result.rows_read,
         "resident": result.resident,
+        "prefill": result.prefill_density,
         "error": result.output_error,
         "recall": result.recall,
         "tokens": result.answer_tokens,

@@ -15,7 +15,7 @@ _NAMED_GROUPS = {
 }
 
 METHOD = "sparse_attention."
-STAGES = ("sparse_attention.maskers.", "sparse_attention.evict.", "sparse_attention.rewrite.")
+STAGES = tuple(f"sparse_attention.{stage}." for stage in ("maskers", "prefill", "evict", "rewrite"))
 
 # Metric logging changes no answer, and the subset is one of the names.
 _LEFT_OUT = ("metric_logging.", "benchmark.subset")

@@ -84,9 +84,9 @@ def group_estimate(scored: pl.DataFrame) -> Estimate:
     return Estimate(score=score, interval=interval, n=len(scored))
 
 
-def resident_differs(results: Sequence[Result]) -> bool:
-    """Whether any of the results holds visibly more or less than the dense cache."""
-    return any(abs((result.resident or 1.0) - 1) >= 0.0005 for result in results)
+def differs_from_one(results: Sequence[Result], name: str) -> bool:
+    """Whether a share of any of the results is visibly not 1, as it is under dense attention."""
+    return any(abs((getattr(result, name) or 1.0) - 1) >= 0.0005 for result in results)
 
 
 def known_mean(values: Iterable[float | None]) -> float | None:

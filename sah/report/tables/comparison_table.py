@@ -8,7 +8,7 @@ from sah.report.reading.order import natural
 from sah.report.reading.select import shown_value, value_of
 from sah.report.statistics.answer_costs import AT_LIMIT, LONGER, AnswerCosts
 from sah.report.statistics.comparison import CEILING, FLOOR, Comparison, Settings
-from sah.report.statistics.estimates import known_mean, resident_differs
+from sah.report.statistics.estimates import differs_from_one, known_mean
 from sah.report.statistics.pairing import Match
 from sah.report.tables.table import Cell, Column, Table, label, number
 from sah.results.schema import Result
@@ -20,11 +20,14 @@ _NUMBERS = (
     *("differing_contexts", "needed_low", "needed_high"),
     *("baseline_answer_tokens", "answer_tokens", "answer_length_p_value"),
     *("baseline_keys_read", "keys_read", "baseline_density", "density", "ended_at_limit"),
-    *("baseline_resident", "resident"),
+    *("baseline_resident", "resident", "baseline_prefill_density", "prefill_density"),
 )
 
-# Shown if a method holds more or less than the dense cache.
-_RESIDENT = Column(name="resident", header="resident", importance=2)
+# Shown if a method differs from dense attention in them.
+_SHARES = (
+    Column(name="resident", header="resident", importance=2),
+    Column(name="prefill_density", header="prefill", importance=2),
+)
 
 _VERDICTS = {"within": "yes", "worse": "no: worse", "better": "ALARM: better"}
 
@@ -65,7 +68,7 @@ def compare_table(
         columns.append(Column(name="task", header="task", numeric=False))
     columns.append(Column(name="method", header="method", numeric=False))
     measured = _measured_columns(comparisons, wide)
-    resident = _RESIDENT in measured
+    shares = [column.name for column in _SHARES if column in measured]
     named = len(columns)
     columns += measured
     spelled = method_settings(firsts, of_method)
@@ -76,7 +79,7 @@ def compare_table(
             cells.append(label(comparison.task))
         cells.append(label(f"{first.attention} {setting}".strip()))
         names_of_rows.append(" ".join(cell.text for cell in cells))
-        rows.append(_styled([*cells, *_measured(comparison, wide, resident)], comparison))
+        rows.append(_styled([*cells, *_measured(comparison, wide, shares)], comparison))
     rows.sort(key=lambda row: [natural(cell.value) for cell in row[:named]])
     caption = "  ".join(
         str(value_of(firsts[0], name))
@@ -110,17 +113,17 @@ def _measured_columns(comparisons: Sequence[Comparison], wide: bool) -> list[Col
         Column(name="adjusted_p_value", header="Holm p", importance=6),
         Column(name="length_ratio", header="length", importance=importance),
         Column(name="keys_ratio", header="keys", importance=importance),
-        *([_RESIDENT] if _resident_differs(comparisons) else []),
+        *(column for column in _SHARES if _differs_from_one(comparisons, column.name)),
         Column(name="pairs", header="n", importance=3),
         Column(name="verdict", header="within?", numeric=False),
     ]
 
 
-def _resident_differs(comparisons: Sequence[Comparison]) -> bool:
-    return any(resident_differs(comparison.match.results) for comparison in comparisons)
+def _differs_from_one(comparisons: Sequence[Comparison], name: str) -> bool:
+    return any(differs_from_one(comparison.match.results, name) for comparison in comparisons)
 
 
-def _measured(comparison: Comparison, wide: bool, resident: bool) -> list[Cell]:
+def _measured(comparison: Comparison, wide: bool, shares: Sequence[str]) -> list[Cell]:
     interval, costs = comparison.interval, comparison.costs
     if wide:
         values = (
@@ -149,8 +152,11 @@ def _measured(comparison: Comparison, wide: bool, resident: bool) -> list[Cell]:
             costs.baseline_density,
             costs.density,
             costs.at_limit,
-            known_mean(one.resident for one in comparison.match.baselines),
-            known_mean(one.resident for one in comparison.match.results),
+            *(
+                known_mean(getattr(one, column.name) for one in results)
+                for column in _SHARES
+                for results in (comparison.match.baselines, comparison.match.results)
+            ),
             comparison.verdict,
             "yes" if costs.is_longer else "",
             "+".join(one.fingerprint for one in comparison.match.results),
@@ -172,9 +178,8 @@ def _measured(comparison: Comparison, wide: bool, resident: bool) -> list[Cell]:
         number(costs.length_ratio, 2),
         number(costs.keys_ratio, 2),
         *(
-            [number(known_mean(one.resident for one in comparison.match.results))]
-            if resident
-            else ()
+            number(known_mean(getattr(one, name) for one in comparison.match.results))
+            for name in shares
         ),
         Cell(text=str(comparison.pairs), value=comparison.pairs),
         label(_verdict(comparison) + (" †" if costs.is_longer else "")),

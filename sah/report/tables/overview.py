@@ -11,11 +11,11 @@ from sah.report.reading.order import in_order, natural
 from sah.report.reading.select import resolve_key, shown_value, value_of
 from sah.report.statistics.estimates import (
     Estimate,
+    differs_from_one,
     group_estimate,
     index_bytes,
     known_mean,
     peak_memory,
-    resident_differs,
     result_estimate,
     tokens_per_second,
 )
@@ -73,7 +73,7 @@ def result_table(results: Sequence[Result], *, wide: bool = False) -> Table:
             for row, result in zip(rows, results, strict=True)
         ],
         caption=_caption(results[0], common),
-        notes=[_LEGEND, *_resident_note(results), *_speed_note(results), *caveats(results)],
+        notes=[_LEGEND, *_share_notes(results), *_speed_note(results), *caveats(results)],
     )
 
 
@@ -114,7 +114,7 @@ def group_table(results: Sequence[Result], by: Sequence[str], *, wide: bool = Fa
         ]
         for values, group in sorted(groups.items(), key=lambda item: list(map(natural, item[0])))
     ]
-    notes = [f"Means over the results of a row. {_LEGEND}", *_resident_note(results)]
+    notes = [f"Means over the results of a row. {_LEGEND}", *_share_notes(results)]
     notes += [*_speed_note(results), *caveats(results)]
     columns.append(Column(name="results", header="results"))
     return Table(columns=[*columns, *measured], rows=rows, notes=notes)
@@ -129,14 +129,19 @@ _AGREEMENT: dict[Column, Callable[[DenseAgreement], float]] = {
 }
 
 
-# Shown if a method holds more or less than the dense cache.
-_RESIDENT = Column(name="resident", header="resident", importance=6)
+# Shown if a method differs from dense attention in them, each with its note.
+_SHARES = {
+    Column(name="resident", header="resident", importance=6): (
+        "resident: bytes held of a context, indexes included, as a share of its dense cache."
+    ),
+    Column(name="prefill_density", header="prefill", importance=6): (
+        "prefill: share of the visible keys that the context's own queries read."
+    ),
+}
 
 
-def _resident_note(results: Sequence[Result]) -> list[str]:
-    if not resident_differs(results):
-        return []
-    return ["resident: bytes held of a context, indexes included, as a share of its dense cache."]
+def _share_notes(results: Sequence[Result]) -> list[str]:
+    return [note for column, note in _SHARES.items() if differs_from_one(results, column.name)]
 
 
 # How much of an experiment output error and recall were measured on.
@@ -156,7 +161,12 @@ def _measured_columns(results: Sequence[Result], wide: bool) -> list[Column]:
         *(limits if wide else [Column(name="score_interval", header="95 % CI", importance=9)]),
         *_with_stderr(Column(name="density", header="density", importance=8), wide),
         *_with_stderr(Column(name="rows_read", header="rows", importance=6), wide),
-        *(_with_stderr(_RESIDENT, wide) if wide or resident_differs(results) else ()),
+        *(
+            one
+            for column in _SHARES
+            if wide or differs_from_one(results, column.name)
+            for one in _with_stderr(column, wide)
+        ),
         *_with_stderr(Column(name="output_error", header="error", importance=7), wide),
         *_with_stderr(Column(name="recall", header="recall", importance=4), wide),
         *_with_stderr(tokens, wide),
@@ -232,7 +242,12 @@ def _measured(
         *([low, high] if wide else [Cell(text=both)]),
         *_means(results, "density", wide),
         *_means(results, "rows_read", wide),
-        *(_means(results, "resident", wide) if _RESIDENT in columns else ()),
+        *(
+            cell
+            for column in _SHARES
+            if column in columns
+            for cell in _means(results, column.name, wide)
+        ),
         *_means(results, "output_error", wide),
         *_means(results, "recall", wide),
         *_means(results, "answer_tokens", wide, compact),

@@ -57,7 +57,7 @@ async function showExperiment(main, fingerprint) {
   answers.sort((a, b) => urgency(...a) - urgency(...b));
   const numbers = [
     ["score", points(result.score)], ["95 % interval", result.low === null ? "–" : `${points(result.low)}–${points(result.high)}`], ["n", result.n],
-    ["density", fixed(result.density, 3)], ["rows read", fixed(result.rows, 3)], ["resident", fixed(result.resident, 3)], ["output error", fixed(result.error, 3)], ["recall", fixed(result.recall, 3)],
+    ["density", fixed(result.density, 3)], ["rows read", fixed(result.rows, 3)], ["resident", fixed(result.resident, 3)], ["prefill density", fixed(result.prefill, 3)], ["output error", fixed(result.error, 3)], ["recall", fixed(result.recall, 3)],
     ["tokens per answer", compact(result.tokens)], ["keys read per answer", compact(result.keysRead)], ["tokens/s", speed(result)]];
   if (base) numbers.push(["against dense", signed(result.difference)], ["flips", `+${result.gained} −${result.lost}`]);
   const list = element("div", { class: "examples" });

@@ -13,6 +13,7 @@ const COLUMNS = [
   { key: "density", header: "density", value: (result) => result.density, text: (result) => fixed(result.density, 3) },
   { key: "rows", header: "rows read", value: (result) => result.rows, text: (result) => fixed(result.rows, 3) },
   ...(DATA.results.some((result) => Math.abs((result.resident ?? 1) - 1) >= 0.0005) ? [{ key: "resident", header: "resident", value: (result) => result.resident, text: (result) => fixed(result.resident, 3) }] : []),
+  ...(DATA.results.some((result) => Math.abs((result.prefill ?? 1) - 1) >= 0.0005) ? [{ key: "prefill", header: "prefill", value: (result) => result.prefill, text: (result) => fixed(result.prefill, 3) }] : []),
   { key: "error", header: "output error", value: (result) => result.error, text: (result) => fixed(result.error, 3) },
   { key: "recall", header: "recall", value: (result) => result.recall, text: (result) => fixed(result.recall, 3) },
   { key: "tokens", header: "tokens", value: (result) => result.tokens, text: (result) => compact(result.tokens) },
@@ -90,7 +91,7 @@ function showResults(main) {
     caption ? element("p", { class: "muted" }, caption) : "",
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Results" }, table),
     results.length ? "" : element("p", {}, "No experiment matches the filters."),
-    element("p", { class: "muted" }, "Scores × 100 with 95 % intervals, clustered by context. “vs dense” pairs identical inputs. Red: significantly better than dense, which is usually a bug. Grey: dense itself is at floor or ceiling. Rows read: key-value rows that any query head of a group selects. Resident: bytes held of the context, as a share of the dense cache. Tokens: mean length of an answer. Keys read: by all queries of an answer, in a layer and head. †: answers at least 1.25 times as long as dense (p < .05), so that density understates what they read. *: speed of an interrupted run or on a crowded machine. –: not measured."));
+    element("p", { class: "muted" }, "Scores × 100 with 95 % intervals, clustered by context. “vs dense” pairs identical inputs. Red: significantly better than dense, which is usually a bug. Grey: dense itself is at floor or ceiling. Rows read: key-value rows that any query head of a group selects. Resident: bytes held of the context, as a share of the dense cache. Prefill: share of the visible keys that the queries of the context read. Tokens: mean length of an answer. Keys read: by all queries of an answer, in a layer and head. †: answers at least 1.25 times as long as dense (p < .05), so that density understates what they read. *: speed of an interrupted run or on a crowded machine. –: not measured."));
 }
 
 function sortBy(column) {
