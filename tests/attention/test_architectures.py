@@ -24,13 +24,16 @@ from transformers import (
 )
 
 from sah.attention import DenseAttention, SparseAttention
+from sah.attention.prefill.reading import SparsePrefill, reading
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.maskers.causal import Causal
 from sah.maskers.local import Local
+from sah.maskers.sink import Sink
 from sah.models.eviction import evicted
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel
+from sah.patterns.a_shape import AShape
 
 Build = Callable[..., LanguageModel]
 
@@ -154,6 +157,36 @@ def test_reading_every_key_gives_the_model_s_own_answer(
     dense = answer(model, DenseAttention())
     assert answer(model, causal()) == dense
     assert len(dense) > 0
+
+
+def read_by(model: LanguageModel, pattern: Any, dense_layers: frozenset[int]) -> torch.Tensor:
+    """Return the logits of the context under a pattern."""
+    sparse = SparsePrefill(pattern=pattern, dense_layers=dense_layers)
+    with reading(model.model, sparse):
+        return logits(model, CONTEXT)
+
+
+@pytest.mark.parametrize("dense_layers", [(), (1,)])
+def test_a_pattern_reads_what_maskers_of_the_same_keys_read(
+    dense_layers: tuple[int, ...], architecture: tuple[Any, set[int]]
+) -> None:
+    model, _ = architecture
+    maskers = {"sink": Sink(tokens=3), "local": Local(tokens=7)}
+    masked = SparseAttention(name="masked", maskers=maskers, dense_layers=dense_layers)
+    with AttentionSession(masked, seed=0).attached(model.model):
+        expected = logits(model, CONTEXT)
+    found = read_by(model, AShape(sinks=3, window=7), frozenset(dense_layers))
+    assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_pattern_that_reads_everything_is_the_model_s_own_attention(
+    architecture: tuple[Any, set[int]],
+) -> None:
+    model, _ = architecture
+    own = model.model.config._attn_implementation
+    found = read_by(model, AShape(sinks=0, window=len(CONTEXT)), frozenset())
+    assert_close(found, logits(model, CONTEXT), atol=1e-5, rtol=0)
+    assert model.model.config._attn_implementation == own
 
 
 # Parameters that make a masker read every key; the first set that it has applies.
