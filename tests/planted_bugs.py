@@ -283,7 +283,7 @@ BUGS = (
     Bug(
         "an index is not rewound to the context",
         "sah/attention/session.py",
-        "index.rewind(self._context_length)",
+        "index.rewind(self._context_rows(layer))",
         "index.rewind(index.length)",
     ),
     Bug(

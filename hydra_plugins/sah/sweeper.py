@@ -42,7 +42,9 @@ class SahSweeper(BasicSweeper):
     def split_arguments(
         overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
-        """Expand the sweep; `attention=glob(*)` means all presets, which excludes `custom`.
+        """Expand the sweep; `attention=glob(*)` means all presets for any model.
+
+        It excludes `native`, which needs a model with its own indexer, and `custom`.
 
         Raises:
             ConfigurationError: for an override without a value, an interval, more cells than a
@@ -54,6 +56,7 @@ class SahSweeper(BasicSweeper):
         for override in overrides:
             value = override.value()
             if isinstance(value, Glob) and override.key_or_group in _ATTENTION:
+                value.exclude.append("native")
                 if not composes_maskers:
                     value.exclude.append("custom")
         counts = {override.get_key_element(): count_values(override) for override in overrides}

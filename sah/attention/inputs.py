@@ -33,6 +33,20 @@ class Visibility:
     keys: Bool[Tensor, "#B #H Q K"]
     """Causal and not padding; equal for all heads, unless they keep different numbers of keys."""
 
+    @classmethod
+    def of_call(cls, query: Tensor, key: Tensor, attention_mask: Tensor | None) -> "Visibility":
+        """Return the keys that each query of an attention call may read, [B, 1, Q, K].
+
+        Without a mask from transformers, attention is causal and the queries are at the last
+        positions.
+        """
+        batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
+        if attention_mask is not None:
+            return cls(attention_mask[..., :keys].expand(batch, 1, queries, keys))
+        position = torch.arange(keys, device=key.device)
+        visible = position <= position[keys - queries :, None]
+        return cls(visible.expand(batch, 1, queries, keys))
+
     @cached_property
     def count(self) -> Int[Tensor, "#B #H Q 1"]:
         """Number of keys that each query may read."""
@@ -108,6 +122,8 @@ class AttentionInputs:
     kept: KeptKeys | None = None
     """What the layer keeps of the context, if keys were evicted: `key` and `value` then begin with
     the kept rows, and positions count rows. `visible` is false in rows that pad a head."""
+    indexed: Bool[Tensor, "#B #H Q K"] | None = None
+    """Keys that the model's own indexer selects; None unless it is on."""
     held: MutableMapping[Hashable, HeldSelection] | None = None
     """Selections by masker that later decode steps reuse; None while a question is read."""
 
@@ -256,6 +272,7 @@ class AttentionInputs:
             self,
             query=self.query[:, :, start:end],
             visibility=Visibility(self.visible[:, :, start:end]),
+            indexed=None if self.indexed is None else self.indexed[:, :, start:end],
             first_position=self.first_position + start,
         )
         for name in ("dot_products", "scores"):

@@ -13,13 +13,25 @@ from transformers.cache_utils import (
 def full_attention_layers(config: PreTrainedConfig) -> frozenset[int]:
     """Return the numbers of the layers whose queries attend to every earlier token.
 
-    The others are sliding-window or chunked layers, layers that select keys by an indexer of the
-    model, and layers without attention (convolutions, state-space models, plain MLPs). Not every
-    architecture tells its attention function which kind a layer is, so the kind is read from the
-    configuration, as transformers' cache does.
+    Layers whose keys the model's own indexer selects are among them: its selection is another
+    sparse attention (`sah.attention.indexer`). The others are sliding-window or chunked layers and
+    layers without attention (convolutions, state-space models, plain MLPs). Not every architecture
+    tells its attention function which kind a layer is, so the kind is read from the configuration,
+    as transformers' cache does.
     """
     full = (DynamicLayer, LinearAttentionAndFullAttentionLayer)
-    return frozenset(n for n, (_, cached_as) in enumerate(_kinds(config)) if cached_as in full)
+    return frozenset(
+        n
+        for n, (_, cached_as) in enumerate(_kinds(config))
+        if cached_as in full or _has_indexer(cached_as)
+    )
+
+
+def indexed_layers(config: PreTrainedConfig) -> frozenset[int]:
+    """Return the numbers of the layers in which the model's own indexer selects keys."""
+    return frozenset(
+        n for n, (_, cached_as) in enumerate(_kinds(config)) if _has_indexer(cached_as)
+    )
 
 
 def attention_layers(config: PreTrainedConfig) -> frozenset[int]:
@@ -30,17 +42,23 @@ def attention_layers(config: PreTrainedConfig) -> frozenset[int]:
 
 
 def selecting_layers(config: PreTrainedConfig) -> tuple[str, ...]:
-    """Return the kinds of layers that select or compress keys themselves, each once, sorted.
+    """Return the kinds of layers that select or compress keys in a way that cannot be switched off.
 
-    Sparse attention on top of them would ignore the model's own selection.
+    Each once, sorted. Sparse attention on top of them would ignore what the model does itself.
     """
     kinds = {kind for kind, cached_as in _kinds(config) if _selects(cached_as)}
     return tuple(sorted(kinds))
 
 
 def _selects(cached_as: type) -> bool:
-    # transformers' own kinds but for the indexed one; others come with the code of one model.
-    return cached_as.__module__ != DynamicLayer.__module__ or cached_as is DynamicIndexedLayer
+    # Other kinds than transformers' own come with the code of one model.
+    return cached_as.__module__ != DynamicLayer.__module__ and not _has_indexer(cached_as)
+
+
+def _has_indexer(cached_as: type) -> bool:
+    # MiniMax-M3's layers are cached by a class of its own; its indexer selects blocks of keys.
+    kind = getattr(cached_as, "_layer_type", None)
+    return cached_as is DynamicIndexedLayer or kind == "minimax_m3_sparse"
 
 
 def _kinds(config: PreTrainedConfig) -> list[tuple[str, type]]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from transformers import PreTrainedConfig
 
@@ -17,7 +17,7 @@ from sah.attention.eviction.evictor import DecodingEvictor, Evictor
 from sah.attention.eviction.rewriter import Rewriter
 from sah.attention.eviction.witness import Witness
 from sah.attention.inputs import AttentionInputs
-from sah.attention.layers import full_attention_layers
+from sah.attention.layers import full_attention_layers, indexed_layers
 from sah.attention.mask import AttentionMask
 from sah.attention.prefill.pattern import Pattern
 from sah.errors import ConfigurationError
@@ -30,7 +30,8 @@ class Masker(Protocol):
     budget only on keys that are not selected yet. It is hashable, as frozen dataclasses are,
     because key indexes are looked up by masker. A masker that depends on `inputs.visibility`
     alone may set `positions_only: ClassVar = True`: if only such maskers precede it, it runs once
-    per step instead of once per layer.
+    per step instead of once per layer. `uses_indexer: ClassVar = True` switches the model's own
+    indexer on.
     """
 
     def __hash__(self) -> int:
@@ -42,9 +43,10 @@ class Masker(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DenseAttention:
-    """The model's own attention, unchanged."""
+    """The model's own attention to all visible keys; its own indexer, if it has one, is off."""
 
     name: str = "dense"
+    uses_indexer: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +132,36 @@ class SparseAttention:
         if self.workspace_bytes < 2**20:
             raise ValueError(f"workspace_bytes must be at least 2**20, got {self.workspace_bytes}")
         self._layer_maskers  # noqa: B018 - checks them
+        if self.uses_indexer:
+            self._require_nothing_else()
+
+    def _require_nothing_else(self) -> None:
+        name = next((name for name, one in self.maskers.items() if _uses_indexer(one)), None)
+        others = [f"maskers.{other}" for other in self.maskers if other != name]
+        others += [f"prefill.{other}" for other in self.prefill]
+        others += [f"evict.{other}" for other in self.evict]
+        others += [f"rewrite.{other}" for other in self.rewrite]
+        others += [field for field in ("dense_layers", "layers") if getattr(self, field)]
+        if others:
+            raise ValueError(
+                f"sparse_attention {self.name!r} reads by the model's own indexer in every layer "
+                f"that has one, from the context on, which does not go together with "
+                f"{', '.join(others)}; use sparse_attention=native as it is, or remove the indexer"
+            )
 
     def maskers_at(self, layer: int) -> Mapping[str, Masker] | None:
         """Return the maskers of a layer, or None if it keeps the model's own attention."""
         if layer in self._layer_maskers:
             return self._layer_maskers[layer]
         return None if layer in self._dense_steps else self.maskers
+
+    @cached_property
+    def uses_indexer(self) -> bool:
+        """Whether the model's own indexer selects the keys; otherwise it is switched off."""
+        by_layer = [maskers for maskers in self._layer_maskers.values() if maskers is not None]
+        return any(
+            _uses_indexer(one) for maskers in (self.maskers, *by_layer) for one in maskers.values()
+        )
 
     @property
     def pattern(self) -> Pattern | None:
@@ -176,9 +202,11 @@ class SparseAttention:
 
         Raises:
             ConfigurationError: if dense_layers or layers names a layer that the model does not
-                have, or if no layer is left to be sparse.
+                have, if no layer is left to be sparse, or if the model's own indexer is missing or
+                in the way.
         """
         self.check_named_layers(config)
+        self._check_indexer(config)
         if all(self.maskers_at(number) is None for number in full_attention_layers(config)):
             raise self.nothing_to_do()
 
@@ -194,6 +222,22 @@ class SparseAttention:
             raise ConfigurationError(
                 f"sparse_attention {self.name!r} names the layers {beyond} (in dense_layers or "
                 f"layers) of a model whose layers are 0 to {layers - 1}"
+            )
+
+    def _check_indexer(self, config: PreTrainedConfig) -> None:
+        kind, indexed = config.model_type, indexed_layers(config)
+        if self.uses_indexer and not indexed:
+            raise ConfigurationError(
+                f"sparse_attention {self.name!r} reads by the model's own indexer, but a model of "
+                f"type {kind!r} has none; choose another attention, or a model with an indexer, "
+                "such as deepseek_v32"
+            )
+        if indexed and self.witness is not None:
+            stage, verb = ("evict", "evicted") if self.evict else ("rewrite", "rewritten")
+            raise ConfigurationError(
+                f"sparse_attention.{stage}: the model's own indexer (model type {kind!r}) caches "
+                f"keys beside those of attention, in layers {sorted(indexed)}, where they cannot "
+                f"be {verb}; choose maskers, sparse_attention=native, or another model"
             )
 
     def nothing_to_do(self) -> ConfigurationError:
@@ -263,6 +307,10 @@ class SparseAttention:
 
 def _uses_positions_only(masker: Masker) -> bool:
     return getattr(masker, "positions_only", False)
+
+
+def _uses_indexer(masker: Masker) -> bool:
+    return getattr(masker, "uses_indexer", False)
 
 
 def all_visible(inputs: AttentionInputs) -> AttentionMask:

@@ -25,6 +25,7 @@ from sah.attention.keywords import check_keywords
 from sah.attention.layers import full_attention_layers
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, SparseAttention, all_visible
+from sah.attention.native.indexer import IndexerSelections
 from sah.errors import ConfigurationError
 from sah.seeding import derive
 
@@ -67,6 +68,7 @@ class AttentionSession:
         self._full_layers: frozenset[int] | None = None
         """Layers that attend to every earlier token; None stands for all of them."""
         self._layers = 0
+        self._selections = IndexerSelections()
         evictor = attention.evictor if isinstance(attention, SparseAttention) else None
         self._later = LaterEvictions(evictor) if isinstance(evictor, DecodingEvictor) else None
         """Evictions after the context; never shared."""
@@ -211,15 +213,19 @@ class AttentionSession:
         Raises:
             ConfigurationError: if dense_layers or layers names a layer the model does not have.
         """
-        if isinstance(self.attention, DenseAttention):
+        attention = self.attention
+        if isinstance(attention, DenseAttention):
             yield
             return
-        self.attention.check_named_layers(model.config)
+        attention.check_named_layers(model.config)
         self._full_layers = full_attention_layers(model.config)
         self._layers = model.config.get_text_config(decoder=True).num_hidden_layers
         self._is_question = is_question
         try:
-            with attention_replaced(model, self._forward, sdpa_mask):
+            with (
+                self._selections.of(model, attention.uses_indexer),
+                attention_replaced(model, self._forward, sdpa_mask),
+            ):
                 yield
         finally:
             self._is_question = False
@@ -269,12 +275,14 @@ class AttentionSession:
         """Attention function called by transformers: [B, H, Q, D] in, [B, Q, H, D] out."""
         attention = self.attention
         assert isinstance(attention, SparseAttention)
-        check_keywords(module, query.shape[2], attention_mask, kwargs)
-        self.calls += 1
         layer = layer_number(module)
+        batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
+        indexed = self._selections.take(module, layer, kwargs, heads=query.shape[1], keys=keys)
+        check_keywords(module, queries, attention_mask, kwargs)
+        self.calls += 1
         is_local = self.is_local(layer, sliding_window)
         is_dense = is_local or attention.maskers_at(layer) is None
-        batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
+        is_dense = is_dense or (attention.uses_indexer and indexed is None)
         if is_dense and not is_local:
             self._counter.add_dense(layer, batch=batch, queries=queries, keys=keys)
         if is_dense and softcap is None and s_aux is None:
@@ -298,6 +306,7 @@ class AttentionSession:
             seed=derive(self.seed, self._example_id, layer),
             index_seed=derive(self.seed, "index", layer),
             indexes=self._indexes.setdefault(layer, {}),
+            indexed=indexed,
             held=None if self._is_question else self._held.setdefault(layer, {}),
             kept=kept,
         )
@@ -349,7 +358,7 @@ class AttentionSession:
         step = (query.shape[0], query.shape[2], key.shape[2], key.device)
         known = self._visibility
         if known is None or known[0] != step or known[1] is not attention_mask:
-            known = step, attention_mask, Visibility(_visible(query, key, attention_mask))
+            known = step, attention_mask, Visibility.of_call(query, key, attention_mask)
             self._visibility = known
         if kept is None or kept.valid is None:
             return known[2]
@@ -365,16 +374,3 @@ class AttentionSession:
         for observe in self.observers:
             observe(inputs, mask, output)
         return output
-
-
-def _visible(query: Tensor, key: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Return the keys that each query may read, [B, 1, Q, K].
-
-    Without a mask from transformers, attention is causal and the queries are at the last
-    positions.
-    """
-    batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
-    if attention_mask is not None:
-        return attention_mask[..., :keys].expand(batch, 1, queries, keys)
-    position = torch.arange(keys, device=key.device)
-    return (position <= position[keys - queries :, None]).expand(batch, 1, queries, keys)

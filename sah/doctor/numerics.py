@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from sah.attention import DenseAttention
+from sah.attention import DenseAttention, SparseAttention
 from sah.attention.prefill.reading import SparsePrefill
 from sah.attention.session import AttentionSession
 from sah.doctor.eviction_check import difference_from_masked
@@ -36,7 +36,7 @@ def check_attention(experiment: Experiment, model: LanguageModel, prompt: Encode
     """
     attention = experiment.sparse_attention
     if isinstance(attention, DenseAttention):
-        return ok("attention", "dense: the model's own attention")
+        return ok("attention", f"dense: the model's own attention{_indexer(attention, model)}")
     session = AttentionSession(attention.after_context, seed=experiment.seed)
     distance, prefill_distance, held = 0.0, 0.0, ""
     try:
@@ -91,5 +91,13 @@ def check_attention(experiment: Experiment, model: LanguageModel, prompt: Encode
     shown = "not measured" if density is None else f"{density:.3f}"
     tokens = len(prompt.context_ids)
     return ok(
-        "attention", f"{attention.name}: density {shown} on a context of {tokens} tokens{held}"
+        "attention",
+        f"{attention.name}: density {shown} on a context of {tokens} tokens{held}"
+        f"{_indexer(attention, model)}",
     )
+
+
+def _indexer(attention: DenseAttention | SparseAttention, model: LanguageModel) -> str:
+    if not model.has_indexer:
+        return ""
+    return f"; the model's own indexer is {'on' if attention.uses_indexer else 'off'}"

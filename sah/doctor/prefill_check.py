@@ -50,7 +50,7 @@ def difference_from_masked_prefill(
     """
     ids = context_ids[:_TOKENS]
     sparse = SparsePrefill.of(attention, model.model.config, seed=seed)
-    assert sparse is not None
+    assert isinstance(sparse, SparsePrefill), "only a pattern is checked"
     recording = _Recording(of=sparse.pattern)
     with reading(model.model, replace(sparse, pattern=recording)):
         found = model.forward(ids, None, logits=len(ids))

@@ -11,6 +11,7 @@ from typing import Any
 
 from sah.attention import DenseAttention, SparseAttention
 from sah.attention.keys_read import KeysRead, visible_keys
+from sah.attention.layers import indexed_layers
 from sah.attention.session import AttentionSession, Observer
 from sah.errors import ConfigurationError
 from sah.execution.accounting import Clock, CpuTime
@@ -99,6 +100,7 @@ class Answering:
         self._layer_errors = LayerErrors()
         self._eviction_seconds = 0.0
         self._bytes = 0, 0
+        self._indexer_bytes: dict[str, float] = {}
         self._prefill_density: float | None = None
         observers: list[Observer] = []
         if experiment.metric_logging.enabled_metrics:
@@ -133,7 +135,11 @@ class Answering:
             own = evicted(context, attention, model.model.config, seed=self.experiment.seed)
             self._eviction_seconds = own.seconds
         self._prefill_density = context.prefill_density if context.length else None
-        self._bytes = own.cache.bytes_held(), context.cache.bytes_held()
+        indexer_bytes = context.cache.indexer_bytes() if attention.uses_indexer else 0
+        self._bytes = own.cache.bytes_held() + indexer_bytes, context.cache.bytes_held()
+        if indexer_bytes and isinstance(attention, SparseAttention):
+            keys = context.length * len(indexed_layers(model.model.config))
+            self._indexer_bytes = dict.fromkeys(attention.maskers, indexer_bytes / keys)
         self.session.begin_context(own.length, own.kept)
         self._attention_metrics.dense_outputs = dense_outputs
         try:
@@ -331,7 +337,7 @@ class Answering:
             rows_read=None if read is None else read.rows_read,
             prefill_density=self._prefill_density,
             keys_read=self._keys_read(prompt, answer.steps, read),
-            index_bytes=self.session.index_bytes(),
+            index_bytes=self.session.index_bytes() | self._indexer_bytes,
             resident=self._resident(model, session),
             truncated=prompt.truncated,
             **self._sampled(read),

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from sah.attention import SparseAttention
 from sah.attention.eviction.witness import Witness
-from sah.attention.prefill.reading import SparsePrefill
+from sah.attention.prefill.reading import OwnPrefill, SparsePrefill
 from sah.errors import RETRYABLE, Busy, SahError, category, ends_process
 from sah.execution.accounting import Clock, PeakMemory
 from sah.execution.answering import Answering, Question
@@ -218,6 +218,14 @@ class Arm:
         """
         if isinstance(self.experiment.sparse_attention, SparseAttention):
             self.experiment.sparse_attention.check(model.model.config)
+        if model.has_indexer:
+            is_on = self.experiment.sparse_attention.uses_indexer
+            logger.info(
+                "the model's own indexer is %s",
+                "on: it selects the keys that context, question and answer read"
+                if is_on
+                else "off: the context is prefilled with dense attention",
+            )
         self.metrics.divide_records(len(examples))
         self.store.check_examples([example.id for example in examples])
         pending = self.pending(examples)
@@ -239,7 +247,7 @@ class Arm:
             )
         )
 
-    def sparse_prefill(self, model: LanguageModel) -> SparsePrefill | None:
+    def sparse_prefill(self, model: LanguageModel) -> SparsePrefill | OwnPrefill | None:
         """Return how its attention reads contexts; None for the model's own attention."""
         experiment = self.experiment
         return SparsePrefill.of(

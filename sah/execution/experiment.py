@@ -75,6 +75,12 @@ class Experiment:
                     f"protocol={self.protocol.name} reads the question with dense attention, which "
                     "needs the whole cache; use protocol=default"
                 )
+        if self.protocol.question == "dense" and attention.uses_indexer:
+            raise ValueError(
+                f"sparse_attention={attention.name} reads context, question and answer by the "
+                f"model's own indexer, but protocol={self.protocol.name} reads the question with "
+                "dense attention; use protocol=default"
+            )
         repeats = self.benchmark.repeats
         greedy = self.generation.greedy_setting
         if repeats is not None and repeats > 1 and greedy is not None:

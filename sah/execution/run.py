@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from sah.attention import DenseAttention
 from sah.attention.eviction.witness import Witness
-from sah.attention.prefill.reading import SparsePrefill
+from sah.attention.prefill.reading import OwnPrefill, SparsePrefill
 from sah.attention.session import AttentionSession
 from sah.errors import DatasetError, ends_process
 from sah.execution.answering import Question, by_context, encode_context, inputs_of
@@ -118,9 +118,11 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
     return saved_seconds
 
 
-def _by_prefill(arms: Sequence[Arm], model: LanguageModel) -> dict[SparsePrefill | None, list[Arm]]:
+def _by_prefill(
+    arms: Sequence[Arm], model: LanguageModel
+) -> dict[SparsePrefill | OwnPrefill | None, list[Arm]]:
     """Group arms that read contexts alike; first those that use the model's own attention."""
-    groups: dict[SparsePrefill | None, list[Arm]] = {}
+    groups: dict[SparsePrefill | OwnPrefill | None, list[Arm]] = {}
     for arm in arms:
         groups.setdefault(arm.sparse_prefill(model), []).append(arm)
     return dict(sorted(groups.items(), key=lambda item: item[0] is not None))
@@ -168,7 +170,7 @@ def _prefill(
     arms: Sequence[Arm],
     model: LanguageModel,
     encoded: tuple[list[EncodedPrompt], list[int]],
-    sparse: SparsePrefill | None,
+    sparse: SparsePrefill | OwnPrefill | None,
 ) -> PrefilledContext:
     """Prefill the context of some prompts, with room for their answers, for these arms."""
     longest = max(len(prompt.question_ids) + room for prompt, room in zip(*encoded, strict=True))
@@ -262,6 +264,7 @@ def _complete(
         subset=experiment.benchmark.subset,
         protocol=experiment.protocol.name,
         cache_bytes_per_token=model.cache_bytes_per_token,
+        own_indexer=_own_indexer(arm, model),
         **vars(summarise(predictions, scores, load_seconds=load_seconds)),
         provenance=Provenance(
             **{**code, **_made_by(model, code)},
@@ -275,6 +278,12 @@ def _complete(
         config=arm.store.config,
     )
     arm.finish(arm.store.complete(result, scores))
+
+
+def _own_indexer(arm: Arm, model: LanguageModel) -> Literal["on", "off"] | None:
+    if not model.has_indexer:
+        return None
+    return "on" if arm.experiment.sparse_attention.uses_indexer else "off"
 
 
 def _made_by(model: LanguageModel, code: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,15 +145,20 @@ class RewindableCache(DynamicCache):
 
         Measured on what this cache holds, which must be at least one token.
         """
-        return sum(
+        by_layer = sum(
             _bytes_per_key(layer) * min(tokens, _window(layer) or tokens) + _state_bytes(layer)
             for layer in self.layers
         )
+        return by_layer + self.indexer_bytes() * tokens // max(1, self.length)
+
+    def indexer_bytes(self) -> int:
+        """Return the bytes that the model's own indexer holds now: its keys of every token."""
+        return sum(map(_indexer_bytes, self.layers))
 
     def bytes_held(self) -> int:
         """Return the bytes of the keys, values and other states that it holds now.
 
-        Rewritten keys and values count as they would be stored packed.
+        Rewritten keys and values count as they would be stored packed; `indexer_bytes` do not.
         """
         return sum(
             _held(layer) - (layer.unneeded_bytes if isinstance(layer, CompactedLayer) else 0)
@@ -193,9 +198,18 @@ class RewindableCache(DynamicCache):
                 self.layers[number] = _snapshot(self._marked_layers[number])
 
 
+# Keys that the model's own indexer scores, and their positions; by architecture.
+_INDEXER_STATES = ("indexer_keys", "indexer_position_ids", "idx_keys")
+
+
 def _held(layer: Any) -> int:
     parts = [getattr(layer, "keys", None), getattr(layer, "values", None)]
     return sum(int(part.nbytes) for part in parts if part is not None) + _state_bytes(layer)
+
+
+def _indexer_bytes(layer: Any) -> int:
+    states = [getattr(layer, name, None) for name in _INDEXER_STATES]
+    return sum(int(state.nbytes) for state in states if state is not None)
 
 
 def _bytes_per_key(layer: Any) -> int:
@@ -214,18 +228,23 @@ def _state_bytes(layer: Any) -> int:
     """Return the size of what does not grow with the tokens, as in state-space layers."""
     if isinstance(layer, BufferedLayer):
         return 0
-    held = [value for name, value in vars(layer).items() if name not in ("keys", "values")]
+    grown = ("keys", "values", *_INDEXER_STATES)
+    held = [value for name, value in vars(layer).items() if name not in grown]
     leaves = tree_leaves(held)
     return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
 
 
 def _snapshot(layer: Any) -> Any:
     # Keys and values are replaced when they grow and never written into: a shallow copy suffices.
-    if type(layer) is DynamicSlidingWindowLayer:
+    if type(layer) is DynamicSlidingWindowLayer or _has_indexer_keys(layer):
         return copy.copy(layer)
     if isinstance(layer, LinearAttentionCacheLayerMixin):
         return _with_copied_states(layer)
     return copy.deepcopy(layer)
+
+
+def _has_indexer_keys(layer: Any) -> bool:
+    return any(hasattr(layer, name) for name in _INDEXER_STATES)
 
 
 def _with_copied_states(layer: Any) -> Any:

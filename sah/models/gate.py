@@ -5,13 +5,19 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, SparseAttention
-from sah.attention.layers import attention_layers, full_attention_layers, selecting_layers
+from sah.attention.layers import (
+    attention_layers,
+    full_attention_layers,
+    indexed_layers,
+    selecting_layers,
+)
+from sah.attention.native.indexer import switched_on
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError, category
 from sah.models.cache import RewindableCache
@@ -71,6 +77,9 @@ def checks(model: LanguageModel) -> Iterator[tuple[str, str]]:
         _check_structure(model)
         ids = _token_ids(model)
         whole = _whole(model, ids)
+        if model.has_indexer:
+            # First, as the others need it off.
+            yield "own indexer", _compare_indexer(model, ids)
         cache = _read_context(model, ids, whole)
         _check_calls(model, ids)
         yield "positions", _compare_pieces(model, ids, whole, cache)
@@ -94,7 +103,8 @@ def _check_structure(model: LanguageModel) -> None:
         raise ConfigurationError("none of its layers has attention")
     if selecting := selecting_layers(config):
         raise ConfigurationError(
-            f"its layers of the kind {' and '.join(selecting)} select or compress keys themselves"
+            f"its layers of the kind {' and '.join(selecting)} select or compress keys in a way "
+            "that cannot be switched off"
         )
 
 
@@ -150,6 +160,29 @@ def _check_calls(model: LanguageModel, ids: Sequence[int]) -> None:
             f"its attention layers are {expected} in its configuration, but call themselves "
             f"{session.numbers} in one forward pass"
         )
+
+
+def _compare_indexer(model: LanguageModel, ids: Sequence[int]) -> str:
+    """Check that the model's own indexer, run by the session, selects as the model's own code."""
+    with switched_on(model.model):
+        own = _forward(model, ids, RewindableCache(model.model.config, len(ids)))
+    indexer = _Indexer()
+    session = AttentionSession(SparseAttention(name="gate", maskers={"indexer": indexer}), seed=0)
+    with session.attached(model.model):
+        logits = _forward(model, ids, RewindableCache(model.model.config, len(ids)))
+    unknown = indexed_layers(model.model.config) - indexer.layers
+    if unknown:
+        raise ConfigurationError(
+            f"the indexer of its layers {sorted(unknown)} hands its selection over in a "
+            "way that is not understood, so that it can be neither switched off nor measured"
+        )
+    distance = relative_difference(model, logits, own)
+    if distance > tolerance(model):
+        raise ConfigurationError(
+            "attention by the selection of its own indexer differs from the model's own code by "
+            f"{distance:.2g} of the logits' spread"
+        )
+    return f"selects as in the model's own code (relative difference {distance:.1g})"
 
 
 def _compare_pieces(
@@ -235,6 +268,20 @@ class _Recent:
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         return mask.add(inputs.visible_rank > inputs.visible_count - self.tokens)
+
+
+class _Indexer:
+    """Selects what the model's own indexer selects, and notes the layers that have one."""
+
+    uses_indexer: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.layers: set[int] = set()
+
+    def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
+        assert inputs.indexed is not None
+        self.layers.add(inputs.layer_idx)
+        return mask.add(inputs.indexed)
 
 
 class _Noting(AttentionSession):

@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.eviction.remembering import remembering
 from sah.attention.eviction.witness import Witness, Witnessed
-from sah.attention.prefill.reading import SparsePrefill, reading
+from sah.attention.native.indexer import switch_off
+from sah.attention.prefill.reading import OwnPrefill, SparsePrefill, reading
 from sah.attention.session import AttentionSession
 from sah.errors import NonFiniteLogits, TokenizerError
 from sah.models.cache import RewindableCache
@@ -55,6 +56,8 @@ class LanguageModel:
         self.device: torch.device = model.device
         self.eos_token_ids = _eos_token_ids(model, prompts.tokenizer)
         self.rope = LengthDependentRope(model)
+        self.has_indexer = switch_off(model)
+        """Whether the model has its own indexer; it is off unless the attention is by it."""
         self.reads_single_tokens = False
         """Whether the model continues its cache correctly only by one token at a time."""
         self._parameters = frozenset(inspect.signature(model.forward).parameters)
@@ -91,7 +94,7 @@ class LanguageModel:
         *,
         reserve_tokens: int,
         witness: Witness | None = None,
-        sparse: SparsePrefill | None = None,
+        sparse: SparsePrefill | OwnPrefill | None = None,
     ) -> PrefilledContext:
         """Prefill a context, and keep its cache.
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -209,6 +209,8 @@ class Result(Summary):
     subset: str | Sequence[str] | None
     protocol: str
     cache_bytes_per_token: int | None
+    own_indexer: Literal["on", "off"] | None = None
+    """Whether the model's own indexer was on (`attention=native`) or off; None if it has none."""
     provenance: Provenance
     config: Mapping[str, Any]
     """The resolved experiment, nested as in config.yaml."""

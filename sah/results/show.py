@@ -32,6 +32,8 @@ def show_result(result: Result) -> None:
     )
     if result.resident is not None and abs(result.resident - 1) >= 0.0005:
         console.print(f"resident {_number(result.resident)} of the dense cache")
+    if result.own_indexer is not None:
+        console.print(f"the model's own indexer was {result.own_indexer}")
     if result.prefill_density is not None and abs(result.prefill_density - 1) >= 0.0005:
         console.print(f"prefill density {_number(result.prefill_density)}")
     agreement = result.dense_agreement

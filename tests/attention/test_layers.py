@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from transformers import (
+    DeepseekV32Config,
     Gemma3TextConfig,
     JambaConfig,
     Llama4TextConfig,
@@ -13,8 +14,15 @@ from transformers import (
     PreTrainedConfig,
     Qwen2MoeConfig,
 )
+from transformers.models.deepseek_v4.modeling_deepseek_v4 import DeepseekV4Model
+from zoo import small_config
 
-from sah.attention.layers import attention_layers, full_attention_layers, selecting_layers
+from sah.attention.layers import (
+    attention_layers,
+    full_attention_layers,
+    indexed_layers,
+    selecting_layers,
+)
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 FOUR: dict[str, Any] = {"num_hidden_layers": 4}
@@ -49,9 +57,17 @@ def test_kinds_of_layers(config: PreTrainedConfig, full: set[int], attention: se
     assert selecting_layers(config) == ()
 
 
-def test_layers_that_select_keys_themselves_are_told_apart() -> None:
-    from transformers import DeepseekV32Config
-
+def test_layers_with_an_indexer_attend_to_every_token_without_it() -> None:
     config = DeepseekV32Config(**FOUR)
-    assert full_attention_layers(config) == set()
-    assert selecting_layers(config) == ("indexed_attention",)
+    assert indexed_layers(config) == full_attention_layers(config) == {0, 1, 2, 3}
+    assert selecting_layers(config) == ()
+    assert indexed_layers(LlamaConfig(**FOUR)) == set()
+
+
+def test_layers_that_compress_keys_themselves_are_told_apart() -> None:
+    # Its kinds of layers are known to transformers once the model's code is imported.
+    assert DeepseekV4Model is not None
+    config = small_config("deepseek_v4")
+    assert indexed_layers(config) == full_attention_layers(config) == set()
+    compressed = ("compressed_sparse_attention", "heavily_compressed_attention")
+    assert selecting_layers(config) == compressed

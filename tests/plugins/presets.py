@@ -1,4 +1,4 @@
-"""The presets of conf/sparse_attention, by what they do; dense and custom are neither."""
+"""The presets of conf/sparse_attention, by what they do; dense, native and custom are neither."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ _FOLDER = Path(__file__).resolve().parents[2] / "conf" / "sparse_attention"
 _TEXTS = {
     path.stem: path.read_text(encoding="utf-8")
     for path in sorted(_FOLDER.glob("*.yaml"))
-    if path.stem not in ("custom", "dense")
+    if path.stem not in ("custom", "dense", "native")
 }
 
 EVICTING = [name for name, text in _TEXTS.items() if "/evictor@" in text]

@@ -139,6 +139,10 @@ def test_dropped_columns_are_named(write_result, results):
         ),
         ({"fields": {"truncated": 3}}, "in 1 of 2 results contexts were cut"),
         (
+            {"fields": {"own_indexer": "off"}},
+            "WARNING: in 1 of 2 results the model's own indexer is off",
+        ),
+        (
             {"fields": {"unfinished_thoughts": 1}},
             "WARNING: 1 of 4 answers are empty because their thought did not end",
         ),

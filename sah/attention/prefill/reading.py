@@ -3,6 +3,7 @@
 # B batch, H query heads, G key-value heads, Q queries, K keys, D/V dimensions
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from sah.attention.interface import (
     attention_function,
@@ -19,12 +20,18 @@ from sah.attention.interface import (
     mask_function,
 )
 from sah.attention.keywords import check_keywords
-from sah.attention.layers import full_attention_layers
+from sah.attention.layers import full_attention_layers, indexed_layers
 from sah.attention.methods import DenseAttention, SparseAttention
+from sah.attention.native.indexer import switched_on, without_selection
 from sah.attention.prefill.compute import attend
 from sah.attention.prefill.pattern import Pattern, PrefillLayer, Reads
 from sah.errors import ConfigurationError
 from sah.seeding import derive
+
+
+@dataclass(frozen=True)
+class OwnPrefill:
+    """A context is read by the model's own code, with its own indexer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +47,10 @@ class SparsePrefill:
     @classmethod
     def of(
         cls, attention: DenseAttention | SparseAttention, config: PreTrainedConfig, *, seed: int
-    ) -> "SparsePrefill | None":
+    ) -> "SparsePrefill | OwnPrefill | None":
         """Return how an attention reads contexts in a model; None for the model's own attention."""
+        if attention.uses_indexer:
+            return OwnPrefill()
         if isinstance(attention, DenseAttention) or attention.pattern is None:
             return None
         full = full_attention_layers(config)
@@ -63,8 +72,8 @@ class PairsRead:
 
 
 @contextmanager
-def reading(model: PreTrainedModel, prefill: SparsePrefill) -> Iterator[PairsRead]:
-    """Let the context that the model reads in the block be read as a pattern decides.
+def reading(model: PreTrainedModel, prefill: SparsePrefill | OwnPrefill) -> Iterator[PairsRead]:
+    """Let the context that the model reads in the block be read as a pattern, or indexer, decides.
 
     Dense layers, and local layers (sliding window, chunked), keep the model's own attention.
 
@@ -75,8 +84,12 @@ def reading(model: PreTrainedModel, prefill: SparsePrefill) -> Iterator[PairsRea
         ConfigurationError: if the pattern does not fit the model, or the model's attention is not
             plainly causal.
     """
+    if isinstance(prefill, OwnPrefill):
+        with switched_on(model), _pairs_counted(model) as read:
+            yield read
+        return
     name = model.config.get_text_config(decoder=True)._attn_implementation
-    full = full_attention_layers(model.config)
+    full, indexed = full_attention_layers(model.config), indexed_layers(model.config)
     read = PairsRead()
     causal: list[Any] = []  # the mask that was found to be causal; the layers share it
 
@@ -98,6 +111,8 @@ def reading(model: PreTrainedModel, prefill: SparsePrefill) -> Iterator[PairsRea
         if not causal or attention_mask is not causal[0]:
             _require_causal(module, query.shape[2], key.shape[2], attention_mask)
             causal[:] = [attention_mask]
+        if number in indexed:
+            kwargs = without_selection(kwargs)
         scaling, softcap, sinks, _ = (
             kwargs.pop(part, None) for part in ("scaling", "softcap", "s_aux", "sliding_window")
         )
@@ -120,6 +135,40 @@ def reading(model: PreTrainedModel, prefill: SparsePrefill) -> Iterator[PairsRea
 
     with attention_replaced(model, attention, mask_function(name)):
         yield read
+
+
+@contextmanager
+def _pairs_counted(model: PreTrainedModel) -> Iterator[PairsRead]:
+    """Count what the model's own code reads, by the masks that it hands to its attention."""
+    name = model.config.get_text_config(decoder=True)._attn_implementation
+    full, read = full_attention_layers(model.config), PairsRead()
+    before = AttentionInterface._global_mapping.get(name)
+
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, *values: Any, **kwargs: Any
+    ) -> Any:
+        number = layer_number(module)
+        if number in full and kwargs.get("sliding_window") is None:
+            read.by_layer[number] = _share(values[1], query.shape[2])
+        function = before or sys.modules[type(module).__module__].eager_attention_forward
+        return function(module, query, key, *values, **kwargs)
+
+    AttentionInterface.register(name, attention)
+    try:
+        yield read
+    finally:
+        AttentionInterface._global_mapping.pop(name)
+        if before is not None:
+            AttentionInterface.register(name, before)
+
+
+def _share(mask: Tensor | None, queries: int) -> float:
+    """Return the share of the visible pairs of a whole context that a mask selects."""
+    if mask is None:
+        return 1.0
+    selected = mask if mask.dtype == torch.bool else mask == 0
+    pairs = selected.shape[0] * selected.shape[1] * queries * (queries + 1) // 2
+    return float(selected.sum()) / pairs
 
 
 def _require_causal(module: nn.Module, queries: int, keys: int, mask: Any) -> None:

@@ -35,6 +35,12 @@ def caveats(results: Sequence[Result]) -> list[str]:
         found.append(
             f"WARNING: in {cut} of {len(results)} results contexts were cut to fit the model."
         )
+    off = sum(result.own_indexer == "off" for result in results)
+    if off:
+        found.append(
+            f"WARNING: in {off} of {len(results)} results the model's own indexer is off, with "
+            "which it was trained; attention=native leaves it on."
+        )
     unfinished = sum(result.unfinished_thoughts for result in results)
     if unfinished:
         found.append(
