@@ -9,19 +9,19 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from sah.attention import DenseAttention, SparseAttention
+from sah.attention import DenseAttention
 from sah.attention.keys_read import KeysRead, visible_keys
 from sah.attention.session import AttentionSession, Observer
 from sah.errors import ConfigurationError
 from sah.execution.accounting import Clock, CpuTime
 from sah.execution.experiment import Experiment
+from sah.execution.keeping import Keeping
 from sah.execution.teacher_forcing import DenseAnswer, LayerErrors, TeacherForcing
 from sah.metric_logging import AttentionMetrics, MicroMetricLogger
 from sah.metric_logging.metrics import DenseOutputs
 from sah.models.batch import BatchedQuestion, answer_batch
 from sah.models.chat_template import SPLIT
 from sah.models.decoding import Answer
-from sah.models.eviction import evicted
 from sah.models.generation import Sampler, naming_example
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt, PromptEncoder
@@ -97,8 +97,6 @@ class Answering:
         self.clock = clock
         self._attention_metrics = AttentionMetrics(metrics)
         self._layer_errors = LayerErrors()
-        self._eviction_seconds = 0.0
-        self._bytes = 0, 0
         observers: list[Observer] = []
         if experiment.metric_logging.enabled_metrics:
             observers.append(self._attention_metrics)
@@ -107,6 +105,7 @@ class Answering:
         self.session = AttentionSession(
             experiment.sparse_attention, seed=experiment.seed, observers=tuple(observers)
         )
+        self.keeping = Keeping(experiment, self.session)
 
     @contextmanager
     def about(
@@ -125,13 +124,7 @@ class Answering:
         Yields:
             The context as this arm has it: with the keys that it keeps, as it stores them.
         """
-        attention, own = self.experiment.sparse_attention, context
-        self._eviction_seconds = 0.0
-        if isinstance(attention, SparseAttention) and attention.witness is not None:
-            own = evicted(context, attention, model.model.config, seed=self.experiment.seed)
-            self._eviction_seconds = own.seconds
-        self._bytes = own.cache.bytes_held(), context.cache.bytes_held()
-        self.session.begin_context(own.length, own.kept)
+        own = self.keeping.begin(model, context)
         self._attention_metrics.dense_outputs = dense_outputs
         try:
             yield own
@@ -186,6 +179,7 @@ class Answering:
                 max_new_tokens=self.experiment.generation.token_limit(example.max_new_tokens),
                 thinking=self._thinking(question, model),
                 dense_question=self.experiment.protocol.question == "dense",
+                after_question=self.keeping.after_question(model),
                 between_tokens=self.clock.check,
             )
         used = cpu.used()
@@ -321,14 +315,14 @@ class Answering:
             question_tokens=len(prompt.question_ids),
             new_tokens=answer.steps,
             prefill_seconds=None,
-            decode_seconds=answer.seconds + self._take_eviction_seconds(),
+            decode_seconds=answer.seconds + self.keeping.take_seconds(),
             decode_cpu_seconds=cpu_seconds[0],
             decode_thread_seconds=cpu_seconds[1],
             density=None if read is None else read.density,
             rows_read=None if read is None else read.rows_read,
             keys_read=self._keys_read(prompt, answer.steps, read),
             index_bytes=self.session.index_bytes(),
-            resident=self._resident(model, session),
+            resident=self.keeping.resident(model, session),
             truncated=prompt.truncated,
             **self._sampled(read),
             chat_template=prompt.chat_template,
@@ -336,26 +330,6 @@ class Answering:
             thought_tokens=None if thought is None else thought.tokens,
             unfinished_thought=thought is not None and not thought.is_finished,
         )
-
-    def _take_eviction_seconds(self) -> float:
-        """Return the time of eviction and rewriting once; it counts with the first answer."""
-        seconds, self._eviction_seconds = self._eviction_seconds, 0.0
-        return seconds
-
-    def _resident(self, model: LanguageModel, session: AttentionSession) -> float | None:
-        """Return what the arm holds as a share of the dense cache's bytes.
-
-        Of the context; if it evicts while decoding, of the whole sequence at the answer's end.
-        """
-        held, dense = self._bytes
-        later = session.evicted_later()
-        if later is not None:
-            evicted_bytes, tokens = later
-            dense = model.cache_bytes(tokens)
-            held = dense - evicted_bytes
-        if dense == 0:
-            return None
-        return (held + self.session.context_index_bytes()) / dense
 
     def _keys_read(self, prompt: EncodedPrompt, steps: int, read: KeysRead | None) -> float:
         """Return the keys read by all queries of question and answer, sparse or dense."""

@@ -12,7 +12,6 @@ from typing import Any, Self
 import torch
 from omegaconf import DictConfig
 
-from sah.attention import SparseAttention
 from sah.attention.eviction.witness import Witness
 from sah.errors import RETRYABLE, Busy, SahError, category, ends_process
 from sah.execution.accounting import Clock, PeakMemory
@@ -240,8 +239,7 @@ class Arm:
     @property
     def witness(self) -> Witness | None:
         """What its attention needs of the prefill beyond the cache; None without such stages."""
-        attention = self.experiment.sparse_attention
-        return attention.witness if isinstance(attention, SparseAttention) else None
+        return self._answering.keeping.witness
 
     def pending(self, examples: Sequence[Example]) -> list[Example]:
         """Return the examples without a stored answer."""

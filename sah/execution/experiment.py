@@ -64,12 +64,13 @@ class Experiment:
             )
         attention = self.sparse_attention
         if self.protocol.question == "dense" and isinstance(attention, SparseAttention):
-            if attention.witness is not None:
+            if attention.witness is not None and self.generation.batch_questions is not None:
                 does = "evicts keys" if attention.evict else "rewrites keys and values"
                 raise ValueError(
-                    f"sparse_attention={attention.name} {does} at the context's end, but "
-                    f"protocol={self.protocol.name} reads the question with dense attention, which "
-                    "needs the whole cache; use protocol=default"
+                    f"generation.batch_questions={self.generation.batch_questions} decodes several "
+                    f"questions from one cache, but with protocol={self.protocol.name} "
+                    f"sparse_attention={attention.name} {does} of context and question together, "
+                    "so that every question has its own; leave it null, or use protocol=default"
                 )
         repeats = self.benchmark.repeats
         greedy = self.generation.greedy_setting

@@ -173,6 +173,16 @@ class RewindableCache(DynamicCache):
         other.rewind()
         return other
 
+    def marked_here(self) -> "RewindableCache":
+        """Return a cache that shares all layers and rewinds to the present state.
+
+        The two must be used in turn; this one's own mark remains.
+        """
+        other = copy.copy(self)
+        other.layers = list(self.layers)
+        other.mark()
+        return other
+
     def mark(self) -> None:
         """Remember the current state."""
         self._marked_length = self.length

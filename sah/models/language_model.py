@@ -43,6 +43,16 @@ class PrefilledContext:
     """What an arm that evicts or rewrites keeps of it, by layer; None in other arms."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AfterQuestion:
+    """Eviction and rewriting once a dense question has been read."""
+
+    witness: Witness
+    """What is remembered of context and question."""
+    keep: Callable[[PrefilledContext], PrefilledContext]
+    """From context and question to what the answer is decoded from."""
+
+
 class LanguageModel:
     """A causal language model of transformers with its prompt encoder."""
 
@@ -126,6 +136,7 @@ class LanguageModel:
         max_new_tokens: int,
         thinking: Thinking | None = None,
         dense_question: bool = False,
+        after_question: AfterQuestion | None = None,
         between_tokens: Callable[[], None] = lambda: None,
     ) -> Answer:
         """Answer one question and rewind the cache to the context.
@@ -138,20 +149,30 @@ class LanguageModel:
             max_new_tokens: at least 1.
             thinking: how a thought before the answer is recognised; None takes all for the answer.
             dense_question: compute the question with the model's own attention.
+            after_question: with a dense question, what is kept of context and question together;
+                None keeps everything.
             between_tokens: called before every decode step; may raise to stop the answer.
         """
         started = time.perf_counter()
         answer = AnswerInProgress(
             sampler, limit=max_new_tokens, eos_token_ids=self.eos_token_ids, thinking=thinking
         )
+        held = context
         try:
-            logits = self.read_question(
-                context, question_ids, session=session, dense_question=dense_question
-            )
+            if after_question is None:
+                logits = self.read_question(
+                    context, question_ids, session=session, dense_question=dense_question
+                )
+            else:
+                assert dense_question, "keys are evicted after a dense question only"
+                both, logits = self.prefill_question(
+                    context, question_ids, witness=after_question.witness
+                )
+                held = after_question.keep(both)
             with session.attached(self.model):
                 while answer.advance(logits):
                     between_tokens()
-                    logits = self._last_logits(answer.tokens[-1:], context.cache)
+                    logits = self._last_logits(answer.tokens[-1:], held.cache)
         finally:
             context.cache.rewind()
         return answer.answer(time.perf_counter() - started)
@@ -168,6 +189,39 @@ class LanguageModel:
         """Append a question to the cache; return the logits of its last token, [1, vocabulary]."""
         with nullcontext() if dense_question else session.attached(self.model, is_question=True):
             return self._last_logits(list(question_ids), context.cache)
+
+    @torch.inference_mode()
+    def prefill_question(
+        self, context: PrefilledContext, question_ids: Sequence[int], *, witness: Witness
+    ) -> tuple[PrefilledContext, Tensor]:
+        """Append a question with the model's own attention; remember its queries, too.
+
+        Args:
+            context: prefilled with a witness that asks for at least as much. Its cache holds the
+                question until the caller rewinds it.
+            question_ids: at least one token.
+            witness: what to remember of context and question together; it changes no output.
+
+        Returns:
+            Context and question as one context, whose cache shares the given one's layers, and the
+            logits of the last token, [1, vocabulary].
+        """
+        started, cache, witnessed = time.perf_counter(), context.cache, context.witnessed
+        # What is remembered is of one forward pass, which reads one token in some models.
+        single = self.reads_single_tokens and cache.length > 0
+        size = 1 if single else len(question_ids)
+        for begin in range(0, len(question_ids), size):
+            before = witnessed if cache.length else None
+            with remembering(self.model, witness, before) as witnessed:
+                logits = self._last_logits(list(question_ids[begin : begin + size]), cache)
+        self._synchronize()
+        both = PrefilledContext(
+            cache=cache.marked_here(),
+            length=cache.length,
+            seconds=time.perf_counter() - started,
+            witnessed=witnessed,
+        )
+        return both, logits
 
     @torch.inference_mode()
     def continuation_loss(

@@ -90,6 +90,7 @@ def error_of(folder):
         (KINDS, ("protocol=forced", "generation.temperature=0.8")),
         (EVICTING, ("generation.batch_questions=2", "generation.temperature=0.8")),
         (EVICTING, ("protocol=forced", "metric_logging=full")),
+        (EVICTING, ("protocol=question_dense", "metric_logging=full")),
     ],
     ids=lambda value: f"{len(value)} arms" if "dense" in value else " ".join(value),
 )

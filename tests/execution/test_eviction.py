@@ -127,3 +127,24 @@ def test_resident_while_decoding_is_that_of_the_whole_sequence(configure):
         assert answer["keys_read"] == 31 * queries
         seen = [31 / (context + after) for after in range(1, queries + 1)]
         assert answer["density"] == pytest.approx(sum(seen) / queries)
+
+
+def test_after_a_dense_question_the_budget_is_of_context_and_question(configure):
+    folder, result = computed(
+        configure,
+        "attention=snapkv",
+        "sparse_attention.evict.snapkv.fraction=0.25",
+        "protocol=question_dense",
+        "generation.max_new_tokens=9",
+    )
+    for answer in answers(folder):
+        read = answer["context_tokens"] + answer["question_tokens"]
+        kept, steps = read // 4, answer["new_tokens"] - 1
+        assert answer["resident"] == pytest.approx(kept / read)
+        seen = [(kept + after) / (read + after) for after in range(1, steps + 1)]
+        assert answer["density"] == pytest.approx(sum(seen) / steps)
+        by_question = sum(range(answer["context_tokens"] + 1, read + 1))
+        by_answer = sum(kept + after for after in range(1, steps + 1))
+        assert answer["keys_read"] == by_question + by_answer
+    assert result.protocol == "question_dense"
+    assert result.output_error > 0

@@ -82,13 +82,13 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
         (["+masker=sink"], ["+masker@sparse_attention.maskers.NAME=OPTION"]),
         (["+evictor=snapkv"], ["+evictor@sparse_attention.evict.NAME=OPTION"]),
         (
-            ["attention=knorm", "protocol=question_dense"],
-            ["knorm evicts keys", "protocol=question_dense", "protocol=default"],
+            ["attention=knorm", "protocol=question_dense", "generation.batch_questions=2"],
+            ["batch_questions=2", "knorm evicts keys of context and question", "protocol=default"],
         ),
         (["+rewriter=kivi"], ["+rewriter@sparse_attention.rewrite.NAME=OPTION"]),
         (
-            ["attention=kivi", "protocol=question_dense"],
-            ["kivi rewrites keys and values", "protocol=question_dense", "protocol=default"],
+            ["attention=kivi", "protocol=question_dense", "generation.batch_questions=2"],
+            ["batch_questions=2", "kivi rewrites keys and values", "leave it null"],
         ),
         (
             ["attention=kivi", "+rewriter@sparse_attention.rewrite.think=think"],

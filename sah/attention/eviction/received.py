@@ -73,25 +73,28 @@ def softmax_beside_sinks(
 
 
 def received_attention(
-    query: Float[Tensor, "B H K D"],
+    query: Float[Tensor, "B H Q D"],
     key: Float[Tensor, "B G K D"],
     *,
     scaling: float,
     softcap: float | None = None,
     sinks: Float[Tensor, " H"] | None = None,
 ) -> Float[Tensor, "B H K"]:
-    """Sum the causal attention weights of each key over all queries, in float32.
+    """Sum the causal attention weights of each key over the last Q positions, in float32.
 
-    Computed in blocks of queries, each with the keys up to its end: half of K² products.
+    Computed in blocks of queries, each with the keys up to its end: for a whole sequence, half of
+    K² products.
     """
-    batch, heads, length, _ = query.shape
+    batch, heads, queries, _ = query.shape
+    length = key.shape[2]
     block_bytes = _BLOCK_BYTES.get(query.device.type, _OTHER_BLOCK_BYTES)
     block = max(1, block_bytes // (4 * batch * heads * length))
     total = query.new_zeros(batch, heads, length, dtype=torch.float32)
-    for start in range(0, length, block):
-        end = min(length, start + block)
+    for start in range(0, queries, block):
+        end = min(queries, start + block)
+        seen = length - queries + end
         weights = attention_weights(
-            query[:, :, start:end], key[:, :, :end], scaling=scaling, softcap=softcap, sinks=sinks
+            query[:, :, start:end], key[:, :, :seen], scaling=scaling, softcap=softcap, sinks=sinks
         )
-        total[:, :, :end] += weights.sum(2)
+        total[:, :, :seen] += weights.sum(2)
     return total

@@ -56,6 +56,8 @@ class Witnessed:
     """The last queries, as many as asked for, or all if there are fewer."""
     received: Float[Tensor, "B H K"] | None = None
     """Sum over the queries of the attention weight of each key; None if it was not asked for."""
+    unrotated: Mapping[FutureQueries, Moments] = field(default_factory=dict)
+    """Moments of the context's own queries that count, before the rotary embedding."""
     future: Mapping[FutureQueries, Moments] = field(default_factory=dict)
     """What was asked for; empty if the layer's rotary embedding is unknown."""
     rotary: Rotary | None = None
