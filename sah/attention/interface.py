@@ -1,15 +1,20 @@
 """The attention interface of transformers: replace a model's attention function, number layers."""
 
 import itertools
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from sah.errors import ConfigurationError
+
+Observer = Callable[[torch.nn.Module, Tensor, Tensor, dict[str, Any]], None]
+"""Gets the module, query [B, H, Q, D], key [B, G, K, D] and keywords of an attention function."""
 
 _names = (f"sah_{number}" for number in itertools.count())
 
@@ -33,6 +38,48 @@ def attention_replaced(
         AttentionMaskInterface._global_mapping.pop(name)
 
 
+@contextmanager
+def attention_observed(model: PreTrainedModel, observe: Observer) -> Iterator[None]:
+    """Call `observe` before each call of the model's own attention function inside the block.
+
+    The function gets the arguments it would get without this, and computes every output.
+
+    Raises:
+        ConfigurationError: if the model's attention function cannot be found.
+    """
+    name = model.config.get_text_config(decoder=True)._attn_implementation
+
+    def attend(
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **kwargs: Any,
+    ) -> Any:
+        observe(module, query, key, kwargs)
+        return _function(name, module)(module, query, key, value, attention_mask, **kwargs)
+
+    mask: Any = AttentionMaskInterface._global_mapping[name]
+    with attention_replaced(model, attend, mask):
+        yield
+
+
+def _function(name: str, module: torch.nn.Module) -> Callable[..., Any]:
+    """Return the attention function of this name; "eager" is defined beside each model."""
+    if name in AttentionInterface._global_mapping:
+        function: Callable[..., Any] = AttentionInterface._global_mapping[name]
+        return function
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    if name != "eager" or eager is None:
+        raise ConfigurationError(
+            f"eviction needs to see the queries of the prefill, but the attention function {name!r}"
+            f" of {type(module).__name__} is not known by name; set "
+            "+model.attn_implementation=sdpa, or choose another model"
+        )
+    return eager  # type: ignore[no-any-return]
+
+
 def layer_number(module: torch.nn.Module) -> int:
     """Return the number that an attention module gives itself.
 
@@ -46,3 +93,9 @@ def layer_number(module: torch.nn.Module) -> int:
             "from those of other layers; choose another model"
         )
     return number
+
+
+def scaling_of(query: Tensor, keywords: Mapping[str, Any]) -> float:
+    """Return what an attention function multiplies products by, given its keywords."""
+    scaling = keywords.get("scaling")
+    return float(query.shape[-1] ** -0.5 if scaling is None else scaling)

@@ -47,9 +47,9 @@ def check_attention(experiment: Experiment, model: LanguageModel, prompt: Encode
             reserve_tokens=len(prompt.question_ids) + 2,
             witness=attention.witness,
         )
+        own = keeping.begin(model, context, prompt)
         if attention.evictor is not None:
             distance = _difference_from_masked(experiment, model, context, prompt.question_ids)
-        own = keeping.begin(model, context)
         session.begin_example("doctor")
         model.answer(
             own,

@@ -112,6 +112,7 @@ class Answering:
         self,
         model: LanguageModel,
         context: PrefilledContext,
+        prompt: EncodedPrompt,
         dense_outputs: DenseOutputs | None,
     ) -> Iterator[PrefilledContext]:
         """Answer questions of one context inside the block; its index is dropped on exit.
@@ -119,12 +120,13 @@ class Answering:
         Args:
             model: the model that prefilled the context.
             context: shared with other arms, which use it in turn.
+            prompt: of one of the questions.
             dense_outputs: of this context, shared with other arms; None for a single arm.
 
         Yields:
             The context as this arm has it: with the keys that it keeps, as it stores them.
         """
-        own = self.keeping.begin(model, context)
+        own = self.keeping.begin(model, context, prompt, self.clock.check)
         self._attention_metrics.dense_outputs = dense_outputs
         try:
             yield own

@@ -72,6 +72,12 @@ class Experiment:
                     f"sparse_attention={attention.name} {does} of context and question together, "
                     "so that every question has its own; leave it null, or use protocol=default"
                 )
+            if attention.witness is not None and attention.witness.reconstructions:
+                raise ValueError(
+                    f"sparse_attention={attention.name} scores the keys of a context by repeating "
+                    f"it, before the question is known, but with protocol={self.protocol.name} "
+                    "keys are evicted after the question; use protocol=default"
+                )
         repeats = self.benchmark.repeats
         greedy = self.generation.greedy_setting
         if repeats is not None and repeats > 1 and greedy is not None:

@@ -1,11 +1,14 @@
 """What an arm keeps of a context: eviction and rewriting, and the bytes that it then holds."""
 
+from collections.abc import Callable
+
 from sah.attention import SparseAttention
 from sah.attention.eviction.witness import Witness
 from sah.attention.session import AttentionSession
 from sah.execution.experiment import Experiment
-from sah.models.eviction import evicted
+from sah.models.eviction import evicted, reconstruct
 from sah.models.language_model import AfterQuestion, LanguageModel, PrefilledContext
+from sah.models.prompts import EncodedPrompt
 
 
 class Keeping:
@@ -24,6 +27,10 @@ class Keeping:
         """
         self.experiment = experiment
         self.session = session
+        self.repeated_seconds = 0.0
+        """Time in which the model repeated the present context; part of this arm's prefill."""
+        self.repeated_seconds_saved = 0.0
+        """Part of it that an arm before this one spent."""
         self._seconds = 0.0
         self._bytes = 0, 0
 
@@ -33,14 +40,47 @@ class Keeping:
         attention = self.experiment.sparse_attention
         return attention.witness if isinstance(attention, SparseAttention) else None
 
-    def begin(self, model: LanguageModel, context: PrefilledContext) -> PrefilledContext:
-        """Begin a context; return it as this arm has it when it reads a question."""
+    def begin(
+        self,
+        model: LanguageModel,
+        context: PrefilledContext,
+        prompt: EncodedPrompt,
+        between_chunks: Callable[[], None] = lambda: None,
+    ) -> PrefilledContext:
+        """Begin a context; return it as this arm has it when it reads a question.
+
+        Args:
+            model: prefilled the context.
+            context: shared with other arms, which use it in turn.
+            prompt: its context is this one.
+            between_chunks: called while the model repeats the context; may raise to stop.
+        """
         own, self._seconds = context, 0.0
+        self._reconstruct(model, context, prompt, between_chunks)
         if self.witness is not None and self.experiment.protocol.question == "sparse":
             own = self._kept(model, context)
             self._seconds = own.seconds
         self._begin(own, context)
         return own
+
+    def _reconstruct(
+        self,
+        model: LanguageModel,
+        context: PrefilledContext,
+        prompt: EncodedPrompt,
+        between_chunks: Callable[[], None],
+    ) -> None:
+        """Let the model repeat the context, unless an arm before this one did."""
+        self.repeated_seconds = self.repeated_seconds_saved = 0.0
+        if self.witness is None or context.length == 0:
+            return
+        for asked in sorted(self.witness.reconstructions, key=repr):
+            is_known = asked in context.reconstructions
+            if not is_known:
+                reconstruct(model, context, prompt, asked, between_chunks=between_chunks)
+            seconds = context.reconstructions[asked].seconds
+            self.repeated_seconds += seconds
+            self.repeated_seconds_saved += seconds if is_known else 0.0
 
     def after_question(self, model: LanguageModel) -> AfterQuestion | None:
         """Return what is done once a dense question has been read; None: nothing."""

@@ -110,19 +110,20 @@ class RewindableCache(DynamicCache):
     is cheap as they are small.
     """
 
-    def __init__(self, config: PreTrainedConfig, capacity: int) -> None:
+    def __init__(self, config: PreTrainedConfig, capacity: int, spare: int = 0) -> None:
         """Make an empty cache.
 
         Args:
             config: of the model.
             capacity: tokens that the sequence may reach; more work, but cost a copy.
+            spare: rows beyond it, for tokens that are read in between and belong to no answer.
         """
         super().__init__(config=config)
         self.capacity = capacity
         self.length = 0
         """Tokens so far; known for layers without keys too."""
         self.layers = [
-            BufferedLayer(capacity) if type(layer) is DynamicLayer else layer
+            BufferedLayer(capacity + spare) if type(layer) is DynamicLayer else layer
             for layer in self.layers
         ]
         self._marked_length = 0

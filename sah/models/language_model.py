@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sah.attention.eviction.kept import KeptKeys
+from sah.attention.eviction.reconstruction import Reconstructed, Reconstruction
 from sah.attention.eviction.remembering import remembering
 from sah.attention.eviction.witness import Witness, Witnessed
 from sah.attention.session import AttentionSession
@@ -29,6 +30,9 @@ from sah.models.thoughts import Thinking
 # Bounds the memory of a continuation's logits: 80 MB for 128 tokens of a large vocabulary.
 _LOSS_CHUNK_TOKENS = 128
 
+# About the most by which a request to repeat a chunk is longer than the chunk.
+_REQUEST_TOKENS = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrefilledContext:
@@ -39,6 +43,8 @@ class PrefilledContext:
     seconds: float
     witnessed: Mapping[int, Witnessed] = field(default_factory=dict)
     """What the prefill was asked to remember, by layer."""
+    reconstructions: dict[Reconstruction, Reconstructed] = field(default_factory=dict)
+    """Of the passes in which the model repeated the context; filled when an arm needs one."""
     kept: Mapping[int, KeptKeys] | None = None
     """What an arm that evicts or rewrites keeps of it, by layer; None in other arms."""
 
@@ -109,14 +115,17 @@ class LanguageModel:
                 nothing.
         """
         started = time.perf_counter()
-        cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens)
+        passes = () if witness is None else witness.reconstructions
+        repeated = max((min(one.chunk, len(context_ids)) for one in passes), default=0)
+        spare = repeated + _REQUEST_TOKENS if repeated else 0
+        cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens, spare)
         witnessed: Mapping[int, Witnessed] = {}
         if context_ids:
             with ExitStack() as stack:
                 if witness is not None:
                     witnessed = stack.enter_context(remembering(self.model, witness))
                 self._last_logits(list(context_ids), cache)
-            self._synchronize()
+            self.synchronize()
         cache.mark()
         return PrefilledContext(
             cache=cache,
@@ -214,7 +223,7 @@ class LanguageModel:
             before = witnessed if cache.length else None
             with remembering(self.model, witness, before) as witnessed:
                 logits = self._last_logits(list(question_ids[begin : begin + size]), cache)
-        self._synchronize()
+        self.synchronize()
         both = PrefilledContext(
             cache=cache.marked_here(),
             length=cache.length,
@@ -324,7 +333,8 @@ class LanguageModel:
             "leave them out of the prompt"
         )
 
-    def _synchronize(self) -> None:
+    def synchronize(self) -> None:
+        """Wait for the device, so that times are of what was computed."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("calibrated")
 
 # One evictor for each thing that can be remembered of the prefill.
-EVICTORS = ("knorm", "snapkv", "h2o", "leverage", "expected_attention")
+EVICTORS = ("knorm", "snapkv", "h2o", "leverage", "expected_attention", "kvzip")
 PRESETS = ("dense", *SELECTING, *EVICTORS)
 THREE = ("dense", "sparse", "streaming_llm")
 # One of each kind: dense, positions alone, sampling, an index, an index with random planes.

@@ -85,6 +85,17 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
             ["attention=knorm", "protocol=question_dense", "generation.batch_questions=2"],
             ["batch_questions=2", "knorm evicts keys of context and question", "protocol=default"],
         ),
+        (
+            ["attention=kvzip", "protocol=question_dense"],
+            ["kvzip scores the keys of a context by repeating it", "protocol=default"],
+        ),
+        (
+            ["attention=adakv", "evictor@sparse_attention.evict.adakv.of=kvzip"],
+            ["AdaKV: `of` is KVzip with across=model", "of.across=head"],
+        ),
+        (["attention=kvzip", "sparse_attention.evict.kvzip.sinks=0"], ["sinks", "got 0"]),
+        (["attention=kvzip", "sparse_attention.evict.kvzip.chunk=0"], ["chunk", "got 0"]),
+        (["attention=kvzip", "sparse_attention.evict.kvzip.across=all"], ["across", "'all'"]),
         (["+rewriter=kivi"], ["+rewriter@sparse_attention.rewrite.NAME=OPTION"]),
         (
             ["attention=kivi", "protocol=question_dense", "generation.batch_questions=2"],

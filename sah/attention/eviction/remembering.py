@@ -2,8 +2,7 @@
 
 # B batch, H query heads, G key-value heads, Q queries, W last ones, K keys, D head dimension
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,17 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface
+from transformers import PreTrainedModel
 
 from sah.attention.eviction.attention_calls import AttentionCalls
 from sah.attention.eviction.received import received_attention
 from sah.attention.eviction.rotary import FutureQueries, Moments
 from sah.attention.eviction.rotary_calls import RotaryCalls
 from sah.attention.eviction.witness import Witness, Witnessed
-from sah.attention.interface import attention_replaced, layer_number
+from sah.attention.interface import attention_observed, layer_number, scaling_of
 from sah.attention.layers import full_attention_layers
-from sah.errors import ConfigurationError
 
 
 @contextmanager
@@ -46,30 +43,23 @@ def remembering(
     Raises:
         ConfigurationError: if the model's attention function cannot be found.
     """
-    name = model.config.get_text_config(decoder=True)._attn_implementation
     found: dict[int, Witnessed] = {}
     layers = full_attention_layers(model.config)
     rotary = RotaryCalls(model) if witness.rotary or witness.future else None
     calls = AttentionCalls(model) if witness.calls else None
 
-    def attend(
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        **kwargs: Any,
-    ) -> Any:
+    def observe(module: nn.Module, query: Tensor, key: Tensor, keywords: dict[str, Any]) -> None:
         number = layer_number(module)
         if number in layers:
             earlier = None if before is None else before.get(number)
-            found[number] = _witnessed(module, query, key, witness, rotary, calls, kwargs, earlier)
+            found[number] = _witnessed(
+                module, query, key, witness, rotary, calls, keywords, earlier
+            )
         elif rotary is not None:
             rotary.forget()
-        return _function(name, module)(module, query, key, value, attention_mask, **kwargs)
 
     with ExitStack() as stack:
-        stack.enter_context(attention_replaced(model, attend, _mask(name)))
+        stack.enter_context(attention_observed(model, observe))
         for recorder in (rotary, calls):
             if recorder is not None:
                 stack.enter_context(recorder.recorded())
@@ -87,8 +77,7 @@ def _witnessed(
     before: Witnessed | None,
 ) -> Witnessed:
     """Return what is remembered after a call whose queries are the last ones of K keys."""
-    scaling = keywords.get("scaling")
-    scaling = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    scaling = scaling_of(query, keywords)
     softcap, sinks = keywords.get("softcap"), keywords.get("s_aux")
     length = key.shape[2]
     ahead = max((asked.positions for asked in witness.future), default=0)
@@ -150,23 +139,3 @@ def _moments(
 
 def _last(queries: Float[Tensor, "B H Q D"], count: int) -> Float[Tensor, "B H W D"]:
     return queries[:, :, max(0, queries.shape[2] - count) :].clone()
-
-
-def _mask(name: str) -> Callable[..., Any]:
-    function: Any = AttentionMaskInterface._global_mapping[name]
-    return function  # type: ignore[no-any-return]
-
-
-def _function(name: str, module: nn.Module) -> Callable[..., Any]:
-    """Return the attention function of this name; "eager" is defined beside each model."""
-    if name in AttentionInterface._global_mapping:
-        function: Callable[..., Any] = AttentionInterface._global_mapping[name]
-        return function
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    if name != "eager" or eager is None:
-        raise ConfigurationError(
-            f"eviction needs to see the queries of the prefill, but the attention function {name!r}"
-            f" of {type(module).__name__} is not known by name; set "
-            "+model.attn_implementation=sdpa, or choose another model"
-        )
-    return eager  # type: ignore[no-any-return]
