@@ -87,6 +87,12 @@ def test_an_evictor_answers_as_if_the_evicted_keys_were_masked(monkeypatch):
     assert "from those with these keys masked" in finding.message
 
 
+def test_an_eviction_that_repeats_the_context_is_checked():
+    finding = by_check(examine([*BASE, "attention=kvzip"]))["attention"]
+    assert finding.status == "ok"
+    assert "0.248 of the cache held" in finding.message
+
+
 def test_an_eviction_after_the_question_is_checked_there(monkeypatch):
     overrides = [*BASE, "attention=snapkv", "protocol=question_dense"]
     finding = by_check(examine(overrides))["attention"]

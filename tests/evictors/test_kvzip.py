@@ -68,13 +68,14 @@ def tokenizer_with(template: str) -> Any:
 
 
 @pytest.fixture
-def talkative(tiny: LanguageModel) -> LanguageModel:
-    """The tiny model with a template that begins with more tokens than the sinks."""
+def talkative() -> LanguageModel:
+    """A model with a template that begins with more tokens than the sinks."""
     template = (
         "<|system|>Be brief. {% for message in messages %}<|user|>{{ message.content }}"
         "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
-    return LanguageModel(tiny.model, PromptEncoder(tokenizer_with(template), None))
+    # Its own, as transformers leaves hooks on a model that has returned its attention weights.
+    return LanguageModel(TinyModel().load().model, PromptEncoder(tokenizer_with(template), None))
 
 
 @pytest.mark.parametrize("with_template", [False, True])
