@@ -1,6 +1,6 @@
 """Check of eviction: a compacted cache answers like the whole cache with the other keys masked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,6 @@ from sah.attention.eviction.witness import Witness
 from sah.attention.session import AttentionSession
 from sah.models.gate import relative_difference
 from sah.models.language_model import LanguageModel, PrefilledContext
-from sah.models.prompts import EncodedPrompt
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,9 +53,9 @@ def difference_from_masked(
     attention: SparseAttention,
     context: PrefilledContext,
     own: PrefilledContext,
-    prompt: EncodedPrompt,
+    token_ids: Sequence[int],
 ) -> float:
-    """Return how much the logits after the question differ between the two, without maskers.
+    """Return how much the logits after some tokens differ between the two, without maskers.
 
     Nor is anything evicted after the context.
 
@@ -65,7 +64,7 @@ def difference_from_masked(
         attention: has an evictor.
         context: with its whole cache.
         own: the same, without the evicted keys.
-        prompt: its context is this one.
+        token_ids: read after the context.
 
     Returns:
         As `sah.models.gate.relative_difference`.
@@ -85,9 +84,7 @@ def difference_from_masked(
         session.begin_context(context.length, context.kept)
         session.begin_example("doctor")
         try:
-            return model.read_question(
-                context, prompt.question_ids, session=session, dense_question=False
-            )
+            return model.read_question(context, token_ids, session=session, dense_question=False)
         finally:
             context.cache.rewind()
 

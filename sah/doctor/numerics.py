@@ -1,5 +1,6 @@
 """Checks of the model's numbers and of the chosen attention."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sah.attention import DenseAttention, SparseAttention
@@ -10,10 +11,11 @@ from sah.doctor.finding import Finding, error, ok
 from sah.doctor.prefill_check import difference_from_masked_prefill
 from sah.errors import ConfigurationError, SahError
 from sah.execution.experiment import Experiment
+from sah.execution.keeping import Keeping
 from sah.models import gate
 from sah.models.eviction import evicted
 from sah.models.generation import Generation
-from sah.models.language_model import LanguageModel
+from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt
 
 
@@ -38,10 +40,11 @@ def check_attention(experiment: Experiment, model: LanguageModel, prompt: Encode
     if isinstance(attention, DenseAttention):
         return ok("attention", f"dense: the model's own attention{_indexer(attention, model)}")
     session = AttentionSession(attention.after_context, seed=experiment.seed)
+    keeping = Keeping(experiment, session)
     distance, prefill_distance, held = 0.0, 0.0, ""
     try:
         attention.check(model.model.config)
-        own = context = model.prefill(
+        context = model.prefill(
             prompt.context_ids,
             reserve_tokens=len(prompt.question_ids) + 2,
             witness=attention.witness,
@@ -52,14 +55,9 @@ def check_attention(experiment: Experiment, model: LanguageModel, prompt: Encode
                 model, attention, prompt.context_ids, seed=experiment.seed
             )
             held = f", prefill density {context.prefill_density:.3f}"
-        if attention.witness is not None:
-            own = evicted(context, attention, model.model.config, seed=experiment.seed)
-            held += f", {own.cache.bytes_held() / context.cache.bytes_held():.3f} of the cache held"
+        own = keeping.begin(model, context, prompt)
         if attention.evictor is not None:
-            exact = replace(attention, rewrite={})
-            compacted = evicted(context, exact, model.model.config, seed=experiment.seed)
-            distance = difference_from_masked(model, exact, context, compacted, prompt)
-        session.begin_context(own.length, own.kept)
+            distance = _difference_from_masked(experiment, model, context, prompt.question_ids)
         session.begin_example("doctor")
         model.answer(
             own,
@@ -68,7 +66,10 @@ def check_attention(experiment: Experiment, model: LanguageModel, prompt: Encode
             sampler=Generation().sampler(0, "doctor", model.device),
             max_new_tokens=2,
             dense_question=experiment.protocol.question == "dense",
+            after_question=keeping.after_question(model),
         )
+        if attention.witness is not None:
+            held = f", {keeping.share:.3f} of the cache held"
         density = session.density()
     except (SahError, ValueError) as problem:
         return error(
@@ -101,3 +102,25 @@ def _indexer(attention: DenseAttention | SparseAttention, model: LanguageModel) 
     if not model.has_indexer:
         return ""
     return f"; the model's own indexer is {'on' if attention.uses_indexer else 'off'}"
+
+
+def _difference_from_masked(
+    experiment: Experiment, model: LanguageModel, context: PrefilledContext, question: Sequence[int]
+) -> float:
+    """Compare the compacted cache, not rewritten, with the masked one on the question.
+
+    If the keys are evicted after a dense question, on its last token once more.
+    """
+    attention, seed = experiment.sparse_attention, experiment.seed
+    assert isinstance(attention, SparseAttention)
+    assert attention.witness is not None
+    exact = replace(attention, rewrite={})
+    read, whole = question, context
+    if experiment.protocol.question == "dense":
+        whole, _ = model.prefill_question(context, question, witness=attention.witness)
+        read = question[-1:]
+    try:
+        own = evicted(whole, exact, model.model.config, seed=seed)
+        return difference_from_masked(model, exact, whole, own, read)
+    finally:
+        context.cache.rewind()

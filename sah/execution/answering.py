@@ -11,18 +11,17 @@ from typing import Any
 
 from sah.attention import DenseAttention, SparseAttention
 from sah.attention.keys_read import KeysRead, visible_keys
-from sah.attention.layers import indexed_layers
 from sah.attention.session import AttentionSession, Observer
 from sah.errors import ConfigurationError
 from sah.execution.accounting import Clock, CpuTime
 from sah.execution.experiment import Experiment
+from sah.execution.keeping import Keeping
 from sah.execution.teacher_forcing import DenseAnswer, LayerErrors, TeacherForcing
 from sah.metric_logging import AttentionMetrics, MicroMetricLogger
 from sah.metric_logging.metrics import DenseOutputs
 from sah.models.batch import BatchedQuestion, answer_batch
 from sah.models.chat_template import SPLIT
 from sah.models.decoding import Answer
-from sah.models.eviction import evicted
 from sah.models.generation import Sampler, naming_example
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import EncodedPrompt, PromptEncoder
@@ -98,9 +97,6 @@ class Answering:
         self.clock = clock
         self._attention_metrics = AttentionMetrics(metrics)
         self._layer_errors = LayerErrors()
-        self._eviction_seconds = 0.0
-        self._bytes = 0, 0
-        self._indexer_bytes: dict[str, float] = {}
         self._prefill_density: float | None = None
         observers: list[Observer] = []
         if experiment.metric_logging.enabled_metrics:
@@ -111,12 +107,14 @@ class Answering:
         if isinstance(attention, SparseAttention):
             attention = attention.after_context
         self.session = AttentionSession(attention, seed=experiment.seed, observers=tuple(observers))
+        self.keeping = Keeping(experiment, self.session)
 
     @contextmanager
     def about(
         self,
         model: LanguageModel,
         context: PrefilledContext,
+        prompt: EncodedPrompt,
         dense_outputs: DenseOutputs | None,
     ) -> Iterator[PrefilledContext]:
         """Answer questions of one context inside the block; its index is dropped on exit.
@@ -124,23 +122,14 @@ class Answering:
         Args:
             model: the model that prefilled the context.
             context: shared with other arms, which use it in turn.
+            prompt: of one of the questions.
             dense_outputs: of this context, shared with other arms; None for a single arm.
 
         Yields:
             The context as this arm has it: with the keys that it keeps, as it stores them.
         """
-        attention, own = self.experiment.sparse_attention, context
-        self._eviction_seconds = 0.0
-        if isinstance(attention, SparseAttention) and attention.witness is not None:
-            own = evicted(context, attention, model.model.config, seed=self.experiment.seed)
-            self._eviction_seconds = own.seconds
         self._prefill_density = context.prefill_density if context.length else None
-        indexer_bytes = context.cache.indexer_bytes() if attention.uses_indexer else 0
-        self._bytes = own.cache.bytes_held() + indexer_bytes, context.cache.bytes_held()
-        if indexer_bytes and isinstance(attention, SparseAttention):
-            keys = context.length * len(indexed_layers(model.model.config))
-            self._indexer_bytes = dict.fromkeys(attention.maskers, indexer_bytes / keys)
-        self.session.begin_context(own.length, own.kept)
+        own = self.keeping.begin(model, context, prompt, self.clock.check)
         self._attention_metrics.dense_outputs = dense_outputs
         try:
             yield own
@@ -195,6 +184,7 @@ class Answering:
                 max_new_tokens=self.experiment.generation.token_limit(example.max_new_tokens),
                 thinking=self._thinking(question, model),
                 dense_question=self.experiment.protocol.question == "dense",
+                after_question=self.keeping.after_question(model),
                 between_tokens=self.clock.check,
             )
         used = cpu.used()
@@ -330,15 +320,15 @@ class Answering:
             question_tokens=len(prompt.question_ids),
             new_tokens=answer.steps,
             prefill_seconds=None,
-            decode_seconds=answer.seconds + self._take_eviction_seconds(),
+            decode_seconds=answer.seconds + self.keeping.take_seconds(),
             decode_cpu_seconds=cpu_seconds[0],
             decode_thread_seconds=cpu_seconds[1],
             density=None if read is None else read.density,
             rows_read=None if read is None else read.rows_read,
             prefill_density=self._prefill_density,
             keys_read=self._keys_read(prompt, answer.steps, read),
-            index_bytes=self.session.index_bytes() | self._indexer_bytes,
-            resident=self._resident(model, session),
+            index_bytes=self.session.index_bytes() | self.keeping.indexer_bytes,
+            resident=self.keeping.resident(model, session),
             truncated=prompt.truncated,
             **self._sampled(read),
             chat_template=prompt.chat_template,
@@ -346,26 +336,6 @@ class Answering:
             thought_tokens=None if thought is None else thought.tokens,
             unfinished_thought=thought is not None and not thought.is_finished,
         )
-
-    def _take_eviction_seconds(self) -> float:
-        """Return the time of eviction and rewriting once; it counts with the first answer."""
-        seconds, self._eviction_seconds = self._eviction_seconds, 0.0
-        return seconds
-
-    def _resident(self, model: LanguageModel, session: AttentionSession) -> float | None:
-        """Return what the arm holds as a share of the dense cache's bytes.
-
-        Of the context; if it evicts while decoding, of the whole sequence at the answer's end.
-        """
-        held, dense = self._bytes
-        later = session.evicted_later()
-        if later is not None:
-            evicted_bytes, tokens = later
-            dense = model.cache_bytes(tokens)
-            held = dense - evicted_bytes
-        if dense == 0:
-            return None
-        return (held + self.session.context_index_bytes()) / dense
 
     def _keys_read(self, prompt: EncodedPrompt, steps: int, read: KeysRead | None) -> float:
         """Return the keys read by all queries of question and answer, sparse or dense."""

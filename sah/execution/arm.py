@@ -257,8 +257,7 @@ class Arm:
     @property
     def witness(self) -> Witness | None:
         """What its attention needs of the prefill beyond the cache; None without such stages."""
-        attention = self.experiment.sparse_attention
-        return attention.witness if isinstance(attention, SparseAttention) else None
+        return self._answering.keeping.witness
 
     def pending(self, examples: Sequence[Example]) -> list[Example]:
         """Return the examples without a stored answer."""
@@ -282,17 +281,17 @@ class Arm:
             prefill_is_shared: whether another arm used this prefill before.
             dense_outputs: of this context, shared with other arms; None without metrics of them.
         """
-        prefill_seconds: float | None = context.seconds
-        with self._answering.about(model, context, dense_outputs) as own:
+        keeping = self._answering.keeping
+        with self._answering.about(model, context, asked[0].prompt, dense_outputs) as own:
+            shared = context.seconds if prefill_is_shared else 0.0
+            seconds: float | None = context.seconds + keeping.repeated_seconds
+            saved: float | None = shared + keeping.repeated_seconds_saved or None
             for question, prediction in self._answering.answers(model, own, asked):
-                saved = prefill_seconds if prefill_is_shared else None
                 self._store(
                     question.example,
-                    replace(
-                        prediction, prefill_seconds=prefill_seconds, prefill_seconds_saved=saved
-                    ),
+                    replace(prediction, prefill_seconds=seconds, prefill_seconds_saved=saved),
                 )
-                prefill_seconds = None
+                seconds = saved = None
 
     def _store(self, example: Example, prediction: Prediction) -> None:
         # Metrics first: on resume, records without an answer are dropped, but an answer whose

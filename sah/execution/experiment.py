@@ -68,12 +68,19 @@ class Experiment:
             )
         attention = self.sparse_attention
         if self.protocol.question == "dense" and isinstance(attention, SparseAttention):
-            if attention.witness is not None:
+            if attention.witness is not None and self.generation.batch_questions is not None:
                 does = "evicts keys" if attention.evict else "rewrites keys and values"
                 raise ValueError(
-                    f"sparse_attention={attention.name} {does} at the context's end, but "
-                    f"protocol={self.protocol.name} reads the question with dense attention, which "
-                    "needs the whole cache; use protocol=default"
+                    f"generation.batch_questions={self.generation.batch_questions} decodes several "
+                    f"questions from one cache, but with protocol={self.protocol.name} "
+                    f"sparse_attention={attention.name} {does} of context and question together, "
+                    "so that every question has its own; leave it null, or use protocol=default"
+                )
+            if attention.witness is not None and attention.witness.reconstructions:
+                raise ValueError(
+                    f"sparse_attention={attention.name} scores the keys of a context by repeating "
+                    f"it, before the question is known, but with protocol={self.protocol.name} "
+                    "keys are evicted after the question; use protocol=default"
                 )
         if self.protocol.question == "dense" and attention.uses_indexer:
             raise ValueError(

@@ -16,7 +16,8 @@ class Protocol:
     context: Literal["dense"]
     """The context is prefilled with the model's own attention."""
     question: Literal["sparse", "dense"]
-    """Attention of the question, the chat template's turn and the answer prefix."""
+    """Attention of the question, the chat template's turn and the answer prefix. Evictors and
+    rewriters work at the context's end before a sparse question, and after a dense one."""
     answer: Literal["free", "forced"] = "free"
     """`free`: every arm decodes its own answer. `forced` (teacher forcing): every arm is fed
     the tokens of the dense answer and its distributions are compared with the dense ones token by

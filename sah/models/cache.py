@@ -110,19 +110,20 @@ class RewindableCache(DynamicCache):
     is cheap as they are small.
     """
 
-    def __init__(self, config: PreTrainedConfig, capacity: int) -> None:
+    def __init__(self, config: PreTrainedConfig, capacity: int, spare: int = 0) -> None:
         """Make an empty cache.
 
         Args:
             config: of the model.
             capacity: tokens that the sequence may reach; more work, but cost a copy.
+            spare: rows beyond it, for tokens that are read in between and belong to no answer.
         """
         super().__init__(config=config)
         self.capacity = capacity
         self.length = 0
         """Tokens so far; known for layers without keys too."""
         self.layers = [
-            BufferedLayer(capacity) if type(layer) is DynamicLayer else layer
+            BufferedLayer(capacity + spare) if type(layer) is DynamicLayer else layer
             for layer in self.layers
         ]
         self._marked_length = 0
@@ -176,6 +177,16 @@ class RewindableCache(DynamicCache):
         other = copy.copy(self)
         other.layers = [compacted.get(number, layer) for number, layer in enumerate(self.layers)]
         other.rewind()
+        return other
+
+    def marked_here(self) -> "RewindableCache":
+        """Return a cache that shares all layers and rewinds to the present state.
+
+        The two must be used in turn; this one's own mark remains.
+        """
+        other = copy.copy(self)
+        other.layers = list(self.layers)
+        other.mark()
         return other
 
     def mark(self) -> None:

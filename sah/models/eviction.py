@@ -1,19 +1,31 @@
-"""Evicting and rewriting keys of a prefilled context: a copy of its cache for one arm."""
+"""Evicting and rewriting keys of a prefilled context: a copy of its cache for one arm.
+
+Before, some evictors let the model repeat the context.
+"""
 
 import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 from transformers import PreTrainedConfig
 
 from sah.attention import SparseAttention
 from sah.attention.eviction.context_layer import ContextLayer
-from sah.attention.eviction.evictor import DecodingEvictor
+from sah.attention.eviction.evictor import CrossLayerEvictor, DecodingEvictor, Evictor
 from sah.attention.eviction.kept import KeptKeys
+from sah.attention.eviction.reconstruction import (
+    Reconstructed,
+    Reconstruction,
+    attending_to_chunk,
+)
 from sah.attention.layers import full_attention_layers
 from sah.errors import ConfigurationError
 from sah.models.cache import BufferedLayer, CompactedLayer
-from sah.models.language_model import PrefilledContext
+from sah.models.language_model import LanguageModel, PrefilledContext
+from sah.models.prompts import EncodedPrompt
 from sah.seeding import derive
 
 
@@ -32,7 +44,8 @@ def evicted(
     rewriting.
 
     Args:
-        context: prefilled with the attention's witness, its cache at the mark.
+        context: prefilled with the attention's witness, its cache at the mark, and reconstructed
+            as the witness asks.
         attention: has an evictor, a rewriter or both.
         config: of the model.
         seed: of the experiment.
@@ -48,7 +61,7 @@ def evicted(
         return replace(context, seconds=0.0, kept={})
     layers = context.cache.layers
     room = context.cache.capacity - context.cache.length
-    kept, compacted = {}, {}
+    found: list[ContextLayer] = []
     for number in sorted(full_attention_layers(config)):
         if attention.maskers_at(number) is None:
             continue
@@ -67,19 +80,20 @@ def evicted(
                 "which they are computed (multi-head latent attention), so the keys of a head "
                 f"cannot be {verb}; choose another model"
             )
-        layer = ContextLayer(
-            key=cached.keys,
-            value=cached.values,
-            witnessed=context.witnessed[number],
-            layer_idx=number,
-            layers=config.get_text_config(decoder=True).num_hidden_layers,
-            seed=derive(seed, "evict", number),
+        found.append(
+            ContextLayer(
+                key=cached.keys,
+                value=cached.values,
+                witnessed=context.witnessed[number],
+                layer_idx=number,
+                layers=config.get_text_config(decoder=True).num_hidden_layers,
+                seed=derive(seed, "evict", number),
+                reconstructions=context.reconstructions,
+            )
         )
-        if evictor is None:
-            alive = torch.ones_like(layer.key[..., 0], dtype=torch.bool)
-        else:
-            alive = evictor.at_context(layer)
-        left = KeptKeys.of(alive, layer.key, layer.value)
+    kept, compacted = {}, {}
+    for layer, alive in zip(found, _alive(evictor, found), strict=True):
+        number, left = layer.layer_idx, KeptKeys.of(alive, layer.key, layer.value)
         if isinstance(evictor, DecodingEvictor):
             left = left.remembering(evictor.begin(layer, left))
         rewritten = None if rewriter is None else rewriter.at_context(layer, left)
@@ -90,3 +104,85 @@ def evicted(
         seconds=time.perf_counter() - started,
         kept=kept,
     )
+
+
+@torch.inference_mode()
+def reconstruct(
+    model: LanguageModel,
+    context: PrefilledContext,
+    prompt: EncodedPrompt,
+    asked: Reconstruction,
+    *,
+    between_chunks: Callable[[], None] = lambda: None,
+) -> None:
+    """Let the model repeat a context, and note what it attends to (KVzip).
+
+    The model's own attention reads each chunk after the whole context; the cache is rewound.
+
+    Args:
+        model: the one that prefilled the context.
+        context: gets the result in its `reconstructions`.
+        prompt: its context is this one.
+        asked: how to repeat it.
+        between_chunks: called before every forward pass; may raise to stop.
+
+    Raises:
+        ConfigurationError: if the model cannot read that much after the context.
+    """
+    started = time.perf_counter()
+    heading, chunks = model.prompts.repetition(prompt, asked.chunk)
+    longest = context.length + max((len(chunk.ids) for chunk in chunks), default=0)
+    _check_repetition(model, context, asked, longest)
+    leading = min(max(asked.sinks, heading), context.length)
+    strongest: dict[int, Tensor] = {}
+    try:
+        for chunk in chunks:
+            between_chunks()
+            with attending_to_chunk(
+                model.model,
+                strongest,
+                begin=chunk.begin,
+                end=chunk.end,
+                sinks=min(leading, chunk.begin),
+                length=context.length,
+            ):
+                model.forward(chunk.ids, context.cache, logits=1)
+            context.cache.rewind()
+    finally:
+        context.cache.rewind()
+    model.synchronize()
+    seconds = time.perf_counter() - started
+    found = Reconstructed(strongest=strongest, leading=leading, seconds=seconds)
+    context.reconstructions[asked] = found
+
+
+def _check_repetition(
+    model: LanguageModel, context: PrefilledContext, asked: Reconstruction, longest: int
+) -> None:
+    limit, capacity = model.prompts.max_tokens, context.cache.capacity
+    repeats = (
+        f"sparse_attention.evict: after the {context.length} tokens of a context, KVzip reads "
+        f"{longest - context.length} that repeat chunk={asked.chunk} of them"
+    )
+    if limit is not None and longest > limit:
+        raise ConfigurationError(
+            f"{repeats}, which is more than the model's limit of {limit}; lower chunk, or "
+            "benchmark.context_tokens"
+        )
+    if model.rope.depends_on_length and longest > capacity:
+        raise ConfigurationError(
+            f"{repeats}, but this model rotates keys by the length of the sequence (LongRoPE, "
+            f"dynamic NTK), which here is at most {capacity}; lower chunk by "
+            f"{longest - capacity}, or choose another evictor"
+        )
+
+
+def _alive(
+    evictor: Evictor | None, layers: Sequence[ContextLayer]
+) -> Iterable[Bool[Tensor, "B G K"]]:
+    """Return which keys stay in each layer; of most evictors one layer after the other."""
+    if evictor is None:
+        return (torch.ones_like(layer.key[..., 0], dtype=torch.bool) for layer in layers)
+    if isinstance(evictor, CrossLayerEvictor):
+        return evictor.at_contexts(layers)
+    return map(evictor.at_context, layers)

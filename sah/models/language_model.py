@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sah.attention.eviction.kept import KeptKeys
+from sah.attention.eviction.reconstruction import Reconstructed, Reconstruction
 from sah.attention.eviction.remembering import remembering
 from sah.attention.eviction.witness import Witness, Witnessed
 from sah.attention.native.indexer import switch_off
@@ -31,6 +32,9 @@ from sah.models.thoughts import Thinking
 # Bounds the memory of a continuation's logits: 80 MB for 128 tokens of a large vocabulary.
 _LOSS_CHUNK_TOKENS = 128
 
+# About the most by which a request to repeat a chunk is longer than the chunk.
+_REQUEST_TOKENS = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrefilledContext:
@@ -43,8 +47,20 @@ class PrefilledContext:
     """Share of the visible pairs of query and key that the context's queries read."""
     witnessed: Mapping[int, Witnessed] = field(default_factory=dict)
     """What the prefill was asked to remember, by layer."""
+    reconstructions: dict[Reconstruction, Reconstructed] = field(default_factory=dict)
+    """Of the passes in which the model repeated the context; filled when an arm needs one."""
     kept: Mapping[int, KeptKeys] | None = None
     """What an arm that evicts or rewrites keeps of it, by layer; None in other arms."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AfterQuestion:
+    """Eviction and rewriting once a dense question has been read."""
+
+    witness: Witness
+    """What is remembered of context and question."""
+    keep: Callable[[PrefilledContext], PrefilledContext]
+    """From context and question to what the answer is decoded from."""
 
 
 class LanguageModel:
@@ -108,7 +124,10 @@ class LanguageModel:
                 attention.
         """
         started = time.perf_counter()
-        cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens)
+        passes = () if witness is None else witness.reconstructions
+        repeated = max((min(one.chunk, len(context_ids)) for one in passes), default=0)
+        spare = repeated + _REQUEST_TOKENS if repeated else 0
+        cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens, spare)
         witnessed: Mapping[int, Witnessed] = {}
         read = None
         if context_ids:
@@ -119,7 +138,7 @@ class LanguageModel:
                 if witness is not None:
                     witnessed = stack.enter_context(remembering(self.model, witness))
                 self._last_logits(list(context_ids), cache)
-            self._synchronize()
+            self.synchronize()
         cache.mark()
         return PrefilledContext(
             cache=cache,
@@ -140,6 +159,7 @@ class LanguageModel:
         max_new_tokens: int,
         thinking: Thinking | None = None,
         dense_question: bool = False,
+        after_question: AfterQuestion | None = None,
         between_tokens: Callable[[], None] = lambda: None,
     ) -> Answer:
         """Answer one question and rewind the cache to the context.
@@ -152,20 +172,30 @@ class LanguageModel:
             max_new_tokens: at least 1.
             thinking: how a thought before the answer is recognised; None takes all for the answer.
             dense_question: compute the question with the model's own attention.
+            after_question: with a dense question, what is kept of context and question together;
+                None keeps everything.
             between_tokens: called before every decode step; may raise to stop the answer.
         """
         started = time.perf_counter()
         answer = AnswerInProgress(
             sampler, limit=max_new_tokens, eos_token_ids=self.eos_token_ids, thinking=thinking
         )
+        held = context
         try:
-            logits = self.read_question(
-                context, question_ids, session=session, dense_question=dense_question
-            )
+            if after_question is None:
+                logits = self.read_question(
+                    context, question_ids, session=session, dense_question=dense_question
+                )
+            else:
+                assert dense_question, "keys are evicted after a dense question only"
+                both, logits = self.prefill_question(
+                    context, question_ids, witness=after_question.witness
+                )
+                held = after_question.keep(both)
             with session.attached(self.model):
                 while answer.advance(logits):
                     between_tokens()
-                    logits = self._last_logits(answer.tokens[-1:], context.cache)
+                    logits = self._last_logits(answer.tokens[-1:], held.cache)
         finally:
             context.cache.rewind()
         return answer.answer(time.perf_counter() - started)
@@ -182,6 +212,39 @@ class LanguageModel:
         """Append a question to the cache; return the logits of its last token, [1, vocabulary]."""
         with nullcontext() if dense_question else session.attached(self.model, is_question=True):
             return self._last_logits(list(question_ids), context.cache)
+
+    @torch.inference_mode()
+    def prefill_question(
+        self, context: PrefilledContext, question_ids: Sequence[int], *, witness: Witness
+    ) -> tuple[PrefilledContext, Tensor]:
+        """Append a question with the model's own attention; remember its queries, too.
+
+        Args:
+            context: prefilled with a witness that asks for at least as much. Its cache holds the
+                question until the caller rewinds it.
+            question_ids: at least one token.
+            witness: what to remember of context and question together; it changes no output.
+
+        Returns:
+            Context and question as one context, whose cache shares the given one's layers, and the
+            logits of the last token, [1, vocabulary].
+        """
+        started, cache, witnessed = time.perf_counter(), context.cache, context.witnessed
+        # What is remembered is of one forward pass, which reads one token in some models.
+        single = self.reads_single_tokens and cache.length > 0
+        size = 1 if single else len(question_ids)
+        for begin in range(0, len(question_ids), size):
+            before = witnessed if cache.length else None
+            with remembering(self.model, witness, before) as witnessed:
+                logits = self._last_logits(list(question_ids[begin : begin + size]), cache)
+        self.synchronize()
+        both = PrefilledContext(
+            cache=cache.marked_here(),
+            length=cache.length,
+            seconds=time.perf_counter() - started,
+            witnessed=witnessed,
+        )
+        return both, logits
 
     @torch.inference_mode()
     def continuation_loss(
@@ -284,7 +347,8 @@ class LanguageModel:
             "leave them out of the prompt"
         )
 
-    def _synchronize(self) -> None:
+    def synchronize(self) -> None:
+        """Wait for the device, so that times are of what was computed."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 

@@ -14,6 +14,12 @@ from sah.models.generation import Generation
 from sah.models.thoughts import Thinking, find_marks
 from sah.types import Example
 
+# By which KVzip makes a model repeat a context, and tokens before a later part of it.
+_REPEAT = "\n\nRepeat the previous context exactly."
+_REPEAT_FROM = "\n\nRepeat the part of the previous context exactly, starting with"
+_LAST_TOKENS = 8
+_STAND_IN = "x"
+
 # Stands between a thought and a forced answer prefix, as after the thoughts of most models.
 _AFTER_THOUGHT = "\n\n"
 
@@ -49,6 +55,15 @@ class EncodedPrompt:
 
 def _hash(ids: list[int]) -> str:
     return hashlib.blake2b(array("q", ids).tobytes(), digest_size=12).hexdigest()
+
+
+class RepeatedChunk(NamedTuple):
+    """A part of a context, and the tokens by which the model is made to repeat it."""
+
+    begin: int
+    end: int
+    ids: list[int]
+    """The request, the template's start of the assistant's turn, and the tokens of the part."""
 
 
 class _PromptText(NamedTuple):
@@ -201,6 +216,40 @@ class PromptEncoder:
         cut = context[: room - room // 2] + context[len(context) - room // 2 :]
         return [replace(prompt, context_ids=cut, truncated=True) for prompt in prompts]
 
+    def repetition(self, prompt: EncodedPrompt, chunk: int) -> tuple[int, list[RepeatedChunk]]:
+        """Return how KVzip makes the model repeat a context (arXiv:2505.23416, section 3.2).
+
+        Requests as in the authors' code, and as in kvpress without the space at the end of the
+        second one; without a chat template, an answer begins on a new line, as in kvpress.
+
+        Args:
+            prompt: its context.
+            chunk: tokens to repeat at a time.
+
+        Returns:
+            The number of tokens of the chat template before the context, which are not repeated,
+            and the chunks of the rest.
+        """
+        ids, first, turn = prompt.context_ids, 0, "\n"
+        if prompt.chat_template:
+            assert self.template is not None
+            before, turn = self.template.around(_STAND_IN, "")
+            heading = self._context_ids(before.removesuffix(_STAND_IN))
+            first = _common(heading, ids)
+            if self.marks is not None:
+                begin_mark, end_mark = turn.rfind(self.marks.begin), turn.rfind(self.marks.end)
+                if begin_mark > end_mark:
+                    turn += self.marks.end + _AFTER_THOUGHT
+                elif end_mark < 0:
+                    turn += self.marks.direct
+        chunks, turn_ids = [], self._ids(turn)
+        for begin in range(first, len(ids), chunk):
+            end = min(begin + chunk, len(ids))
+            request = self._ids(_REPEAT) if begin == first else self._ids(_REPEAT_FROM)
+            earlier = ids[max(first, begin - _LAST_TOKENS) : begin]
+            chunks.append(RepeatedChunk(begin, end, request + earlier + turn_ids + ids[begin:end]))
+        return first, chunks
+
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text, without special tokens."""
         if not texts:
@@ -289,3 +338,9 @@ def _template(
             "template; remove it"
         )
     return None
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the length of the common beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -29,6 +29,11 @@ class LengthDependentRope:
     def __init__(self, model: torch.nn.Module) -> None:
         self._embeddings = [module for module in model.modules() if _depends_on_length(module)]
 
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the model has such an embedding."""
+        return bool(self._embeddings)
+
     @contextmanager
     def of_length(self, tokens: int) -> Iterator[None]:
         """Use the frequencies of a sequence of this many tokens inside the block."""

@@ -90,6 +90,24 @@ def test_an_evictor_answers_as_if_the_evicted_keys_were_masked(monkeypatch):
     assert "from those with these keys masked" in finding.message
 
 
+def test_an_eviction_that_repeats_the_context_is_checked():
+    finding = by_check(examine([*BASE, "attention=kvzip"]))["attention"]
+    assert finding.status == "ok"
+    assert "0.248 of the cache held" in finding.message
+
+
+def test_an_eviction_after_the_question_is_checked_there(monkeypatch):
+    overrides = [*BASE, "attention=snapkv", "protocol=question_dense"]
+    finding = by_check(examine(overrides))["attention"]
+    assert finding.status == "ok"
+    assert "0.249 of the cache held" in finding.message
+    copied = KeptKeys.rows_of
+    monkeypatch.setattr(
+        KeptKeys, "rows_of", lambda kept, rows: copied(kept, rows).roll(int(rows is kept.key), 2)
+    )
+    assert by_check(examine(overrides))["attention"].status == "error"
+
+
 def test_a_rewriter_is_not_taken_for_a_wrong_eviction():
     rewritten = "+rewriter@sparse_attention.rewrite.think=think"
     finding = by_check(examine([*BASE, "attention=snapkv", rewritten]))["attention"]

@@ -21,7 +21,7 @@ EVICTORS = sorted(path.stem for path in (CONF / "evictor").glob("*.yaml"))
 
 # Not so many keys in each head, by their docstrings.
 BY_LAYER = {"pyramidkv", "chunkkv"}
-BY_HEAD = {"adakv"}
+BY_HEAD = {"adakv", "kvzip"}
 
 # 200 keys, more than every window; a context may also be shorter than all of them.
 LENGTHS = (200, 3, 1)
@@ -73,7 +73,10 @@ BUDGETED = [name for name in EVICTORS if _has_budget(name)]
 
 def _tensors(layer: ContextLayer) -> list[Tensor]:
     seen = [layer.key, layer.value, layer.witnessed.queries, layer.witnessed.received]
-    seen += [part for moments in layer.witnessed.future.values() for part in vars(moments).values()]
+    for moments in layer.witnessed.future.values():
+        seen += [moments.mean, moments.covariance]
+    for found in layer.reconstructions.values():
+        seen += found.strongest.values()
     return [tensor.clone() for tensor in seen if tensor is not None]
 
 

@@ -27,12 +27,13 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("calibrated")
 
 # One evictor for each thing that can be remembered of the prefill.
-EVICTORS = ("knorm", "snapkv", "h2o", "leverage", "expected_attention")
+EVICTORS = ("knorm", "snapkv", "h2o", "leverage", "expected_attention", "kvzip")
 PRESETS = ("dense", *SELECTING, *EVICTORS)
 THREE = ("dense", "sparse", "streaming_llm")
 # One of each kind: dense, positions alone, sampling, an index, an index with random planes.
 KINDS = ("dense", "streaming_llm", "random_sampling", "quest", "magic_pig")
 EVICTING = ("dense", "quest", "knorm", "snapkv", "h2o_decoding", "kivi", "think")
+AFTER_QUESTION = ("dense", "snapkv", "h2o_decoding", "kivi")
 
 
 @pytest.fixture
@@ -90,6 +91,7 @@ def error_of(folder):
         (KINDS, ("protocol=forced", "generation.temperature=0.8")),
         (EVICTING, ("generation.batch_questions=2", "generation.temperature=0.8")),
         (EVICTING, ("protocol=forced", "metric_logging=full")),
+        (AFTER_QUESTION, ("protocol=question_dense", "metric_logging=full")),
     ],
     ids=lambda value: f"{len(value)} arms" if "dense" in value else " ".join(value),
 )

@@ -5,7 +5,8 @@ from functools import partial
 import orjson
 import pytest
 
-from sah.execution.attempts import compute
+from sah.execution import keeping
+from sah.execution.attempts import compute, compute_arms
 from sah.results import directory
 from sah.results.store import read_result
 
@@ -127,3 +128,48 @@ def test_resident_while_decoding_is_that_of_the_whole_sequence(configure):
         assert answer["keys_read"] == 31 * queries
         seen = [31 / (context + after) for after in range(1, queries + 1)]
         assert answer["density"] == pytest.approx(sum(seen) / queries)
+
+
+def test_after_a_dense_question_the_budget_is_of_context_and_question(configure):
+    folder, result = computed(
+        configure,
+        "attention=snapkv",
+        "sparse_attention.evict.snapkv.fraction=0.25",
+        "protocol=question_dense",
+        "generation.max_new_tokens=9",
+    )
+    for answer in answers(folder):
+        read = answer["context_tokens"] + answer["question_tokens"]
+        kept, steps = read // 4, answer["new_tokens"] - 1
+        assert answer["resident"] == pytest.approx(kept / read)
+        seen = [(kept + after) / (read + after) for after in range(1, steps + 1)]
+        assert answer["density"] == pytest.approx(sum(seen) / steps)
+        by_question = sum(range(answer["context_tokens"] + 1, read + 1))
+        by_answer = sum(kept + after for after in range(1, steps + 1))
+        assert answer["keys_read"] == by_question + by_answer
+    assert result.protocol == "question_dense"
+    assert result.output_error > 0
+
+
+def test_arms_share_one_pass_that_repeats_the_context(configure, calls):
+    passes = calls(keeping, "reconstruct")
+    kvzip = "sparse_attention.evict.kvzip"
+    overrides = [
+        ["attention=dense"],
+        ["attention=kvzip", f"{kvzip}.fraction=0.5"],
+        ["attention=kvzip", f"{kvzip}.fraction=0.1", f"{kvzip}.across=head"],
+        ["attention=kvzip", f"{kvzip}.chunk=100"],
+    ]
+    ended = compute_arms([(configure(*one, "benchmark.limit=2"), one) for one in overrides])
+    assert [arm.error for arm in ended] == [None] * 4
+    dense, first, second, other = [arm.result.timing for arm in ended]
+    # Two contexts, in two sizes of chunks.
+    assert len(passes) == 4
+    plain = dense.prefill_seconds
+    assert first.prefill_seconds == second.prefill_seconds > plain
+    assert other.prefill_seconds > plain
+    assert first.prefill_seconds_saved == other.prefill_seconds_saved == plain
+    assert second.prefill_seconds_saved == pytest.approx(second.prefill_seconds)
+    assert dense.prefill_seconds_saved == 0
+    assert ended[1].result.resident == pytest.approx(0.5, abs=0.01)
+    assert ended[2].result.resident == pytest.approx(0.1, abs=0.01)

@@ -82,8 +82,8 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
         (["+masker=sink"], ["+masker@sparse_attention.maskers.NAME=OPTION"]),
         (["+evictor=snapkv"], ["+evictor@sparse_attention.evict.NAME=OPTION"]),
         (
-            ["attention=knorm", "protocol=question_dense"],
-            ["knorm evicts keys", "protocol=question_dense", "protocol=default"],
+            ["attention=knorm", "protocol=question_dense", "generation.batch_questions=2"],
+            ["batch_questions=2", "knorm evicts keys of context and question", "protocol=default"],
         ),
         (["+pattern=a_shape"], ["+pattern@sparse_attention.prefill.NAME=OPTION"]),
         (
@@ -96,10 +96,21 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
         ),
         (["attention=a_shape", "sparse_attention.prefill.a_shape.window=0"], ["window", "got 0"]),
         (["attention=a_shape", "sparse_attention.prefill.a_shape.sinks=-1"], ["sinks", "got -1"]),
+        (
+            ["attention=kvzip", "protocol=question_dense"],
+            ["kvzip scores the keys of a context by repeating it", "protocol=default"],
+        ),
+        (
+            ["attention=adakv", "evictor@sparse_attention.evict.adakv.of=kvzip"],
+            ["AdaKV: `of` is KVzip with across=model", "of.across=head"],
+        ),
+        (["attention=kvzip", "sparse_attention.evict.kvzip.sinks=0"], ["sinks", "got 0"]),
+        (["attention=kvzip", "sparse_attention.evict.kvzip.chunk=0"], ["chunk", "got 0"]),
+        (["attention=kvzip", "sparse_attention.evict.kvzip.across=all"], ["across", "'all'"]),
         (["+rewriter=kivi"], ["+rewriter@sparse_attention.rewrite.NAME=OPTION"]),
         (
-            ["attention=kivi", "protocol=question_dense"],
-            ["kivi rewrites keys and values", "protocol=question_dense", "protocol=default"],
+            ["attention=kivi", "protocol=question_dense", "generation.batch_questions=2"],
+            ["batch_questions=2", "kivi rewrites keys and values", "leave it null"],
         ),
         (
             ["attention=kivi", "+rewriter@sparse_attention.rewrite.think=think"],

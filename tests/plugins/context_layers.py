@@ -9,9 +9,12 @@ import torch
 
 import hydra_plugins.sah.config  # noqa: F401
 from sah.attention.eviction.context_layer import ContextLayer
+from sah.attention.eviction.reconstruction import Reconstruction
 from sah.attention.eviction.rotary import FutureQueries
 from sah.attention.eviction.witness import Witness
+from sah.models.eviction import reconstruct
 from sah.models.language_model import LanguageModel
+from sah.models.prompts import EncodedPrompt
 from sah.seeding import derive
 
 EVERYTHING = Witness(
@@ -20,6 +23,7 @@ EVERYTHING = Witness(
     rotary=True,
     calls=True,
     future=frozenset({FutureQueries(skip=4, positions=512)}),
+    reconstructions=frozenset({Reconstruction(chunk=2048, sinks=4)}),
 )
 
 
@@ -27,6 +31,8 @@ def _layers(model: LanguageModel, tokens: int, witness: Witness) -> list[Context
     # All different: equal tokens have keys of equal norms in the first layer.
     ids = [1 + 7 * n % 389 for n in range(tokens)]
     context = model.prefill(ids, reserve_tokens=0, witness=witness)
+    for asked in witness.reconstructions:
+        reconstruct(model, context, EncodedPrompt(context_ids=ids, question_ids=[]), asked)
     return [
         ContextLayer(
             key=layer.keys[:, :, :tokens],
@@ -35,6 +41,7 @@ def _layers(model: LanguageModel, tokens: int, witness: Witness) -> list[Context
             layer_idx=number,
             layers=len(context.cache.layers),
             seed=derive(0, "evict", number) % 2**31,
+            reconstructions=context.reconstructions,
         )
         for number, layer in enumerate(context.cache.layers)
         if number in context.witnessed

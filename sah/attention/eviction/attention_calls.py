@@ -26,6 +26,18 @@ class AttentionCall:
     rotary: nn.Module | None = None
     """The model's rotary embedding; None unless one serves all layers and lengths."""
 
+    def followed_by(self, other: "AttentionCall") -> "AttentionCall":
+        """Return what one call for the tokens of both would have been."""
+        angles, others = self.position_embeddings, other.position_embeddings
+        if angles is not None and others is not None:
+            cos, sin = (torch.cat(parts, dim=-2) for parts in zip(angles, others, strict=True))
+            others = cos, sin
+        return AttentionCall(
+            hidden_states=torch.cat([self.hidden_states, other.hidden_states], dim=1),
+            position_embeddings=others,
+            rotary=other.rotary,
+        )
+
 
 class AttentionCalls:
     """The last call of each module that reads hidden states."""

@@ -2,12 +2,15 @@
 
 # B batch, H query heads, G key-value heads, W last queries, K keys, D/V dimensions
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from sah.attention.eviction.received import attention_weights
+from sah.attention.eviction.reconstruction import Reconstructed, Reconstruction
 from sah.attention.eviction.rotary import FutureQueries, Moments
 from sah.attention.eviction.witness import Witnessed
 from sah.errors import ConfigurationError
@@ -26,6 +29,8 @@ class ContextLayer:
     """Number of layers of the model."""
     seed: int
     """Derived from the experiment's seed and the layer."""
+    reconstructions: Mapping[Reconstruction, Reconstructed] = field(default_factory=dict)
+    """What the evictor's witness asks for."""
     age: Int[Tensor, "B G K"] | None = None
     """Positions between each key and the last query, where keys are scored again while decoding
     and earlier ones are gone; None for a whole context."""
@@ -56,6 +61,19 @@ class ContextLayer:
             sinks=self.witnessed.sinks,
             age=self.age,
         )
+
+    def reconstructed(self, asked: Reconstruction) -> tuple[Float[Tensor, "B G K"], int]:
+        """Return what the model attended to when it repeated the context.
+
+        Returns:
+            The largest attention weight of each key, and the number of keys at the beginning that
+            always stay.
+        """
+        found = self.reconstructions[asked]
+        strongest = found.strongest.get(self.layer_idx)
+        if strongest is None:
+            strongest = self.key.new_zeros(self.key.shape[:3], dtype=torch.float32)
+        return strongest, found.leading
 
     def future(self, asked: FutureQueries) -> Moments:
         """Return the moments of the queries to come, as the evictor's witness asks for.

@@ -2,6 +2,7 @@
 
 # B batch, G key-value heads, K keys
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool
@@ -26,6 +27,14 @@ class Evictor(Protocol):
 
     def at_context(self, layer: ContextLayer) -> Bool[Tensor, "B G K"]:
         """Return which keys stay, at least one in each head."""
+
+
+@runtime_checkable
+class CrossLayerEvictor(Evictor, Protocol):
+    """An evictor that compares keys of different layers."""
+
+    def at_contexts(self, layers: Sequence[ContextLayer]) -> Sequence[Bool[Tensor, "B G K"]]:
+        """Return which keys stay in each of the layers that evict, at least one in each head."""
 
 
 @runtime_checkable

@@ -2,6 +2,9 @@
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, D head dimension
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -73,25 +76,52 @@ def softmax_beside_sinks(
 
 
 def received_attention(
-    query: Float[Tensor, "B H K D"],
+    query: Float[Tensor, "B H Q D"],
     key: Float[Tensor, "B G K D"],
     *,
     scaling: float,
     softcap: float | None = None,
     sinks: Float[Tensor, " H"] | None = None,
 ) -> Float[Tensor, "B H K"]:
-    """Sum the causal attention weights of each key over all queries, in float32.
+    """Sum the causal attention weights of each key over the last Q positions, in float32.
 
-    Computed in blocks of queries, each with the keys up to its end: half of K² products.
+    Computed in blocks of queries, each with the keys up to its end: for a whole sequence, half of
+    K² products.
     """
-    batch, heads, length, _ = query.shape
+    total = query.new_zeros(*query.shape[:2], key.shape[2], dtype=torch.float32)
+    for weights in _blocks(query, key, scaling=scaling, softcap=softcap, sinks=sinks):
+        total[:, :, : weights.shape[3]] += weights.sum(2)
+    return total
+
+
+def strongest_attention(
+    query: Float[Tensor, "B H Q D"],
+    key: Float[Tensor, "B G K D"],
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    sinks: Float[Tensor, " H"] | None = None,
+) -> Float[Tensor, "B H K"]:
+    """Return each key's largest causal attention weight over the last Q positions, in float32.
+
+    Computed in blocks of queries, as `received_attention`.
+    """
+    most = query.new_zeros(*query.shape[:2], key.shape[2], dtype=torch.float32)
+    for weights in _blocks(query, key, scaling=scaling, softcap=softcap, sinks=sinks):
+        so_far = most[:, :, : weights.shape[3]]
+        torch.maximum(so_far, weights.amax(2), out=so_far)
+    return most
+
+
+def _blocks(
+    query: Float[Tensor, "B H Q D"], key: Float[Tensor, "B G K D"], **options: Any
+) -> Iterator[Float[Tensor, "B H block keys"]]:
+    """Yield the weights of blocks of the last Q positions, each over the keys up to its end."""
+    batch, heads, queries, _ = query.shape
+    length = key.shape[2]
     block_bytes = _BLOCK_BYTES.get(query.device.type, _OTHER_BLOCK_BYTES)
     block = max(1, block_bytes // (4 * batch * heads * length))
-    total = query.new_zeros(batch, heads, length, dtype=torch.float32)
-    for start in range(0, length, block):
-        end = min(length, start + block)
-        weights = attention_weights(
-            query[:, :, start:end], key[:, :, :end], scaling=scaling, softcap=softcap, sinks=sinks
-        )
-        total[:, :, :end] += weights.sum(2)
-    return total
+    for start in range(0, queries, block):
+        end = min(queries, start + block)
+        seen = length - queries + end
+        yield attention_weights(query[:, :, start:end], key[:, :, :seen], **options)

@@ -28,6 +28,26 @@ class Moments:
 
     mean: Float[Tensor, "B H D"]
     covariance: Float[Tensor, "B H D D"]
+    count: int
+    """Number of queries."""
+
+    @classmethod
+    def of(cls, queries: Float[Tensor, "B H N D"]) -> "Moments":
+        """Compute the moments of at least one query."""
+        queries = queries.float()
+        mean = queries.mean(2)  # B H D
+        centred = queries - mean.unsqueeze(2)
+        covariance = centred.transpose(2, 3) @ centred / queries.shape[2]
+        return cls(mean=mean, covariance=covariance, count=queries.shape[2])
+
+    def merged(self, other: "Moments") -> "Moments":
+        """Return the moments of both sets of queries together (Chan et al., 1979)."""
+        count = self.count + other.count
+        share = other.count / count
+        apart = other.mean - self.mean
+        between = apart.unsqueeze(-1) @ apart.unsqueeze(-2) * (share * (1 - share))
+        covariance = self.covariance * (1 - share) + other.covariance * share + between
+        return Moments(mean=self.mean + apart * share, covariance=covariance, count=count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,31 +70,28 @@ class Rotary:
         square = cos.square() + sin.square()  # the square of the embedding's scale
         return self.rotate(rotated.float(), cos / square, -sin / square)
 
-    def future(self, queries: Float[Tensor, "B H N D"], asked: FutureQueries) -> Moments:
-        """Return the moments of the queries that follow, from those of the context.
+    def future(self, seen: Moments, first: int, positions: int) -> Moments:
+        """Return the moments of the queries that follow, from those seen so far.
 
         The queries' mean and covariance before the rotation, rotated by the mean of the next
         positions' rotations (Expected Attention, arXiv:2510.00636, section 3.1).
 
         Args:
-            queries: of the whole context, before the rotation.
-            asked: how to estimate.
+            seen: before the rotation.
+            first: the position of the next query.
+            positions: number of positions from there on.
         """
-        length = queries.shape[2]
-        counted = queries[:, :, min(asked.skip, length - 1) :].float()
-        mean = counted.mean(2)  # B H D
-        centred = counted - mean.unsqueeze(2)
-        covariance = centred.transpose(2, 3) @ centred / counted.shape[2]
         if self.rotate is None:
-            return Moments(mean=mean, covariance=covariance)
+            return seen
         assert self.cos is not None
         assert self.sin is not None
-        after = slice(length, length + asked.positions)
+        mean, after = seen.mean, slice(first, first + positions)
         cos, sin = (part[..., after, :].mean(-2, keepdim=True) for part in (self.cos, self.sin))
         unit = torch.eye(mean.shape[-1], device=mean.device).view(1, -1, 1, mean.shape[-1])
         # The embedding is linear: row i is the rotated unit vector i.
         rotation = self.rotate(unit, cos, sin).reshape(mean.shape[-1], -1)
-        return Moments(mean=mean @ rotation, covariance=rotation.T @ covariance @ rotation)
+        covariance = rotation.T @ seen.covariance @ rotation
+        return Moments(mean=mean @ rotation, covariance=covariance, count=seen.count)
 
 
 def replay(function: Callable[..., Any], rest: tuple[Any, ...], keywords: dict[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sah.attention.eviction.attention_calls import AttentionCall
+from sah.attention.eviction.reconstruction import Reconstruction
 from sah.attention.eviction.rotary import FutureQueries, Moments, Rotary
 
 
@@ -29,6 +30,8 @@ class Witness:
     """The rotary embedding, to undo it on keys."""
     calls: bool = False
     """What each attention layer is called with; their hidden states stay in memory."""
+    reconstructions: frozenset[Reconstruction] = frozenset()
+    """Passes in which the model repeats the context, after the prefill."""
 
     def __or__(self, other: "Witness") -> "Witness":
         """Return what both need together."""
@@ -38,6 +41,7 @@ class Witness:
             future=self.future | other.future,
             rotary=self.rotary or other.rotary,
             calls=self.calls or other.calls,
+            reconstructions=self.reconstructions | other.reconstructions,
         )
 
 
@@ -56,6 +60,8 @@ class Witnessed:
     """The last queries, as many as asked for, or all if there are fewer."""
     received: Float[Tensor, "B H K"] | None = None
     """Sum over the queries of the attention weight of each key; None if it was not asked for."""
+    unrotated: Mapping[FutureQueries, Moments] = field(default_factory=dict)
+    """Moments of the context's own queries that count, before the rotary embedding."""
     future: Mapping[FutureQueries, Moments] = field(default_factory=dict)
     """What was asked for; empty if the layer's rotary embedding is unknown."""
     rotary: Rotary | None = None

@@ -19,6 +19,7 @@ _INSTEAD = {
     "CriticalAdaKVPress": "evictor=adakv, with criticalkv as its `of`",
     "CriticalKVPress": "evictor=criticalkv",
     "DuoAttentionPress": "evictor=duo_attention",
+    "KVzipPress": "evictor=kvzip",
     "ObservedAttentionPress": "evictor=h2o",
     "PyramidKVPress": "evictor=pyramidkv",
     "SimLayerKVPress": "evictor=simlayerkv",

@@ -34,6 +34,14 @@ class Wrapper(RankingEvictor):
                 "context alone with evictor@sparse_attention.evict.NAME.of=OPTION"
             )
 
+        across = getattr(self.of, "across", "head")
+        if across != "head":
+            raise ValueError(
+                f"{type(self).__name__}: `of` is {type(self.of).__name__} with across={across}, "
+                f"but {type(self).__name__} spends the budget itself, layer by layer; set "
+                "sparse_attention.evict.NAME.of.across=head"
+            )
+
     @property
     def witness(self) -> Witness:
         """What the inner evictor needs."""
