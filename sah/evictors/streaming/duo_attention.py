@@ -27,6 +27,7 @@ class DuoAttention:
     """
 
     witness: ClassVar = Witness()
+    budget_options: ClassVar = ("streaming",)
     heads: str
     """Path of the scores: a row of numbers for each layer, a column for each key-value head."""
     content: Mapping[str, Any] | None = field(default=None, hash=False)
