@@ -45,9 +45,22 @@ class Candidate:
     """An attention whose budget is searched."""
 
     def __init__(
-        self, config: DictConfig, target: Target, *, budget: str | None, seeds: Sequence[int]
+        self,
+        config: DictConfig,
+        quiet: DictConfig,
+        target: Target,
+        *,
+        budget: str | None,
+        seeds: Sequence[int],
     ) -> None:
         """Find the budget of a composed experiment and prepare its evaluations.
+
+        Args:
+            config: the measured experiment.
+            quiet: a configuration without micro metrics and tracker.
+            target: what to match.
+            budget: path of the option, if the user names it.
+            seeds: of the measured experiments.
 
         Raises:
             ConfigurationError: if it has none.
@@ -69,7 +82,7 @@ class Candidate:
             least=self.option.least,
             most=self.option.most,
         )
-        self._evaluation = _evaluation(config, target, seeds)
+        self._evaluation = _evaluation(config, quiet, target, seeds)
         self.result: Result | None = None
         """Of the evaluation that came closest."""
 
@@ -149,13 +162,13 @@ def match(
         ConfigurationError: if an attention has no budget or the configuration is wrong, before
             anything is computed.
     """
-    candidates = []
+    candidates, quiet = [], compose(["metric_logging=off"])
     for attention in attentions:
         typed = [*overrides, f"sparse_attention={attention}", f"seed={seeds[0]}"]
         config = compose(typed)
         check(config, typed)
         path = budgets.get(attention, budgets.get(""))
-        candidates.append(Candidate(config, target, budget=path, seeds=seeds))
+        candidates.append(Candidate(config, quiet, target, budget=path, seeds=seeds))
     _require_different_names(candidates)
     while step := _proposals(candidates):
         outcomes = compute_arms([(one.at(value), overrides) for one, value in step])
@@ -178,16 +191,17 @@ def _proposals(candidates: Sequence[Candidate]) -> list[tuple[Candidate, float]]
     return [(one, value) for one, value in proposed if value is not None]
 
 
-def _evaluation(config: DictConfig, target: Target, seeds: Sequence[int]) -> DictConfig:
-    """Return the experiment on the tuning split, in a folder of its own."""
+def _evaluation(
+    config: DictConfig, quiet: DictConfig, target: Target, seeds: Sequence[int]
+) -> DictConfig:
+    """Return the experiment on the tuning split, without metrics and in a folder of its own."""
     changed = config.copy()
-    plain = compose([])
     with open_dict(changed):
         changed.benchmark = of_config(
             _contents(config, "benchmark"), seeds=seeds, contexts=target.contexts
         )
-        changed.metric_logging = compose(["metric_logging=off"]).metric_logging
-        changed.tracker = plain.tracker
+        changed.metric_logging = quiet.metric_logging
+        changed.tracker = quiet.tracker
         changed.output_root = str(Path(config.output_root) / FOLDER)
         changed.resume = True
     return changed

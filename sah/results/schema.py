@@ -23,6 +23,8 @@ ROWS_READ = "research_attention_rows_read"
 OUTPUT_ERROR = "research_attention_output_error"
 RECALL = "research_attention_recall"
 
+_MATCHED = "sparse_attention.matched"
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeanScore:
@@ -214,12 +216,19 @@ class Result(Summary):
         """Name of the subset; several are joined by +, and all of them are `all`."""
         return subset_name(self.subset)
 
+    @property
+    def matched(self) -> Mapping[str, Any] | None:
+        """What the budget of the attention was matched to, by `metric`; None if it was not."""
+        found: Mapping[str, Any] | None = self.config.get("sparse_attention", {}).get("matched")
+        return found
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """`config` flattened to dotted keys such as `benchmark.context_tokens`.
 
         Each masker is a key whose value is its class, so that two maskers of the same name
-        differ. Null values are left out and paths replaced by digests, as in the fingerprint.
+        differ, and what a budget was matched to is one key. Null values are left out and paths
+        replaced by digests, as in the fingerprint.
         """
         return dict(_flat(self.config, ""))
 
@@ -262,7 +271,9 @@ def subset_name(subset: Any) -> str:
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
+    if path == _MATCHED and isinstance(value, Mapping):
+        yield path, f"{value['metric']}={value['target']}"
+    elif isinstance(value, Mapping):
         for key, child in by_content(value).items():
             if key == "_target_":
                 if path.startswith("sparse_attention."):

@@ -32,6 +32,12 @@ def show_result(result: Result) -> None:
     )
     if result.resident is not None and abs(result.resident - 1) >= 0.0005:
         console.print(f"resident {_number(result.resident)} of the dense cache")
+    if (matched := result.matched) is not None:
+        metric = matched["metric"]
+        console.print(
+            f"{metric} {_number(getattr(result, metric))}, matched to {matched['target']:g} "
+            f"({_number(matched['measured'])} on the tuning split)"
+        )
     agreement = result.dense_agreement
     if agreement is not None:
         console.print(
