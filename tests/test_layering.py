@@ -58,7 +58,7 @@ LAYERS = (
     ("attention", "benchmarks", "results"),
     ("evictors", "maskers", "metric_logging", "models", "report", "rewriters", "tracking"),
     ("execution",),
-    ("calibration", "doctor", "launching"),
+    ("calibration", "doctor", "launching", "matching"),
     ("cli",),
 )
 
