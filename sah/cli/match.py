@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 
 from sah.cli.report import add_output, write_table
@@ -165,7 +166,7 @@ def _values(text: str) -> tuple[str, list[str]]:
         override = OverridesParser.create().parse_override(text)
         if not override.is_sweep_override():
             return override.key_or_group, [str(override.value())]
-        if not override.is_choice_sweep():
+        if override.value_type is not ValueType.CHOICE_SWEEP:
             raise ConfigurationError(f"{text}: list the values, such as attention=quest,snapkv")
         key, values = override.key_or_group, [str(one) for one in override.sweep_string_iterator()]
     except HydraException as error:

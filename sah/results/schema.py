@@ -24,6 +24,7 @@ OUTPUT_ERROR = "research_attention_output_error"
 RECALL = "research_attention_recall"
 
 _MATCHED = "sparse_attention.matched"
+_MATCHED_METRICS = ("resident", "density", "rows_read")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,9 +219,14 @@ class Result(Summary):
 
     @property
     def matched(self) -> Mapping[str, Any] | None:
-        """What the budget of the attention was matched to, by `metric`; None if it was not."""
-        found: Mapping[str, Any] | None = self.config.get("sparse_attention", {}).get("matched")
-        return found
+        """What the budget was matched to: metric, target and measured; None if it was not."""
+        attention = self.config.get("sparse_attention")
+        found = attention.get("matched") if isinstance(attention, Mapping) else None
+        # Not checked when the file is read, as nothing in `config` is.
+        if not isinstance(found, Mapping) or found.get("metric") not in _MATCHED_METRICS:
+            return None
+        is_number = (isinstance(found.get(key), int | float) for key in ("target", "measured"))
+        return found if all(is_number) else None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -272,7 +278,7 @@ def subset_name(subset: Any) -> str:
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if path == _MATCHED and isinstance(value, Mapping):
-        yield path, f"{value['metric']}={value['target']}"
+        yield path, f"{value.get('metric')}={value.get('target')}"
     elif isinstance(value, Mapping):
         for key, child in by_content(value).items():
             if key == "_target_":
