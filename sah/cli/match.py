@@ -166,7 +166,7 @@ def _values(text: str) -> tuple[str, list[str]]:
         override = OverridesParser.create().parse_override(text)
         if not override.is_sweep_override():
             return override.key_or_group, [str(override.value())]
-        if override.value_type is not ValueType.CHOICE_SWEEP:
+        if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
             raise ConfigurationError(f"{text}: list the values, such as attention=quest,snapkv")
         key, values = override.key_or_group, [str(one) for one in override.sweep_string_iterator()]
     except HydraException as error:
