@@ -15,10 +15,11 @@ from sah.types import Example, Prediction, PromptTokenizer, Score
 class TuningSplit(BaseBenchmark):
     """Examples of another benchmark whose contexts are not among the measured ones.
 
-    A benchmark that generates its examples generates others, from a seed of their own. Of a data
-    set from files, the split is drawn from the contexts that `limit` leaves out. Contexts, not
-    questions, are split: two questions about one document are on the same side. Questions without
-    a context are split by their text.
+    A benchmark that generates its examples generates others, from a seed of their own; an
+    experiment that generates one of them again, which is unlikely, is refused when it starts. Of a
+    data set, the split is drawn from the contexts that `limit` leaves out. Contexts, not questions,
+    are split: two questions about one document are on the same side. Questions without a context
+    are split by their text.
     """
 
     of: BaseBenchmark
@@ -40,18 +41,20 @@ class TuningSplit(BaseBenchmark):
         super().__post_init__()
 
     def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
-        """Return all questions about at most `contexts` contexts of each task.
+        """Return all questions about `contexts` contexts of each task, or as many as there are.
 
         Raises:
             DatasetError: if the measured examples leave no context of a task.
         """
+        if self.of.samples is not None:
+            # Generating the measured ones too, only to see that they differ, may take minutes.
+            return replace(self.of, limit=None, repeats=None, samples=self.contexts).examples(
+                tokenizer, derive(seed, "tuning")
+            )
         measured = [example for one in self.seeds for example in self.of.examples(tokenizer, one)]
-        others = replace(self.of, limit=None, repeats=None)
-        if others.samples is not None:
-            others = replace(others, samples=self.contexts)
         used = set(map(_context, measured))
         by_task: dict[str, list[Example]] = {example.task: [] for example in measured}
-        for example in others.examples(tokenizer, derive(seed, "tuning")):
+        for example in replace(self.of, limit=None, repeats=None).examples(tokenizer, seed):
             if _context(example) not in used and example.task in by_task:
                 by_task[example.task].append(example)
         for task, left in by_task.items():
