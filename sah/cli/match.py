@@ -80,8 +80,10 @@ def main(arguments: Sequence[str]) -> None:
 
             for path in save(candidates, target, options.save):
                 sys.stderr.write(f"{plain(str(path))}\n")
-    except SahError as error:
+    except Exception as error:
         kind = category(error)
+        if kind == "unknown" and not isinstance(error, SahError):
+            raise
         named = "" if kind == "configuration" else f"{kind}: "
         sys.exit(plain(f"sah match: {named}{error}"))
     missed = [one for one in candidates if not one.search.is_met]

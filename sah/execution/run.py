@@ -53,6 +53,7 @@ def run(arms: Sequence[Arm]) -> None:
             model = arms[0].experiment.model.load()
             load_seconds = time.perf_counter() - load_started
             examples = _examples(arms[0], model)
+            contexts = _contexts_if_matched(arms, model, examples)
         if not _at_work(arms):
             return
         if model.prompts.marks is not None:
@@ -61,7 +62,6 @@ def run(arms: Sequence[Arm]) -> None:
                 "scores all that the model writes",
                 model.prompts.marks.end,
             )
-        contexts = _contexts_if_matched(arms, model, examples)
         made_by = _made_by(model, code) | {"load_per_core": load}
         for arm in arms:
             with arm.alone():
@@ -274,11 +274,10 @@ def _contexts_if_matched(
     if all(arm.matched is None for arm in arms):
         return {}
     found = {}
-    with _together(arms):
-        for group in by_context(examples):
-            prompts, _ = encode_context(arms[0].experiment, model.prompts, group)
-            for example, prompt in zip(group, prompts, strict=True):
-                found[example.id] = context_hash(example, prompt)
+    for group in by_context(examples):
+        prompts, _ = encode_context(arms[0].experiment, model.prompts, group)
+        for example, prompt in zip(group, prompts, strict=True):
+            found[example.id] = context_hash(example, prompt)
     return found
 
 
@@ -290,7 +289,8 @@ def _require_untouched(arm: Arm, contexts: Mapping[str, str]) -> None:
         raise ConfigurationError(
             f"sparse_attention={arm.experiment.sparse_attention.name} was matched on the context "
             f"of {len(tuned)} of these examples (the first is {tuned[0]}), so that they cannot "
-            "measure it; run `sah match` with the benchmark, limit and seeds that are measured"
+            "measure it; run `sah match` with the benchmark, limit and seeds that are measured, or "
+            "measure other seeds"
         )
 
 

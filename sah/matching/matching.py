@@ -47,6 +47,7 @@ class Candidate:
     def __init__(
         self,
         config: DictConfig,
+        overrides: Sequence[str],
         quiet: DictConfig,
         target: Target,
         *,
@@ -57,6 +58,7 @@ class Candidate:
 
         Args:
             config: the measured experiment.
+            overrides: that compose it.
             quiet: a configuration without micro metrics and tracker.
             target: what to match.
             budget: path of the option, if the user names it.
@@ -83,14 +85,15 @@ class Candidate:
             most=self.option.most,
         )
         self._evaluation = _evaluation(config, quiet, target, seeds)
+        self._overrides = overrides
         self.result: Result | None = None
         """Of the evaluation that came closest."""
 
-    def at(self, value: float) -> DictConfig:
-        """Return the evaluation of a value."""
+    def at(self, value: float) -> tuple[DictConfig, list[str]]:
+        """Return the evaluation of a value, and its overrides."""
         config = self._evaluation.copy()
         OmegaConf.update(config, self.option.path, value)
-        return config
+        return config, [*self._overrides, f"{self.option.path}={value:g}"]
 
     def add(self, value: float, result: Result, metric: Metric) -> None:
         """Take an evaluation.
@@ -168,10 +171,10 @@ def match(
         config = compose(typed)
         check(config, typed)
         path = budgets.get(attention, budgets.get(""))
-        candidates.append(Candidate(config, quiet, target, budget=path, seeds=seeds))
+        candidates.append(Candidate(config, typed, quiet, target, budget=path, seeds=seeds))
     _require_different_names(candidates)
     while step := _proposals(candidates):
-        outcomes = compute_arms([(one.at(value), overrides) for one, value in step])
+        outcomes = compute_arms([one.at(value) for one, value in step])
         for (one, value), outcome in zip(step, outcomes, strict=True):
             if outcome.result is not None:
                 one.add(value, outcome.result, target.metric)
