@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 from hydra.utils import get_class
 
@@ -57,12 +57,12 @@ def find_budget(
         ConfigurationError: if there is none, naming the attention and the way out.
     """
     name = attention["name"]
-    if path is not None:
-        return _option(name, path.removeprefix(f"{_ATTENTION}."), attention, longest)
     if attention.get("matched") is not None:
         raise ConfigurationError(
             f"{name} has a budget that was matched already; match the preset that it was made from"
         )
+    if path is not None:
+        return _option(name, path.removeprefix(f"{_ATTENTION}."), attention, longest)
     stages = _STAGES[metric]
     stage = next((stage for stage in stages if attention.get(stage)), None)
     if stage is None:
@@ -92,10 +92,14 @@ def _declared(path: str, method: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _option(name: str, path: str, attention: Mapping[str, Any], longest: int) -> BudgetOption:
-    value: Any = attention
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
+    *above, last = path.split(".")
+    owner: Any = attention
+    for key in above:
+        owner = owner.get(key) if isinstance(owner, Mapping) else None
+    value = owner.get(last) if isinstance(owner, Mapping) else None
     whole = f"{_ATTENTION}.{path}"
+    if value == 1 and _is_share(owner, last):
+        value = 1.0
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return BudgetOption(path=whole, value=value, least=1, most=max(value, longest))
     if isinstance(value, float) and 0 < value <= 1:
@@ -104,3 +108,9 @@ def _option(name: str, path: str, attention: Mapping[str, Any], longest: int) ->
         f"{name}: the budget {whole}={value!r} must be a share in (0, 1] or a whole number of at "
         f"least 1; name another option with --budget {name}=PATH"
     )
+
+
+def _is_share(owner: Mapping[str, Any], name: str) -> bool:
+    """Whether a field takes fractions, although its value is written as a whole number."""
+    hint = get_type_hints(get_class(str(owner["_target_"]))).get(name) if "_target_" in owner else 0
+    return hint is float or float in get_args(hint)

@@ -165,14 +165,23 @@ def match(
         ConfigurationError: if an attention has no budget or the configuration is wrong, before
             anything is computed.
     """
-    candidates, quiet = [], compose(["metric_logging=off"])
+    candidates, used, quiet = [], set[str | None](), compose(["metric_logging=off"])
     for attention in attentions:
         typed = [*overrides, f"sparse_attention={attention}", f"seed={seeds[0]}"]
         config = compose(typed)
         check(config, typed)
-        path = budgets.get(attention, budgets.get(""))
+        names = (attention, str(config.sparse_attention.name), "")
+        found = next((name for name in names if name in budgets), None)
+        used.add(found)
+        path = None if found is None else budgets[found]
         candidates.append(Candidate(config, typed, quiet, target, budget=path, seeds=seeds))
     _require_different_names(candidates)
+    unused = [name for name in budgets if name not in used]
+    if unused:
+        raise ConfigurationError(
+            f"--budget {unused[0]}={budgets[unused[0]]}: no attention of this name is matched; "
+            f"give one of {', '.join(one.name for one in candidates)}"
+        )
     while step := _proposals(candidates):
         outcomes = compute_arms([one.at(value) for one, value in step])
         for (one, value), outcome in zip(step, outcomes, strict=True):

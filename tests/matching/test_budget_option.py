@@ -69,6 +69,11 @@ def test_a_budget_in_tokens_is_searched_in_whole_numbers(budget):
     assert (found.least, found.value, found.most) == (1, 100, 1024)
 
 
+def test_a_share_that_is_written_as_a_whole_number_is_a_share(budget):
+    whole = "sparse_attention.evict.snapkv.fraction=1"
+    assert budget("attention=snapkv", whole, metric="resident").most == 1.0
+
+
 def test_an_attention_that_evicts_and_selects_has_a_budget_for_each(budget):
     both = ("attention=snapkv", "+masker@sparse_attention.maskers.quest=quest")
     assert budget(*both, metric="resident").name == "snapkv.fraction"

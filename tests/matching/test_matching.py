@@ -181,6 +181,11 @@ def test_two_presets_of_one_name_are_refused(matched):
         matched("resident=0.3", "knorm", "knorm")
 
 
+def test_a_budget_of_an_attention_that_is_not_matched_is_refused(matched):
+    with pytest.raises(ConfigurationError, match=r"--budget quest=.*give one of knorm"):
+        matched("resident=0.3", "knorm", budgets={"quest": "maskers.quest.fraction"})
+
+
 def test_mistakes_are_refused_before_anything_is_computed(matched, calls):
     loads = calls(TinyModel, "load")
     with pytest.raises(ConfigurationError, match="magic_pig: MagicPIG has no budget"):
