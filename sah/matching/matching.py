@@ -165,23 +165,7 @@ def match(
         ConfigurationError: if an attention has no budget or the configuration is wrong, before
             anything is computed.
     """
-    candidates, used, quiet = [], set[str | None](), compose(["metric_logging=off"])
-    for attention in attentions:
-        typed = [*overrides, f"sparse_attention={attention}", f"seed={seeds[0]}"]
-        config = compose(typed)
-        check(config, typed)
-        names = (attention, str(config.sparse_attention.name), "")
-        found = next((name for name in names if name in budgets), None)
-        used.add(found)
-        path = None if found is None else budgets[found]
-        candidates.append(Candidate(config, typed, quiet, target, budget=path, seeds=seeds))
-    _require_different_names(candidates)
-    unused = [name for name in budgets if name not in used]
-    if unused:
-        raise ConfigurationError(
-            f"--budget {unused[0]}={budgets[unused[0]]}: no attention of this name is matched; "
-            f"give one of {', '.join(one.name for one in candidates)}"
-        )
+    candidates = _candidates(attentions, overrides, target, seeds, budgets)
     while step := _proposals(candidates):
         outcomes = compute_arms([one.at(value) for one, value in step])
         for (one, value), outcome in zip(step, outcomes, strict=True):
@@ -195,6 +179,34 @@ def match(
                 raise outcome.error
             text = f"{one.option.name}={value:g} measures {target.metric}"
             logger.info("%s: %s %s", one.name, text, shown)
+    return candidates
+
+
+def _candidates(
+    attentions: Sequence[str],
+    overrides: Sequence[str],
+    target: Target,
+    seeds: Sequence[int],
+    budgets: Mapping[str, str],
+) -> list[Candidate]:
+    """Compose and check each attention, and find its budget."""
+    quiet = compose(["metric_logging=off"])
+    candidates, unused = [], dict(budgets)
+    for attention in attentions:
+        typed = [*overrides, f"sparse_attention={attention}", f"seed={seeds[0]}"]
+        config = compose(typed)
+        check(config, typed)
+        names = (attention, str(config.sparse_attention.name), "")
+        found = next((name for name in names if name in budgets), None)
+        unused.pop(found or "", None)
+        path = None if found is None else budgets[found]
+        candidates.append(Candidate(config, typed, quiet, target, budget=path, seeds=seeds))
+    for name, path in unused.items():
+        raise ConfigurationError(
+            f"--budget {name}={path}: no attention of this name is matched; give one of "
+            f"{', '.join(one.name for one in candidates)}, or the path alone for all of them"
+        )
+    _require_different_names(candidates)
     return candidates
 
 
