@@ -67,7 +67,7 @@ LAYERS = (
         "tracking",
     ),
     ("execution",),
-    ("calibration", "doctor", "launching"),
+    ("calibration", "doctor", "launching", "matching"),
     ("cli",),
 )
 

@@ -36,9 +36,10 @@ class Place(NamedTuple):
 
 PLACES = {
     ENTRY: Place(450, 0, ("argv in, tables out; what Hydra loads",), 270, "entry"),
-    "calibration": Place(95, 1, ("fits methods to a model",), 166, "tool"),
-    "doctor": Place(275, 1, ("checks before a sweep",), 150, "tool"),
-    "launching": Place(500, 1, ("plans a sweep, runs its jobs",), 196, "tool"),
+    "calibration": Place(91, 1, ("fits methods to a model",), 166, "tool"),
+    "matching": Place(245, 1, ("matches budgets",), 118, "tool"),
+    "doctor": Place(391, 1, ("checks before a sweep",), 150, "tool"),
+    "launching": Place(577, 1, ("plans a sweep, runs its jobs",), 196, "tool"),
     "report": Place(770, 1, ("statistics, tables,", "figures, HTML"), 150, "tool"),
     "execution": Place(430, 2, ("an experiment at work:", "prefill, answer, score"), 230, "work"),
     "patterns": Place(50, 3, ("prefill reads,", "one file each"), 94),

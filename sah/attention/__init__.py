@@ -9,7 +9,7 @@ from sah.attention.gather import SelectedKeys
 from sah.attention.index import EncodedKeys, KeyBuffer, KeyIndex
 from sah.attention.inputs import AttentionInputs, Visibility
 from sah.attention.mask import AttentionMask
-from sah.attention.methods import DenseAttention, Masker, SparseAttention
+from sah.attention.methods import DenseAttention, Masker, Matched, SparseAttention
 from sah.attention.selection import Budget, select_top
 from sah.attention.top_k import TopKMasker
 
@@ -22,6 +22,7 @@ __all__ = [
     "KeyBuffer",
     "KeyIndex",
     "Masker",
+    "Matched",
     "SelectedKeys",
     "SparseAttention",
     "TopKMasker",

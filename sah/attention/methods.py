@@ -21,6 +21,7 @@ from sah.attention.layers import full_attention_layers, indexed_layers
 from sah.attention.mask import AttentionMask
 from sah.attention.prefill.pattern import Pattern
 from sah.errors import ConfigurationError
+from sah.validation import check_types
 
 
 class Masker(Protocol):
@@ -47,6 +48,26 @@ class DenseAttention:
 
     name: str = "dense"
     uses_indexer: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """What the budget of an attention was matched to, and on what (`sah match`)."""
+
+    metric: Literal["resident", "density", "rows_read"]
+    target: float
+    """Value of the metric that was asked for."""
+    measured: float
+    """Its mean over the tuning split."""
+    model: str
+    """Name of the model that it was measured on."""
+    benchmark: str
+    """Name of the benchmark whose tuning split it was measured on."""
+    contexts: Sequence[str]
+    """Hash of each context in the tuning split: none of them may be measured afterwards."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +99,8 @@ class SparseAttention:
     """Maskers of single layers or ranges, in place of `maskers`: `{0-1: dense, 2-5: {...}}`."""
     workspace_bytes: int = 2**28
     """Approximate memory limit of scores and masks, in bytes; queries are chunked to fit it."""
+    matched: Matched | None = None
+    """Set in presets that `sah match` saves; it changes no answer."""
 
     def __post_init__(self) -> None:
         if not (self.maskers or self.prefill or self.evict or self.rewrite):

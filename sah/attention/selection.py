@@ -4,6 +4,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +21,9 @@ class Budget:
     Keys that an earlier masker selected do not count towards it. A budget larger than the number
     of candidates adds all of them.
     """
+
+    budget_options: ClassVar = ("tokens", "fraction")
+    """Options that scale how much it selects; the first that is not null is its budget."""
 
     tokens: int | None = None
     """Keys to add."""

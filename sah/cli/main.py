@@ -9,8 +9,8 @@ from sah.errors import Interrupted
 from sah.execution.signals import signals_interrupt
 
 SUBCOMMANDS = (
-    *("benchmarks", "calibrate", "compare", "convert", "doctor", "fetch", "report", "rescore"),
-    *("status", "track"),
+    *("benchmarks", "calibrate", "compare", "convert", "doctor", "fetch", "match", "report"),
+    *("rescore", "status", "track"),
 )
 """Each is the module of this name in sah.cli, with a `main(arguments)`."""
 

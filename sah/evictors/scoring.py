@@ -5,6 +5,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -48,6 +49,9 @@ class ScoringEvictor(RankingEvictor):
 
     An evictor is a frozen dataclass with one method, `scores`.
     """
+
+    budget_options: ClassVar = ("tokens", "fraction")
+    """Options that scale how much it keeps; the first that is not null is its budget."""
 
     tokens: int | None = None
     """Keys to keep, per head and layer; set exactly one of tokens and fraction."""

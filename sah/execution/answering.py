@@ -73,6 +73,12 @@ def inputs_of(experiment: Experiment, example: Example, prompt: EncodedPrompt) -
     )
 
 
+def context_hash(example: Example, prompt: EncodedPrompt) -> str:
+    """Return the hash by which answers about one context are told from others."""
+    # Questions without a context share nothing but the chat template.
+    return prompt.context_hash if example.context.strip() else prompt.input_hash
+
+
 def _input_hash(example: Example, prompt: EncodedPrompt) -> str:
     """Hash the prompt's token ids and what is asked after its answer."""
     if example.follow_up is None:
@@ -313,8 +319,7 @@ class Answering:
             task=example.task,
             text=_text(model, answer),
             **vars(inputs_of(self.experiment, example, prompt)),
-            # Questions without a context share nothing but the chat template.
-            context_hash=prompt.context_hash if example.context.strip() else prompt.input_hash,
+            context_hash=context_hash(example, prompt),
             finish_reason=answer.finish_reason,
             context_tokens=len(prompt.context_ids),
             question_tokens=len(prompt.question_ids),

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from omegaconf import DictConfig
 
-from sah.attention import SparseAttention
+from sah.attention import Matched, SparseAttention
 from sah.attention.eviction.witness import Witness
 from sah.attention.prefill.reading import OwnPrefill, SparsePrefill
 from sah.errors import RETRYABLE, Busy, SahError, category, ends_process
@@ -258,6 +258,12 @@ class Arm:
     def witness(self) -> Witness | None:
         """What its attention needs of the prefill beyond the cache; None without such stages."""
         return self._answering.keeping.witness
+
+    @property
+    def matched(self) -> Matched | None:
+        """What its budget was matched to; None if it was not."""
+        attention = self.experiment.sparse_attention
+        return attention.matched if isinstance(attention, SparseAttention) else None
 
     def pending(self, examples: Sequence[Example]) -> list[Example]:
         """Return the examples without a stored answer."""

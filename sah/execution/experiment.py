@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from omegaconf import DictConfig
 
-from sah.attention import DenseAttention, SparseAttention
+from sah.attention import DenseAttention, Matched, SparseAttention
 from sah.benchmarks.requirements import require_context
 from sah.errors import ConfigurationError
 from sah.execution.building import build, build_section, nearest
@@ -88,6 +88,8 @@ class Experiment:
                 f"model's own indexer, but protocol={self.protocol.name} reads the question with "
                 "dense attention; use protocol=default"
             )
+        if isinstance(attention, SparseAttention) and attention.matched is not None:
+            _require_same(attention.name, attention.matched, self.model.name, self.benchmark.name)
         repeats = self.benchmark.repeats
         greedy = self.generation.greedy_setting
         if repeats is not None and repeats > 1 and greedy is not None:
@@ -117,6 +119,17 @@ class Experiment:
             return cls(**parts, generation=generation, **values)
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
+
+
+def _require_same(name: str, matched: Matched, model: str, benchmark: str) -> None:
+    """Check that a budget is used where it was matched."""
+    if (matched.model, matched.benchmark) != (model, benchmark):
+        raise ValueError(
+            f"sparse_attention={name} was matched to {matched.metric}={matched.target} with model="
+            f"{matched.model} and benchmark={matched.benchmark}, not with model={model} and "
+            f"benchmark={benchmark}; run `sah match` with these, or use the budget as it is with "
+            "sparse_attention.matched=null and a sparse_attention.name of your own"
+        )
 
 
 def _check_keys(config: DictConfig) -> None:

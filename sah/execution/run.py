@@ -14,8 +14,14 @@ from sah.attention import DenseAttention
 from sah.attention.eviction.witness import Witness
 from sah.attention.prefill.reading import OwnPrefill, SparsePrefill
 from sah.attention.session import AttentionSession
-from sah.errors import DatasetError, ends_process
-from sah.execution.answering import Question, by_context, encode_context, inputs_of
+from sah.errors import ConfigurationError, DatasetError, ends_process
+from sah.execution.answering import (
+    Question,
+    by_context,
+    context_hash,
+    encode_context,
+    inputs_of,
+)
 from sah.execution.arm import Arm
 from sah.execution.teacher_forcing import DenseAnswer
 from sah.metric_logging.metrics import DenseOutputs
@@ -48,6 +54,7 @@ def run(arms: Sequence[Arm]) -> None:
             model = arms[0].experiment.model.load()
             load_seconds = time.perf_counter() - load_started
             examples = _examples(arms[0], model)
+            contexts = _contexts_if_matched(arms, model, examples)
         if not _at_work(arms):
             return
         if model.prompts.marks is not None:
@@ -59,6 +66,7 @@ def run(arms: Sequence[Arm]) -> None:
         made_by = _made_by(model, code) | {"load_per_core": load}
         for arm in arms:
             with arm.alone():
+                _require_untouched(arm, contexts)
                 arm.begin(model, examples, made_by=made_by, alone=len(arms) == 1)
         saved_seconds = 0.0
         for group in by_context(examples):
@@ -329,6 +337,33 @@ def _examples(arm: Arm, model: LanguageModel) -> list[Example]:
             f"ids; {times} of them have the id {repeated!r}: give each its own"
         )
     return examples
+
+
+def _contexts_if_matched(
+    arms: Sequence[Arm], model: LanguageModel, examples: Sequence[Example]
+) -> dict[str, str]:
+    """Return the hash of each example's context by id; nothing if no budget was matched."""
+    if all(arm.matched is None for arm in arms):
+        return {}
+    found = {}
+    for group in by_context(examples):
+        prompts, _ = encode_context(arms[0].experiment, model.prompts, group)
+        for example, prompt in zip(group, prompts, strict=True):
+            found[example.id] = context_hash(example, prompt)
+    return found
+
+
+def _require_untouched(arm: Arm, contexts: Mapping[str, str]) -> None:
+    """Check that no context was in the tuning split of the arm's budget."""
+    seen = set() if arm.matched is None else set(arm.matched.contexts)
+    tuned = [example for example, context in contexts.items() if context in seen]
+    if tuned:
+        raise ConfigurationError(
+            f"sparse_attention={arm.experiment.sparse_attention.name} was matched on the context "
+            f"of {len(tuned)} of these examples (the first is {tuned[0]}), so that they cannot "
+            "measure it; run `sah match` with the benchmark, limit and seeds that are measured, or "
+            "measure other seeds"
+        )
 
 
 @contextmanager

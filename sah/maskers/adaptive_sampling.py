@@ -5,6 +5,7 @@
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -39,6 +40,8 @@ class AdaptiveSampling:
     the draws instead of 5 %), hence `base_tokens`. Exact scores of all keys are computed here,
     where a kernel would read the sampled keys only.
     """
+
+    budget_options: ClassVar = ("epsilon",)
 
     epsilon: float = 0.05
     """Allowed relative error of the denominator, in (0, 1]."""

@@ -1,6 +1,7 @@
 """The fewest keys that hold a given share of the attention mass."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -17,6 +18,8 @@ class OracleTopP:
     sinks. Keys that are already selected count: the fewest keys that reach `p` are added, none if
     the selection already holds it.
     """
+
+    budget_options: ClassVar = ("p",)
 
     p: float
     """Share of the softmax mass, in (0, 1]."""

@@ -23,6 +23,9 @@ ROWS_READ = "research_attention_rows_read"
 OUTPUT_ERROR = "research_attention_output_error"
 RECALL = "research_attention_recall"
 
+_MATCHED = "sparse_attention.matched"
+_MATCHED_METRICS = ("resident", "density", "rows_read")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeanScore:
@@ -220,12 +223,24 @@ class Result(Summary):
         """Name of the subset; several are joined by +, and all of them are `all`."""
         return subset_name(self.subset)
 
+    @property
+    def matched(self) -> Mapping[str, Any] | None:
+        """What the budget was matched to: metric, target and measured; None if it was not."""
+        attention = self.config.get("sparse_attention")
+        found = attention.get("matched") if isinstance(attention, Mapping) else None
+        # Not checked when the file is read, as nothing in `config` is.
+        if not isinstance(found, Mapping) or found.get("metric") not in _MATCHED_METRICS:
+            return None
+        is_number = (isinstance(found.get(key), int | float) for key in ("target", "measured"))
+        return found if all(is_number) else None
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """`config` flattened to dotted keys such as `benchmark.context_tokens`.
 
         Each masker is a key whose value is its class, so that two maskers of the same name
-        differ. Null values are left out and paths replaced by digests, as in the fingerprint.
+        differ, and what a budget was matched to is one key. Null values are left out and paths
+        replaced by digests, as in the fingerprint.
         """
         return dict(_flat(self.config, ""))
 
@@ -268,7 +283,9 @@ def subset_name(subset: Any) -> str:
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
+    if path == _MATCHED and isinstance(value, Mapping):
+        yield path, f"{value.get('metric')}={value.get('target')}"
+    elif isinstance(value, Mapping):
         for key, child in by_content(value).items():
             if key == "_target_":
                 if path.startswith("sparse_attention."):

@@ -36,6 +36,12 @@ def show_result(result: Result) -> None:
         console.print(f"the model's own indexer was {result.own_indexer}")
     if result.prefill_density is not None and abs(result.prefill_density - 1) >= 0.0005:
         console.print(f"prefill density {_number(result.prefill_density)}")
+    if (matched := result.matched) is not None:
+        metric = matched["metric"]
+        console.print(
+            f"{metric} {_number(getattr(result, metric))}, matched to {matched['target']:g} "
+            f"({_number(matched['measured'])} on the tuning split)"
+        )
     agreement = result.dense_agreement
     if agreement is not None:
         console.print(

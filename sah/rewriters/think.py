@@ -4,6 +4,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool
@@ -25,6 +26,8 @@ class ThinK:
     over the query heads of each key-value head, and all keys of the context are pruned.
     Unlike the paper, keys of the question and the answer keep all channels.
     """
+
+    budget_options: ClassVar = ("fraction",)
 
     fraction: float = 0.5
     """Share of the channels to keep, in (0, 1]; rounded up."""

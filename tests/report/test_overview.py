@@ -127,6 +127,9 @@ def test_dropped_columns_are_named(write_result, results):
     assert "GB" in shown(result_table(results()), 60).rpartition("Too narrow for: ")[2]
 
 
+MATCHED = {"metric": "rows_read", "target": 0.2, "measured": 0.2}
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -150,6 +153,11 @@ def test_dropped_columns_are_named(write_result, results):
         (
             {"fields": {"sampled": Sampled(examples=3, of_examples=5, queries=9, of_queries=90)}},
             "output error and recall leave out 2 of 5 answers in 1 of 2 results",
+        ),
+        (
+            {"settings": {"sparse_attention": {"matched": MATCHED}}},
+            "WARNING: 1 of 2 results are more than 5 % off what their budget was matched to, such "
+            "as sparse with rows_read=0.25",
         ),
         (
             {"fields": {"rows_read": None}},

@@ -29,6 +29,7 @@ class DuoAttention:
     """
 
     witness: ClassVar = Witness()
+    budget_options: ClassVar = ("streaming",)
     heads: str
     """Scores: `model@digest`, composed from the model, or the path of a .tsv file with a row of
     numbers for each layer and a column for each key-value head."""

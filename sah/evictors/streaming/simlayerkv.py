@@ -3,6 +3,7 @@
 # B batch, H query heads, G key-value heads, K keys
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -20,6 +21,8 @@ class SimLayerKV:
     (SimLayerKV, arXiv:2410.13846). It has no budget: how much stays depends on the model.
     kvpress leaves the queries' own keys out of that sum, and keeps one recent key fewer.
     """
+
+    budget_options: ClassVar = ("threshold",)
 
     threshold: float
     """Mean attention over heads and queries, in [0, 1]. kvpress recommends 0.9 for Llama 3, 0.65

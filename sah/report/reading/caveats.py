@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from sah.results.schema import Result
 
+_OFF_TARGET = 0.05
+"""Relative distance from a target that is worth a warning."""
+
 
 def caveats(results: Sequence[Result]) -> list[str]:
     """Return a warning for each reason why the numbers of these results are hard to compare."""
@@ -29,6 +32,13 @@ def caveats(results: Sequence[Result]) -> list[str]:
         found.append(
             f"WARNING: {mixed} of {len(results)} results were answered in part by different code, "
             "device or dtype; see provenance.answered_by in their results.json."
+        )
+    missed = [text for text in map(_off_target, results) if text]
+    if missed:
+        found.append(
+            f"WARNING: {len(missed)} of {len(results)} results are more than "
+            f"{100 * _OFF_TARGET:g} % off what their budget was matched to, such as {missed[0]}; "
+            "`sah match` with more --contexts comes closer."
         )
     cut = sum(bool(result.truncated) for result in results)
     if cut:
@@ -72,6 +82,17 @@ def caveats(results: Sequence[Result]) -> list[str]:
             "that did not count the keys that they read; resume=false computes them again."
         )
     return found
+
+
+def _off_target(result: Result) -> str:
+    """Describe a result that misses its target; empty if it does not, or has none."""
+    matched = result.matched
+    if matched is None:
+        return ""
+    measured, target = getattr(result, matched["metric"]), matched["target"]
+    if measured is None or abs(measured - target) <= _OFF_TARGET * target:
+        return ""
+    return f"{result.attention} with {matched['metric']}={measured:.3g}"
 
 
 def _code_version(result: Result) -> str:
