@@ -17,7 +17,7 @@ from sah.models.language_model import PrefilledContext
 from sah.seeding import derive
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evicted(
     context: PrefilledContext,
     attention: SparseAttention,

@@ -20,7 +20,9 @@ _PREDICTION = {
     "question_tokens": pl.Int64,
     "new_tokens": pl.Int64,
     "density": pl.Float64,
+    "rows_read": pl.Float64,
     "keys_read": pl.Float64,
+    "resident": pl.Float64,
     "token_limit": pl.Int64,
     "references_hash": pl.String,
 }

@@ -1,0 +1,1 @@
+"""The Python interface: what `sah.run`, `sah.results` and their siblings do."""
