@@ -30,6 +30,7 @@ from sah.attention.interface import attention_replaced, layer_number
 from sah.attention.keys_read import KeysRead
 from sah.attention.layers import full_attention_layers
 from sah.errors import ConfigurationError
+from sah.models.cache import held_bytes
 from sah.models.language_model import LanguageModel
 
 _MARK = "_sah_attached"
@@ -219,6 +220,9 @@ class AttachedAttention:
         self._count(cached)
         layers: list[Any] = cache.layers
         length = cache.get_seq_length()
+        others = [layer for number, layer in enumerate(layers) if number not in self._full]
+        for row in rows:
+            row.other_bytes = sum(map(held_bytes, others)) / len(rows)
         for number in self._full:
             layers[number] = RowsLayer(cached, layers[number].keys, length)
         return cached

@@ -20,7 +20,7 @@ from sah.attention.keys_read import KeysRead
 from sah.attention.layers import full_attention_layers
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
-from sah.models.cache import RewindableCache
+from sah.models.cache import RewindableCache, held_bytes
 from sah.models.eviction import evicted
 from sah.models.language_model import PrefilledContext
 
@@ -46,6 +46,18 @@ class RowSession(AttentionSession):
         if is_question:
             self._held.clear()
 
+    def attend(
+        self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """Compute one layer as `attached` does: [B, H, Q, D] in, [B, Q, H, D] out."""
+        assert isinstance(self.attention, SparseAttention)
+        mask, queries, keys = None, query.shape[2], key.shape[2]
+        if queries > 1 and self.attention.maskers_at(layer_number(module)) is None:
+            # Without a mask, sdpa would take the queries for the first ones.
+            mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device)
+            mask = mask.tril(keys - queries)[None, None]  # 1 1 Q K
+        return self._forward(module, query, key, value, mask, **kwargs)[0]
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "RowSession":
         """Copy the state of the row; what was read so far counts for the original only."""
         assert isinstance(self.attention, SparseAttention)
@@ -63,10 +75,10 @@ class Row:
     cache: RewindableCache
     """Holds the full-attention layers only."""
     session: RowSession
-    saved_bytes: int
-    """Bytes of the context's keys and values that are not held."""
-    length: int
-    """Tokens of the context."""
+    bytes: tuple[int, int]
+    """Bytes of these layers at the end of the context: held, and in a dense cache."""
+    other_bytes: float = 0.0
+    """Bytes of all other layers."""
 
     def resident(self, cache_bytes: Callable[[int], int]) -> float:
         """Return the bytes held as a share of the dense cache, as in `Prediction.resident`.
@@ -74,8 +86,7 @@ class Row:
         Args:
             cache_bytes: the size of the dense cache of a number of tokens.
         """
-        dense = cache_bytes(self.length)
-        held = dense - self.saved_bytes
+        held, dense = (own + self.other_bytes for own in self.bytes)
         later = self.session.evicted_later()
         if later is not None:
             evicted_bytes, tokens = later
@@ -261,11 +272,12 @@ def row_of(
         compacted.kept = one
     session.begin_context(length, kept)
     session.begin_example(_EXAMPLE)
+    # Of layers that are not used here.
+    empty = sum(held_bytes(one) for number, one in enumerate(own_layers) if number not in layers)
     return Row(
         cache=own.cache,
         session=session,
-        saved_bytes=cache.bytes_held() - own.cache.bytes_held(),
-        length=length,
+        bytes=(own.cache.bytes_held() - empty, cache.bytes_held() - empty),
     )
 
 
