@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import sdpa_mask
 
-from sah.api.cached_rows import CachedRows, Row, RowSession, RowsLayer, row_of, split
+from sah.api.cached_rows import CachedRows, Row, RowSession, RowsLayer, row_of, taken
 from sah.api.passes import (
     left_padding,
     own_inputs,
@@ -183,9 +183,8 @@ class AttachedAttention:
                 single = DynamicCache(config=self._model.config)
                 with remembering(self._model, witness) as witnessed:
                     self._forward(**own, past_key_values=single, use_cache=True)
-                (states,) = split(single, self._full, [0])
-                rows.append(self._row(states, witnessed))
-            self._begin(cache, rows, padding)
+                rows += self._rows(single, [0], [witnessed])
+            self._begin(cache, rows, padding, cache.get_seq_length())
         return output
 
     def _adopt(self, call: dict[str, Any], cache: DynamicCache) -> CachedRows:
@@ -204,22 +203,26 @@ class AttachedAttention:
     def _take(
         self, cache: DynamicCache, padding: Sequence[int], witnessed: Sequence[Any]
     ) -> CachedRows:
-        states = split(cache, self._full, padding)
-        rows = [self._row(*one) for one in zip(states, witnessed, strict=True)]
-        return self._begin(cache, rows, padding)
+        length = cache.get_seq_length()
+        return self._begin(cache, self._rows(cache, padding, witnessed), padding, length)
 
-    def _row(self, states: Any, witnessed: Any) -> Row:
+    def _rows(
+        self, cache: DynamicCache, padding: Sequence[int], witnessed: Sequence[Any]
+    ) -> list[Row]:
         assert isinstance(self.attention, SparseAttention)
-        return row_of(states, witnessed, self.attention, self._model.config, seed=self._seed)
+        config = self._model.config
+        return [
+            row_of(own, one, self.attention, config, seed=self._seed)
+            for own, one in zip(taken(cache, self._full, padding, config), witnessed, strict=True)
+        ]
 
     def _begin(
-        self, cache: DynamicCache, rows: Sequence[Row], padding: Sequence[int]
+        self, cache: DynamicCache, rows: Sequence[Row], padding: Sequence[int], length: int
     ) -> CachedRows:
-        """Put the rows in place of the full-attention layers of the cache."""
+        """Put the rows in place of the full-attention layers of the cache, of this length."""
         cached = CachedRows(rows, padding, is_open=lambda: self._is_open, on_copy=self._count)
         self._count(cached)
         layers: list[Any] = cache.layers
-        length = cache.get_seq_length()
         others = [layer for number, layer in enumerate(layers) if number not in self._full]
         for row in rows:
             row.other_bytes = sum(map(held_bytes, others)) / len(rows)

@@ -20,7 +20,7 @@ from sah.attention.keys_read import KeysRead
 from sah.attention.layers import full_attention_layers
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
-from sah.models.cache import RewindableCache, held_bytes
+from sah.models.cache import BufferedLayer, RewindableCache, held_bytes
 from sah.models.eviction import evicted
 from sah.models.language_model import PrefilledContext
 
@@ -235,8 +235,36 @@ class CachedRows:
         return other
 
 
+def taken(
+    cache: DynamicCache, numbers: Sequence[int], padding: Sequence[int], config: PreTrainedConfig
+) -> list[RewindableCache]:
+    """Move the keys and values of some layers to a cache for each row, without padding.
+
+    Layer by layer, so that only one is in memory twice.
+
+    Args:
+        cache: filled by the prefill of a batch; the layers are empty afterwards.
+        numbers: the full-attention layers.
+        padding: columns on the left of each row.
+        config: of the model.
+    """
+    layers: list[Any] = cache.layers
+    length = cache.get_seq_length(numbers[0])
+    rows = [RewindableCache(config, length - columns + _ROOM) for columns in padding]
+    for number in numbers:
+        held = layers[number].keys, layers[number].values
+        for row, (own, columns) in enumerate(zip(rows, padding, strict=True)):
+            into: Any = own.layers[number]
+            into.update(*(states[row : row + 1, :, columns:] for states in held))
+        layers[number].keys, layers[number].values = (states[:, :, :0].clone() for states in held)
+    for own, columns in zip(rows, padding, strict=True):
+        own.length = length - columns
+        own.mark()
+    return rows
+
+
 def row_of(
-    layers: Mapping[int, tuple[Tensor, Tensor]],
+    cache: RewindableCache,
     witnessed: Mapping[int, Witnessed],
     attention: SparseAttention,
     config: PreTrainedConfig,
@@ -246,7 +274,7 @@ def row_of(
     """Return a row with what its attention keeps of a context.
 
     Args:
-        layers: keys and values of the full-attention layers, each [1, G, K, D]; they are copied.
+        cache: from `taken`.
         witnessed: what the evictor or rewriter needs of the prefill.
         attention: of the row.
         config: of the model.
@@ -255,51 +283,23 @@ def row_of(
     Raises:
         ConfigurationError: if the layers cannot be compacted.
     """
-    length = next(iter(layers.values()))[0].shape[2]
-    cache = RewindableCache(config, length + _ROOM)
-    own_layers: list[Any] = cache.layers
-    for number, states in layers.items():
-        own_layers[number].update(*states)
-    cache.length = length
-    cache.mark()
-    context = own = PrefilledContext(cache=cache, length=length, seconds=0.0, witnessed=witnessed)
+    own = PrefilledContext(cache=cache, length=cache.length, seconds=0.0, witnessed=witnessed)
     if attention.witness is not None:
-        own = evicted(context, attention, config, seed=seed)
+        own = evicted(own, attention, config, seed=seed)
     session = RowSession(attention, seed=seed, config=config)
     kept = None if own.kept is None else {n: _without_rows(one) for n, one in own.kept.items()}
     for number, one in (kept or {}).items():
         compacted: Any = own.cache.layers[number]
         compacted.kept = one
-    session.begin_context(length, kept)
+    session.begin_context(own.length, kept)
     session.begin_example(_EXAMPLE)
-    # Of layers that are not used here.
-    empty = sum(held_bytes(one) for number, one in enumerate(own_layers) if number not in layers)
+    # The other layers are in the cache of the batch.
+    empty = sum(held_bytes(layer) for layer in cache.layers if not isinstance(layer, BufferedLayer))
     return Row(
         cache=own.cache,
         session=session,
         bytes=(own.cache.bytes_held() - empty, cache.bytes_held() - empty),
     )
-
-
-def split(cache: DynamicCache, numbers: Sequence[int], padding: Sequence[int]) -> Any:
-    """Return the keys and values of a cache, by row and layer, without padding.
-
-    Args:
-        cache: filled by the prefill of a batch.
-        numbers: the layers.
-        padding: columns on the left of each row.
-    """
-    layers: list[Any] = cache.layers
-    return [
-        {
-            number: tuple(
-                states[row : row + 1, :, columns:]
-                for states in (layers[number].keys, layers[number].values)
-            )
-            for number in numbers
-        }
-        for row, columns in enumerate(padding)
-    ]
 
 
 def _without_rows(kept: KeptKeys) -> KeptKeys:
