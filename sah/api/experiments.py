@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from sah.cli.run import refuse
@@ -84,6 +86,11 @@ def composed(overrides: Sequence[str], config_dir: str | Path | None) -> DictCon
                 f"{override} is a flag of the command line, and this is one experiment: leave it "
                 "out. For a sweep, call sah.run in a loop, or use `python run.py -m`"
             )
+        if _is_sweep(override):
+            raise ConfigurationError(
+                f"{override} has several values, and this is one experiment: call sah.run in a "
+                "loop, use `python run.py -m`, or quote a text that has a comma in it"
+            )
         if _is_of_hydra(override) and not override.startswith("hydra.searchpath="):
             raise ConfigurationError(
                 f"{override} is a setting of Hydra for the command line, which does nothing here; "
@@ -109,9 +116,17 @@ def composed(overrides: Sequence[str], config_dir: str | Path | None) -> DictCon
     except SystemExit as refusal:
         raise ConfigurationError(str(refusal.code)) from None
     if config_dir is not None:
-        quoted = folder.absolute().as_uri().replace("'", "\\'")
-        return building.compose([*overrides, f"hydra.searchpath=['{quoted}']"])
+        quoted = str(folder.absolute()).replace("'", "\\'")
+        return building.compose([*overrides, f"hydra.searchpath=['file://{quoted}']"])
     return building.compose(overrides)
+
+
+def _is_sweep(override: str) -> bool:
+    try:
+        return bool(OverridesParser.create().parse_override(override).is_sweep_override())
+    except (HydraException, ValueError):
+        # Composing explains what is wrong with it.
+        return False
 
 
 def _is_of_hydra(override: str) -> bool:

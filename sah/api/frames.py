@@ -19,15 +19,23 @@ Roots = str | Path | Sequence[str | Path]
 Where = str | Sequence[str] | Mapping[str, Any] | None
 
 _NAMES = ("model", "attention", "benchmark", "subset", "protocol")
-_COUNTS = ("n", "truncated", "unfinished_thoughts")
-_MEANS = (
-    *("score", "stderr"),
-    *("density", "density_stderr", "rows_read", "rows_read_stderr"),
-    *("resident", "resident_stderr", "keys_read", "keys_read_stderr"),
-    *("answer_tokens", "answer_tokens_stderr"),
-    *("output_error", "output_error_stderr", "recall", "recall_stderr"),
-    *("prompt_tokens", "thought_tokens"),
-)
+_NUMBERS: dict[str, Any] = {
+    "score": pl.Float64,
+    "stderr": pl.Float64,
+    "n": pl.Int64,
+    **{
+        f"{name}{suffix}": pl.Float64
+        for name in (
+            *("density", "rows_read", "resident", "output_error", "recall"),
+            *("keys_read", "answer_tokens"),
+        )
+        for suffix in ("", "_stderr")
+    },
+    "prompt_tokens": pl.Float64,
+    "thought_tokens": pl.Float64,
+    "unfinished_thoughts": pl.Int64,
+    "truncated": pl.Int64,
+}
 _SECONDS = ("load_seconds", "prefill_seconds", "prefill_seconds_saved", "decode_seconds")
 
 
@@ -38,8 +46,8 @@ def results(root: Roots = "outputs", where: Where = None, *, hashes: bool = Fals
 
     Columns: the names (model, attention, benchmark, subset, protocol), each setting in which the
     experiments differ beyond their names (such as `seed` or
-    `sparse_attention.maskers.quest.fraction`), n, the means of results.json with their standard
-    errors, seconds, the device, and the directory. What was not measured is null.
+    `sparse_attention.maskers.quest.fraction`), score and the other means of results.json with
+    their standard errors, seconds, the device, and the directory. What was not measured is null.
 
     Damaged results and copies are left out with a warning in the log, as in `sah report`.
 
@@ -59,8 +67,9 @@ def results(root: Roots = "outputs", where: Where = None, *, hashes: bool = Fals
         {
             **{name: pl.Series(_named(found, name), dtype=pl.String) for name in _NAMES},
             **settings,
-            **{name: pl.Series(_values(found, name), dtype=pl.Int64) for name in _COUNTS},
-            **{name: pl.Series(_values(found, name), dtype=pl.Float64) for name in _MEANS},
+            **{
+                name: pl.Series(_values(found, name), dtype=kind) for name, kind in _NUMBERS.items()
+            },
             **_dense_agreement(found),
             **{
                 name: pl.Series([getattr(one.timing, name) for one in found], dtype=pl.Float64)
@@ -83,7 +92,7 @@ def examples(root: Roots = "outputs", where: Where = None) -> pl.DataFrame:
     Columns: the names and the settings in which the experiments differ, as in `sah.results`; then
     example_id, task, question, text (the answer), references, score, finish_reason, the lengths
     (context_tokens, question_tokens, new_tokens, token_limit), density, rows_read, keys_read and
-    resident, the context's excerpt, and the directory. Answers of one context have equal
+    resident, an excerpt of the context, and the directory. Answers about one context have equal
     `context_hash`; they are not independent.
 
     Args:
@@ -104,15 +113,16 @@ def examples(root: Roots = "outputs", where: Where = None) -> pl.DataFrame:
         }
     )
     keys = ["result", "example_id"]
-    answers = read_scored(found).join(
-        read_examples(found), on=keys, how="left", maintain_order="left"
-    )
+    asked = read_examples(found).rename({"context": "excerpt"})
+    answers = read_scored(found).join(asked, on=keys, how="left", maintain_order="left")
     own = [name for name in of_result.columns if name not in ("result", "directory")]
     return answers.join(of_result, on="result", how="left", maintain_order="left").select(
         *own,
         *("example_id", "task", "question", "text", "references", "score", "finish_reason"),
         *("context_tokens", "question_tokens", "new_tokens", "token_limit"),
-        *("density", "rows_read", "keys_read", "resident", "context", "context_hash"),
+        *("density", "rows_read", "keys_read", "resident"),
+        pl.col("excerpt").alias("context"),
+        pl.col("context").alias("context_hash"),
         "directory",
     )
 
