@@ -44,7 +44,7 @@ def answer() -> Callable[..., Measured]:
         context: Sequence[int] = CONTEXT,
         question: Sequence[int] = QUESTION,
         *,
-        tokens: int = 10,
+        tokens: int = 6,
         dense_question: bool = False,
     ) -> Measured:
         shared = model.prefill(context, reserve_tokens=60, witness=attention.witness)
@@ -88,7 +88,7 @@ def generate() -> Callable[..., list[list[int]]]:
     """Generate greedily, without an end; return the new tokens of each row."""
 
     def call(
-        model: Any, ids: Sequence[Sequence[int]], *, tokens: int = 10, **options: Any
+        model: Any, ids: Sequence[Sequence[int]], *, tokens: int = 6, **options: Any
     ) -> list[list[int]]:
         width = max(map(len, ids))
         padded = torch.tensor([[0] * (width - len(row)) + list(row) for row in ids])

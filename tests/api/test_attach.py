@@ -70,7 +70,7 @@ def test_generate_reads_the_prompt_densely_and_decodes_sparsely(
     attention = preset(name)
     (dense,) = generate(tiny.model, [CONTEXT], tokens=1)
     with sah.attach(tiny.model, attention) as session:
-        (found,) = generate(tiny.model, [CONTEXT], tokens=11)
+        (found,) = generate(tiny.model, [CONTEXT], tokens=7)
     assert found[:1] == dense
     require_equal(session, found[1:], answer(tiny, attention, question=dense))
 
