@@ -87,6 +87,11 @@ def _require_eval(model: PreTrainedModel) -> None:
             f"sah.attach takes a model of transformers, got {type(model).__name__}; of a compiled "
             "or adapted model give the one inside (model._orig_mod, model.get_base_model())"
         )
+    if not model.can_generate():
+        raise ConfigurationError(
+            f"{type(model).__name__} has no language-model head; load the model with "
+            "AutoModelForCausalLM"
+        )
     if is_attached(model):
         raise ConfigurationError(
             f"an attention is already attached to this {type(model).__name__}; leave its `with` "

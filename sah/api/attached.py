@@ -23,6 +23,7 @@ from sah.api.passes import (
     require_cache,
     require_continued,
     require_generation,
+    require_positions,
 )
 from sah.attention import DenseAttention, SparseAttention
 from sah.attention.eviction.remembering import remembering
@@ -167,6 +168,8 @@ class AttachedAttention:
         """Read the contexts with the model's own attention, then evict and rewrite."""
         assert isinstance(self.attention, SparseAttention)
         padding, witness = left_padding(call), self.attention.witness
+        if witness is not None:
+            require_positions(call, padding)
         if witness is None:
             output = self._forward(**call)
             self._take(cache, padding, [{} for _ in padding])
@@ -181,8 +184,10 @@ class AttachedAttention:
             rows = []
             for own in inputs:
                 single = DynamicCache(config=self._model.config)
+                own |= {"past_key_values": single, "use_cache": True, "logits_to_keep": 1}
+                accepted = filter(self._checked.accepts, own)
                 with remembering(self._model, witness) as witnessed:
-                    self._forward(**own, past_key_values=single, use_cache=True)
+                    self._forward(**{name: own[name] for name in accepted})
                 rows += self._rows(single, [0], [witnessed])
             self._begin(cache, rows, padding, cache.get_seq_length())
         return output

@@ -25,6 +25,7 @@ _GENERATION = {
     "penalty_alpha": (None, 0, 0.0),
     "dola_layers": (None,),
     "custom_generate": (None,),
+    "output_attentions": (None, False),
 }
 
 # What a single row of a batch is prefilled with; its positions follow from the tokens.
@@ -66,6 +67,11 @@ def require_cache(model: PreTrainedModel, call: dict[str, Any]) -> DynamicCache:
         raise ConfigurationError(
             "use_cache=False makes every pass a prefill, which is dense, so that nothing would be "
             "sparse; leave use_cache out"
+        )
+    if call.get("output_attentions"):
+        raise ConfigurationError(
+            "output_attentions=True: sparse attention has no weights for all keys to return; leave "
+            "it out"
         )
     cache = call.get("past_key_values")
     if cache is None:
@@ -147,7 +153,7 @@ def require_continued(call: Mapping[str, Any], cache: DynamicCache, padding: Seq
     return queries
 
 
-def own_inputs(call: Mapping[str, Any], padding: Sequence[int]) -> list[dict[str, Tensor]]:
+def own_inputs(call: Mapping[str, Any], padding: Sequence[int]) -> list[dict[str, Any]]:
     """Return the inputs of each row without padding, to prefill it alone.
 
     Raises:
@@ -168,6 +174,31 @@ def own_inputs(call: Mapping[str, Any], padding: Sequence[int]) -> list[dict[str
         {name: value[row : row + 1, columns:] for name, value in given.items()}
         for row, columns in enumerate(padding)
     ]
+
+
+def require_positions(call: Mapping[str, Any], padding: Sequence[int]) -> None:
+    """Check that the tokens of each row are counted from 0, as evictors and rewriters do.
+
+    Raises:
+        ConfigurationError: if they are not, or if the padding would be counted.
+    """
+    _, length = _size(call)
+    positions = call.get("position_ids")
+    if positions is None and any(padding):
+        raise ConfigurationError(
+            "a padded batch without position_ids counts its padding, which an evictor or rewriter "
+            "does not; give them (attention_mask.cumsum(-1) - 1), as generate does"
+        )
+    # Of several kinds in multimodal models.
+    if positions is None or positions.ndim != 2:
+        return
+    columns = torch.arange(length, device=positions.device)
+    first = torch.tensor(padding, device=positions.device)[:, None]
+    if not (positions == columns - first)[columns >= first].all():
+        raise ConfigurationError(
+            "position_ids of a prefill must count the tokens of each row from 0 where keys are "
+            "evicted or rewritten; leave position_ids out, or prefill the whole context at once"
+        )
 
 
 def _size(call: Mapping[str, Any]) -> tuple[int, int]:

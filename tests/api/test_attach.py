@@ -90,6 +90,25 @@ def test_a_row_of_a_padded_batch_is_decoded_as_it_is_alone(name, tiny, preset, g
     assert session.density() == pytest.approx(sum(densities) / 3, rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["quest", "expected_attention"])
+def test_a_padded_batch_may_be_given_to_the_model_directly(name, tiny, preset):
+    short, step = CONTEXT[25:], torch.tensor([[7], [9]])
+    ids, mask = torch.tensor([CONTEXT, [0] * 25 + short]), torch.ones(2, 90, dtype=torch.long)
+    mask[1, :25] = 0
+    more = torch.cat([mask, torch.ones(2, 1, dtype=torch.long)], dim=1)
+    places = more.cumsum(-1) - 1
+    with sah.attach(tiny.model, preset(name)):
+        read = {"attention_mask": mask, "position_ids": places[:, :-1]}
+        cache = tiny.model(ids, **read).past_key_values
+        read = {"attention_mask": more, "position_ids": places[:, -1:]}
+        together = tiny.model(step, past_key_values=cache, **read).logits
+        alone = []
+        for row, own in enumerate((CONTEXT, short)):
+            cache = tiny.model(torch.tensor([own])).past_key_values
+            alone.append(tiny.model(step[row : row + 1], past_key_values=cache).logits)
+    assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+
 def test_sampling_with_every_key_draws_the_tokens_of_the_dense_model(tiny, generate):
     def sampled():
         torch.manual_seed(3)

@@ -59,6 +59,8 @@ def test_a_layer_that_shares_the_keys_of_another_is_refused():
 def test_other_models_are_refused(tiny):
     with pytest.raises(ConfigurationError, match="got Linear"):
         begin(torch.nn.Linear(2, 2))
+    with pytest.raises(ConfigurationError, match="LlamaModel has no language-model head"):
+        begin(tiny.model.model)
     trained = copy.deepcopy(tiny.model).train()
     with pytest.raises(ConfigurationError, match="training mode"):
         begin(trained)
@@ -80,6 +82,7 @@ def test_a_dense_question_needs_the_whole_cache(name, tiny):
         ({"cache_implementation": "static"}, "cache_implementation='static'"),
         ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens=3"),
         ({"use_cache": False}, "use_cache=False"),
+        ({"output_attentions": True}, "output_attentions=True"),
     ],
 )
 def test_settings_of_generate_are_refused_before_the_prefill(options, message, tiny, generate):
@@ -107,6 +110,8 @@ def test_other_caches_are_refused_by_name(tiny):
             tiny.model(ids, past_key_values=static)
         with pytest.raises(ConfigurationError, match="nothing would be sparse"):
             tiny.model(ids, use_cache=False)
+        with pytest.raises(ConfigurationError, match="has no weights for all keys"):
+            tiny.model(ids, output_attentions=True)
 
 
 def test_right_padding_and_masks_of_other_shapes_are_refused(tiny):
@@ -168,6 +173,16 @@ def test_inputs_that_cannot_be_divided_among_rows_are_refused_where_each_is_read
     refused = pytest.raises(ConfigurationError, match="cannot do with pixel_values")
     with sah.attach(tiny.model, "knorm"), refused:
         tiny.model(ids, pixel_values=torch.zeros(2, 3))
+
+
+def test_an_evictor_counts_positions_from_the_first_token(tiny):
+    ids, mask = torch.tensor([CONTEXT, CONTEXT]), torch.ones(2, 90, dtype=torch.long)
+    mask[1, :7] = 0
+    with sah.attach(tiny.model, "knorm"):
+        with pytest.raises(ConfigurationError, match="give them"):
+            tiny.model(ids, attention_mask=mask)
+        with pytest.raises(ConfigurationError, match="from 0"):
+            tiny.model(ids[:1], position_ids=torch.arange(90)[None] + 1)
 
 
 def test_sparse_prefill_is_refused(tiny):
