@@ -1,4 +1,4 @@
-"""A method of one's own, in one file: attached to a model, measured in an experiment, swept.
+"""A new method in one file: attached to a model, measured in an experiment, swept.
 
     python examples/own_method.py                              # SmolLM2, two samples of RULER
     python examples/own_method.py model=tiny benchmark=mock    # in seconds

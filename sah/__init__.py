@@ -1,6 +1,6 @@
 """SAH: sparse-attention and KV-cache experiments, composed with Hydra.
 
-What `__all__` names is imported at its first use, so that `import sah` stays light.
+The names in `__all__` are imported at first use, so that `import sah` stays light.
 """
 
 import importlib
@@ -20,10 +20,10 @@ _LAZY = {
     "compose": ("sah.api.experiments", "compose"),
     "examples": ("sah.api.frames", "examples"),
     "run": ("sah.api.experiments", "run"),
-    # What the package `sah.results` does when it is called.
+    # Called by the package `sah.results`.
     "_results": ("sah.api.frames", "results"),
 }
-"""Module and name of what is imported at its first use."""
+"""Module and name of each lazy import."""
 
 
 def __getattr__(name: str) -> Any:

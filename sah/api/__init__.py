@@ -1,1 +1,1 @@
-"""The Python interface: what `sah.run`, `sah.results` and their siblings do."""
+"""The Python interface: `sah.run`, `results`, `examples`, `compose` and `attach`."""

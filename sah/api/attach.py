@@ -1,4 +1,4 @@
-"""`sah.attach`: sparse attention, eviction and rewriting in a transformers model of the user's."""
+"""`sah.attach`: sparse attention, eviction and rewriting in the user's transformers model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +57,7 @@ def attach(
         fields: fields by name, such as fraction=0.05; the attention must have one of this name.
 
     Yields:
-        What the queries read so far.
+        The measures of the queries so far.
 
     Raises:
         ConfigurationError: if the attention is wrong, or the model cannot be measured.

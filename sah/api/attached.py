@@ -43,7 +43,7 @@ def is_attached(model: PreTrainedModel) -> bool:
 
 
 class AttachedAttention:
-    """What `sah.attach` yields: the measures of all queries after a context, over the block."""
+    """Measures of all queries after a context, collected while an attention is attached."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class AttachedAttention:
         self._full = sorted(full_attention_layers(self._model.config))
         self._live: weakref.WeakSet[CachedRows] = weakref.WeakSet()
         self._read: list[KeysRead] = []
-        """Of the rows whose cache is gone; so is the next."""
+        """Of rows whose cache is gone, like `_resident`."""
         self._resident: list[float] = []
         # Before the model's forward pass is replaced: a cache of one token is measured by it.
         self._bytes_per_token = model.cache_bytes_per_token
@@ -124,6 +124,12 @@ class AttachedAttention:
             yield
             return
         forward, generate = self._model.forward, self._model.generate
+        config, every = (
+            self._model.config,
+            replace(self.attention, dense_layers="0::1", layers=None),
+        )
+        self._local = RowSession(self.attention, seed=self._seed, config=config)
+        self._dense = RowSession(every, seed=self._seed, config=config)
         # Both may be attributes of the instance already, as accelerate's hooks are.
         before = {name: vars(self._model).get(name) for name in ("forward", "generate")}
         self._forward = forward
@@ -180,7 +186,7 @@ class AttachedAttention:
         else:
             inputs = own_inputs(call, padding)
             output = self._forward(**call)
-            # What is remembered of a padded batch would be of the padding too.
+            # A witness of the padded batch would include the padding.
             rows = []
             for own in inputs:
                 single = DynamicCache(config=self._model.config)
@@ -255,13 +261,7 @@ class AttachedAttention:
                 f"time only, and this pass has {queries}; prefill the whole prompt at once"
             )
         rows.begin_step(is_question=queries > 1)
-        attention = self.attention
-        assert isinstance(attention, SparseAttention)
-        local = RowSession(attention, seed=self._seed, config=self._model.config)
-        dense = None
-        if queries > 1 and self._dense_question:
-            every = replace(attention, dense_layers="0::1", layers=None)
-            dense = RowSession(every, seed=self._seed, config=self._model.config)
+        dense = self._dense if queries > 1 and self._dense_question else None
 
         def attend(
             module: torch.nn.Module,
@@ -272,7 +272,7 @@ class AttachedAttention:
             **kwargs: Any,
         ) -> Any:
             if layer_number(module) not in self._full:
-                return local._forward(module, query, key, value, attention_mask, **kwargs)
+                return self._local._forward(module, query, key, value, attention_mask, **kwargs)
             if kwargs.get("sliding_window") is not None:
                 raise ConfigurationError(
                     f"{type(module).__name__} passes a sliding window in a layer that attends to "

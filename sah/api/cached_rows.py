@@ -303,7 +303,7 @@ def row_of(
 
 
 def _without_rows(kept: KeptKeys) -> KeptKeys:
-    """Let go of the context's own keys and values, of which only the shape is asked."""
+    """Release the context's own keys and values; only their shape is needed."""
     hollow = [one.new_zeros((1, 1, 1, 1)).expand(one.shape) for one in (kept.key, kept.value)]
     return replace(kept, key=hollow[0], value=hollow[1])
 

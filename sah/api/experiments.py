@@ -38,10 +38,11 @@ def run(*overrides: str, config_dir: str | Path | None = None) -> Result:
     """
     from sah.execution.attempts import compute
     from sah.execution.checks import check, find_complete
+    from sah.results.state import read_state
 
     config = composed(overrides, config_dir)
     typed = [override for override in overrides if not _is_of_hydra(override)]
-    _, result = find_complete(config)
+    folder, result = find_complete(config)
     if result is not None:
         return result
     check(config, typed)
@@ -49,7 +50,9 @@ def run(*overrides: str, config_dir: str | Path | None = None) -> Result:
         with _logged():
             return compute(config, typed)
     except Interrupted as interruption:
-        raise KeyboardInterrupt(str(interruption)) from interruption
+        done = ", ".join(["interrupted", read_state(folder).progress]).removesuffix(", ")
+        message = f"{done}; call sah.run with the same overrides again to resume"
+        raise KeyboardInterrupt(message) from interruption
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> "Experiment":

@@ -91,9 +91,9 @@ def examples(root: Roots = "outputs", where: Where = None) -> pl.DataFrame:
 
     Columns: the names and the settings in which the experiments differ, as in `sah.results`; then
     example_id, task, question, text (the answer), references, score, finish_reason, the lengths
-    (context_tokens, question_tokens, new_tokens, token_limit), density, rows_read, keys_read and
-    resident, an excerpt of the context, and the directory. Answers about one context have equal
-    `context_hash`; they are not independent.
+    (context_tokens, question_tokens, new_tokens, token_limit), density, rows_read, keys_read,
+    resident, output_error, recall and decode_seconds, an excerpt of the context, and the directory.
+    Answers about one context have equal `context_hash`; they are not independent.
 
     Args:
         root: as in `sah.results`.
@@ -120,7 +120,8 @@ def examples(root: Roots = "outputs", where: Where = None) -> pl.DataFrame:
         *own,
         *("example_id", "task", "question", "text", "references", "score", "finish_reason"),
         *("context_tokens", "question_tokens", "new_tokens", "token_limit"),
-        *("density", "rows_read", "keys_read", "resident"),
+        *("density", "rows_read", "keys_read", "resident", "output_error", "recall"),
+        "decode_seconds",
         pl.col("excerpt").alias("context"),
         pl.col("context").alias("context_hash"),
         "directory",

@@ -1,4 +1,4 @@
-"""Checks of what a model is called with while an attention is attached to it."""
+"""Checks of a model's inputs while an attention is attached to it."""
 
 # B batch, N new tokens, K columns of the padded batch, E hidden dimension
 
@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicCache
 
 from sah.errors import ConfigurationError
 
-# What `generate` may be asked for that a sparse decode step cannot follow, and its harmless values.
+# Settings of `generate` that sparse decoding does not support, with their harmless values.
 _GENERATION = {
     "num_beams": (None, 1),
     "assistant_model": (None,),
@@ -28,9 +28,9 @@ _GENERATION = {
     "output_attentions": (None, False),
 }
 
-# What a single row of a batch is prefilled with; its positions follow from the tokens.
+# Inputs to prefill one row of a batch with; its positions follow from the tokens.
 _OF_ROWS = ("input_ids", "inputs_embeds")
-# What changes nothing, or belongs to the batch as a whole.
+# Inputs that change nothing, or belong to the batch as a whole.
 _OF_BATCH = (
     *("attention_mask", "position_ids", "past_key_values", "use_cache", "cache_position"),
     *("logits_to_keep", "return_dict", "output_attentions", "output_hidden_states"),

@@ -146,6 +146,17 @@ def test_a_cache_filled_before_is_continued_under_maskers(tiny, preset, answer, 
     require_equal(session, found, answer(tiny, preset("quest")))
 
 
+def test_a_cache_filled_in_inference_mode_is_continued_outside_of_it(tiny, preset, generate):
+    with sah.attach(tiny.model, preset("snapkv")):
+        expected = generate(
+            tiny.model, [[*CONTEXT, *QUESTION]], past_key_values=prefilled(tiny.model)
+        )
+        with torch.inference_mode():
+            cache = prefilled(tiny.model)
+        found = generate(tiny.model, [[*CONTEXT, *QUESTION]], past_key_values=cache)
+    assert found == expected
+
+
 def test_a_cache_without_a_configuration_keeps_the_sliding_windows(small, preset, generate):
     model = small("gemma2").model
     found = []

@@ -54,7 +54,7 @@ def test_a_run_inside_a_program_that_uses_hydra_leaves_its_configuration_alone()
         assert hydra.compose("config", ["model=tiny", "seed=7"]).seed == 7
 
 
-def test_an_interrupted_run_raises_keyboard_interrupt_and_resumes(calls):
+def test_an_interrupted_run_raises_keyboard_interrupt_and_resumes():
     from sah.execution.arm import Arm
 
     with pytest.MonkeyPatch.context() as patch:
@@ -63,7 +63,7 @@ def test_an_interrupted_run_raises_keyboard_interrupt_and_resumes(calls):
             raise Interrupted(2)
 
         patch.setattr(Arm, "answer_context", interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match=r"0 of 2 .*same overrides again to resume"):
             sah.run(*TINY)
     assert sah.run(*TINY).n == 2
 
@@ -76,7 +76,7 @@ def test_compose_returns_the_validated_experiment():
     assert not Path("outputs").exists()
 
 
-def test_options_of_a_folder_of_ones_own_are_found():
+def test_config_dir_adds_options():
     own = Path("my own'conf") / "sparse_attention"
     own.mkdir(parents=True)
     text = (ROOT / "conf/sparse_attention/streaming_llm.yaml").read_text()

@@ -23,6 +23,9 @@ _PREDICTION = {
     "rows_read": pl.Float64,
     "keys_read": pl.Float64,
     "resident": pl.Float64,
+    "output_error": pl.Float64,
+    "recall": pl.Float64,
+    "decode_seconds": pl.Float64,
     "token_limit": pl.Int64,
     "references_hash": pl.String,
 }
