@@ -15,7 +15,7 @@ from sah.models.eviction import evicted
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import PromptEncoder
-from sah.models.tiny import tiny_tokenizer
+from sah.models.tiny import TinyModel, tiny_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,12 @@ class Measured:
 def cache_home(monkeypatch: pytest.MonkeyPatch, calibrations: Path) -> None:
     """The gate remembers models here, and calibrated methods find a file of the tiny model."""
     monkeypatch.setenv("SAH_CACHE", str(calibrations))
+
+
+@pytest.fixture(scope="session")
+def configured() -> LanguageModel:
+    """The tiny model as conf/ has it, for which every method is calibrated."""
+    return TinyModel(layers=3).load()
 
 
 @pytest.fixture
