@@ -69,6 +69,7 @@ LAYERS = (
     ("execution",),
     ("calibration", "doctor", "launching", "matching"),
     ("cli",),
+    ("api",),
 )
 
 # Libraries that may be imported besides the standard one.
@@ -145,7 +146,7 @@ def test_the_figure_of_the_architecture_shows_the_packages_and_imports_there_are
     script = ROOT / "docs" / "figures" / "architecture.py"
     figure = script.with_suffix(".svg").read_text(encoding="utf-8")
     assert set(re.findall(r'<g id="([a-z_]+)">', figure)) == {
-        *(name for name in PACKAGES if name not in ("cli", "content")),
+        *(name for name in PACKAGES if name not in ("api", "cli", "content")),
         "foundations",
     }
     spec = importlib.util.spec_from_file_location("architecture", script)
@@ -160,6 +161,7 @@ PLUGINS = sorted(module_name(path) for path in (ROOT / "hydra_plugins").rglob("*
 def test_what_hydra_loads_at_every_start_is_light():
     """Without torch a command answers in a fraction of a second; with it, in three."""
     light = [
+        "sah",
         *PLUGINS,
         "sah.execution.checks",
         "sah.results.show",

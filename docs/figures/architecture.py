@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 FIGURE = Path(__file__).with_suffix(".svg")
 
 # What is drawn as one box: the entry points, and what every package may import.
-ENTRY, FLOOR = "cli, hydra_plugins", "foundations"
+ENTRY, FLOOR = "api, cli, hydra_plugins", "foundations"
 TOGETHER = {
-    ENTRY: ("cli", "hydra_plugins"),
+    ENTRY: ("api", "cli", "hydra_plugins"),
     # Every box may import them: arrows to them would hide the others.
     FLOOR: ("errors", "types", "seeding", "validation", "paths", "terminal", "content"),
 }
@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
 
 PLACES = {
-    ENTRY: Place(450, 0, ("argv in, tables out; what Hydra loads",), 270, "entry"),
+    ENTRY: Place(450, 0, ("Python or argv in, tables out; what Hydra loads",), 310, "entry"),
     "calibration": Place(91, 1, ("fits methods to a model",), 166, "tool"),
     "matching": Place(245, 1, ("matches budgets",), 118, "tool"),
     "doctor": Place(391, 1, ("checks before a sweep",), 150, "tool"),
@@ -97,7 +97,7 @@ def graph() -> dict[str, set[str]]:
     known = modules()
     boxes: dict[str, set[str]] = {}
     for module, path in known.items():
-        # sah/__init__.py only holds the version.
+        # sah/__init__.py holds the version and the names of the API.
         if module == "sah":
             continue
         imported = {box_of(name) for name in imports(path, known) if name in known.keys() - {"sah"}}

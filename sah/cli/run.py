@@ -21,8 +21,8 @@ from sah.terminal import plain
 logger = logging.getLogger(__name__)
 
 
-def main(arguments: list[str]) -> None:
-    """Check the command line, then hand it to Hydra, which reads sys.argv itself."""
+def refuse(arguments: list[str]) -> None:
+    """Exit with one message for what Hydra would ignore or answer with a traceback."""
     for argument in arguments:
         _refuse_value_of_alias(argument)
         _refuse_option_without_name(argument)
@@ -31,6 +31,11 @@ def main(arguments: list[str]) -> None:
     mistake = mistake or refused_flags(arguments)
     if mistake is not None:
         sys.exit(plain(mistake))
+
+
+def main(arguments: list[str]) -> None:
+    """Check the command line, then hand it to Hydra, which reads sys.argv itself."""
+    refuse(arguments)
     try:
         with one_message():
             _hydra_main()

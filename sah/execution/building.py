@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
@@ -47,12 +48,17 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     mistake = refused_search_path(overrides)
     if mistake is not None:
         raise ConfigurationError(mistake)
-    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-        try:
+    # Of a program that uses Hydra itself: there can be only one at a time.
+    active = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
             return hydra.compose("config", list(overrides))
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            # Python raises ValueError for an integer of more than 4,300 digits.
-            raise ConfigurationError(explain(error)) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        # Python raises ValueError for an integer of more than 4,300 digits.
+        raise ConfigurationError(explain(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = active
 
 
 def build(config: DictConfig, name: str) -> Any:

@@ -162,7 +162,7 @@ class RewindableCache(DynamicCache):
         Rewritten keys and values count as they would be stored packed; `indexer_bytes` do not.
         """
         return sum(
-            _held(layer) - (layer.unneeded_bytes if isinstance(layer, CompactedLayer) else 0)
+            held_bytes(layer) - (layer.unneeded_bytes if isinstance(layer, CompactedLayer) else 0)
             for layer in self.layers
         )
 
@@ -213,7 +213,8 @@ class RewindableCache(DynamicCache):
 _INDEXER_STATES = ("indexer_keys", "indexer_position_ids", "idx_keys")
 
 
-def _held(layer: Any) -> int:
+def held_bytes(layer: Any) -> int:
+    """Return the bytes of keys, values and other states of one layer."""
     parts = [getattr(layer, "keys", None), getattr(layer, "values", None)]
     return sum(int(part.nbytes) for part in parts if part is not None) + _state_bytes(layer)
 

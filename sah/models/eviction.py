@@ -29,7 +29,7 @@ from sah.models.prompts import EncodedPrompt
 from sah.seeding import derive
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evicted(
     context: PrefilledContext,
     attention: SparseAttention,

@@ -20,7 +20,12 @@ _PREDICTION = {
     "question_tokens": pl.Int64,
     "new_tokens": pl.Int64,
     "density": pl.Float64,
+    "rows_read": pl.Float64,
     "keys_read": pl.Float64,
+    "resident": pl.Float64,
+    "output_error": pl.Float64,
+    "recall": pl.Float64,
+    "decode_seconds": pl.Float64,
     "token_limit": pl.Int64,
     "references_hash": pl.String,
 }

@@ -1,0 +1,1 @@
+"""The Python interface: `sah.run`, `results`, `examples`, `compose` and `attach`."""
