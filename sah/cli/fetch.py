@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from sah.cli.arguments.parser import Parser, refuse_other_words
 from sah.errors import SahError, category
 from sah.execution.building import compose, explain
 from sah.execution.experiment import Experiment, ModelSource
@@ -15,10 +16,26 @@ from sah.types import Benchmark
 logger = logging.getLogger(__name__)
 
 
+def make_parser() -> Parser:
+    """Return the parser of this subcommand."""
+    parser = Parser(
+        "fetch",
+        "Download the model and the data set of an experiment, for nodes without a network. Only "
+        "one of them if only one is named.",
+        examples=["fetch model=llama benchmark=longbench", "fetch benchmark=math500"],
+        then="`sah doctor` with the same overrides checks that everything is on this machine",
+    )
+    parser.add_argument(
+        "overrides", nargs="+", metavar="KEY=VALUE", help="benchmark=NAME, model=NAME, and others"
+    )
+    return parser
+
+
 def main(arguments: list[str]) -> None:
-    """Download the model and the data set of an experiment: sah fetch benchmark=… model=…."""
-    if not arguments or any("=" not in argument for argument in arguments):
-        raise SystemExit("usage: sah fetch benchmark=NAME model=NAME [OVERRIDES]")
+    """Download the model and the data set of an experiment."""
+    parser = make_parser()
+    arguments = parser.parse(arguments).overrides
+    refuse_other_words(parser, arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         fetch(compose(arguments), arguments)

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     )
     add_outputs(parser)
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     experiments = find_experiments(options.outputs)
     if options.json:
         sys.stdout.write(status_json(experiments) + "\n")

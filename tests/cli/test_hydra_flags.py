@@ -3,7 +3,7 @@
 import pytest
 
 from sah.cli import run
-from sah.cli.hydra_flags import refused_flags
+from sah.cli.arguments.hydra_flags import refused_flags
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,6 @@ def test_flags_that_make_no_sense_together_are_refused_in_one_sentence(
         ["--cfg", "job", "--resolve"],
         ["--cfg", "job", "--package", "model"],
         ["--info", "defaults"],
-        ["--help", "--resolve"],
         ["--hydra-help"],
         ["-sc", "install=bash"],
         ["--config-name", "nothere"],
