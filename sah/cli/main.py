@@ -6,12 +6,9 @@ import signal
 import sys
 from contextlib import nullcontext
 
-from sah.cli.topics.screen import COMMANDS, overview, versions
+from sah.cli.topics.screen import SUBCOMMANDS, overview, versions
 from sah.errors import Interrupted
 from sah.execution.signals import signals_interrupt
-
-SUBCOMMANDS = tuple(name for commands in COMMANDS.values() for name in commands)
-"""Each is the module of this name in sah.cli, with a `main(arguments)`."""
 
 _HYDRA_FLAGS = "python run.py --hydra-help: the flags of Hydra; sah run --help: the ones in use\n"
 

@@ -23,7 +23,12 @@ COMMANDS = {
     },
     "shell": {"completion": "print the completion script for bash, zsh or fish"},
 }
-"""Every subcommand, with what it does, in sections. Each is the module of its name in sah.cli."""
+"""Every subcommand, with what it does, in sections.
+
+Each is the module of its name in sah.cli, with `make_parser()` and `main(arguments)`.
+"""
+
+SUBCOMMANDS = tuple(name for commands in COMMANDS.values() for name in commands)
 
 _EXAMPLES = """
 examples:
