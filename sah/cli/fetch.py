@@ -3,15 +3,17 @@
 import logging
 import time
 from collections.abc import Sequence
-
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from sah.cli.arguments.parser import Parser, refuse_other_words
 from sah.errors import SahError, category
-from sah.execution.building import compose, explain
-from sah.execution.experiment import Experiment, ModelSource
 from sah.terminal import plain
-from sah.types import Benchmark
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from sah.execution.experiment import ModelSource
+    from sah.types import Benchmark
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ def main(arguments: list[str]) -> None:
     arguments = parser.parse(arguments).overrides
     refuse_other_words(parser, arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from sah.execution.building import compose, explain
+
     try:
         fetch(compose(arguments), arguments)
     except Exception as error:
@@ -49,8 +53,10 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(plain(f"sah fetch: {reason}")) from error
 
 
-def fetch(config: DictConfig, arguments: Sequence[str]) -> None:
+def fetch(config: "DictConfig", arguments: Sequence[str]) -> None:
     """Download what the experiment reads; only one of model and benchmark if only one is given."""
+    from sah.execution.experiment import Experiment
+
     experiment = Experiment.from_config(config)
     chosen = {argument.partition("=")[0].partition(".")[0] for argument in arguments}
     parts: dict[str, ModelSource | Benchmark] = {

@@ -82,7 +82,7 @@ def _page(topic: str | None, options: Sequence[Option], config: Option) -> str:
         return page
     known = [*SUBCOMMANDS, *groups, *ALIAS]
     known += [one.title if group else one.name for one in options]
-    known += [key.name.rpartition(".")[2] for one in (config, *options) for key in one.keys()]
+    known += [key.name.rpartition(".")[2] for one in (config, *options) for key in one.read_keys()]
     similar = difflib.get_close_matches(topic, dict.fromkeys(known), n=3)
     meant = f"did you mean {' or '.join(similar)}?" if similar else "`sah help` lists all"
     sys.exit(plain(f"sah help: {topic!r} is not an option, a group, a key or a command; {meant}"))

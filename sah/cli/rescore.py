@@ -5,8 +5,6 @@ from pathlib import Path
 
 from sah.cli.arguments.parser import Parser
 from sah.errors import SahError
-from sah.execution.rescoring import rescore
-from sah.report.reading.collect import find
 from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
@@ -47,6 +45,9 @@ def main(arguments: list[str]) -> None:
     """Score the answers of every experiment below the given folders again."""
     options = make_parser().parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from sah.execution.rescoring import rescore
+    from sah.report.reading.collect import find
+
     try:
         found = find(options.folders)
     except SahError as error:

@@ -1,6 +1,5 @@
 """`sah status`: the state of the experiments below a folder, from their files alone."""
 
-import argparse
 import logging
 import sys
 import time
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sah.cli.arguments.parser import Parser
 from sah.cli.report import add_outputs
 from sah.errors import DamagedResults
 from sah.report.reading.collect import find
@@ -29,14 +29,17 @@ logger = logging.getLogger(__name__)
 _ORDER = ("running", "dead", "failed", "interrupted", "waiting", "done")
 
 
-def main(arguments: list[str]) -> None:
-    """Show the state of every experiment."""
-    parser = argparse.ArgumentParser(
-        prog="sah status", description="Show the state of the experiments below a folder."
-    )
+def make_parser() -> Parser:
+    """Return the parser of this subcommand."""
+    parser = Parser("status", "Show the state of the experiments below a folder.")
     add_outputs(parser)
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
-    options = parser.parse(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Show the state of every experiment."""
+    options = make_parser().parse(arguments)
     experiments = find_experiments(options.outputs)
     if options.json:
         sys.stdout.write(status_json(experiments) + "\n")

@@ -67,15 +67,6 @@ def test_attention_works_with_the_flags_of_hydra(run, flag):
     assert "dense" in done.stdout
 
 
-def test_help_lists_the_options_of_attention(run):
-    help_text = run("--help").stdout
-    groups = [line for line in help_text.splitlines() if line.startswith("attention:")]
-    assert groups == [
-        "attention: "
-        + ", ".join(sorted(path.stem for path in (ROOT / "conf/sparse_attention").glob("*.yaml")))
-    ]
-
-
 def test_study_file_outside_the_repository_composes(run, tmp_path, result_folders):
     study = tmp_path / "studies"
     study.mkdir()

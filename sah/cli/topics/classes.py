@@ -70,13 +70,16 @@ def _file_of(module: str) -> Path | None:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    if spec is None or spec.origin is None:
+    if spec is None:
         return None
-    path = Path(spec.origin)
-    for name in rest:
-        inner = path.parent / name
-        path = inner / "__init__.py" if inner.is_dir() else inner.with_suffix(".py")
-    return path if path.suffix == ".py" and path.is_file() else None
+    if not rest:
+        return None if spec.origin is None else Path(spec.origin)
+    for folder in spec.submodule_search_locations or ():
+        inner = Path(folder, *rest)
+        for path in (inner / "__init__.py", inner.with_name(f"{inner.name}.py")):
+            if path.is_file():
+                return path
+    return None
 
 
 def read_references() -> list[Reference]:

@@ -58,7 +58,7 @@ class Option:
         """The first sentence of the comment at the top."""
         above = re.match(r"(?:#.*\n)+", self.text)
         words = " ".join(line.lstrip("# ") for line in above[0].splitlines()) if above else ""
-        return re.split(r"(?<=[.;:])\s", words, maxsplit=1)[0].rstrip(".;:")
+        return re.split(r"(?<=\.)\s", words, maxsplit=1)[0].rstrip(".")
 
     @property
     def target(self) -> str:
@@ -76,7 +76,7 @@ class Option:
                 for name in names if isinstance(names, list) else [names]:
                     yield group, str(name), place
 
-    def keys(self) -> Iterator[Key]:
+    def read_keys(self) -> Iterator[Key]:
         """Yield every key of the file."""
         try:
             node = yaml.compose(self.text, Loader=_LOADER)

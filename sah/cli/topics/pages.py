@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sah.cli.topics.classes import Docs, papers, read_docs
+from sah.cli.topics.classes import papers, read_docs
 from sah.cli.topics.options import ALIAS, Option
 from sah.paths import config_folder
 
@@ -14,27 +14,26 @@ _WIDTH = 80
 _PARTS = {"masker": "maskers", "evictor": "evict", "rewriter": "rewrite"}
 """Groups of the parts of an attention, with the stage that holds them."""
 _ATTENTION = "sah.attention.SparseAttention"
+_ITEM = re.compile(r"\s*([-*]|\d\.) ")
 _NOT_KEYS = ("_target_", "defaults", "content", "hydra")
 
 
 def overview(options: Sequence[Option], config: Option) -> str:
     """Return the page of all groups and of the keys outside them."""
-    chosen = {group: name for group, name, _ in config.parts()}
+    groups = list(dict.fromkeys(one.group for one in options))
+    defaults = {group: name for group, name, _ in config.parts() if group in groups}
     lines = ["Choose an option with GROUP=OPTION; change a value with GROUP.KEY=VALUE.", ""]
-    for group in _groups(options):
-        if group in chosen:
-            lines += _listed(f"{_shown(group)} (default: {chosen[group]})", options, group)
-    lines += ["Parts of an attention: +GROUP@sparse_attention.STAGE.NAME=OPTION, with a stage of"]
-    lines += [f"{', '.join(_PARTS.values())}.", ""]
-    for group in _groups(options):
-        if group in _PARTS:
+    for group, name in defaults.items():
+        lines += _listed(f"{_shown(group)} (default: {name})", options, group)
+    lines += ["Parts of an attention: +GROUP@sparse_attention.STAGE.NAME=OPTION", ""]
+    for group, stage in _PARTS.items():
+        lines += _listed(f"{group} (STAGE: {stage})", options, group)
+    for group in groups:
+        if group not in defaults and group not in _PARTS:
             lines += _listed(group, options, group)
-    for group in _groups(options):
-        if group not in chosen and group not in _PARTS:
-            lines += _listed(group, options, group)
-    groups = {*chosen, "hydra", "defaults", *ALIAS}
-    keys = ", ".join(key.name for key in config.keys() if _top(key.name) not in groups)
-    lines += [*_wrapped(f"Keys of every experiment: {keys}", ""), ""]
+    above = {*defaults, *ALIAS, "hydra", "defaults"}
+    keys = [key.name for key in config.read_keys() if key.value and _top(key.name) not in above]
+    lines += ["Keys of every experiment:", *_wrapped(", ".join(keys), "", indent="  "), ""]
     lines += ["next: sah help quest, sah help benchmark, sah help resume"]
     return "\n".join(lines)
 
@@ -47,10 +46,10 @@ def group_page(group: str, options: Sequence[Option]) -> str:
         use = f"+{group}@sparse_attention.{_PARTS[group]}.NAME={own[0].name}"
     else:
         use = f"{_shown(group)}={own[0].name}"
-    lines = [f"{_shown(group)}: {len(own)} options, such as sah run {use}", ""]
+    lines = [f"{_shown(group)}: {len(own)} options", "", f"use: sah run {use}", ""]
     for one in own:
         summary = one.summary or ", ".join(f"alias of {name}" for _, name, _ in one.parts())
-        lines.append(f"  {one.name:<{width}}{textwrap.shorten(summary, _WIDTH - width - 2)}")
+        lines.append(f"  {one.name:<{width}}{_shortened(summary, _WIDTH - width - 2)}")
     return "\n".join([*lines, "", f"next: sah help {_shown(group)}={own[0].name}"])
 
 
@@ -71,16 +70,20 @@ def option_page(option: Option, options: Sequence[Option], others: Sequence[Opti
         lines += [*_commented(one.text), ""]
         names.append(one.name)
         cited += one.text
-        docs = _docs(one, is_whole=not parts)
-        if docs is not None and one.target not in described:
-            lines += [f"  {one.target}", "", *_docstring(docs.of_class), ""]
+        # Of a preset, its parts say what it does.
+        is_preset = one.target == _ATTENTION and parts
+        if one.target and one.target not in described and not is_preset:
             described.add(one.target)
-            cited += docs.of_class + docs.of_module
+            docs = read_docs(one.target)
+            lines += [f"  {one.target}", ""]
+            lines += [*_docstring(docs.of_class), ""] if docs else ["  (source not found)", ""]
+            cited += docs.of_class + docs.of_module if docs else ""
     found = papers(names, cited)
     if found:
         lines += ["papers:" if len(found) > 1 else "paper:"]
         lines += [line for paper in found for line in _wrapped(f"  {paper}", "    ")] + [""]
-    lines += [*_wrapped(f"use: sah run {_usage(option, parts)}", "     ")]
+    use = f"use: sah run {_usage(option, parts)}"
+    lines += [use if len(use) <= _WIDTH else " \\\n       ".join(use.rsplit(" ", 1))]
     rest = [one for one in others if one not in parts]
     if rest:
         topics = ", ".join(f"sah help {one.title}" for one in rest)
@@ -90,8 +93,12 @@ def option_page(option: Option, options: Sequence[Option], others: Sequence[Opti
 
 def ambiguous_page(name: str, found: Sequence[Option]) -> str:
     """Return the groups that have an option of a name."""
+    width = max(len(one.title) for one in found) + 13
     lines = [f"{name} is an option of {len(found)} groups:", ""]
-    lines += [f"  sah help {one.title}    {one.summary}"[:_WIDTH] for one in found]
+    for one in found:
+        lines.append(
+            f"  sah help {one.title}".ljust(width) + _shortened(one.summary, _WIDTH - width)
+        )
     return "\n".join(lines)
 
 
@@ -104,7 +111,7 @@ def key_page(name: str, options: Sequence[Option]) -> str:
     places: dict[tuple[str, str, str], list[str]] = {}
     for option in options:
         found: list[str] = []
-        for key in option.keys():
+        for key in option.read_keys():
             if key.name.startswith(_NOT_KEYS):
                 continue
             inside = any(key.name.startswith(f"{above}.") for above in found)
@@ -129,10 +136,6 @@ def _stands_for(name: Sequence[str], option: Option, key: Sequence[str]) -> bool
     return name[-1] == key[-1] and all(word in waiting for word in name[:-1])
 
 
-def _groups(options: Sequence[Option]) -> list[str]:
-    return list(dict.fromkeys(one.group for one in options))
-
-
 def _listed(title: str, options: Sequence[Option], group: str) -> list[str]:
     names = ", ".join(one.name for one in options if one.group == group)
     return [title, *textwrap.wrap(names, _WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
@@ -140,6 +143,10 @@ def _listed(title: str, options: Sequence[Option], group: str) -> list[str]:
 
 def _shown(group: str) -> str:
     return next((alias for alias, name in ALIAS.items() if name == group), group)
+
+
+def _shortened(text: str, width: int) -> str:
+    return textwrap.shorten(text, width, placeholder=" …")
 
 
 def _top(key: str) -> str:
@@ -159,22 +166,16 @@ def _parts(option: Option, known: dict[tuple[str, str], Option]) -> Iterator[Opt
                 yield part
 
 
-def _docs(option: Option, *, is_whole: bool) -> Docs | None:
-    """Return the docstrings of an option's class; of a preset, its parts say what it does."""
-    if not option.target or (option.target == _ATTENTION and not is_whole):
-        return None
-    return read_docs(option.target)
-
-
 def _usage(option: Option, parts: Sequence[Option]) -> str:
     if option.group in _PARTS:
         place = f"sparse_attention.{_PARTS[option.group]}.{option.name}"
         return f"+{option.group}@{place}={option.name}"
     prefix, changed = option.group.replace("/", "."), option
-    for part in parts:
-        if part.group in _PARTS and part.name == option.name:
-            prefix, changed = f"{prefix}.{_PARTS[part.group]}.{part.name}", part
-    keys = [key.name for key in changed.keys() if key.value]
+    # The part that it is named after, else the last one.
+    for part in sorted(parts, key=lambda part: part.name == option.name):
+        if part.group in _PARTS:
+            prefix, changed = f"{option.group}.{_PARTS[part.group]}.{part.name}", part
+    keys = [key.name for key in changed.read_keys() if key.value not in ("", "null")]
     values = [name for name in keys if not name.startswith(_NOT_KEYS) and name != "name"]
     return option.title + (f" {prefix}.{values[0]}=VALUE" if values else "")
 
@@ -209,10 +210,14 @@ def _docstring(text: str) -> list[str]:
     lines: list[str] = []
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         rows = paragraph.splitlines()
-        if any(re.match(r"\s|[-*|>]|\d\.", row) for row in rows):
+        if any(row.startswith(" ") for row in rows) and not _ITEM.match(rows[0]):
             lines += [f"  {row}" for row in rows]
         else:
-            lines += _wrapped(" ".join(rows), "", indent="  ")
+            starts = [n for n, row in enumerate(rows) if n == 0 or _ITEM.match(row)]
+            for start, end in zip(starts, [*starts[1:], None], strict=True):
+                below = "  " if _ITEM.match(rows[start]) else ""
+                words = " ".join(row.strip() for row in rows[start:end])
+                lines += _wrapped(words, below, indent="  ")
         lines.append("")
     return lines[:-1]
 
