@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from sah.cli.arguments.config_files import config_folders, unreadable
@@ -85,7 +86,7 @@ def main(arguments: list[str]) -> None:
 def _hydra_main(config: DictConfig) -> float | None:
     from sah.execution.attempts import compute
     from sah.execution.progress import quiet_libraries
-    from sah.results.show import show_result
+    from sah.results.show import show_next, show_result
     from sah.results.state import read_state
     from sah.results.store import ERROR
 
@@ -107,4 +108,6 @@ def _hydra_main(config: DictConfig) -> float | None:
         hint = f"\ndetails in {details}" if details.exists() else ""
         raise ExperimentFailed(plain(f"{kind}: {error}{hint}")) from error
     show_result(result)
+    if HydraConfig.get().mode == RunMode.RUN:
+        show_next(result)
     return result.score

@@ -1,14 +1,12 @@
 """Every documented way to compose an attention from the command line."""
 
 import json
-from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from sah.execution.experiment import Experiment
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ("model=tiny", "benchmark=mock", "benchmark.limit=1")
 SINK, LOCAL = ("Sink", 4), ("Local", 64)
 TOP_K, RANDOM = ("OracleTopK", 0.1), ("RandomSampling", 0.1)
