@@ -75,7 +75,8 @@ class Sweep:
             return outcomes
         folder = new_sweep_folder(self._output_root)
         OmegaConf.save(self._config, folder / "multirun.yaml")
-        write_planned(folder, [cell.directory for cell in plan.pending], self._output_root)
+        planned = {cell.directory: cell.planned for cell in plan.pending}
+        write_planned(folder, planned, self._output_root)
         detached = False
         try:
             detached = launch(plan, folder)
