@@ -49,7 +49,7 @@ PLACES = {
     "benchmarks": Place(646, 3, ("examples and scores",), 124),
     "tracking": Place(760, 3, ("copies results",), 88),
     "attention": Place(220, 4, ("inputs, mask, indexes, fold,", "session in transformers"), 220),
-    "results": Place(770, 4, ("identity, claim,", "files of an experiment"), 160),
+    "results": Place(790, 4, ("identity, claim,", "files of an experiment"), 160),
     FLOOR: Place(445, 5, (", ".join(TOGETHER[FLOOR]) + ": imported by all",), 850, "floor"),
 }
 
