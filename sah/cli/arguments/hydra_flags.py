@@ -8,6 +8,7 @@ import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra._internal import hydra as application
@@ -16,7 +17,7 @@ from hydra.errors import CompactHydraException, HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from sah.cli.arguments.config_files import keys_of
-from sah.execution.building import explain
+from sah.execution.building import explain, nearest
 from sah.execution.hydra_settings import refused_search_path
 from sah.paths import config_folder
 from sah.terminal import plain
@@ -70,6 +71,7 @@ def refused_flags(arguments: Sequence[str]) -> str | None:
         _two_commands(flags)
         or _lone_modifier(flags)
         or _shell_completion(flags)
+        or _no_such_config(flags)
         or refused_search_path(flags.overrides)
     )
 
@@ -121,6 +123,22 @@ def _lone_modifier(flags: Namespace) -> str | None:
             "output_root; show both with --cfg all --resolve"
         )
     return None
+
+
+def _no_such_config(flags: Namespace) -> str | None:
+    """Hydra lists where it looked, not what is there."""
+    name = flags.config_name
+    if name is None or any(text.startswith("hydra.searchpath") for text in flags.overrides):
+        return None
+    folders = [Path(one) for one in (flags.config_path, flags.config_dir) if one]
+    folders = [one for one in (*folders, config_folder()) if one.is_dir()]
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    if name.removesuffix(".yaml") in known or "/" in name:
+        return None
+    return (
+        f"--config-name {name}: no such file in {', '.join(map(str, folders))}; "
+        f"{nearest(name, known)} --config-dir FOLDER adds a folder"
+    )
 
 
 def _shell_completion(flags: Namespace) -> str | None:

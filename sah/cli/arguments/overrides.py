@@ -19,6 +19,7 @@ def refuse_mistakes(arguments: Sequence[str]) -> None:
         _refuse_value_of_alias(argument)
         _refuse_option_without_name(argument)
         _refuse_deletion(argument)
+        _refuse_part_without_place(argument)
 
 
 def _refuse_value_of_alias(argument: str) -> None:
@@ -54,6 +55,18 @@ def _refuse_option_without_name(argument: str) -> None:
         shown = repr(value) if listed or not override.is_sweep_override() else "numbers"
         sys.exit(
             plain(f"{argument}: {group} takes the name of an option, got {shown}; take {options}")
+        )
+
+
+def _refuse_part_without_place(argument: str) -> None:
+    """Refuse a part of an attention without its place; Hydra advises to add it at the top."""
+    part = re.fullmatch(r"\+{0,2}(masker|evictor|rewriter)=(\w+)", argument)
+    if part:
+        stage = {"masker": "maskers", "evictor": "evict", "rewriter": "rewrite"}[part[1]]
+        place = f"{part[1]}@sparse_attention.{stage}"
+        sys.exit(
+            f"{argument}: say where in the attention: +{place}.{part[2]}={part[2]} adds it, and "
+            f"{place}.NAME={part[2]} replaces the part NAME"
         )
 
 
