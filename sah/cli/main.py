@@ -10,7 +10,7 @@ from sah.cli.topics.screen import SUBCOMMANDS, overview, versions
 from sah.errors import Interrupted
 from sah.execution.signals import signals_interrupt
 
-_HYDRA_FLAGS = "python run.py --hydra-help: the flags of Hydra; sah run --help: the ones in use\n"
+_HYDRA_FLAGS = "\nflags of Hydra: sah run --help, or all of them: python run.py --hydra-help\n"
 
 
 def main() -> None:

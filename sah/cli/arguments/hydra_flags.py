@@ -1,7 +1,6 @@
 """Hydra's own flags, and its errors as one message each instead of tracebacks."""
 
 import difflib
-import glob
 import os
 import sys
 import traceback
@@ -87,8 +86,8 @@ def _meant(word: str) -> str:
     chosen = keys_of(config_folder() / "config.yaml")
     groups = [
         "attention" if path.parent.name == "sparse_attention" else path.parent.name
-        for path in sorted(config_folder().glob(f"*/{glob.escape(word)}.yaml"))
-        if path.parent.name in chosen
+        for path in sorted(config_folder().glob("*/*.yaml"))
+        if path.stem == word and path.parent.name in chosen
     ]
     if groups:
         return f"Did you mean {' or '.join(f'{group}={word}' for group in groups)}?"
