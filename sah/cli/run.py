@@ -63,16 +63,21 @@ def make_parser() -> Parser:
     return parser
 
 
-def main(arguments: list[str]) -> None:
-    """Check the command line, then hand it to Hydra, which reads sys.argv itself."""
-    if asks_for_help(arguments):
-        make_parser().print_help()
-        return
+def refuse(arguments: list[str]) -> None:
+    """Exit with one message for what Hydra would ignore or answer with a traceback."""
     refuse_mistakes(arguments)
     mistake = unreadable(config_folders(arguments, default=config_folder()))
     mistake = mistake or refused_flags(arguments)
     if mistake is not None:
         sys.exit(plain(mistake))
+
+
+def main(arguments: list[str]) -> None:
+    """Check the command line, then hand it to Hydra, which reads sys.argv itself."""
+    if asks_for_help(arguments):
+        make_parser().print_help()
+        return
+    refuse(arguments)
     try:
         with one_message():
             _hydra_main()

@@ -37,6 +37,11 @@ def test_commands_options_and_topics_are_completed(line, expected):
     assert complete(line) == expected
 
 
+@pytest.mark.parametrize("command", SUBCOMMANDS)
+def test_every_command_completes_its_options(command):
+    assert complete(f"sah {command} --hel") == ["--help"]
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
