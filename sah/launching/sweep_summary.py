@@ -28,6 +28,8 @@ SUMMARY = "summary.json"
 _MOST_ROWS = 30
 _MOST_RESULTS = 20
 _MOST_COLUMNS = 80
+# Ten thousand would take seconds, for a table of twenty rows.
+_MOST_READ = 500
 _WITH_RESULT = ("done", "finished", "repeated")
 
 
@@ -86,10 +88,9 @@ def show_results(outcomes: Sequence[CellOutcome]) -> None:
     from sah.report.tables.layout import show
     from sah.report.tables.overview import result_table
 
-    directories = dict.fromkeys(
-        one.cell.directory for one in outcomes if one.outcome in _WITH_RESULT
-    )
-    found = find([directory for directory in directories if directory.is_dir()])
+    complete = (one.cell.directory for one in outcomes if one.outcome in _WITH_RESULT)
+    directories = [directory for directory in dict.fromkeys(complete) if directory.is_dir()]
+    found = find(directories[:_MOST_READ])
     results = [content for content in found.contents.values() if isinstance(content, Result)]
     console = Console(highlight=False)
     console.width = min(_MOST_COLUMNS, console.width)
@@ -100,7 +101,7 @@ def show_results(outcomes: Sequence[CellOutcome]) -> None:
         # The first note explains every column, those that are not shown here included.
         notes = ["score: × 100; `sah report` explains the columns.", *table.notes[1:]]
         show(replace(table, rows=table.rows[:_MOST_RESULTS], notes=notes), console)
-        more = len(table.rows) - _MOST_RESULTS
+        more = len(directories) - min(len(table.rows), _MOST_RESULTS)
         if more > 0:
             console.print(Text(f"and {more} more: sah report{folder_argument(roots)}"))
     step = _next_step(outcomes, results, folder_argument(roots))
@@ -113,7 +114,9 @@ def _next_step(outcomes: Sequence[CellOutcome], results: Sequence[Result], folde
         return f"{again}    # only what has no result"
     if any(one.outcome in ("detached", "elsewhere") for one in outcomes):
         return f"sah status{folder} --watch"
-    attentions = {result.attention for result in results}
+    attentions = {
+        one.cell.directory.parents[1].name for one in outcomes if one.outcome in _WITH_RESULT
+    }
     if "dense" not in attentions or len(attentions) == 1:
         return f"sah report{folder} --format html"
     seeds = {str(result.settings.get("seed")) for result in results}

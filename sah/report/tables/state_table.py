@@ -56,9 +56,8 @@ def differing_values(experiments: Sequence[FoundExperiment]) -> list[dict[str, s
     described = [one.described for one in experiments]
     begun = [one for one in described if not _is_planned(one)]
     keys = differing_keys(begun)
-    for one in described:
-        if _is_planned(one):
-            keys += [key for key in one.settings if key not in keys and _differs(key, described)]
+    changed = dict.fromkeys(key for one in described if _is_planned(one) for key in one.settings)
+    keys += [key for key in changed if key not in keys and _differs(key, described)]
     names = [name for name in _NAMES if _differs(name, described)]
     of_method = [key for key in keys if key.startswith(METHOD)]
     gathers = len(of_method) > 1
@@ -70,8 +69,8 @@ def differing_values(experiments: Sequence[FoundExperiment]) -> list[dict[str, s
     for one in described:
         row = {headers[key]: _text(one, key) for key in shown}
         if gathers:
-            changed = [f"{key.removeprefix(METHOD)}={_text(one, key)}" for key in of_method]
-            planned = " ".join(text for text in changed if not text.endswith("="))
+            given = [f"{key.removeprefix(METHOD)}={_text(one, key)}" for key in of_method]
+            planned = " ".join(text for text in given if not text.endswith("="))
             row["settings"] = gathered.get(id(one), planned)
         rows.append(row)
     return rows
