@@ -17,6 +17,7 @@ def make_parser() -> Parser:
         examples=[
             "calibrate double_sparsity model=llama",
             "calibrate hash_attention model=llama tokens=65536",
+            "calibrate duo_attention model=llama",
         ],
         then="`sah run model=NAME attention=METHOD` finds the file by the name of the model",
     )
