@@ -30,6 +30,13 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "conf"
 
 
+def references_file() -> Path:
+    """Return the path of references.bib: in docs/ of a checkout, inside the package otherwise."""
+    package = Path(__file__).resolve().parent
+    installed = package / "references.bib"
+    return installed if installed.is_file() else package.parent / "docs" / "references.bib"
+
+
 def sanitise(name: Any) -> str:
     """Turn a name into one path component that is valid on every common file system.
 

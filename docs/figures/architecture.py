@@ -40,7 +40,7 @@ PLACES = {
     "matching": Place(245, 1, ("matches budgets",), 118, "tool"),
     "doctor": Place(391, 1, ("checks before a sweep",), 150, "tool"),
     "launching": Place(577, 1, ("plans a sweep, runs its jobs",), 196, "tool"),
-    "report": Place(770, 1, ("statistics, tables,", "figures, HTML"), 150, "tool"),
+    "report": Place(813, 2, ("statistics, tables,", "figures, HTML"), 150, "tool"),
     "execution": Place(430, 2, ("an experiment at work:", "prefill, answer, score"), 230, "work"),
     "patterns": Place(50, 3, ("prefill reads,", "one file each"), 94),
     "evictors": Place(152, 3, ("which keys stay,", "one file each"), 102),
@@ -51,7 +51,7 @@ PLACES = {
     "benchmarks": Place(691, 3, ("examples and scores",), 120),
     "tracking": Place(800, 3, ("copies results",), 90),
     "attention": Place(250, 4, ("inputs, mask, indexes, fold,", "session in transformers"), 220),
-    "results": Place(770, 4, ("identity, claim,", "files of an experiment"), 160),
+    "results": Place(790, 4, ("identity, claim,", "files of an experiment"), 160),
     FLOOR: Place(445, 5, (", ".join(TOGETHER[FLOOR]) + ": imported by all",), 850, "floor"),
 }
 

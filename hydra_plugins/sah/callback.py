@@ -31,7 +31,7 @@ class ResumeCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Exit with status 0 if the experiment is complete, with 1 if it cannot work."""
-        from sah.results.show import show_result
+        from sah.results.show import show_next, show_result
 
         with _refusals_exit():
             overrides = list(config.hydra.overrides.task)
@@ -41,6 +41,7 @@ class ResumeCallback(Callback):
                 check(config, overrides)
                 return
         show_result(result)
+        show_next(result)
         raise SystemExit(0)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

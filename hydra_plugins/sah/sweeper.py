@@ -32,10 +32,10 @@ class SahSweeper(BasicSweeper):
     """Runs the product of the overrides.
 
     Unlike the basic sweeper it leaves validation to SweepLauncher instead of composing every
-    job for it, continues with the next batch after a failure, and ends with one line for
-    all failures, after the summary of SweepLauncher. It writes no multirun.yaml to the output
-    root, where even a refused sweep would replace that of the sweep before; the one of every
-    sweep is in its folder below `.sweeps`.
+    job for it, continues with the next batch after a failure, and ends with the table of all
+    results, the next command, and one line for all failures. It writes no multirun.yaml to the
+    output root, where even a refused sweep would replace that of the sweep before; the one of
+    every sweep is in its folder below `.sweeps`.
     """
 
     @staticmethod
@@ -104,6 +104,7 @@ class SahSweeper(BasicSweeper):
             for batch in self.split_arguments(overrides, self.max_batch_size):
                 returns.extend(launcher.launch(launcher.sweep.expand(batch), first))
                 first += len(batch)
+            launcher.sweep.show_results()
         except SahError as error:
             raise CompactHydraException(str(error)) from error
         except OSError as error:

@@ -4,20 +4,26 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from sah.cli.arguments.parser import Parser
 from sah.cli.report import add_output, add_selection, chosen_results, write_table
 from sah.errors import ConfigurationError, SahError
 from sah.results.stored_lines import PREDICTIONS
 from sah.terminal import plain
 
-DESCRIPTION = (
-    "Compare results with a baseline on identical inputs: differences with intervals, corrected "
-    "tests, flips, and whether a method is within a margin of the baseline."
-)
 
-
-def main(arguments: Sequence[str]) -> None:
-    """Run the subcommand; an error that the user can fix exits with one message."""
-    parser = argparse.ArgumentParser(prog="sah compare", description=DESCRIPTION)
+def make_parser() -> Parser:
+    """Return the parser of this subcommand."""
+    parser = Parser(
+        "compare",
+        "Compare results with a baseline on identical inputs: differences with intervals, "
+        "corrected tests, flips, and whether a method is within a margin of the baseline.",
+        examples=[
+            "compare --baseline attention=dense --pool seed",
+            "compare --where benchmark=ruler --margin 2 --per-task",
+            "compare --format latex -o comparison.tex",
+        ],
+        then="`sah report --format html` shows the answers behind a difference",
+    )
     add_selection(parser)
     parser.add_argument(
         "--baseline",
@@ -29,6 +35,7 @@ def main(arguments: Sequence[str]) -> None:
         "--margin",
         type=float,
         default=1.0,
+        metavar="POINTS",
         help="largest difference, in points, that counts as none (default: 1)",
     )
     parser.add_argument("--per-task", action="store_true", help="one row per task")
@@ -39,7 +46,12 @@ def main(arguments: Sequence[str]) -> None:
         help="pool results that differ only in these keys, e.g. seed",
     )
     add_output(parser, ("table", "md", "csv", "latex"))
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the subcommand; an error that the user can fix exits with one message."""
+    options = make_parser().parse(arguments)
     try:
         _compare(options)
     except SahError as error:

@@ -1,6 +1,5 @@
 """`sah doctor OVERRIDES`: check whether an experiment is ready for a sweep."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -10,26 +9,44 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
+from sah.cli.arguments.parser import Parser
 from sah.doctor.finding import Finding
 from sah.terminal import plain
-
-DESCRIPTION = (
-    "Check prompts, model, attention, memory and files before a sweep. Takes the overrides of "
-    "the experiment, and uses only files on this machine."
-)
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run the subcommand; exit with status 1 if there is an error, and 0 otherwise."""
-    parser = argparse.ArgumentParser(prog="sah doctor", description=DESCRIPTION)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+def make_parser() -> Parser:
+    """Return the parser of this subcommand."""
+    parser = Parser(
+        "doctor",
+        "Check prompts, model, attention, memory and files before a sweep. Takes the overrides "
+        "of the experiment, and uses only files on this machine.",
+        examples=[
+            "doctor model=llama benchmark=longbench attention=quest",
+            "doctor model=llama attention=snapkv --arms 8",
+        ],
+        then="`sah run -m …` with the same overrides, once there is no error; `sah fetch` "
+        "downloads missing files",
+    )
     parser.add_argument(
-        "--arms", type=int, default=1, help="number of attentions that share the model"
+        "overrides", nargs="*", metavar="KEY=VALUE", help="overrides, as for `sah run`"
+    )
+    parser.add_argument(
+        "--arms",
+        type=int,
+        default=1,
+        metavar="N",
+        help="attentions that share the model (default: 1)",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the subcommand; exit with status 1 if there is an error, and 0 otherwise."""
+    parser = make_parser()
+    options = parser.parse(arguments)
     if options.arms < 1:
         parser.error(f"--arms must be at least 1, got {options.arms}")
     # Set before huggingface_hub is imported: the doctor checks whether all files are here.

@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 
+from sah.cli.arguments.parser import Parser
 from sah.cli.report import add_output, write_table
 from sah.errors import ConfigurationError, SahError, category
 from sah.report.tables.table import Cell, Column, Table, label
@@ -21,16 +22,20 @@ if TYPE_CHECKING:
     from sah.matching.budget_option import Metric
     from sah.matching.matching import Candidate, Target
 
-DESCRIPTION = (
-    "Find the budget of each attention that measures as asked, on a tuning split whose contexts "
-    "are never measured. Takes the overrides of the experiments that will be measured."
-)
 
-
-def main(arguments: Sequence[str]) -> None:
-    """Run the subcommand; exit with status 1 if an attention cannot meet the target."""
-    parser = argparse.ArgumentParser(prog="sah match", description=DESCRIPTION)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+def make_parser() -> Parser:
+    """Return the parser of this subcommand."""
+    parser = Parser(
+        "match",
+        "Find the budget of each attention that measures as asked, on a tuning split whose "
+        "contexts are never measured. Takes the overrides of the experiments that will be measured.",
+        examples=[
+            "match --target resident=0.25 attention=snapkv,kivi --save conf_matched",
+            "match --target rows_read=0.1 attention=quest,loki benchmark.samples=10",
+        ],
+        then="`sah run -m attention=NAME@METRIC-VALUE --config-dir FOLDER` with the presets saved",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the experiments")
     parser.add_argument(
         "--target",
         required=True,
@@ -68,7 +73,12 @@ def main(arguments: Sequence[str]) -> None:
         "--config-dir", metavar="FOLDER", help="a folder with further options, as of run.py"
     )
     add_output(parser, ("table", "md", "csv"))
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the subcommand; exit with status 1 if an attention cannot meet the target."""
+    options = make_parser().parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("sah.matching").setLevel(logging.INFO)
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from sah.cli.arguments.parser import Parser
 from sah.errors import ConfigurationError, SahError
 from sah.report.reading.collect import collect, with_whole
 from sah.report.reading.select import parse_conditions, select
@@ -23,12 +24,19 @@ from sah.terminal import plain
 if TYPE_CHECKING:
     from sah.report.figures.draw import CostAxis
 
-DESCRIPTION = "Show the results below a folder: scores with intervals, densities, errors, costs."
 
-
-def main(arguments: Sequence[str]) -> None:
-    """Run the subcommand; an error that the user can fix exits with one message."""
-    parser = argparse.ArgumentParser(prog="sah report", description=DESCRIPTION)
+def make_parser() -> Parser:
+    """Return the parser of this subcommand."""
+    parser = Parser(
+        "report",
+        "Show the results below a folder: scores with intervals, densities, errors, costs.",
+        examples=[
+            "report --where model=llama,benchmark=ruler --by attention",
+            "report outputs/llama --format csv -o results.csv",
+            "report --format html --figures figures",
+        ],
+        then="`sah compare --baseline attention=dense` says which differences are real",
+    )
     add_selection(parser)
     parser.add_argument(
         "--by",
@@ -53,7 +61,12 @@ def main(arguments: Sequence[str]) -> None:
         "of a context as a share of its dense cache, the share of the visible keys that the "
         "context's own queries read, the keys that an answer reads in total, or its length",
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the subcommand; an error that the user can fix exits with one message."""
+    options = make_parser().parse(arguments)
     try:
         from sah.report.tables.overview import group_table, result_table
 
@@ -124,6 +137,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         "outputs",
         nargs="*",
         type=Path,
+        metavar="FOLDER",
         default=[Path("outputs")],
         help="output roots, folders in them, or directories of experiments (default: outputs)",
     )
@@ -144,9 +158,11 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 def add_output(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
     """Add the arguments that choose the format and target of the table."""
-    parser.add_argument("--format", choices=formats, default="table")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write to FILE instead of the terminal"
+        "--format", choices=formats, default="table", help="format (default: table)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write to FILE, not to the terminal"
     )
 
 

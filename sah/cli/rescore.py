@@ -1,24 +1,31 @@
 """`sah rescore`: score stored answers again, without the model."""
 
-import argparse
 import logging
 from pathlib import Path
 
+from sah.cli.arguments.parser import Parser
 from sah.errors import SahError
-from sah.execution.rescoring import rescore
-from sah.report.reading.collect import find
 from sah.terminal import plain
 
 logger = logging.getLogger(__name__)
 
 
-DESCRIPTION = "Score the answers of every experiment below each folder again."
-
-
-def main(arguments: list[str]) -> None:
-    """Score the answers of every experiment below the given folders again."""
-    parser = argparse.ArgumentParser(prog="sah rescore", description=DESCRIPTION)
-    parser.add_argument("folders", nargs="+", type=Path)
+def make_parser() -> Parser:
+    """Return the parser of this subcommand."""
+    parser = Parser(
+        "rescore",
+        "Score the stored answers of every complete experiment below each folder again, with the "
+        "scorers of this version and without the model.",
+        examples=["rescore outputs", "rescore outputs/llama/quest --allow mypackage.Benchmark"],
+        then="`sah report` shows the new scores",
+    )
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="output roots, folders in them, or directories of experiments",
+    )
     parser.add_argument(
         "--allow",
         action="append",
@@ -31,8 +38,16 @@ def main(arguments: list[str]) -> None:
         action="store_true",
         help="run code that comes with a model, where the experiment did so",
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Score the answers of every experiment below the given folders again."""
+    options = make_parser().parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from sah.execution.rescoring import rescore
+    from sah.report.reading.collect import find
+
     try:
         found = find(options.folders)
     except SahError as error:

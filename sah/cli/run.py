@@ -1,19 +1,23 @@
-"""`sah OVERRIDES`, the same as `python run.py OVERRIDES`: one experiment, or a sweep with -m."""
+"""`sah run`, the same as `python run.py`: one experiment, or a sweep with -m."""
 
 import logging
-import re
 import sys
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
-from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from sah.cli.config_files import config_folders, keys_of, unreadable
-from sah.cli.hydra_flags import ExperimentFailed, one_message, refused_flags
+from sah.cli.arguments.config_files import config_folders, unreadable
+from sah.cli.arguments.hydra_flags import (
+    ExperimentFailed,
+    asks_for_help,
+    one_message,
+    refused_flags,
+)
+from sah.cli.arguments.overrides import refuse_mistakes
+from sah.cli.arguments.parser import Parser
 from sah.errors import Busy, Interrupted, SahError, category
 from sah.paths import config_folder
 from sah.terminal import plain
@@ -21,12 +25,47 @@ from sah.terminal import plain
 logger = logging.getLogger(__name__)
 
 
+def make_parser() -> Parser:
+    """Return a parser that describes the flags of Hydra, which parses them itself."""
+    parser = Parser(
+        "run",
+        "Run an experiment, or with -m a sweep over all combinations of the values given. What is "
+        "complete is not computed again; what was interrupted resumes. `python run.py` is the "
+        "same.",
+        examples=[
+            "run model=tiny benchmark=mock attention=quest",
+            "run -m attention=dense,quest seed=1,2 hydra/launcher=slurm",
+            "run attention=quest sparse_attention.maskers.quest.page_size=32",
+            "run attention=quest --cfg job",
+        ],
+        then="`sah help` lists the groups and keys, `sah status` follows a sweep, `sah report` "
+        "shows the results",
+    )
+    add = parser.add_argument
+    add(
+        "overrides",
+        nargs="*",
+        metavar="OVERRIDE",
+        help="GROUP=OPTION, KEY=VALUE, with -m lists of them; +KEY=VALUE adds a key, ~KEY deletes "
+        "one",
+    )
+    add("-m", "--multirun", action="store_true", help="run every combination of listed values")
+    add("-c", "--cfg", choices=("job", "hydra", "all"), help="show the configuration and exit")
+    add("--resolve", action="store_true", help="with --cfg: interpolations resolved")
+    add("-p", "--package", metavar="KEY", help="with --cfg: this part of the configuration only")
+    add("-i", "--info", metavar="WHAT", help="show how Hydra composes: all, config, defaults, …")
+    add("-cd", "--config-dir", metavar="FOLDER", help="find your own options in FOLDER, too")
+    add("-cn", "--config-name", metavar="NAME", help="start from the yaml NAME, such as a study")
+    add("-cp", "--config-path", metavar="FOLDER", help="replace the folder of configurations")
+    add("-sc", "--shell-completion", action="store_true", help="of Hydra; see `sah completion`")
+    add("--hydra-help", action="store_true", help="Hydra's own help")
+    add("--version", action="store_true", help="version of Hydra; `sah --version` is SAH's")
+    return parser
+
+
 def refuse(arguments: list[str]) -> None:
     """Exit with one message for what Hydra would ignore or answer with a traceback."""
-    for argument in arguments:
-        _refuse_value_of_alias(argument)
-        _refuse_option_without_name(argument)
-        _refuse_deletion(argument)
+    refuse_mistakes(arguments)
     mistake = unreadable(config_folders(arguments, default=config_folder()))
     mistake = mistake or refused_flags(arguments)
     if mistake is not None:
@@ -35,6 +74,9 @@ def refuse(arguments: list[str]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Check the command line, then hand it to Hydra, which reads sys.argv itself."""
+    if asks_for_help(arguments):
+        make_parser().print_help()
+        return
     refuse(arguments)
     try:
         with one_message():
@@ -49,7 +91,7 @@ def main(arguments: list[str]) -> None:
 def _hydra_main(config: DictConfig) -> float | None:
     from sah.execution.attempts import compute
     from sah.execution.progress import quiet_libraries
-    from sah.results.show import show_result
+    from sah.results.show import show_next, show_result
     from sah.results.state import read_state
     from sah.results.store import ERROR
 
@@ -71,57 +113,6 @@ def _hydra_main(config: DictConfig) -> float | None:
         hint = f"\ndetails in {details}" if details.exists() else ""
         raise ExperimentFailed(plain(f"{kind}: {error}{hint}")) from error
     show_result(result)
+    if HydraConfig.get().mode == RunMode.RUN:
+        show_next(result)
     return result.score
-
-
-def _refuse_value_of_alias(argument: str) -> None:
-    """Explain that `attention.KEY=` must be spelled `sparse_attention.KEY=`."""
-    key = re.match(r"[+~]*attention\.([^=]*)", argument)
-    if key:
-        sys.exit(
-            f"{argument}: attention= only chooses; a value is set with "
-            f"sparse_attention.{key.group(1)}="
-        )
-
-
-def _refuse_option_without_name(argument: str) -> None:
-    """Refuse a group set to something other than text, which Hydra answers with a traceback."""
-    try:
-        override = OverridesParser.create().parse_override(argument)
-    except HydraException:
-        return  # Not an override, or one that Hydra explains itself.
-    except ValueError:
-        # Python refuses to parse an integer of more than 4,300 digits.
-        sys.exit(plain(f"{argument[:40]}…: the number does not fit into 64 bits"))
-    group = "sparse_attention" if override.key_or_group == "attention" else override.key_or_group
-    folder = config_folder() / group
-    if not folder.is_dir() or group == "hydra" or isinstance(override.value(), Glob):
-        return
-    # A range or an interval has only numbers.
-    listed = override.is_sweep_override() and override.is_choice_sweep()
-    for value in list(override.sweep_iterator()) if listed else [override.value()]:
-        named = isinstance(value, str | dict) or (value is None and override.is_delete())
-        if named or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
-            continue
-        options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        shown = repr(value) if listed or not override.is_sweep_override() else "numbers"
-        sys.exit(
-            plain(f"{argument}: {group} takes the name of an option, got {shown}; take {options}")
-        )
-
-
-def _refuse_deletion(argument: str) -> None:
-    """Refuse the deletion of a mandatory key, which a sweep would only notice late."""
-    deleted = re.fullmatch(r"~([\w./@]+)(=.*)?", argument)
-    if deleted is None:
-        return
-    if re.match(r"hydra[./]callbacks", deleted[1]):
-        sys.exit(
-            f"{argument}: this callback checks an experiment before it runs, and skips one that is "
-            "complete; to compute it again, set resume=false"
-        )
-    if deleted[1] in keys_of(config_folder() / "config.yaml"):
-        sys.exit(
-            f"{argument}: every experiment has {deleted[1]}; leave this out for its default, or "
-            f"set it with {deleted[1]}="
-        )

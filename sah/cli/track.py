@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sah.cli.arguments.parser import Parser
 from sah.errors import ConfigurationError, SahError
 from sah.execution.building import build, compose
 from sah.report.reading.collect import collect
@@ -13,18 +14,37 @@ from sah.results.schema import Result
 from sah.terminal import plain
 from sah.tracking import NoTracker, Record, Tracker, require_working
 
-USAGE = """usage: sah track FOLDER [FOLDER ...] tracker=NAME [tracker.KEY=VALUE ...]
 
-Send the results below each folder to a tracker: those of runs without one, and those that it did
-not accept. What it has already is not sent again, so the same command may be repeated."""
+def make_parser() -> Parser:
+    """Return the parser of this subcommand."""
+    parser = Parser(
+        "track",
+        "Send the results below each folder to a tracker: those of experiments without one, and "
+        "those that it did not accept. What it has already is not sent again, so the same command "
+        "may be repeated.",
+        examples=[
+            "track outputs tracker=mlflow",
+            "track outputs tracker=wandb tracker.project=sparse",
+        ],
+        then="`sah run … tracker=NAME` sends the results of new experiments when they are done",
+    )
+    parser.add_argument(
+        "arguments",
+        nargs="+",
+        metavar="FOLDER|KEY=VALUE",
+        help="the folders, tracker=NAME, and values of the tracker: tracker.KEY=VALUE",
+    )
+    return parser
 
 
 def main(arguments: list[str]) -> None:
     """Send every result; exit with status 1 if one was not accepted."""
-    overrides = [text for text in arguments if re.match(r"(tracker(\.\w+)*|output_root)=", text)]
-    folders = [Path(text) for text in arguments if text not in overrides]
-    if not folders or any(text.startswith("-") for text in arguments):
-        sys.exit(USAGE)
+    parser = make_parser()
+    given = parser.parse(arguments).arguments
+    overrides = [text for text in given if re.match(r"(tracker(\.\w+)*|output_root)=", text)]
+    folders = [Path(text) for text in given if text not in overrides]
+    if not folders:
+        parser.error("no folder; give the output root, for example outputs")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         tracker = _tracker(overrides)

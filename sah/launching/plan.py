@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.core.utils import filter_overrides
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sah.errors import SahError
@@ -19,7 +19,9 @@ from sah.execution.checks import check, find_complete
 from sah.launching.composer import Composer
 from sah.launching.composition_memory import CompositionMemory
 from sah.results.contents import fix_contents
-from sah.results.identity import shared_key
+from sah.results.identity import resolved, shared_key
+from sah.results.schema import subset_name
+from sah.results.sweep_folders import PlannedCell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class Cell:
     shared_key: str | None = None
     """Equal for cells that may be arms of one job; None for a job of a single cell."""
     bundle_max: int | None = None
+    planned: PlannedCell = field(default_factory=PlannedCell)
+    """What `sah status` shows of it until it begins."""
 
     @property
     def config(self) -> DictConfig:
@@ -145,6 +149,7 @@ def plan_sweep(
             packed_config=packed if runs else None,
             shared_key=shared_key(config) if runs and config.bundle == "attention" else None,
             bundle_max=config.bundle_max,
+            planned=_planned(config, overrides) if runs else PlannedCell(),
         )
         plan.cells.append(cell)
         if result is not None:
@@ -155,3 +160,14 @@ def plan_sweep(
             plan.repeated.append(cell)
         seen.add(directory)
     return plan
+
+
+def _planned(config: DictConfig, overrides: Sequence[str]) -> PlannedCell:
+    return PlannedCell(
+        model=str(config.model.name),
+        attention=str(config.sparse_attention.name),
+        benchmark=str(config.benchmark.name),
+        subset=subset_name(resolved(OmegaConf.select(config, "benchmark.subset"))),
+        protocol=str(config.protocol.name),
+        overrides=filter_overrides(overrides),
+    )

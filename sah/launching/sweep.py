@@ -17,7 +17,7 @@ from sah.launching.objective import check_objective
 from sah.launching.outcome import CellOutcome, outcome_of
 from sah.launching.plan import Cell, SweepPlan, plan_sweep
 from sah.launching.subsets import expand_subsets
-from sah.launching.sweep_summary import show_summary, write_summary
+from sah.launching.sweep_summary import show_results, show_summary, write_summary
 from sah.paths import calibration_home
 from sah.results.sweep_folders import SWEEPS, new_sweep_folder, remove_sweep_folder, write_planned
 
@@ -40,6 +40,7 @@ class Sweep:
         self._loader: Any = hydra_context.config_loader
         self._config = config
         self._output_root = Path(str(config.output_root))
+        self._outcomes: list[CellOutcome] = []
 
     def expand(self, jobs: Sequence[Sequence[str]]) -> list[list[str]]:
         """Replace each job with benchmark.subset='*' by one for every subset.
@@ -70,10 +71,12 @@ class Sweep:
             *(len(plan.cells), len(plan.finished), len(plan.repeated), len(plan.pending)),
         )
         if not plan.pending:
-            return _outcomes(plan)
+            self._outcomes += (outcomes := _outcomes(plan))
+            return outcomes
         folder = new_sweep_folder(self._output_root)
         OmegaConf.save(self._config, folder / "multirun.yaml")
-        write_planned(folder, [cell.directory for cell in plan.pending], self._output_root)
+        planned = {cell.directory: cell.planned for cell in plan.pending}
+        write_planned(folder, planned, self._output_root)
         detached = False
         try:
             detached = launch(plan, folder)
@@ -86,7 +89,12 @@ class Sweep:
             done = sum(one.outcome in ("done", "finished", "repeated") for one in outcomes)
             progress = f"{done} of {len(outcomes)} experiments done"
             raise Interrupted(interruption.signum, progress=progress) from None
-        return _sum_up(plan, folder, started, detached=detached)
+        self._outcomes += (outcomes := _sum_up(plan, folder, started, detached=detached))
+        return outcomes
+
+    def show_results(self) -> None:
+        """Show the results of all batches and what to type next."""
+        show_results(self._outcomes)
 
     @cached_property
     def _composer(self) -> Composer:

@@ -1,11 +1,11 @@
-"""The summary at the end of a sweep: the outcome of each cell, shown and in summary.json."""
+"""The end of a sweep: outcomes, results and the next command, shown and in summary.json."""
 
 import logging
-import shlex
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from rich.text import Text
 
 from sah.launching.outcome import UNFINISHED, CellOutcome
 from sah.results.files import write_json
+from sah.results.schema import Result
+from sah.results.show import command_line, folder_argument
 from sah.results.store import read_result
 from sah.terminal import plain
 
@@ -24,6 +26,11 @@ logger = logging.getLogger(__name__)
 SUMMARY = "summary.json"
 
 _MOST_ROWS = 30
+_MOST_RESULTS = 20
+_MOST_COLUMNS = 80
+# Ten thousand would take seconds, for a table of twenty rows.
+_MOST_READ = 500
+_WITH_RESULT = ("done", "finished", "repeated")
 
 
 def write_summary(folder: Path, outcomes: Sequence[CellOutcome], started: float) -> None:
@@ -41,7 +48,7 @@ def write_summary(folder: Path, outcomes: Sequence[CellOutcome], started: float)
 
 
 def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
-    """Show the counts, the unfinished cells and the command that runs them, in 80 columns.
+    """Show the counts and the unfinished cells with their reasons, in 80 columns.
 
     A reason that several cells have is told once.
     """
@@ -72,8 +79,48 @@ def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
     console.print(table)
     if len(bad) > _MOST_ROWS:
         console.print(Text(f"and {len(bad) - _MOST_ROWS} more in {folder / SUMMARY}"))
-    console.print(Text("run only those:"))
-    console.print(Text(f"  {rerun_command(outcomes)}"), soft_wrap=True)
+
+
+def show_results(outcomes: Sequence[CellOutcome]) -> None:
+    """Show the results of a sweep as `sah report` does, and the command to type next."""
+    # Imports polars and scipy, which a sweep does not need before.
+    from sah.report.reading.collect import find
+    from sah.report.tables.layout import show
+    from sah.report.tables.overview import result_table
+
+    complete = (one.cell.directory for one in outcomes if one.outcome in _WITH_RESULT)
+    directories = [directory for directory in dict.fromkeys(complete) if directory.is_dir()]
+    found = find(directories[:_MOST_READ])
+    results = [content for content in found.contents.values() if isinstance(content, Result)]
+    console = Console(highlight=False)
+    console.width = min(_MOST_COLUMNS, console.width)
+    roots = list(dict.fromkeys(one.cell.directory.parents[3] for one in outcomes))
+    if results:
+        table = result_table(results)
+        console.print()
+        # The first note explains every column, those that are not shown here included.
+        notes = ["score: × 100; `sah report` explains the columns.", *table.notes[1:]]
+        show(replace(table, rows=table.rows[:_MOST_RESULTS], notes=notes), console)
+        more = len(directories) - min(len(table.rows), _MOST_RESULTS)
+        if more > 0:
+            console.print(Text(f"and {more} more: sah report{folder_argument(roots)}"))
+    step = _next_step(outcomes, results, folder_argument(roots))
+    console.print(Text(plain(f"\nnext: {step}")), soft_wrap=True)
+
+
+def _next_step(outcomes: Sequence[CellOutcome], results: Sequence[Result], folder: str) -> str:
+    again = rerun_command(outcomes)
+    if again is not None:
+        return f"{again}    # only what has no result"
+    if any(one.outcome in ("detached", "elsewhere") for one in outcomes):
+        return f"sah status{folder} --watch"
+    attentions = {
+        one.cell.directory.parents[1].name for one in outcomes if one.outcome in _WITH_RESULT
+    }
+    if "dense" not in attentions or len(attentions) == 1:
+        return f"sah report{folder} --format html"
+    seeds = {str(result.settings.get("seed")) for result in results}
+    return f"sah compare{folder}" + (" --pool seed" if len(seeds) > 1 else "")
 
 
 def rerun_command(outcomes: Sequence[CellOutcome]) -> str | None:
@@ -83,10 +130,7 @@ def rerun_command(outcomes: Sequence[CellOutcome]) -> str | None:
     """
     if not any(outcome.outcome in UNFINISHED for outcome in outcomes):
         return None
-    program = Path(sys.argv[0]).name
-    start = ["python", sys.argv[0]] if program.endswith(".py") else [program]
-    typed = [word for word in sys.argv[1:] if not word.lstrip("+").startswith("resume=")]
-    return shlex.join([*start, *typed])
+    return command_line(sys.argv[1:])
 
 
 def _prefill_saved(outcomes: Sequence[CellOutcome]) -> tuple[float, float]:

@@ -41,6 +41,7 @@ class _Holder:
     job: str | None = None
     restart: str | None = None
     examples: int | None = None
+    answered: int = 0
 
 
 class Claim:
@@ -106,14 +107,18 @@ class Claim:
                 )
             raise Busy(f"{self.path.parent} was taken over by another process; stopping this one")
 
-    def note_examples(self, examples: int) -> None:
+    def note_examples(self, examples: int, answered: int = 0) -> None:
         """Write the number of the experiment's examples into the claim, for `sah status`.
+
+        Args:
+            examples: all of them.
+            answered: those that an earlier process has answered.
 
         Raises:
             Busy: if the claim was lost.
         """
         self.check()
-        self._content = replace(self._content, examples=examples)
+        self._content = replace(self._content, examples=examples, answered=answered)
         os.replace(self._write_aside(), self.path)
 
     def _create(self) -> bool:
@@ -188,6 +193,8 @@ class ClaimView:
     """Seconds since the epoch, by the owner's clock."""
     examples: int | None
     """Number of the experiment's examples; None while unknown."""
+    answered: int = 0
+    """Number of examples that earlier processes answered."""
     alive: bool
 
     @property
@@ -222,6 +229,7 @@ def read_claim(directory: Path) -> ClaimView | None:
         device=holder.device,
         since=modified if holder.since is None else holder.since,
         examples=holder.examples,
+        answered=holder.answered,
         alive=not is_dead,
     )
 

@@ -242,7 +242,7 @@ class Result(Summary):
         differ, and what a budget was matched to is one key. Null values are left out and paths
         replaced by digests, as in the fingerprint.
         """
-        return dict(_flat(self.config, ""))
+        return flat_settings(self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,6 +280,11 @@ def subset_name(subset: Any) -> str:
         return "+".join(str(name) for name in subset)
     # The benchmark refuses what is not the name of a subset.
     return str(subset)
+
+
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten a resolved experiment as in `Result.settings`."""
+    return dict(_flat(config, ""))
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:

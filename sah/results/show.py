@@ -1,5 +1,9 @@
-"""The table shown at the end of an experiment."""
+"""The table shown at the end of an experiment, and what to type next."""
 
+import re
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
@@ -61,6 +65,38 @@ def show_result(result: Result) -> None:
     )
     # Neither wrapped nor truncated, so that the path can be copied.
     console.print(Text(plain(_shortest(result.directory))), soft_wrap=True)
+
+
+def show_next(result: Result) -> None:
+    """Say what to type after a single experiment: its dense baseline, a comparison, or a table."""
+    Console(highlight=False).print(Text(plain(f"next: {_next_step(result)}")), soft_wrap=True)
+
+
+def _next_step(result: Result) -> str:
+    folder = folder_argument([result.directory.parents[3]])
+    typed = sys.argv[1:]
+    # A study may set values that dense attention does not have.
+    if result.attention == "dense" or any(word.startswith("--config-n") for word in typed):
+        return f"sah report{folder}"
+    of_model, benchmark = result.directory.parents[2], result.directory.parent.name
+    if any((of_model / "dense" / benchmark).glob("*/results.json")):
+        return f"sah compare{folder}"
+    kept = [word for word in typed if not re.match(r"[^=]*\b(sparse_)?attention\b", word)]
+    return f"{command_line([*kept, 'attention=dense'])}    # the baseline"
+
+
+def folder_argument(roots: Sequence[Path]) -> str:
+    """Return output roots as an argument of `sah report`: empty for its default, `outputs`."""
+    if [root.absolute() for root in roots] == [Path("outputs").absolute()]:
+        return ""
+    return "".join(f" {shlex.quote(_shortest(root))}" for root in roots)
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Return the command that runs with these words what was typed, without resume=."""
+    program = Path(sys.argv[0]).name
+    start = ["python", sys.argv[0]] if program.endswith(".py") else [program, "run"]
+    return shlex.join([*start, *(w for w in words if not w.lstrip("+").startswith("resume="))])
 
 
 def _cells(mean: MeanScore | Summary) -> tuple[str, str, str]:

@@ -37,6 +37,17 @@ class ExperimentState:
         of_all = "" if self.examples is None else f" of {self.examples}"
         return f"{self.answered}{of_all} answered"
 
+    def rate(self, now: float) -> float | None:
+        """Examples per second since its process claimed it; None if nothing tells.
+
+        Args:
+            now: seconds since the epoch, by the clock of the owner.
+        """
+        if self.state != "running" or self.owner is None:
+            return None
+        answered, seconds = self.answered - self.owner.answered, now - self.owner.since
+        return answered / seconds if answered > 0 and seconds > 0 else None
+
     @property
     def first_error_line(self) -> str:
         """Category of the last error and the first line of its message."""

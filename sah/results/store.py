@@ -218,7 +218,7 @@ class ResultStore:
                 "resume=false"
             )
         assert self._claim is not None, "check_examples outside `claimed`"
-        self._claim.note_examples(len(example_ids))
+        self._claim.note_examples(len(example_ids), len(self.predictions))
 
     def check_inputs(self, inputs: Mapping[str, Inputs], *, references: bool = True) -> None:
         """Check that stored answers were given to these inputs.

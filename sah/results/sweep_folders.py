@@ -3,8 +3,9 @@
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,33 +43,48 @@ def remove_sweep_folder(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def write_planned(folder: Path, directories: Iterable[Path], output_root: Path) -> None:
-    """Write the directories of the planned cells, so that `sah status` can show those waiting.
+@dataclass(frozen=True, kw_only=True)
+class PlannedCell:
+    """What `sah status` shows of a cell that has not begun."""
+
+    model: str = ""
+    attention: str = ""
+    benchmark: str = ""
+    subset: str = ""
+    protocol: str = ""
+    overrides: Sequence[str] = ()
+
+
+def write_planned(folder: Path, cells: Mapping[Path, PlannedCell], output_root: Path) -> None:
+    """Write the planned cells by directory, so that `sah status` can show those waiting.
 
     Paths are relative to the output root; those of cells with another root begin with `..`.
     """
-    write_json(folder / _CELLS, [os.path.relpath(path, output_root) for path in directories])
+    paths = {os.path.relpath(path, output_root): cell for path, cell in cells.items()}
+    write_json(folder / _CELLS, paths)
 
 
-def planned_directories(folder: Path) -> Iterator[Path]:
-    """Return the directories that sweeps planned, of an output root or of a folder in one.
+def planned_cells(folder: Path) -> Iterator[tuple[Path, PlannedCell]]:
+    """Yield the cells that sweeps planned, of an output root or of a folder in one.
 
     A list that cannot be read is left out with a warning.
     """
     for path in folder.glob(f"{SWEEPS}/*/{_CELLS}"):
-        for directory in _planned(path):
-            yield folder / directory
+        for directory, cell in _planned(path).items():
+            yield folder / directory, cell
     for root in folder.absolute().parents:
         inside = folder.absolute().relative_to(root)
         for path in root.glob(f"{SWEEPS}/*/{_CELLS}"):
-            for planned in map(Path, _planned(path)):
-                if planned.is_relative_to(inside):
-                    yield folder / planned.relative_to(inside)
+            for directory, cell in _planned(path).items():
+                if Path(directory).is_relative_to(inside):
+                    yield folder / Path(directory).relative_to(inside), cell
 
 
-def _planned(path: Path) -> list[str]:
+def _planned(path: Path) -> dict[str, PlannedCell]:
     try:
-        return msgspec.json.decode(read_file(path), type=list[str])
+        # Earlier versions wrote the directories alone.
+        found = msgspec.json.decode(read_file(path), type=dict[str, PlannedCell] | list[str])
+        return dict.fromkeys(found, PlannedCell()) if isinstance(found, list) else found
     except (OSError, DamagedResults, ValueError) as error:
         logger.warning("left out: the planned cells of %s: %s", plain(str(path)), error)
-        return []
+        return {}

@@ -3,7 +3,7 @@
 import pytest
 
 from sah.cli import run
-from sah.cli.hydra_flags import refused_flags
+from sah.cli.arguments.hydra_flags import refused_flags
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,10 @@ from sah.cli.hydra_flags import refused_flags
         (["hydra.searchpath=[.]", "hydra.searchpath=[/]"], "list all folders in one"),
         (["hydra.searchpath=[.,file:///not/here]"], "'file:///not/here' does not exist"),
         (["hydra.searchpath=[pkg://not.here]"], "'pkg://not.here' does not exist"),
+        (["--config-name", "confg"], "--config-name confg: no such file in "),
+        (["--config-name", "confg"], "did you mean config?"),
+        (["-m", "quest"], "'quest' is not an override; write KEY=VALUE. Did you mean attention="),
+        (["--mutirun"], "--mutirun is not a flag; did you mean --multirun?"),
     ],
 )
 def test_flags_that_make_no_sense_together_are_refused_in_one_sentence(
@@ -50,10 +54,10 @@ def test_flags_that_make_no_sense_together_are_refused_in_one_sentence(
         ["--cfg", "job", "--resolve"],
         ["--cfg", "job", "--package", "model"],
         ["--info", "defaults"],
-        ["--help", "--resolve"],
         ["--hydra-help"],
         ["-sc", "install=bash"],
-        ["--config-name", "nothere"],
+        ["--config-name", "config"],
+        ["--config-dir", "experiments", "--config-name", "budget_frontier"],
         ["hydra.searchpath=[.,file:///,pkg://sah.models]"],
         ["hydra.searchpath=not_a_list"],
         ["hydra.searchpath=[unbalanced"],
@@ -74,6 +78,11 @@ def test_a_completion_asked_by_a_shell_is_left_to_hydra(monkeypatch):
 def test_the_check_before_every_experiment_cannot_be_deleted(argument):
     with pytest.raises(SystemExit, match="this callback checks an experiment before it runs"):
         run.main([argument])
+
+
+def test_a_part_of_an_attention_needs_its_place():
+    with pytest.raises(SystemExit, match=r"\+evictor@sparse_attention\.evict\.knorm=knorm adds it"):
+        run.main(["attention=quest", "evictor=knorm"])
 
 
 @pytest.mark.parametrize("values", ["interval(0,1)", "range(0,1000000000000)", "range(0,2)"])

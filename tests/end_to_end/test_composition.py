@@ -1,14 +1,12 @@
 """Every documented way to compose an attention from the command line."""
 
 import json
-from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from sah.execution.experiment import Experiment
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ("model=tiny", "benchmark=mock", "benchmark.limit=1")
 SINK, LOCAL = ("Sink", 4), ("Local", 64)
 TOP_K, RANDOM = ("OracleTopK", 0.1), ("RandomSampling", 0.1)
@@ -65,15 +63,6 @@ def test_attention_works_with_the_flags_of_hydra(run, flag):
     done = run(*TINY, "attention=dense", *flag)
     assert done.returncode == 0, done.stderr
     assert "dense" in done.stdout
-
-
-def test_help_lists_the_options_of_attention(run):
-    help_text = run("--help").stdout
-    groups = [line for line in help_text.splitlines() if line.startswith("attention:")]
-    assert groups == [
-        "attention: "
-        + ", ".join(sorted(path.stem for path in (ROOT / "conf/sparse_attention").glob("*.yaml")))
-    ]
 
 
 def test_study_file_outside_the_repository_composes(run, tmp_path, result_folders):

@@ -48,6 +48,7 @@ def test_matrix_makes_four_directories_and_a_second_run_computes_nothing(
     before = [path.stat().st_mtime_ns for path in results]
     second = run_matrix(finished, hub_cache)
     assert "4 finished already" in second.stderr
+    assert second.stdout.splitlines()[-1] == "next: sah compare"
     assert [path.stat().st_mtime_ns for path in results] == before
     texts = [tuple(line["text"] for line in answers(path.parent)) for path in results]
     assert texts[0] != texts[2], "llama and mistral are different models"

@@ -20,7 +20,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
     (wheel,) = folder.glob("sah-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "sah/conf/config.yaml" in names
+    assert {"sah/conf/config.yaml", "sah/references.bib"} <= set(names)
     assert "sah/calibration/shipped/double_sparsity/smollm2.json" in names
     assert "sah/calibration/shipped/duo_attention/smollm2.tsv" in names
     assert "sah/calibration/shipped/hash_attention/smollm2.safetensors" in names

@@ -1,13 +1,17 @@
-"""The end of a sweep: each reason once, and the command that reruns its failures."""
+"""The end of a sweep: each reason once, the results, and the command to type next."""
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from sah.launching.monitor import SweepMonitor
 from sah.launching.outcome import CellOutcome
 from sah.launching.plan import Cell
-from sah.launching.sweep_summary import rerun_command, show_summary
+from sah.launching.sweep_summary import rerun_command, show_results, show_summary
+from sah.report.reading import collect
 from sah.results.claim import Claim
 from sah.results.store import write_error
 
@@ -34,7 +38,76 @@ def test_interrupted_cells_are_rows_of_their_own_and_run_again(capsys, tmp_path,
     shown = capsys.readouterr().err
     assert "2 interrupted, 1 done" in shown
     assert shown.count("interrupted, 2 of 5 answered") == 2
-    assert "python run.py -m seed=0,1" in shown
+
+
+@pytest.fixture
+def show(tmp_path, make_result, monkeypatch, capsys):
+    """Show the end of a sweep of (attention, seed, outcome); returns what is printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*cells, typed=("run.py", "-m", "seed=0,1"), root="outputs"):
+        outcomes, contents = [], {}
+        for number, (attention, seed, name) in enumerate(cells):
+            one = outcome(name, number)
+            folder = tmp_path / root / "tiny" / attention / "ruler_all" / f"{number:012x}"
+            folder.mkdir(parents=True)
+            outcomes.append(replace(one, cell=replace(one.cell, directory=folder)))
+            config = {"seed": seed, "sparse_attention": {"name": attention}}
+            contents[folder] = make_result(attention=attention, directory=folder, config=config)
+        monkeypatch.setattr(
+            collect,
+            "find",
+            lambda folders: collect.Found(contents={f: contents[f] for f in folders}),
+        )
+        monkeypatch.setattr(sys, "argv", list(typed))
+        show_results(outcomes)
+        return capsys.readouterr().out
+
+    return call
+
+
+def next_step(text):
+    last = text.splitlines()[-1]
+    assert last.startswith("next: ")
+    return last.removeprefix("next: ")
+
+
+def test_a_sweep_ends_with_the_report_of_its_own_cells(show):
+    shown = show(("dense", 0, "done"), ("sparse", 0, "finished"), ("quest", 0, "failed"))
+    rows = [line.split()[0] for line in shown.splitlines() if line.startswith(("dense", "sp", "q"))]
+    assert rows == ["dense", "sparse"]
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "expected"),
+    [
+        ([("dense", 0, "done"), ("sparse", 0, "finished")], {}, "sah compare"),
+        ([("dense", 0, "done"), ("sparse", 1, "done")], {}, "sah compare --pool seed"),
+        ([("sparse", 0, "done")], {}, "sah report --format html"),
+        ([("sparse", 0, "done")], {"root": "a b/c"}, "sah report 'a b/c' --format html"),
+        ([("dense", 0, "detached")], {}, "sah status --watch"),
+        (
+            [("dense", 0, "done"), ("sparse", 0, "failed")],
+            {},
+            "python run.py -m seed=0,1    # only what has no result",
+        ),
+        (
+            [("dense", 0, "interrupted")],
+            {"typed": ("/bin/sah", "-m", "resume=false", "seed=0")},
+            "sah run -m seed=0    # only what has no result",
+        ),
+    ],
+)
+def test_the_last_line_is_the_command_to_type_next(cells, options, expected, show):
+    assert next_step(show(*cells, **options)) == expected
+
+
+def test_a_long_table_ends_after_twenty_rows_and_says_how_to_see_all(show):
+    shown = show(*(("sparse", seed, "done") for seed in range(25)))
+    assert "and 5 more: sah report" in shown
+    assert sum("sparse" in line for line in shown.splitlines()) <= 21
 
 
 def test_without_failures_there_is_no_rerun_command():

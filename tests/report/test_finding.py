@@ -11,7 +11,7 @@ import pytest
 from sah.cli import compare, report, status
 from sah.errors import ConfigurationError, DamagedResults
 from sah.report.reading.collect import collect
-from sah.results.sweep_folders import write_planned
+from sah.results.sweep_folders import PlannedCell, write_planned
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_planned_cells_wait_in_every_folder_that_contains_them(two, root, capsys
     sweep = root / ".sweeps" / "20260101-000000"
     sweep.mkdir(parents=True)
     planned = [root / "tiny/dense/ruler_all/0123456789ab", root / "other/dense/x_all/ab0123456789"]
-    write_planned(sweep, [*two, *planned], root)
+    write_planned(sweep, dict.fromkeys([*two, *planned], PlannedCell()), root)
     for folder, waiting in ((root, planned), (root / "tiny", planned[:1]), (root / "other", [])):
         folder.mkdir(exist_ok=True)
         status.main([str(folder), "--json"])

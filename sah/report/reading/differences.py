@@ -3,8 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sah.report.reading.select import NAMES, shown_value, value_of
-from sah.results.schema import Result
+from sah.report.reading.select import NAMES, Described, shown_value, value_of
 
 # A name implies the settings of its group, unless two experiments of that name differ.
 _NAMED_GROUPS = {
@@ -21,7 +20,7 @@ STAGES = tuple(f"sparse_attention.{stage}." for stage in ("maskers", "prefill", 
 _LEFT_OUT = ("metric_logging.", "benchmark.subset")
 
 
-def differing_keys(results: Sequence[Result]) -> list[str]:
+def differing_keys(results: Sequence[Described]) -> list[str]:
     """Return the settings in which experiments of the same names differ, in their order."""
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
     sizes: dict[str, int] = defaultdict(int)
@@ -65,13 +64,13 @@ def _within_stage(key: str) -> str:
     return next((key.removeprefix(stage) for stage in STAGES if key.startswith(stage)), key)
 
 
-def method_settings(results: Sequence[Result], keys: Sequence[str]) -> list[str]:
+def method_settings(results: Sequence[Described], keys: Sequence[str]) -> list[str]:
     """Return, for each result, those of `keys` that differ among results of its attention.
 
     For example `fraction=0.05`. One text per result, because a column for every setting of
     every method would be mostly empty.
     """
-    by_attention: dict[str, list[Result]] = defaultdict(list)
+    by_attention: dict[str, list[Described]] = defaultdict(list)
     for result in results:
         by_attention[result.attention].append(result)
     names: dict[str, dict[str, str]] = {}

@@ -1,15 +1,34 @@
 """Choosing results by their names and settings: `model=llama,mistral,benchmark=ruler`."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from sah.errors import ConfigurationError
-from sah.results.schema import Result
 
 NAMES = ("model", "attention", "benchmark", "subset", "protocol", "fingerprint")
 """Keys that every result has; any other is a key of the configuration or the end of one."""
+
+
+class Described(Protocol):
+    """What has names and settings: a result, or an experiment without one."""
+
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def attention(self) -> str: ...  # noqa: D102
+    @property
+    def benchmark(self) -> str: ...  # noqa: D102
+    @property
+    def subset_name(self) -> str: ...  # noqa: D102
+    @property
+    def protocol(self) -> str: ...  # noqa: D102
+    @property
+    def settings(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+OneDescribed = TypeVar("OneDescribed", bound=Described)
 
 Conditions = dict[str, list[str]]
 
@@ -36,7 +55,7 @@ def parse_conditions(texts: Sequence[str]) -> Conditions:
     return conditions
 
 
-def select(results: Sequence[Result], conditions: Conditions) -> list[Result]:
+def select(results: Sequence[OneDescribed], conditions: Conditions) -> list[OneDescribed]:
     """Return the results that meet all conditions.
 
     Raises:
@@ -53,7 +72,7 @@ def select(results: Sequence[Result], conditions: Conditions) -> list[Result]:
     ]
 
 
-def resolve_key(name: str, results: Sequence[Result]) -> str:
+def resolve_key(name: str, results: Sequence[Described]) -> str:
     """Return the full key that a name stands for: the key itself, or the only one it ends.
 
     Raises:
@@ -76,7 +95,7 @@ def resolve_key(name: str, results: Sequence[Result]) -> str:
     raise ConfigurationError(f"no experiment has the key {name!r}{hint}")
 
 
-def value_of(result: Result, key: str) -> Any:
+def value_of(result: Described, key: str) -> Any:
     """Return the value of a full key; None if the result does not have it."""
     if key == "subset":
         return result.subset_name

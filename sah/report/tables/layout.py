@@ -15,11 +15,16 @@ _NARROWEST = 10
 _NARROWEST_HEADER = 7
 
 
-def show(table: Table, console: Console) -> None:
+def show(table: Table, console: Console, *, advice: str = "--format csv has every column") -> None:
     """Show a table within the width of the console, which is 80 columns in a log file.
 
     If it is too wide, names that many rows share move above their rows, then the least important
     columns are dropped, then names are truncated. rich has none of these but the last.
+
+    Args:
+        table: the table.
+        console: where it is shown.
+        advice: where the columns are that were dropped.
     """
     table = with_texts(table, one_line)
     width = console.width
@@ -46,7 +51,7 @@ def show(table: Table, console: Console) -> None:
     console.print(Text("\n").join(lines), soft_wrap=True, highlight=False)
     notes = list(table.notes)
     if left_out:
-        notes.append(f"Too narrow for: {', '.join(left_out)} (--format csv has every column).")
+        notes.append(f"Too narrow for: {', '.join(left_out)} ({advice}).")
     for note in notes:
         console.print(Text(note), highlight=False)
 

@@ -1,11 +1,13 @@
 """Hydra's own flags, and its errors as one message each instead of tracebacks."""
 
+import difflib
 import os
 import sys
 import traceback
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra._internal import hydra as application
@@ -13,8 +15,10 @@ from hydra._internal import utils
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from sah.execution.building import explain
+from sah.cli.arguments.config_files import keys_of
+from sah.execution.building import explain, nearest
 from sah.execution.hydra_settings import refused_search_path
+from sah.paths import config_folder
 from sah.terminal import plain
 
 
@@ -28,32 +32,66 @@ _OF_HYDRA = (AssertionError, AttributeError, ImportError, LookupError, TypeError
 _HYDRA = ("hydra.", "hydra_plugins.hydra_", "omegaconf.")
 
 
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether --help is among the flags of a command line."""
+    return bool(_parser().parse_known_args(arguments)[0].help)
+
+
 def refused_flags(arguments: Sequence[str]) -> str | None:
     """Describe what is wrong with the flags of a command line; None if they are fine.
 
-    Exits with the usage for a flag that Hydra does not have.
+    Exits with the usage for a flag without its value.
     """
-    flags, unknown = utils.get_args_parser().parse_known_args(arguments)
-    if unknown and not any(argument.startswith("-") for argument in unknown):
+    parser = _parser()
+    flags, unknown = parser.parse_known_args(arguments)
+    wrong = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
+    if wrong:
+        known = [name for name in parser._option_string_actions if name.startswith("--")]
+        similar = difflib.get_close_matches(wrong[0], known, n=1)
+        meant = f"did you mean {similar[0]}?" if similar else "`sah run --help` lists the flags"
+        return f"{wrong[0]} is not a flag; {meant}"
+    if unknown:
         return (
             f"{unknown[0]} comes after a flag in the middle of the overrides; give flags such as "
             "-m first, then all overrides"
         )
-    flags = utils.get_args(arguments)
     if flags.experimental_rerun is not None:
         return (
             f"--experimental-rerun={flags.experimental_rerun} is refused: it would run a pickle, "
             "which nothing here writes, without a check; give the overrides again, which are in "
             "overrides.yaml of the experiment's directory"
         )
-    if flags.help or flags.hydra_help:
+    if flags.hydra_help:
         return None
+    words = [text for text in flags.overrides if "=" not in text and not text.startswith("~")]
+    if words and not flags.shell_completion:
+        return f"{words[0]!r} is not an override; write KEY=VALUE. {_meant(words[0])}"
     return (
         _two_commands(flags)
         or _lone_modifier(flags)
         or _shell_completion(flags)
+        or _no_such_config(flags)
         or refused_search_path(flags.overrides)
     )
+
+
+def _parser() -> ArgumentParser:
+    # With its type, which Hydra leaves open.
+    parser: ArgumentParser = utils.get_args_parser()
+    return parser
+
+
+def _meant(word: str) -> str:
+    """Say in which groups a word is an option."""
+    chosen = keys_of(config_folder() / "config.yaml")
+    groups = [
+        "attention" if path.parent.name == "sparse_attention" else path.parent.name
+        for path in sorted(config_folder().glob("*/*.yaml"))
+        if path.stem == word and path.parent.name in chosen
+    ]
+    if groups:
+        return f"Did you mean {' or '.join(f'{group}={word}' for group in groups)}?"
+    return "`sah help` lists the groups and their options"
 
 
 def _two_commands(flags: Namespace) -> str | None:
@@ -84,6 +122,22 @@ def _lone_modifier(flags: Namespace) -> str | None:
             "output_root; show both with --cfg all --resolve"
         )
     return None
+
+
+def _no_such_config(flags: Namespace) -> str | None:
+    """Hydra lists where it looked, not what is there."""
+    name = flags.config_name
+    if name is None or any(text.startswith("hydra.searchpath") for text in flags.overrides):
+        return None
+    folders = [Path(one) for one in (flags.config_path, flags.config_dir) if one]
+    folders = [one for one in (*folders, config_folder()) if one.is_dir()]
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    if name.removesuffix(".yaml") in known or "/" in name:
+        return None
+    return (
+        f"--config-name {name}: no such file in {', '.join(map(str, folders))}; "
+        f"{nearest(name, known)} --config-dir FOLDER adds a folder"
+    )
 
 
 def _shell_completion(flags: Namespace) -> str | None:

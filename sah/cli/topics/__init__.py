@@ -1,0 +1,1 @@
+"""What `sah help` shows: the overview, options, groups and keys."""
