@@ -28,7 +28,7 @@ def make_parser() -> Parser:
     parser = Parser(
         "match",
         "Find the budget of each attention that measures as asked, on a tuning split whose "
-        "contexts are never measured. Takes the overrides of the experiments that will be measured.",
+        "contexts are never measured. Takes the overrides of the experiments to be measured.",
         examples=[
             "match --target resident=0.25 attention=snapkv,kivi --save conf_matched",
             "match --target rows_read=0.1 attention=quest,loki benchmark.samples=10",
