@@ -89,12 +89,16 @@ def read_references() -> list[Reference]:
         return []
     found = []
     for entry in re.split(r"^@", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
-        fields = {name: " ".join(text.split()) for name, text in _FIELD.findall(entry)}
+        # Braces only protect upper case, or an organisation that is an author.
+        fields = {
+            name: re.sub(r"[{}$]", "", " ".join(text.split()))
+            for name, text in _FIELD.findall(entry)
+        }
         names = fields.get("author", "").split(" and ")
         found.append(
             Reference(
                 key=entry.partition("{")[2].partition(",")[0],
-                title=re.sub(r"[{}$]", "", fields.get("title", "")),
+                title=fields.get("title", ""),
                 authors=names[0].partition(",")[0] + (" et al." if len(names) > 1 else ""),
                 year=fields.get("year", ""),
                 arxiv=fields.get("eprint", ""),
