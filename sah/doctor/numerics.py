@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 from sah.attention import DenseAttention
+from sah.attention.prefill.reading import SparsePrefill
 from sah.attention.session import AttentionSession
 from sah.doctor.eviction_check import difference_from_masked
 from sah.doctor.finding import Finding, error, ok
+from sah.doctor.prefill_check import difference_from_masked_prefill
 from sah.errors import ConfigurationError, SahError
 from sah.execution.experiment import Experiment
 from sah.models import gate
@@ -30,23 +32,29 @@ def check_attention(experiment: Experiment, model: LanguageModel, prompt: Encode
     """Check that the chosen attention answers; report its density on this benchmark's context.
 
     With an evictor, also that the compacted cache, before any rewriting, answers as if the evicted
-    keys were masked.
+    keys were masked. With a pattern, also that it gives the logits of masked attention.
     """
     attention = experiment.sparse_attention
     if isinstance(attention, DenseAttention):
         return ok("attention", "dense: the model's own attention")
-    session = AttentionSession(attention, seed=experiment.seed)
-    distance, held = 0.0, ""
+    session = AttentionSession(attention.after_context, seed=experiment.seed)
+    distance, prefill_distance, held = 0.0, 0.0, ""
     try:
-        session.check(model.model.config)
+        attention.check(model.model.config)
         own = context = model.prefill(
             prompt.context_ids,
             reserve_tokens=len(prompt.question_ids) + 2,
             witness=attention.witness,
+            sparse=SparsePrefill.of(attention, model.model.config, seed=experiment.seed),
         )
+        if attention.pattern is not None and prompt.context_ids:
+            prefill_distance = difference_from_masked_prefill(
+                model, attention, prompt.context_ids, seed=experiment.seed
+            )
+            held = f", prefill density {context.prefill_density:.3f}"
         if attention.witness is not None:
             own = evicted(context, attention, model.model.config, seed=experiment.seed)
-            held = f", {own.cache.bytes_held() / context.cache.bytes_held():.3f} of the cache held"
+            held += f", {own.cache.bytes_held() / context.cache.bytes_held():.3f} of the cache held"
         if attention.evictor is not None:
             exact = replace(attention, rewrite={})
             compacted = evicted(context, exact, model.model.config, seed=experiment.seed)
@@ -72,6 +80,13 @@ def check_attention(experiment: Experiment, model: LanguageModel, prompt: Encode
             f"{attention.name}: without the evicted keys, the logits differ by {distance:.2g} from "
             "those with these keys masked",
             "choose another model, or an attention that evicts nothing",
+        )
+    if prefill_distance > gate.tolerance(model):
+        return error(
+            "attention",
+            f"{attention.name}: under its pattern, the logits of the context differ by "
+            f"{prefill_distance:.2g} from those with the other keys masked",
+            "choose another model, or an attention without a pattern",
         )
     shown = "not measured" if density is None else f"{density:.3f}"
     tokens = len(prompt.context_ids)

@@ -3,12 +3,15 @@
 import copy
 import dataclasses
 import io
+import re
 
 import orjson
 import pytest
 from rich.console import Console
 
 from sah.attention.eviction.kept import KeptKeys
+from sah.attention.prefill import compute
+from sah.attention.prefill import reading as prefill_reading
 from sah.cli.doctor import show
 from sah.cli.main import main
 from sah.doctor.examination import examine
@@ -92,6 +95,26 @@ def test_a_rewriter_is_not_taken_for_a_wrong_eviction():
     finding = by_check(examine([*BASE, "attention=snapkv", rewritten]))["attention"]
     assert finding.status == "ok"
     assert "0.186 of the cache held" in finding.message
+
+
+def test_a_pattern_computes_what_masked_attention_does(monkeypatch):
+    overrides = [*BASE, "attention=a_shape", "sparse_attention.prefill.a_shape.window=20"]
+    finding = by_check(examine(overrides))["attention"]
+    assert finding.status == "ok"
+    assert "density 1.000 on a context of" in finding.message
+    assert re.search(r"prefill density 0\.[1-9]\d\d", finding.message)
+    right = compute.attend
+    # The window is one key too narrow.
+    monkeypatch.setattr(
+        prefill_reading,
+        "attend",
+        lambda layer, value, reads, **options: right(
+            layer, value, dataclasses.replace(reads, window=19), **options
+        ),
+    )
+    finding = by_check(examine(overrides))["attention"]
+    assert finding.status == "error"
+    assert "from those with the other keys masked" in finding.message
 
 
 def test_settings_that_do_not_fit_the_model_are_found():

@@ -126,3 +126,29 @@ def test_glob_runs_every_preset(run, calibrations, tmp_path):
     complete = {path.parts[-4] for path in tmp_path.glob("outputs/tiny/*/*/*/results.json")}
     # custom has no maskers until some are given.
     assert complete == presets - {"custom"}
+
+
+def test_attentions_that_read_the_context_differently_share_a_job_and_equal_single_runs(
+    tmp_path, answers
+):
+    """Contexts of 2,048 tokens: the window of a_shape and tri_shape has 1,024."""
+    common = ("model=tiny", "benchmark=ruler", "benchmark.subset=niah_single_1")
+    common += ("benchmark.context_tokens=2048", "benchmark.samples=1")
+    names = ("dense", "a_shape", "tri_shape")
+
+    def start(*arguments):
+        command = [sys.executable, str(ROOT / "run.py"), *arguments, *common]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    start("-m", f"attention={','.join(names)}", "output_root=together")
+    start("attention=a_shape", "output_root=alone")
+    found = {path.parts[-4]: path for path in tmp_path.glob("together/*/*/*/*/results.json")}
+    assert sorted(found) == sorted(names)
+    densities = {
+        name: json.loads(path.read_text())["prefill_density"] for name, path in found.items()
+    }
+    assert 0.5 < densities["a_shape"] < densities["tri_shape"] < densities["dense"] == 1
+    (alone,) = tmp_path.glob("alone/*/a_shape/*/*/results.json")
+    assert answers(alone.parent) == answers(found["a_shape"].parent)
+    assert json.loads(alone.read_text())["prefill_density"] == densities["a_shape"]
