@@ -20,6 +20,7 @@ from sah.attention import (
 )
 from sah.attention.session import AttentionSession
 from sah.benchmarks.ruler import Ruler
+from sah.content.calibration_files import calibration_reference
 from sah.maskers.causal import Causal
 from sah.maskers.double_sparsity import DoubleSparsity
 from sah.maskers.hash_attention import HashAttention
@@ -28,7 +29,6 @@ from sah.maskers.loki import Loki
 from sah.maskers.oracle_top_k import OracleTopK
 from sah.maskers.pq_cache import PQCache
 from sah.maskers.quest import Quest
-from sah.maskers.shared.calibration_files import calibration_reference
 from sah.maskers.sink import Sink
 from sah.maskers.socket import SOCKET
 from sah.metric_logging.metrics import output_error, recall

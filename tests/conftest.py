@@ -89,8 +89,8 @@ def tiny() -> Any:
 def calibrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SAH_CACHE with a calibration of the tiny model for every method that needs one.
 
-    For up to 16 layers of it. Drawn at random, 40 bits for HashAttention so that a word is
-    filled in part.
+    For up to 16 layers of it, but 3 for DuoAttention. Drawn at random, 40 bits for HashAttention
+    so that a word is filled in part.
     """
     import torch
     from safetensors.torch import save_file
@@ -112,10 +112,11 @@ def calibrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 weight = torch.randn(4, inner, outer, generator=generator)
                 networks[f"{name}.weight"] = weight
                 networks[f"{name}.bias"] = torch.randn(4, outer, generator=generator)
-    for folder in ("double_sparsity", "hash_attention"):
+    for folder in ("double_sparsity", "duo_attention", "hash_attention"):
         (home / "calibration" / folder).mkdir(parents=True)
     (home / "calibration/double_sparsity/tiny.json").write_text(json.dumps(channels))
     save_file(networks, home / "calibration/hash_attention/tiny.safetensors")
+    (home / "calibration/duo_attention/tiny.tsv").write_text("0.1\t0.9\n0.8\t0.2\n0.7\t0.3\n")
     return home
 
 

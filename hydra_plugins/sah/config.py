@@ -25,7 +25,7 @@ def _subdirectory(_root_: DictConfig) -> str:
 
 
 def _calibration(method: str, model: str) -> str:
-    from sah.maskers.shared.calibration_files import calibration_reference
+    from sah.content.calibration_files import calibration_reference
 
     return calibration_reference(method, model)
 

@@ -1,1 +1,1 @@
-"""Fitting methods to a model: DoubleSparsity's channel rankings and HashAttention's networks."""
+"""Fitting methods to a model: channel rankings, hash networks and the gates of heads."""

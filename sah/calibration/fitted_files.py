@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from sah.calibration.channels import ranked_channels
 from sah.calibration.conversion import converted_networks
+from sah.calibration.gate_training import GateTraining, trained_gates
 from sah.calibration.hash_networks import trained_networks
 from sah.calibration.hash_training import HashTraining
 from sah.calibration.passages import Passage, default_passages, passages_of_file
+from sah.content.calibration_files import calibration_path
 from sah.errors import ConfigurationError
 from sah.execution.building import build, compose
 from sah.execution.experiment import ModelSource
-from sah.maskers.shared.calibration_files import calibration_path
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import PromptEncoder
 from sah.paths import config_folder
@@ -52,25 +53,73 @@ class Text:
         """Cut the text into passages for a model.
 
         Raises:
-            ConfigurationError: if passages are longer than the model accepts, or the file cannot
-                be used.
+            ConfigurationError: if the file cannot be used.
+        """
+        sizes = {"tokens": self.tokens, "passage_tokens": self.passage_tokens}
+        if self.text is None:
+            return default_passages(prompts, seed=seed, **sizes)
+        return passages_of_file(prompts, Path(self.text), **sizes)
+
+    def require_accepted(self, prompts: PromptEncoder) -> None:
+        """Check that a model accepts sequences as long as a passage.
+
+        Raises:
+            ConfigurationError: if passages are longer than the model accepts.
         """
         if prompts.max_tokens is not None and self.passage_tokens > prompts.max_tokens:
             raise ConfigurationError(
                 f"passage_tokens={self.passage_tokens} is more than the {prompts.max_tokens} "
                 "tokens that the model accepts; lower passage_tokens"
             )
-        sizes = {"tokens": self.tokens, "passage_tokens": self.passage_tokens}
-        if self.text is None:
-            return default_passages(prompts, seed=seed, **sizes)
-        return passages_of_file(prompts, Path(self.text), **sizes)
 
 
-_TEXT_OPTIONS = tuple(Text.__dataclass_fields__)
-_TRAINING_OPTIONS = tuple(HashTraining.__dataclass_fields__)
-_OPTIONS = {
-    "double_sparsity": (*_TEXT_OPTIONS, "output", "seed"),
-    "hash_attention": (*_TEXT_OPTIONS, "output", *_TRAINING_OPTIONS),
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Settings for ranking channels: the text decides all but which verses are drawn."""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+def _channels(model: LanguageModel, text: Text, ranking: Ranking) -> bytes:
+    return orjson.dumps(ranked_channels(model, text.passages(model.prompts, ranking.seed)))
+
+
+def _networks(model: LanguageModel, text: Text, training: HashTraining) -> bytes:
+    passages = text.passages(model.prompts, training.seed)
+    return _safetensors(trained_networks(model, passages, training))
+
+
+def _gates(model: LanguageModel, text: Text, training: GateTraining) -> bytes:
+    passages = training.passages(model.prompts, **vars(text))
+    gates = trained_gates(model, passages, training)
+    rows = ("\t".join(f"{gate:.4f}" for gate in row) for row in gates.tolist())
+    return "".join(f"{row}\n" for row in rows).encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Method:
+    settings: Any
+    """The dataclass of its settings, whose fields are options."""
+    content: Callable[[LanguageModel, Text, Any], bytes]
+    """Fits it and returns its file."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Other defaults of the fields of Text."""
+
+    @property
+    def options(self) -> list[str]:
+        """The names that KEY=VALUE may set."""
+        return [*Text.__dataclass_fields__, "output", *self.settings.__dataclass_fields__]
+
+
+_METHODS = {
+    "double_sparsity": _Method(settings=Ranking, content=_channels),
+    "hash_attention": _Method(settings=HashTraining, content=_networks),
+    "duo_attention": _Method(
+        settings=GateTraining, content=_gates, defaults={"passage_tokens": 1536}
+    ),
 }
 
 
@@ -78,26 +127,26 @@ def calibrate(method: str, arguments: Sequence[str]) -> Path:
     """Fit a method to a model and write the file.
 
     Args:
-        method: double_sparsity or hash_attention.
+        method: double_sparsity, hash_attention or duo_attention.
         arguments: `model=NAME`, other overrides of the model group, and KEY=VALUE options.
 
     Raises:
         ConfigurationError: if an argument is wrong; names the value and the way out.
     """
-    if method not in _OPTIONS:
+    if method not in _METHODS:
         raise ConfigurationError(
-            f"sah calibrate: {method!r} cannot be calibrated; choose " + " or ".join(_OPTIONS)
+            f"sah calibrate: {method!r} cannot be calibrated; choose {' or '.join(_METHODS)}"
         )
-    overrides, options = _split(arguments, _OPTIONS[method])
-    text = _build(Text, options, _TEXT_OPTIONS)
-    training = _build(HashTraining, options, _TRAINING_OPTIONS)
+    chosen = _METHODS[method]
+    overrides, options = _split(arguments, chosen.options)
+    text = _build(Text, {**chosen.defaults, **options})
+    settings = _build(chosen.settings, options)
     source = _model(overrides)
     path = _output(options, method, source.name)
     started = time.perf_counter()
     model = source.load()
-    passages = text.passages(model.prompts, training.seed)
-    content = _CONTENT[method](model, passages, training)
-    _write(path, content)
+    text.require_accepted(model.prompts)
+    _write(path, chosen.content(model, text, settings))
     logger.info("wrote %s after %.0f s", path, time.perf_counter() - started)
     return path
 
@@ -129,17 +178,6 @@ def convert(method: str, arguments: Sequence[str]) -> Path:
     return path
 
 
-def _channels(model: LanguageModel, passages: Sequence[Passage], training: HashTraining) -> bytes:
-    return orjson.dumps(ranked_channels(model, passages))
-
-
-def _networks(model: LanguageModel, passages: Sequence[Passage], training: HashTraining) -> bytes:
-    return _safetensors(trained_networks(model, passages, training))
-
-
-_CONTENT = {"double_sparsity": _channels, "hash_attention": _networks}
-
-
 def _safetensors(tensors: Mapping[str, Tensor]) -> bytes:
     # Cloned, as tensors of a published file may share memory, which safetensors refuses.
     return safetensors.torch.save(
@@ -169,7 +207,8 @@ def _split(arguments: Sequence[str], known: Sequence[str]) -> tuple[list[str], d
     return overrides, {str(name): value for name, value in options.items()}
 
 
-def _build(kind: Any, options: Mapping[str, Any], names: Sequence[str]) -> Any:
+def _build(kind: Any, options: Mapping[str, Any]) -> Any:
+    names = kind.__dataclass_fields__
     try:
         return kind(**{name: value for name, value in options.items() if name in names})
     except ValueError as error:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
-from sah.maskers.shared.calibration_files import find_calibration, require_composed
+from sah.content.calibration_files import find_calibration, require_composed
 from sah.maskers.shared.packed_bits import pack_nibbles, products_with_nibbles
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
 from sah.attention.index import encode_in_chunks
-from sah.maskers.shared.calibration_files import find_calibration, require_composed
+from sah.content.calibration_files import find_calibration, require_composed
 from sah.maskers.shared.packed_bits import count_ones, pack_bits
 
 

@@ -7,11 +7,14 @@ from importlib import import_module
 import orjson
 import pytest
 import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from sah.calibration.fitted_files import calibrate, convert
+from sah.content.calibration_files import SUFFIXES, calibration_path, find_calibration
 from sah.errors import ConfigurationError
-from sah.maskers.shared.calibration_files import SUFFIXES, calibration_path, find_calibration
 
 SHORT = ("tokens=1500", "passage_tokens=1024")
 
@@ -46,6 +49,26 @@ def test_hash_attention_finds_its_trained_networks(run, home, tmp_path):
     assert tensors["layers.0.key.1.bias"].shape == (4, 12)
     after = run("model=tiny", "attention=hash_attention", "benchmark=mock", environment=home)
     assert after.returncode == 0, after.stderr
+
+
+def test_duo_attention_finds_its_trained_scores(compose, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAH_CACHE", str(tmp_path))
+    evictor = ("model=tiny", "attention=duo_attention")
+    with pytest.raises(InstantiationException, match="sah calibrate duo_attention model=tiny"):
+        instantiate(compose(*evictor).sparse_attention.evict.duo_attention)
+    short = ("tokens=1500", "passage_tokens=900", "steps=2", "recent=32", "sinks=4", "passkeys=3")
+    file = calibrate("duo_attention", ("model=tiny", *short))
+    assert file == tmp_path / "calibration/duo_attention/tiny.tsv"
+    rows = [[float(score) for score in row.split("\t")] for row in file.read_text().splitlines()]
+    assert [len(row) for row in rows] == [2, 2, 2]
+    assert 0 <= min(map(min, rows)) < max(map(max, rows)) <= 1
+    config = compose(*evictor).sparse_attention.evict.duo_attention
+    settled = OmegaConf.to_container(config, resolve=True)
+    assert settled["heads"].startswith("tiny@")
+    instantiate(settled)
+    file.write_text("1\t0\n" * 3)
+    with pytest.raises(InstantiationException, match="has changed since"):
+        instantiate(settled)
 
 
 def test_text_and_output_can_be_chosen(run, home, tmp_path):
@@ -88,7 +111,7 @@ def test_a_command_without_arguments_prints_its_usage(command):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("quest model=tiny", ["'quest'", "double_sparsity or hash_attention"]),
+        ("quest model=tiny", ["'quest'", "double_sparsity or hash_attention or duo_attention"]),
         ("double_sparsity", ["model=NAME", "smollm2", "tiny"]),
         ("double_sparsity model=nope", ["model/nope", "smollm2"]),
         ("double_sparsity model=hf", ["name_or_path"]),
@@ -98,6 +121,10 @@ def test_a_command_without_arguments_prints_its_usage(command):
         ("double_sparsity model=tiny text=none.txt", ["none.txt"]),
         ("double_sparsity model=tiny passage_tokens=9999", ["9999", "8192"]),
         ("double_sparsity model=tiny model.heads=3", ["model", "heads=3"]),
+        ("double_sparsity model=tiny steps=3", ["steps=3", "seed="]),
+        ("duo_attention model=tiny bits=3", ["bits=3", "passkey_words="]),
+        ("duo_attention model=tiny passkeys=11", ["at most 10", "11"]),
+        ("duo_attention model=tiny passage_tokens=9999", ["9999", "8192"]),
     ],
 )
 def test_calibrate_names_the_mistake(arguments, expected):

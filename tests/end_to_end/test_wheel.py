@@ -22,6 +22,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = zipfile.ZipFile(wheel).namelist()
     assert "sah/conf/config.yaml" in names
     assert "sah/calibration/shipped/double_sparsity/smollm2.json" in names
+    assert "sah/calibration/shipped/duo_attention/smollm2.tsv" in names
     assert "sah/calibration/shipped/hash_attention/smollm2.safetensors" in names
     assert not [name for name in names if name.startswith(("tests/", "conf/", "outputs/"))]
     environment = folder / "environment"

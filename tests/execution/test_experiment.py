@@ -332,7 +332,6 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(
         "evictor": [
             "attention=custom",
             f"+evictor@{own}={name}",
-            *([f"{own}.heads=heads.tsv"] if name == "duo_attention" else []),
             *([f"{own}.press=kvpress.KnormPress"] if name == "kvpress" else []),
         ],
         "rewriter": ["attention=custom", f"+rewriter@sparse_attention.rewrite.{name}={name}"],

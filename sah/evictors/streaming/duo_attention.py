@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sah.attention.eviction.context_layer import ContextLayer
 from sah.attention.eviction.witness import Witness
+from sah.content.calibration_files import find_calibration
 from sah.errors import ConfigurationError
 from sah.evictors.streaming.ends import first_and_last
 from sah.evictors.streaming.head_scores import lowest_heads
@@ -21,16 +22,18 @@ from sah.evictors.streaming.head_scores import lowest_heads
 class DuoAttention:
     """Keep all keys in retrieval heads, and only first and recent keys in streaming heads.
 
-    DuoAttention, arXiv:2410.10819. The authors train a score for each layer and key-value head and
-    publish it as `full_attention_heads.tsv` (github.com/mit-han-lab/duo-attention, attn_patterns);
-    the heads with the lowest scores stream. As in kvpress, the prefill is dense in all heads.
+    DuoAttention, arXiv:2410.10819. A score is trained for each layer and key-value head, and the
+    heads with the lowest scores stream. `sah calibrate duo_attention` trains them; the authors
+    publish theirs as `full_attention_heads.tsv` (github.com/mit-han-lab/duo-attention,
+    attn_patterns). As in kvpress, the prefill is dense in all heads.
     """
 
     witness: ClassVar = Witness()
     heads: str
-    """Path of the scores: a row of numbers for each layer, a column for each key-value head."""
+    """Scores: `model@digest`, composed from the model, or the path of a .tsv file with a row of
+    numbers for each layer and a column for each key-value head."""
     content: Mapping[str, Any] | None = field(default=None, hash=False)
-    """Digest of the file, as composed; another one is refused."""
+    """Digest of a file given by its path, as composed; another one is refused."""
     streaming: float = 0.5
     """Share of all heads that stream, in [0, 1]."""
     sinks: int = 128
@@ -51,12 +54,14 @@ class DuoAttention:
         table, number = self._streaming(), layer.layer_idx
         if (len(table), len(table[0])) != (layer.layers, layer.groups):
             raise ConfigurationError(
-                f"DuoAttention: {self.heads} scores {len(table)} layers of {len(table[0])} heads, "
-                f"but the model has {layer.layers} of {layer.groups}; give the file of this model"
+                f"DuoAttention: heads={self.heads} scores {len(table)} layers of {len(table[0])} "
+                f"heads, but the model has {layer.layers} of {layer.groups}; run `sah calibrate "
+                "duo_attention` for this model, or give its own file"
             )
         streams = torch.tensor(table[number], device=layer.key.device).view(1, -1, 1)
         ends = first_and_last(layer, self.sinks, self.recent)
         return (ends | ~streams).expand(layer.key.shape[0], -1, -1).clone()
 
     def _streaming(self) -> tuple[tuple[bool, ...], ...]:
-        return lowest_heads(self.heads, self.streaming, (self.content or {}).get("heads"))
+        path = find_calibration("duo_attention", self.heads)
+        return lowest_heads(path, self.streaming, (self.content or {}).get("heads"))

@@ -2,12 +2,13 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
-from sah.content import digest
+from sah.content.calibration_files import require_composed
 
 
-def lowest_heads(file: str, share: float, composed: str | None) -> tuple[tuple[bool, ...], ...]:
+def lowest_heads(file: Path, share: float, composed: str | None) -> tuple[tuple[bool, ...], ...]:
     """Return which key-value heads of each layer have the lowest scores.
 
     Args:
@@ -19,8 +20,7 @@ def lowest_heads(file: str, share: float, composed: str | None) -> tuple[tuple[b
         ValueError: if the file cannot be read, is not such a table, or has another content now.
     """
     try:
-        path = Path(file).expanduser()
-        return _lowest(path, path.stat().st_mtime_ns, share, composed)
+        return _lowest(file, file.stat().st_mtime_ns, share, composed)
     except OSError as error:
         raise ValueError(f"the scores of the heads cannot be read: {error}") from error
 
@@ -29,11 +29,7 @@ def lowest_heads(file: str, share: float, composed: str | None) -> tuple[tuple[b
 def _lowest(
     file: Path, modified: int, share: float, composed: str | None
 ) -> tuple[tuple[bool, ...], ...]:
-    if composed is not None and digest(file) != composed:
-        raise ValueError(
-            f"{file} has changed since the experiment was composed; run it again to use the new "
-            "content, or restore the old one"
-        )
+    require_composed(file, composed)
     try:
         text = file.read_text(encoding="utf-8")
         rows = [[float(value) for value in line.split()] for line in text.splitlines() if line]
@@ -41,7 +37,12 @@ def _lowest(
         raise ValueError(f"{file} is not a table of numbers: {error}") from error
     if not rows or len({len(row) for row in rows}) != 1 or not all(map(_finite, rows)):
         raise ValueError(f"{file} must have the same number of finite values in each row")
-    scores = [min(1.0, max(0.0, value)) for row in rows for value in row]
+    return lowest_of([[min(1.0, max(0.0, value)) for value in row] for row in rows], share)
+
+
+def lowest_of(rows: Sequence[Sequence[float]], share: float) -> tuple[tuple[bool, ...], ...]:
+    """Return which heads of each layer have the lowest scores; see `lowest_heads`."""
+    scores = [value for row in rows for value in row]
     order = sorted(range(len(scores)), key=scores.__getitem__)
     lowest = set(order[: round(len(scores) * share)])
     heads = len(rows[0])

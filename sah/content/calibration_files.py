@@ -4,13 +4,13 @@ import functools
 import hashlib
 from pathlib import Path
 
-from sah.content import digest
+from sah.content.digests import digest
 from sah.paths import calibration_home, sanitise
 
-SUFFIXES = {"double_sparsity": ".json", "hash_attention": ".safetensors"}
+SUFFIXES = {"double_sparsity": ".json", "duo_attention": ".tsv", "hash_attention": ".safetensors"}
 
 # Files of the bundled model, made by `sah calibrate`.
-_SHIPPED = Path(__file__).resolve().parents[2] / "calibration" / "shipped"
+_SHIPPED = Path(__file__).resolve().parents[1] / "calibration" / "shipped"
 
 _DIGEST_LENGTH = 8
 
@@ -41,9 +41,10 @@ def find_calibration(method: str, reference: str) -> Path:
         ValueError: if the file does not exist or its digest differs.
     """
     if reference.endswith(SUFFIXES[method]):
-        if not Path(reference).is_file():
+        file = Path(reference).expanduser()
+        if not file.is_file():
             raise ValueError(f"{method}: there is no file {reference}")
-        return Path(reference)
+        return file
     model, _, composed = reference.partition("@")
     path = _found(method, model)
     if path is None:
