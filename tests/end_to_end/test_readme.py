@@ -48,7 +48,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
         written.append(path.relative_to(folder).as_posix())
-    for name in ("maskers/small_keys", "evictors/large_values", "benchmarks/lockers"):
+    examples = ("maskers/small_keys", "evictors/large_values", "patterns/strided")
+    for name in (*examples, "benchmarks/lockers"):
         package, _, option = name.partition("/")
         assert f"sah/{name}.py" in written
         assert f"conf/{package.removesuffix('s')}/{option}.yaml" in written
@@ -76,7 +77,10 @@ def test_documented_command_works(command, checkout, hub_cache):
 
 @pytest.mark.parametrize(
     ("folder", "name"),
-    [("maskers", "small_keys"), ("evictors", "large_values"), ("benchmarks", "lockers")],
+    [
+        *(("maskers", "small_keys"), ("evictors", "large_values"), ("patterns", "strided")),
+        ("benchmarks", "lockers"),
+    ],
 )
 def test_example_passes_its_own_and_the_contract_tests(checkout, folder, name):
     command = [sys.executable, "-m", "pytest", "-n", "0", f"tests/{folder}", "-k", name]

@@ -10,6 +10,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from prefill_layers import prefill_layer
+from presets import PREFILLING
 
 from sah.attention.prefill.compute import attend
 from sah.patterns.estimates import logits
@@ -71,7 +72,7 @@ def test_reads_a_part_of_a_long_context(name: str) -> None:
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("name", EVERYTHING)
 def test_a_full_budget_reads_every_key(name: str, length: int) -> None:
     pattern = dataclasses.replace(made(name), **EVERYTHING[name])
     assert torch.equal(
@@ -153,7 +154,7 @@ def test_is_frozen_and_equal_configurations_are_equal(name: str) -> None:
         pattern.block = 1
 
 
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("name", PREFILLING)
 def test_a_preset_reads_the_context_by_the_pattern_and_is_named_after_its_file(
     name: str, composed: Any
 ) -> None:
