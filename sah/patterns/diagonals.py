@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 def diagonal_sums(weights: Float[Tensor, "B H W K"]) -> Float[Tensor, "B H K"]:
     """Sum the weights of the last queries by the distance between query and key, from 0 on."""
     queries, keys = weights.shape[2:]
-    # Row i moves W - 1 - i places to the right: keys at equal distances come into one column.
+    # Row i moves W - 1 - i places to the right: keys at equal distances end up in one column.
     rows = pad(weights.flip(2), (0, queries)).flatten(2)[..., :-queries]
     total: Tensor = rows.unflatten(2, (queries, -1)).sum(2)[..., :keys].flip(-1)
     return total

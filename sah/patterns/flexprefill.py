@@ -25,14 +25,15 @@ from sah.patterns.estimates import (
 
 @dataclass(frozen=True, kw_only=True)
 class FlexPrefill:
-    """Read blocks by their share of attention, estimated by the head's own pattern.
+    """Read the blocks that reach a share of attention, by one of two patterns per head.
 
     FlexPrefill (arXiv:2502.20766; `get_active_blocks` in flex_prefill/ops/flex_prefill_attention.py
     of github.com/bytedance/FlexPrefill). Columns and diagonals of blocks reach the share gamma of
-    the attention of the last `block` queries. In heads where means of queries and keys estimate
-    that attention well, the least budget of columns and diagonals is joined by the blocks with the
-    highest estimates, of all blocks of queries at once. The first column and diagonal are always
-    read. Contexts up to 2 · block or min_budget tokens are read whole.
+    the attention of the last `block` queries. Where the means of queries and keys predict that
+    attention well, a head reads the least budget of columns and diagonals instead, and the blocks
+    with the highest predictions, ranked over all blocks of queries, up to gamma of their sum. The
+    first column and the shortest diagonal are always read. Contexts of up to 2 · block or
+    min_budget tokens are read whole.
 
     Deviations from the code: an attention of exactly 0 counts as 0 in the divergence, where
     theirs is NaN and the head gets columns and diagonals; tokens are converted to blocks by `block`
