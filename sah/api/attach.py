@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
@@ -12,9 +13,13 @@ from sah.api.attached import AttachedAttention, is_attached
 from sah.api.chosen_attention import choose
 from sah.api.gate_input import measurable
 from sah.attention import DenseAttention, SparseAttention
+from sah.attention.eviction.remembering import remembering
+from sah.attention.eviction.witness import Witness
 from sah.attention.layers import full_attention_layers
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
+from sah.models.cache import RewindableCache
+from sah.models.language_model import LanguageModel
 
 
 @contextmanager
@@ -71,12 +76,12 @@ def attach(
         config_dir=config_dir,
     )
     _require_question(chosen, question)
-    attached = AttachedAttention(
-        measurable(model), chosen, seed=seed, dense_question=question == "dense"
-    )
+    checked = measurable(model)
     if isinstance(chosen, SparseAttention):
         AttentionSession(chosen, seed=seed).check(model.config)
         _require_plain_layers(model, chosen)
+        _require_cached_keys(checked, chosen)
+    attached = AttachedAttention(checked, chosen, seed=seed, dense_question=question == "dense")
     with attached.in_model():
         yield attached
 
@@ -119,6 +124,24 @@ def _require_question(attention: DenseAttention | SparseAttention, question: str
             f"{attention.name!r} {does} at the context's end, but question='dense' needs the whole "
             "cache; leave question at 'sparse'"
         )
+
+
+@torch.inference_mode()
+def _require_cached_keys(model: LanguageModel, attention: SparseAttention) -> None:
+    """Refuse a model that attends to other keys than it caches, as one token shows."""
+    cache = RewindableCache(model.model.config, capacity=1)
+    with remembering(model.model, Witness()) as seen:
+        model.forward([0], cache, logits=1)
+    layers: list[Any] = cache.layers
+    for number, layer in seen.items():
+        cached = layers[number].keys.shape  # 1 G 1 D
+        if (cached[1], cached[3]) != layer.key_shape:
+            raise ConfigurationError(
+                f"{type(model.model).__name__}: layer {number} attends to {layer.key_shape[0]} "
+                f"heads of dimension {layer.key_shape[1]}, but caches {list(cached[1::2])}, from "
+                "which they are computed (multi-head latent attention), and sah.attach does not "
+                f"support that; use `sah run attention={attention.name}`"
+            )
 
 
 def _require_plain_layers(model: PreTrainedModel, attention: SparseAttention) -> None:

@@ -56,6 +56,18 @@ def test_a_layer_that_shares_the_keys_of_another_is_refused():
         begin(small_model("gemma4_text"))
 
 
+@pytest.mark.parametrize(
+    ("model_type", "message"),
+    [
+        ("deepseek_v3", "layer 0 attends to 4 heads of dimension 24, but caches .*latent"),
+        ("falcon_h1", "cached as LinearAttentionAndFullAttentionLayer"),
+    ],
+)
+def test_keys_that_rows_cannot_hold_are_refused_before_a_prefill(model_type, message):
+    with pytest.raises(ConfigurationError, match=message):
+        begin(small_model(model_type))
+
+
 def test_other_models_are_refused(tiny):
     with pytest.raises(ConfigurationError, match="got Linear"):
         begin(torch.nn.Linear(2, 2))
