@@ -15,7 +15,7 @@ from sah.api.gate_input import measurable
 from sah.attention import DenseAttention, SparseAttention
 from sah.attention.eviction.remembering import remembering
 from sah.attention.eviction.witness import Witness
-from sah.attention.layers import full_attention_layers
+from sah.attention.layers import full_attention_layers, indexed_layers
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.models.cache import RewindableCache
@@ -76,6 +76,7 @@ def attach(
         config_dir=config_dir,
     )
     _require_question(chosen, question)
+    _require_one_prefill(model, chosen)
     checked = measurable(model)
     if isinstance(chosen, SparseAttention):
         AttentionSession(chosen, seed=seed).check(model.config)
@@ -113,7 +114,7 @@ def _require_question(attention: DenseAttention | SparseAttention, question: str
         raise ConfigurationError(f"question must be 'sparse' or 'dense', got {question!r}")
     if isinstance(attention, DenseAttention):
         return
-    if getattr(attention, "prefill", None):
+    if attention.pattern is not None:
         raise ConfigurationError(
             f"{attention.name!r} has a pattern of sparse prefill, and sah.attach prefills with the "
             "model's own attention; leave its stage `prefill` out, or use `sah run`"
@@ -142,6 +143,29 @@ def _require_cached_keys(model: LanguageModel, attention: SparseAttention) -> No
                 "which they are computed (multi-head latent attention), and sah.attach does not "
                 f"support that; use `sah run attention={attention.name}`"
             )
+
+
+def _require_one_prefill(
+    model: PreTrainedModel, attention: DenseAttention | SparseAttention
+) -> None:
+    """Refuse what needs another prefill than one pass of the model's dense attention."""
+    if indexed := indexed_layers(model.config):
+        raise ConfigurationError(
+            f"{type(model).__name__} selects keys by an indexer of its own, in layers "
+            f"{sorted(indexed)}, which sah.attach does not support; use `sah run "
+            f"attention={attention.name}`"
+        )
+    if attention.uses_indexer:
+        raise ConfigurationError(
+            f"{attention.name!r} reads by the model's own indexer, and {type(model).__name__} has "
+            "none; choose another attention"
+        )
+    witness = None if isinstance(attention, DenseAttention) else attention.witness
+    if witness is not None and witness.reconstructions:
+        raise ConfigurationError(
+            f"{attention.name!r} lets the model repeat the context, which sah.attach has no text "
+            f"of; use `sah run attention={attention.name}`, or another evictor"
+        )
 
 
 def _require_plain_layers(model: PreTrainedModel, attention: SparseAttention) -> None:

@@ -56,10 +56,12 @@ def make_parser() -> Parser:
             *("density", "rows_read", "resident", "prefill_density"),
             *("keys_read", "answer_tokens"),
         ),
-        help="what figures draw the score against: the share of keys that a query head selects "
-        "(default), the share of key-value rows that any head of a group selects, the bytes held "
-        "of a context as a share of its dense cache, the share of the visible keys that the "
-        "context's own queries read, the keys that an answer reads in total, or its length",
+        metavar="AXIS",
+        help="what figures draw the score against: density, the share of keys that a query head "
+        "selects (default); rows_read, the share of key-value rows that any head of a group "
+        "selects; resident, the bytes held of a context as a share of its dense cache; "
+        "prefill_density, the share of the visible keys that the context's own queries read; "
+        "keys_read, the keys that an answer reads in total; or answer_tokens, its length",
     )
     return parser
 

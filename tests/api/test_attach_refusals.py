@@ -1,7 +1,6 @@
 """What `sah.attach` cannot do right is refused by name, before it runs."""
 
 import copy
-import dataclasses
 
 import pytest
 import torch
@@ -38,6 +37,8 @@ def begin(model, attention=SINK, *overrides, **fields):
         (SINK, [], {"tokens": 3}, "dataclasses.replace"),
         (Sink(tokens=4), [], {}, "takes the name of an attention or a SparseAttention"),
         ("double_sparsity", [], {}, "must be fitted to a model"),
+        ("kvzip", [], {}, "repeat the context, which sah.attach has no text of"),
+        ("native", [], {}, "model's own indexer, and LlamaForCausalLM has none"),
     ],
 )
 def test_a_wrong_attention_is_refused_with_the_way_out(attention, overrides, fields, message, tiny):
@@ -49,6 +50,15 @@ def test_a_wrong_attention_is_refused_with_the_way_out(attention, overrides, fie
 def test_a_model_that_the_gate_refuses_is_refused():
     with pytest.raises(ConfigurationError, match="cannot be measured"):
         begin(small_model("bert"))
+
+
+@pytest.mark.parametrize("attention", ["dense", "native", "streaming_llm"])
+def test_a_model_with_an_indexer_of_its_own_is_refused_and_left_as_it_was(attention):
+    model = small_model("deepseek_v32")
+    before = model.config._attn_implementation
+    with pytest.raises(ConfigurationError, match="indexer of its own"):
+        begin(model, attention)
+    assert model.config._attn_implementation == before
 
 
 def test_a_layer_that_shares_the_keys_of_another_is_refused():
@@ -198,13 +208,8 @@ def test_an_evictor_counts_positions_from_the_first_token(tiny):
 
 
 def test_sparse_prefill_is_refused(tiny):
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Prefilling(SparseAttention):
-        prefill: object = None
-
-    attention = Prefilling(name="early", maskers={"sink": Sink(tokens=4)}, prefill=object())
-    with pytest.raises(ConfigurationError, match="'early' has a pattern of sparse prefill"):
-        begin(tiny.model, attention)
+    with pytest.raises(ConfigurationError, match="pattern of sparse prefill"):
+        begin(tiny.model, "a_shape")
 
 
 def test_an_offloaded_cache_is_refused(tiny):
