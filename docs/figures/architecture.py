@@ -35,27 +35,27 @@ class Place(NamedTuple):
 
 
 PLACES = {
-    ENTRY: Place(450, 0, ("Python or argv in, tables out; what Hydra loads",), 310, "entry"),
+    ENTRY: Place(475, 0, ("Python or argv in, tables out; what Hydra loads",), 310, "entry"),
     "calibration": Place(91, 1, ("fits methods to a model",), 166, "tool"),
     "matching": Place(245, 1, ("matches budgets",), 118, "tool"),
     "doctor": Place(391, 1, ("checks before a sweep",), 150, "tool"),
     "launching": Place(577, 1, ("plans a sweep, runs its jobs",), 196, "tool"),
-    "report": Place(813, 2, ("statistics, tables,", "figures, HTML"), 150, "tool"),
-    "execution": Place(430, 2, ("an experiment at work:", "prefill, answer, score"), 230, "work"),
+    "report": Place(872, 2, ("statistics, tables,", "figures, HTML"), 150, "tool"),
+    "execution": Place(480, 2, ("an experiment at work:", "prefill, answer, score"), 230, "work"),
     "patterns": Place(50, 3, ("prefill reads,", "one file each"), 94),
     "evictors": Place(152, 3, ("which keys stay,", "one file each"), 102),
     "rewriters": Place(258, 3, ("what they hold,", "one file each"), 102),
     "maskers": Place(359, 3, ("what is read,", "one file each"), 92),
     "models": Place(457, 3, ("load, prefill,", "decode, rewind"), 96),
-    "metric_logging": Place(568, 3, ("micro metrics",), 118),
-    "benchmarks": Place(691, 3, ("examples and scores",), 120),
-    "tracking": Place(800, 3, ("copies results",), 90),
+    "metric_logging": Place(573, 3, ("micro metrics",), 126),
+    "benchmarks": Place(703, 3, ("examples and scores",), 126),
+    "tracking": Place(815, 3, ("copies results",), 90),
     "attention": Place(250, 4, ("inputs, mask, indexes, fold,", "session in transformers"), 220),
-    "results": Place(790, 4, ("identity, claim,", "files of an experiment"), 160),
-    FLOOR: Place(445, 5, (", ".join(TOGETHER[FLOOR]) + ": imported by all",), 850, "floor"),
+    "results": Place(850, 4, ("identity, claim,", "files of an experiment"), 160),
+    FLOOR: Place(475, 5, (", ".join(TOGETHER[FLOOR]) + ": imported by all",), 910, "floor"),
 }
 
-WIDTH, ROW, TOP = 890, 112, 8
+WIDTH, ROW, TOP = 955, 112, 8
 HEIGHTS = {1: 46, 2: 60}
 
 
