@@ -46,8 +46,9 @@ def test_every_figure_is_drawn_as_svg_and_png(matrix, tmp_path):
     written = write_figures(matrix, tmp_path / "figures")
     names = {path.stem for path in written}
     assert names == {
-        *("score_density", "score_seconds", "score_bytes", "tasks"),
-        *("output_error_layers", "recall_layers", "output_error_position"),
+        *("score_density", "score_rows_read", "score_seconds", "score_bytes", "tasks"),
+        *("output_error_layers", "recall_layers", "density_layers", "output_error_position"),
+        "answer_lengths",
     }
     for path in written:
         if path.suffix == ".png":
@@ -61,7 +62,7 @@ def test_every_figure_is_drawn_as_svg_and_png(matrix, tmp_path):
 def test_figures_without_data_are_left_out(write_result, results, tmp_path):
     write_result("dense", [1.0, 0.0])
     names = {path.stem for path in write_figures(results(), tmp_path)}
-    assert names == {"tasks"}
+    assert names == {"tasks", "answer_lengths"}
 
 
 def test_a_benchmark_with_dense_alone_has_no_panel(matrix, write_result, results, tmp_path):
