@@ -2,6 +2,7 @@
 
 import pytest
 
+from sah.report.figures.export import write_figures
 from sah.report.figures.maps import needles
 from sah.report.figures.needles import depth_of, needle_maps
 from sah.results.excerpts import excerpt
@@ -57,6 +58,12 @@ def test_a_method_has_a_panel_whose_missing_cells_are_empty(write_needle, result
     shown = panels[0].images[0].get_array()
     assert shown.mask.tolist() == [[False, True], [True, False]]
     assert shown.compressed().tolist() == [100, 0]
+
+
+def test_the_map_is_one_of_the_figures(write_needle, results, tmp_path):
+    for depth, score in ((0.1, 1.0), (0.9, 0.0)):
+        write_needle("quest", [score], depth=depth, tokens=int(1000 * depth))
+    assert "needles" in {path.stem for path in write_figures(results(), tmp_path)}
 
 
 def test_without_the_answer_in_every_context_there_is_no_map(write_result, results):

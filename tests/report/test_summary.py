@@ -36,7 +36,9 @@ def test_equal_answers_at_the_ceiling_are_not_a_claim_of_equality(write_seeds, r
     write_seeds("quest", [1.0] * 40)
     (claim,) = summary(results()).claims
     assert claim.colour == "uninformative"
-    assert "cannot be told from dense attention, which is at the ceiling on ruler" in claim.text
+    assert (
+        "cannot be told apart from dense attention, which is at the ceiling on ruler" in claim.text
+    )
 
 
 def test_too_few_answers_are_said_to_be_too_few(write_result, results):
@@ -46,6 +48,18 @@ def test_too_few_answers_are_said_to_be_too_few(write_result, results):
     assert claim.colour == "undecided"
     assert "has too few answers to be compared with dense attention" in claim.text
     assert "no interval with fewer than two contexts" in claim.text
+
+
+def test_a_loss_that_the_correction_leaves_open_is_not_claimed(write_result, results):
+    write_result("dense", [1.0] * 40)
+    for number in range(8):
+        write_result(f"method_{number}", [0.0] * 6 + [1.0] * 34)
+    for claim in summary(results()).claims:
+        assert claim.colour == "undecided"
+        expected = (
+            "scores 15.0 points below dense attention, but not significantly after correction,"
+        )
+        assert expected in claim.text
 
 
 def test_an_alarm_comes_first(write_result, results):

@@ -71,6 +71,8 @@ class Summary:
     """Number of comparisons of the claims, which their p-values are corrected for."""
     task_tests: int
     """Number of comparisons of the cells of single tasks."""
+    pooled: Sequence[str]
+    """Keys whose values share a comparison, among POOLED."""
     problem: str
     """Why there are no claims; empty if there are."""
     left_out: Sequence[str]
@@ -81,6 +83,7 @@ class Summary:
 class _Comparisons:
     overall: Mapping[Result, Comparison] = field(default_factory=dict)
     by_task: Mapping[tuple[Result, str], Comparison] = field(default_factory=dict)
+    pooled: Sequence[str] = ()
     problem: str = ""
     left_out: Sequence[str] = ()
 
@@ -125,6 +128,7 @@ def summary(results: Sequence[Result]) -> Summary:
         matrices=[_matrix(title, group, compared) for title, group in panels(found).items()],
         tests=compared.tests,
         task_tests=compared.task_tests,
+        pooled=compared.pooled,
         problem=compared.problem,
         left_out=compared.left_out,
     )
@@ -148,6 +152,7 @@ def _compared(results: Sequence[Result]) -> _Comparisons:
             for result in one.match.results
             if one.task is not None
         },
+        pooled=pool,
         problem="" if overall else "No experiment can be compared with a dense one.",
         left_out=[
             f"{one.results[0].attention} on {one.results[0].benchmark} "
@@ -174,7 +179,9 @@ def _statement(comparison: Comparison) -> str:
     """Say how a method does beside dense attention, as far as the tests show it."""
     distance = f"{abs(100 * comparison.difference):.1f} points"
     if comparison.uninformative is not None:
-        return f"cannot be told from dense attention, which is at the {comparison.uninformative}"
+        return (
+            f"cannot be told apart from dense attention, which is at the {comparison.uninformative}"
+        )
     if comparison.verdict == "within":
         return "is within 1 point of dense attention"
     if comparison.verdict == "worse":
@@ -183,8 +190,10 @@ def _statement(comparison: Comparison) -> str:
         return f"scores {distance} above dense attention (usually a bug)"
     if comparison.direction is not None:
         less_or_more = "below" if comparison.direction == "worse" else "above"
-        why = "perhaps within 1 point" if comparison.significant else "not after correction"
-        return f"scores {distance} {less_or_more} dense attention, which is undecided ({why}),"
+        doubt = "not significantly after correction"
+        if comparison.significant:
+            doubt = "perhaps by less than 1 point"
+        return f"scores {distance} {less_or_more} dense attention, but {doubt},"
     if comparison.needed is None:
         return "has too few answers to be compared with dense attention"
     needed = shown_verdict(comparison).removeprefix("? ")
