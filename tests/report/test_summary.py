@@ -110,6 +110,11 @@ def test_without_dense_attention_the_reason_stands_in_place_of_claims(write_resu
     assert cells(found.matrices[0]) == {"quest": ["50.0", "50.0"]}
 
 
+def test_dense_attention_alone_says_what_to_add(write_result, results):
+    write_result("dense")
+    assert "add a method, for example attention=dense,quest" in summary(results()).problem
+
+
 def test_an_experiment_without_a_baseline_is_named(write_result, results):
     write_result("dense", settings={"seed": 1})
     for seed in (1, 2):

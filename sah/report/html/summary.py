@@ -141,6 +141,10 @@ def _compared(results: Sequence[Result]) -> _Comparisons:
         matches, unmatched = match(results, {"attention": ["dense"]}, pool)
     except ConfigurationError as error:
         return _Comparisons(problem=str(error))
+    if not matches and not unmatched:
+        return _Comparisons(
+            problem="Every experiment is dense; add a method, for example attention=dense,quest."
+        )
     overall, refused = compare(matches, Settings())
     per_task, _ = compare(matches, Settings(), per_task=True)
     missing = [*((Match(results=[one], baselines=[]), why) for one, why in unmatched), *refused]
@@ -153,7 +157,7 @@ def _compared(results: Sequence[Result]) -> _Comparisons:
             if one.task is not None
         },
         pooled=pool,
-        problem="" if overall else "No experiment can be compared with a dense one.",
+        problem="" if overall else "No experiment can be compared with dense attention.",
         left_out=[
             f"{one.results[0].attention} on {one.results[0].benchmark} "
             f"{one.results[0].fingerprint}: {why}"
