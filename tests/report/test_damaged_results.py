@@ -18,7 +18,7 @@ NEEDED = {
     "scores.jsonl": {*TABLES, "status", "html", "figures"},
     "predictions.jsonl": {"by", "compare", "html", "figures"},
     "micro_metrics.jsonl": {"html", "figures"},
-    "examples.jsonl": {"html"},
+    "examples.jsonl": {"html", "figures"},
     **{name: set() for name in UNREAD},
 }
 KINDS = [(name, kind) for name, kinds in DAMAGES.items() for kind in kinds]
