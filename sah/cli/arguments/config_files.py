@@ -5,6 +5,8 @@ from pathlib import Path
 
 import yaml
 
+from sah.paths import config_folder, studies_folder
+
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # omegaconf writes and reads paths with these tags.
 _PATHS = "tag:yaml.org,2002:python/object/apply:pathlib."
@@ -15,12 +17,30 @@ _FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")
 
 def config_folders(arguments: Sequence[str], default: Path) -> list[Path]:
     """Return the folders of configuration files that a command line names, and the default one."""
-    found = [default]
+    return [default, *(Path(folder) for folder in _values(arguments, _FLAGS))]
+
+
+def shipped_study(arguments: Sequence[str]) -> Path | None:
+    """Return the folder of the shipped studies if --config-name names one of them.
+
+    None if it does not, or if a folder that the command line names has a file of that name.
+    """
+    names = _values(arguments, ("--config-name", "-cn"))
+    if not names:
+        return None
+    file = f"{names[-1].removesuffix('.yaml')}.yaml"
+    if any((folder / file).is_file() for folder in config_folders(arguments, config_folder())):
+        return None
+    return studies_folder() if (studies_folder() / file).is_file() else None
+
+
+def _values(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Return the values of some flags, given as --flag VALUE or --flag=VALUE."""
+    found: list[str] = []
     for position, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
-        if flag in _FLAGS:
-            following = arguments[position + 1 : position + 2]
-            found += [Path(folder) for folder in ([value] if equals else following)]
+        if flag in flags:
+            found += [value] if equals else arguments[position + 1 : position + 2]
     return found
 
 
