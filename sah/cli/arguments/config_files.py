@@ -21,17 +21,28 @@ def config_folders(arguments: Sequence[str], default: Path) -> list[Path]:
 
 
 def shipped_study(arguments: Sequence[str]) -> Path | None:
-    """Return the folder of the shipped studies if --config-name names one of them.
+    """Return the folder of the shipped studies if --config-name needs it, else None.
 
-    None if it does not, or if a folder that the command line names has a file of that name.
+    It names a shipped study, or a file in a folder of the command line that builds on one.
     """
     names = _values(arguments, ("--config-name", "-cn"))
-    if not names:
+    folders = config_folders(arguments, config_folder())
+    if not names or studies_folder().resolve() in [folder.resolve() for folder in folders]:
         return None
     file = f"{names[-1].removesuffix('.yaml')}.yaml"
-    if any((folder / file).is_file() for folder in config_folders(arguments, config_folder())):
-        return None
-    return studies_folder() if (studies_folder() / file).is_file() else None
+    own = next((folder / file for folder in folders if (folder / file).is_file()), None)
+    files = [file] if own is None else [f"{name}.yaml" for name in _built_on(own)]
+    return studies_folder() if any((studies_folder() / one).is_file() for one in files) else None
+
+
+def _built_on(path: Path) -> list[str]:
+    """Return the primary configurations that a file names in its defaults; none if unreadable."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return []
+    defaults = content.get("defaults") if isinstance(content, dict) else None
+    return [one for one in defaults or [] if isinstance(one, str)]
 
 
 def _values(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
