@@ -69,21 +69,27 @@ def test_every_method_of_a_study_of_8b_models_has_its_smallest_budget(study, bud
     assert len(names) == len(methods)
 
 
-def test_search_finds_the_best_objective_with_optuna(run, tmp_path):
+def test_search_finds_the_best_objective_with_optuna_and_resumes_from_results(run, tmp_path):
     pytest.importorskip("optuna", reason="the extra optuna is not installed")
-    options = ("--config-dir", str(ROOT / "experiments"), "--config-name", "density_search")
-    done = run(
-        *options,
-        "model=tiny",
-        "benchmark.context_tokens=400",
-        "benchmark.samples=1",
-        "generation.max_new_tokens=4",
-        "hydra/launcher=basic",
-        "hydra.sweeper.n_trials=4",
-        "hydra.sweeper.n_jobs=2",
-        "objective=-density",
+    search = (
+        *("--config-name", "density_search", "model=tiny", "benchmark.context_tokens=400"),
+        *("benchmark.samples=1", "generation.max_new_tokens=4", "hydra/launcher=basic"),
+        *("hydra.sweeper.n_jobs=2", "objective=-density"),
     )
-    assert done.returncode == 0, done.stderr
-    best = yaml.safe_load((tmp_path / "outputs" / "optimization_results.yaml").read_text())
+
+    def best_of(trials):
+        done = run(*search, f"hydra.sweeper.n_trials={trials}")
+        assert done.returncode == 0, done.stderr
+        return yaml.safe_load((tmp_path / "outputs" / "optimization_results.yaml").read_text())
+
+    def starts():
+        return {path: path.read_text() for path in tmp_path.glob("outputs/**/starts.jsonl")}
+
+    best = best_of(4)
     assert -1 <= best["best_value"] < 0
     assert len(best["best_params"]) == 2
+    computed = starts()
+    assert best_of(4) == best
+    assert starts() == computed, "the same search reads the results that are there"
+    assert best_of(6)["best_value"] >= best["best_value"]
+    assert starts().items() >= computed.items(), "more trials go on from the earlier ones"
