@@ -12,9 +12,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from sah.calibration.fitted_files import calibrate, convert
+from sah.calibration.fitted_files import calibrate, convert, overrides_for
 from sah.content.calibration_files import SUFFIXES, calibration_path, find_calibration
 from sah.errors import ConfigurationError
+from sah.execution.building import compose
 
 SHORT = ("tokens=1500", "passage_tokens=1024")
 
@@ -103,9 +104,10 @@ def test_a_mistake_is_reported_in_one_message(run, home, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["calibrate", "convert"])
-def test_a_command_without_arguments_prints_its_usage(command):
-    with pytest.raises(SystemExit, match=f"sah {command} METHOD .*model=NAME"):
+def test_a_command_without_arguments_names_what_is_missing(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
         import_module(f"sah.cli.{command}").main([])
+    assert "arguments are required: METHOD" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -157,3 +159,31 @@ def test_the_bundled_model_is_calibrated(method, monkeypatch, tmp_path):
     assert shipped.parts[-3:] == ("shipped", method, f"smollm2{SUFFIXES[method]}")
     assert shipped.stat().st_size < 4 * 2**20
     assert not calibration_path(method, "smollm2").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "expected"),
+    [
+        (
+            "hash_attention",
+            ("model=llama", "tokens=99", "model.device=cpu"),
+            ["model=llama", "model.device=cpu", "attention=hash_attention"],
+        ),
+        (
+            "hash_attention",
+            ("published.pt", "model=tiny", "output=x.safetensors"),
+            [
+                *("model=tiny", "attention=hash_attention"),
+                "sparse_attention.maskers.hash_attention.weights=x.safetensors",
+            ],
+        ),
+    ],
+)
+def test_a_written_file_is_used_by_the_overrides_that_are_shown(method, arguments, expected):
+    assert overrides_for(method, arguments) == expected
+
+
+@pytest.mark.parametrize("method", ["double_sparsity", "hash_attention", "duo_attention"])
+def test_the_key_for_another_file_is_one_of_the_method(method):
+    *_, key = overrides_for(method, ("model=tiny", "output=x.tsv"))
+    compose([f"attention={method}", key])
