@@ -30,6 +30,13 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "conf"
 
 
+def studies_folder() -> Path:
+    """Return the path of experiments/: beside the package in a checkout, else inside it."""
+    package = Path(__file__).resolve().parent
+    installed = package / "experiments"
+    return installed if installed.is_dir() else package.parent / "experiments"
+
+
 def references_file() -> Path:
     """Return the path of references.bib: in docs/ of a checkout, inside the package otherwise."""
     package = Path(__file__).resolve().parent

@@ -32,6 +32,7 @@ from sah.cli.arguments.hydra_flags import refused_flags
         (["hydra.searchpath=[pkg://not.here]"], "'pkg://not.here' does not exist"),
         (["--config-name", "confg"], "--config-name confg: no such file in "),
         (["--config-name", "confg"], "did you mean config?"),
+        (["--config-name", "budget_frontir"], "did you mean budget_frontier?"),
         (["-m", "quest"], "'quest' is not an override; write KEY=VALUE. Did you mean attention="),
         (["--mutirun"], "--mutirun is not a flag; did you mean --multirun?"),
     ],
@@ -58,6 +59,7 @@ def test_flags_that_make_no_sense_together_are_refused_in_one_sentence(
         ["-sc", "install=bash"],
         ["--config-name", "config"],
         ["--config-dir", "experiments", "--config-name", "budget_frontier"],
+        ["--config-name", "budget_frontier"],
         ["hydra.searchpath=[.,file:///,pkg://sah.models]"],
         ["hydra.searchpath=not_a_list"],
         ["hydra.searchpath=[unbalanced"],
@@ -87,7 +89,7 @@ def test_a_part_of_an_attention_needs_its_place():
 
 @pytest.mark.parametrize("values", ["interval(0,1)", "range(0,1000000000000)", "range(0,2)"])
 def test_numbers_are_not_names_of_options(values):
-    with pytest.raises(SystemExit, match="the name of an option, got numbers; take a_shape, adakv"):
+    with pytest.raises(SystemExit, match=r"takes the name of an option, got numbers; take .*adakv"):
         run.main(["-m", f"attention={values}"])
 
 
