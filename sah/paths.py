@@ -1,10 +1,13 @@
-"""Directories that SAH uses, and safe file names. Standard library only."""
+"""Directories and groups of options that SAH uses, and safe file names. Standard library only."""
 
 import importlib.util
 import os
 import re
 from pathlib import Path
 from typing import Any
+
+STAGES = {"masker": "maskers", "pattern": "prefill", "evictor": "evict", "rewriter": "rewrite"}
+"""Groups whose options are parts of an attention, and the field of the attention for them."""
 
 
 def cache_home() -> Path:

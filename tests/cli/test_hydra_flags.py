@@ -4,6 +4,7 @@ import pytest
 
 from sah.cli import run
 from sah.cli.arguments.hydra_flags import refused_flags
+from sah.paths import STAGES
 
 
 @pytest.mark.parametrize(
@@ -82,9 +83,11 @@ def test_the_check_before_every_experiment_cannot_be_deleted(argument):
         run.main([argument])
 
 
-def test_a_part_of_an_attention_needs_its_place():
-    with pytest.raises(SystemExit, match=r"\+evictor@sparse_attention\.evict\.knorm=knorm adds it"):
-        run.main(["attention=quest", "evictor=knorm"])
+@pytest.mark.parametrize("group", STAGES)
+def test_a_part_of_an_attention_needs_its_place(group):
+    adds = rf"\+{group}@sparse_attention\.{STAGES[group]}\.mine=mine adds it"
+    with pytest.raises(SystemExit, match=adds):
+        run.main(["attention=quest", f"{group}=mine"])
 
 
 @pytest.mark.parametrize("values", ["interval(0,1)", "range(0,1000000000000)", "range(0,2)"])
