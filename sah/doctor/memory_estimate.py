@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from sah.attention import DenseAttention, SparseAttention
-from sah.doctor.finding import Finding, counted, error, ok, warning
+from sah.doctor.finding import Finding, counted, error, ok, sized, warning
 from sah.execution.experiment import Experiment
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import EncodedPrompt
@@ -89,8 +89,8 @@ def check_memory(
     # The weights are already loaded, so that free memory does not include them.
     available = _free_bytes(model.device) + needed.weights
     message = (
-        f"needs about {shown(total)} of {shown(available)} (weights {shown(needed.weights)}, cache "
-        f"{shown(needed.cache)} for {longest} tokens, {counted(arms, 'arm')})"
+        f"needs about {sized(total)} of {sized(available)} (weights {sized(needed.weights)}, cache "
+        f"{sized(needed.cache)} for {longest} tokens, {counted(arms, 'arm')})"
     )
     if total > available:
         return error(
@@ -109,8 +109,3 @@ def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
-
-
-def shown(size: float) -> str:
-    """Return a number of bytes for people, such as 540 MB or 17.2 GB."""
-    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

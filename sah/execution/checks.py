@@ -92,7 +92,7 @@ def check(config: DictConfig, overrides: Sequence[str], *, writes: bool = True) 
     Args:
         config: the composed experiment.
         overrides: what it was composed from.
-        writes: whether to make the output root, and to ask the tracker whether it can store results.
+        writes: whether to make the output root, and to ask the tracker whether it works.
 
     Raises:
         ConfigurationError: naming the value, the limit and the way out.

@@ -63,7 +63,8 @@ def test_the_size_that_is_known_without_a_tokenizer_bounds_the_examples(build, t
         benchmark = build(*overrides)
         size = benchmark.size(seed=0)
     except (ConfigurationError, InstantiationException) as error:
-        assert re.search("repeats=2, but the loss|model's tokenizer", str(error))
+        if not re.search("repeats=2, but the loss|model's tokenizer", str(error)):
+            raise
         return
     examples = benchmark.examples(tiny.prompts, seed=0)
     limits = [0 if one.is_continuation else one.max_new_tokens for one in examples]
