@@ -57,7 +57,7 @@ def build(request, published):
     return make
 
 
-@pytest.mark.parametrize("overrides", [[], ["limit=3"], ["repeats=2"]])
+@pytest.mark.parametrize("overrides", [[], ["limit=3", "repeats=2"]])
 def test_the_size_that_is_known_without_a_tokenizer_bounds_the_examples(build, tiny, overrides):
     try:
         benchmark = build(*overrides)

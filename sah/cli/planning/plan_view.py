@@ -75,7 +75,8 @@ def _counts(sweep: PlannedSweep) -> str:
         if number
     ]
     jobs = counted(len(sweep.bundles), "job")
-    how = f" in {jobs}, {sweep.slots} at a time" if sweep.bundles else ""
+    at_once = "could start now" if sweep.launcher == "slurm" else "at a time"
+    how = f" in {jobs}, {sweep.slots} {at_once}" if sweep.bundles else ""
     return f"{counted(total, 'experiment')}: {', '.join(parts)}{how}"
 
 

@@ -15,6 +15,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from sah.errors import ConfigurationError
+from sah.execution.checks import check_output_root
 from sah.execution.hydra_settings import require_fixed_settings
 from sah.launching.bundles import Bundle, bundle_cells
 from sah.launching.plan import SweepPlan
@@ -71,6 +72,7 @@ def plan_command(
 
 def _plan(hydra: Hydra, config: DictConfig) -> PlannedSweep:
     require_fixed_settings(config)
+    check_output_root(config, writes=False)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
     sweeper: Any = Plugins.instance().instantiate_sweeper(
         config=config, hydra_context=context, task_function=_not_run
