@@ -203,33 +203,40 @@ def _time(sweep: PlannedSweep, jobs: Sequence[PlannedJob]) -> list[str]:
     seconds = [job.forecast.seconds for job in jobs if job.forecast.seconds is not None]
     if not seconds:
         return []
-    whole = duration(sum(seconds))
+    whole = f"about {duration(sum(seconds))}"
     if len(seconds) < len(jobs):
         whole += f" for the {counted(len(seconds), 'job')} whose time is known"
-    longest = f", the longest job {duration(max(seconds))}" if len(seconds) > 1 else ""
-    with_slots = ""
+    whole += " if every answer reaches its limit"
     if sweep.launcher != "slurm" and sweep.slots > 1 and len(seconds) > 1:
         shorter = duration(seconds_with_slots(seconds, sweep.slots))
-        with_slots = f", {shorter} with {sweep.slots} jobs at a time"
-    return [
-        f"time: at most {whole}{with_slots}{longest}; answers that end early take less",
-        *dict.fromkeys(_rates_used(job) for job in jobs if job.forecast.seconds is not None),
-    ]
+        whole += f", {shorter} with {sweep.slots} jobs at a time"
+    if len(seconds) > 1:
+        whole += f"; the longest job {duration(max(seconds))}"
+    by_model: dict[str, list[PlannedJob]] = {}
+    for job in jobs:
+        if job.forecast.seconds is not None:
+            by_model.setdefault(repr(job.first.model), []).append(job)
+    return [f"time: {whole}", *map(_rates_used, by_model.values())]
 
 
-def _rates_used(job: PlannedJob) -> str:
-    rates, sizes = job.forecast.rates, job.forecast.sizes
+def _rates_used(jobs: Sequence[PlannedJob]) -> str:
+    """Describe the rates of one model, and whether its prompts are longer than those measured."""
+    model, rates = jobs[0].first.model.name, jobs[0].forecast.rates
     decode = rates.decode_by_attention.values() or [rates.decode or 0.0]
     shown = dict.fromkeys(compact(value).text for value in (min(decode), max(decode)))
-    speed = f"rates: prefill {compact(rates.prefill).text}, decode {' to '.join(shown)} tokens/s"
+    speed = (
+        f"rates of {model}: prefill {compact(rates.prefill).text}, decode {' to '.join(shown)} "
+        "tokens/s"
+    )
     if not rates.experiments:
         return f"{speed}, as given"
     source = f"{speed}, from {counted(rates.experiments, 'finished experiment')} on {rates.device}"
-    longest = rates.longest_prompt
-    planned = None if sizes is None else sizes.longest
-    if longest is not None and planned is not None and planned > _LONGER * longest:
+    sizes = [job.forecast.sizes for job in jobs]
+    planned = max((one.longest for one in sizes if one is not None and one.longest), default=0)
+    measured = rates.longest_prompt
+    if measured is not None and planned > _LONGER * measured:
         source += (
-            f"; they had prompts of {longest:,.0f} tokens, and {planned:,} take longer per token"
+            f"; at most {measured:,.0f} tokens a prompt, and {planned:,} take longer per token"
         )
     return source
 
