@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import shlex
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -58,11 +59,13 @@ def make_parser() -> Parser:
         ),
         metavar="AXIS",
         help="what figures draw the score against: density, the share of keys that a query head "
-        "selects (default); rows_read, the share of key-value rows that any head of a group "
-        "selects; resident, the bytes held of a context as a share of its dense cache; "
-        "prefill_density, the share of the visible keys that the context's own queries read; "
-        "keys_read, the keys that an answer reads in total; or answer_tokens, its length",
+        "selects; rows_read, the share of key-value rows that any head of a group selects; "
+        "resident, the bytes held of a context as a share of its dense cache; prefill_density, "
+        "the share of the visible keys that the context's own queries read; keys_read, the keys "
+        "that an answer reads in total; or answer_tokens, its length (default: density, and each "
+        "other share that differs)",
     )
+    parser.add_argument("--title", help="the title of the HTML page")
     return parser
 
 
@@ -74,7 +77,11 @@ def main(arguments: Sequence[str]) -> None:
 
         results, wide = chosen_results(options, _files(options)), options.format == "csv"
         _check_axis(options, results)
-        axis: CostAxis = options.axis or "density"
+        if options.title is not None and options.format != "html":
+            raise ConfigurationError(
+                f"--title {options.title!r} is about the HTML page; add --format html"
+            )
+        axis: CostAxis | None = options.axis
         groups = None
         if options.by is not None:
             # Before anything is written, because it refuses a key that no result has.
@@ -85,10 +92,12 @@ def main(arguments: Sequence[str]) -> None:
             for path in write_figures(results, options.figures, axis):
                 sys.stderr.write(f"{plain(str(path))}\n")
         if options.format == "html":
-            from sah.report.html.page import write_page
+            from sah.report.html.page import DEFAULT_TITLE, write_page
 
             target = options.output or Path("report.html")
-            write_page(results, target, groups, axis)
+            command = shlex.join(["sah", "report", *arguments])
+            title = options.title or DEFAULT_TITLE
+            write_page(results, target, groups, axis, title=title, command=command)
             sys.stdout.write(f"{plain(str(target))}\n")
             return
         table = result_table(results, wide=wide) if groups is None else groups
@@ -127,7 +136,7 @@ def _files(options: argparse.Namespace) -> set[str]:
     if options.by is not None:
         files |= {PREDICTIONS}
     if options.figures is not None:
-        files |= {PREDICTIONS, MICRO_METRICS}
+        files |= {PREDICTIONS, MICRO_METRICS, EXAMPLES}
     if options.format == "html":
         files |= {PREDICTIONS, MICRO_METRICS, EXAMPLES}
     return files

@@ -158,7 +158,7 @@ def write_below() -> WriteResult:
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_metrics() -> Callable[[Path, Sequence[tuple[str, float, int, int]]], None]:
     """Write (metric, value, layer, step) records of the first example."""
 
@@ -183,7 +183,7 @@ def results(root: Path) -> Callable[[], list[Result]]:
     return lambda: collect(root)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def budget() -> Callable[[float], dict[str, Any]]:
     """Maskers with one budget."""
     return lambda fraction: {"top": {"_target_": "sah.maskers.top.TopK", "fraction": fraction}}

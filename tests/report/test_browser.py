@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,11 +46,14 @@ def chromium() -> Iterator[Any]:
     driver.quit()
 
 
-@pytest.fixture
-def page(chromium, write_result, write_metrics, root, tmp_path, budget) -> Iterator[Any]:
-    """A page of six results, open in the browser; its console must end without errors."""
+@pytest.fixture(scope="module")
+def report_file(write_below, write_metrics, budget, tmp_path_factory) -> Path:
+    """Write a page of six results."""
+    folder = tmp_path_factory.mktemp("page")
+    root, target = folder / "outputs", folder / "report.html"
     for benchmark, right in (("ruler", 1.0), ("mock", 0.5)):
-        write_result(
+        write_below(
+            root,
             "dense",
             [right, 1.0, 0.0],
             benchmark=benchmark,
@@ -57,7 +61,8 @@ def page(chromium, write_result, write_metrics, root, tmp_path, budget) -> Itera
             questions=f"Which? {HOSTILE}",
         )
         for share in (0.05, 0.2):
-            folder = write_result(
+            folder = write_below(
+                root,
                 "sparse",
                 [right, 0.0, 1.0 if share > 0.1 else 0.0],
                 benchmark=benchmark,
@@ -75,12 +80,17 @@ def page(chromium, write_result, write_metrics, root, tmp_path, budget) -> Itera
                     for step in (110, 111)
                 ],
             )
-    target = tmp_path / "report.html"
     results = collect(root)
     write_page(results, target, group_table(results, ["attention"]))
+    return target
+
+
+@pytest.fixture
+def page(chromium, report_file) -> Iterator[Any]:
+    """The page, open at its experiments; its console must end without errors."""
     chromium.set_window_size(1280, 900)
     chromium.get("about:blank")
-    chromium.get(target.as_uri())
+    chromium.get(f"{report_file.as_uri()}#/experiments")
     yield chromium
     problems = [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"]
     assert problems == []
@@ -99,6 +109,14 @@ def column(page, header):
     ]
     number = headers.index(header)
     return [row.find_elements(By.TAG_NAME, "td")[number].text for row in rows(page)]
+
+
+def go_to(page, address):
+    """Open a view by its address."""
+    page.execute_script("location.hash = arguments[0]", address)
+    page.execute_script(
+        "return new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)))"
+    )
 
 
 def chip(page, value):
@@ -155,17 +173,74 @@ def test_unmeasured_values_sort_last(page):
 
 def test_figures_are_shown_and_their_points_lead_to_experiments(page):
     page.find_element(By.LINK_TEXT, "Figures").click()
-    figures = until(page, ".figure svg")
-    titles = [title.text for title in page.find_elements(By.CSS_SELECTOR, "#figures h2")]
-    assert len(titles) == len(figures)
-    assert {"Score against density", "Output error by layer"} <= set(titles)
+    until(page, '[data-section="figures"] svg')
+    headings = '[data-section="figures"] h2'
+    titles = {title.text for title in page.find_elements(By.CSS_SELECTOR, headings)}
+    assert {"Score by task", "Output error by layer", "Answer lengths"} <= titles
     assert not page.find_element(By.ID, "filters").is_displayed()
-    assert not page.find_element(By.ID, "main").is_displayed()
-    title = page.find_element(By.CSS_SELECTOR, "#figures svg title")
+    page.find_element(By.LINK_TEXT, "Summary").click()
+    fronts = page.find_elements(By.CSS_SELECTOR, '[data-section="summary"] h3')
+    assert fronts[0].text == "Score against density"
+    title = page.find_element(By.CSS_SELECTOR, "#figure-score_density svg title")
     assert title.get_attribute("textContent").startswith("sparse fraction=0.05: ")
-    page.find_element(By.CSS_SELECTOR, "#figures svg a").click()
+    page.find_element(By.CSS_SELECTOR, "#figure-score_density svg a").click()
     until(page, ".example")
-    assert not page.find_element(By.ID, "figures").is_displayed()
+    assert not page.find_element(By.ID, "figure-score_density").is_displayed()
+
+
+def test_the_page_opens_with_claims_and_the_matrix(page):
+    go_to(page, "")
+    claims = [claim.text for claim in page.find_elements(By.CSS_SELECTOR, ".claims li")]
+    assert len(claims) == 4
+    assert all(claim.startswith("sparse fraction=0.") for claim in claims)
+    detail = page.find_element(By.CSS_SELECTOR, ".matrix .detail")
+    assert detail.size["width"] <= 1, "only screen readers see it"
+    page.find_element(By.ID, "details").click()
+    assert detail.text.startswith("95 % CI ")
+    page.find_element(By.LINK_TEXT, "sparse fraction=0.05").click()
+    until(page, "#results")
+    assert page.find_element(By.ID, "count").text == "1 of 6 experiments"
+
+
+def test_every_view_has_an_address(page):
+    go_to(page, "#/figures/tasks")
+    assert page.find_element(By.ID, "figure-tasks").is_displayed()
+    go_to(page, "#/experiments?fraction=0.05&search=mock&sort=-score")
+    assert column(page, "density") == ["0.050"]
+    assert chip(page, "0.05").get_attribute("aria-pressed") == "true"
+    assert page.find_element(By.ID, "search").get_attribute("value") == "mock"
+    chip(page, "0.05").click()
+    assert page.current_url.endswith("#/experiments?search=mock&sort=-score")
+
+
+def test_settings_of_methods_are_filters(page):
+    chip(page, "0.2").click()
+    assert column(page, "density") == ["0.200", "0.200"]
+
+
+def test_the_csv_has_the_shown_experiments_and_no_formulas(page):
+    chip(page, "mock").click()
+    chip(page, "0.05").click()
+    head, line = page.execute_script("return csvText(visible())").splitlines()
+    found = dict(zip(head.split(","), line.split(","), strict=True))
+    assert (found["benchmark"], found["attention"], found["fraction"]) == ("mock", "sparse", "0.05")
+    assert float(found["density"]) == 0.05
+    fields = page.execute_script("return ['=1+1', 'a\"b', 'a,b', -2, null].map(csvField)")
+    assert fields == ["'=1+1", '"a""b"', '"a,b"', "-2", ""]
+
+
+def test_words_that_only_one_answer_has_are_marked(page):
+    marked = page.execute_script(
+        "return wordDiff('the cat sat down', 'the dog sat').map("
+        "(side) => side.filter((one) => one instanceof Node).map((one) => one.textContent))"
+    )
+    assert marked == [["cat", "down"], ["dog"]]
+
+
+def test_the_expected_answer_is_shown_in_its_context(page):
+    marked = "return withNeedle('the right way', ['wrong', 'right']).mark.textContent"
+    assert page.execute_script(marked) == "right"
+    assert page.execute_script("return withNeedle('the way', ['right'])") is None
 
 
 def test_answers_are_side_by_side_with_flips_first_and_scripts_remain_text(page):
@@ -203,18 +278,52 @@ def test_everything_works_from_the_keyboard(page):
     assert outline == "solid"
 
 
-@pytest.mark.parametrize("view", ["#/", "#/figures", "experiment"])
-def test_a_narrow_screen_scrolls_only_inside_the_table(page, view):
-    page.set_window_size(500, 900)
-    if view == "experiment":
-        view = page.find_element(By.CSS_SELECTOR, "#results a").get_attribute("href")
-        view = f"#{view.partition('#')[2]}"
-    page.execute_script("location.hash = arguments[0]", view)
-    until(page, "#results, .figure svg, .example")
-    page.execute_script(
-        "return new Promise((done) => requestAnimationFrame(() => setTimeout(done, 300)))"
+def address_of(page, view):
+    if view != "experiment":
+        return view
+    link = page.find_element(By.CSS_SELECTOR, "#results tr:nth-child(6) a").get_attribute("href")
+    return f"#{link.partition('#')[2]}"
+
+
+VIEWS = ["#/", "#/figures", "#/experiments", "experiment"]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("width", [400, 800, 1400])
+def test_no_table_is_wider_than_the_window(page, view, width):
+    address = address_of(page, view)
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    go_to(page, address)
+    wider = page.execute_script(
+        "const wide = (one) => one.scrollWidth > one.clientWidth + 1;"
+        "return [document.documentElement, ...document.querySelectorAll('.scroll')]"
+        ".filter(wide).map((one) => one.outerHTML.slice(0, 200))"
     )
-    sizes = page.execute_script(
-        "const root = document.documentElement; return [root.scrollWidth, root.clientWidth]"
-    )
-    assert sizes[0] <= sizes[1]
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wider == []
+
+
+def axe_source():
+    """Return axe-core, from the file that SAH_AXE names or from node_modules."""
+    path = Path(os.environ.get("SAH_AXE", "node_modules/axe-core/axe.min.js"))
+    if not path.is_file():
+        pytest.skip("axe-core is not installed; npm install axe-core, or set SAH_AXE to its file")
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_view_is_accessible(page, scheme):
+    source = axe_source()
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    violations = []
+    for address in [address_of(page, view) for view in reversed(VIEWS)]:
+        go_to(page, address)
+        page.execute_script(source)
+        found = page.execute_async_script(
+            "axe.run().then((result) => arguments[0](result.violations))"
+        )
+        violations += [(address, one["id"], one["nodes"][0]["target"]) for one in found]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert violations == []

@@ -18,7 +18,7 @@ NEEDED = {
     "scores.jsonl": {*TABLES, "status", "html", "figures"},
     "predictions.jsonl": {"by", "compare", "html", "figures"},
     "micro_metrics.jsonl": {"html", "figures"},
-    "examples.jsonl": {"html"},
+    "examples.jsonl": {"html", "figures"},
     **{name: set() for name in UNREAD},
 }
 KINDS = [(name, kind) for name, kinds in DAMAGES.items() for kind in kinds]
@@ -172,7 +172,7 @@ def test_a_damaged_list_of_planned_cells_hides_nothing(build, expected, capsys, 
     root, _ = build()
     path = root / ".sweeps" / "20260101-000000" / "cells.json"
     path.parent.mkdir(parents=True)
-    for content in (b"", b"\xff", b"[1]", b"{}", b'["tiny'):
+    for content in (b"", b"\xff", b"[1]", b'{"tiny": 1}', b'["tiny'):
         path.write_bytes(content)
         caplog.clear()
         assert states(root, capsys) == expected["states"]

@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from sah.cli import report
-from sah.report.figures.axes import side_by_side, style
+from sah.report.figures.axes import share_ticks, side_by_side, style
 from sah.report.figures.draw import drawings
 from sah.report.figures.export import svg, write_figures
 from sah.report.figures.series import pareto_front, points, profiles, task_points
@@ -46,8 +46,9 @@ def test_every_figure_is_drawn_as_svg_and_png(matrix, tmp_path):
     written = write_figures(matrix, tmp_path / "figures")
     names = {path.stem for path in written}
     assert names == {
-        *("score_density", "score_seconds", "score_bytes", "tasks"),
-        *("output_error_layers", "recall_layers", "output_error_position"),
+        *("score_density", "score_rows_read", "score_seconds", "score_bytes", "tasks"),
+        *("output_error_layers", "recall_layers", "density_layers", "output_error_position"),
+        "answer_lengths",
     }
     for path in written:
         if path.suffix == ".png":
@@ -61,7 +62,7 @@ def test_every_figure_is_drawn_as_svg_and_png(matrix, tmp_path):
 def test_figures_without_data_are_left_out(write_result, results, tmp_path):
     write_result("dense", [1.0, 0.0])
     names = {path.stem for path in write_figures(results(), tmp_path)}
-    assert names == {"tasks"}
+    assert names == {"tasks", "answer_lengths"}
 
 
 def test_a_benchmark_with_dense_alone_has_no_panel(matrix, write_result, results, tmp_path):
@@ -272,6 +273,19 @@ def test_points_of_equal_density_are_shifted_by_at_most_six_percent():
     assert max(factors.values()) == pytest.approx(1.06)
     assert min(factors.values()) == pytest.approx(1 / 1.06)
     assert side_by_side(["alone"]) == {"alone": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.07, 0.25, [0.07, 0.1, 0.15, 0.2]),
+        (0.04, 0.25, [0.05, 0.07, 0.1, 0.15, 0.2]),
+        (0.008, 0.5, [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]),
+        (0.001, 1.0, [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0]),
+    ],
+)
+def test_labels_of_shares_do_not_touch(low, high, ticks):
+    assert share_ticks(low, high) == pytest.approx(ticks)
 
 
 def test_a_name_with_dollar_signs_is_not_mathematics(write_result, results, tmp_path):

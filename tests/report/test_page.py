@@ -73,8 +73,8 @@ def blob(page, name):
 def test_hostile_texts_do_not_become_elements(page):
     assert "img" not in page.tags
     assert page.tags.count("script") == len(page.scripts)
-    # Data, details of two results, their examples, and the program.
-    assert len(page.scripts) == 1 + 2 + 1 + 1
+    # Data, details of two results, their examples, two figures, and the program.
+    assert len(page.scripts) == 1 + 2 + 1 + 2 + 1
     executed = [text for attributes, text in page.scripts if "type" not in attributes]
     assert len(executed) == 1
     assert "hacked" not in executed[0]
@@ -127,7 +127,7 @@ def test_groups_stand_above_the_results(write_result, root, tmp_path):
     target = tmp_path / "a.html"
     report.main([str(root), "--by", "attention", "--format", "html", "-o", str(target)])
     text = target.read_text(encoding="utf-8")
-    (section,) = re.findall(r'(?s)<section id="groups">.*?</section>', text)
+    (section,) = re.findall(r'(?s)<section id="groups".*?</section>', text)
     rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in section.split("<tr>")[1:]]
     assert rows[0][:3] == ["attention", "results", "score"]
     # Means over two seeds, of 3 of 4 and 0 of 4 right answers.
@@ -144,6 +144,65 @@ def test_a_page_without_groups_has_no_table_of_them(page):
     assert 'id="groups"' not in page.text
 
 
+def test_the_head_has_title_numbers_and_command(write_result, root, tmp_path):
+    for seed in (1, 2):
+        write_result("dense", settings={"seed": seed})
+    target = str(tmp_path / "a b.html")
+    report.main([str(root), "--format", "html", "-o", target, "--title", "Mine <b>"])
+    text = (tmp_path / "a b.html").read_text()
+    assert "<h1>Mine &lt;b&gt;</h1>" in text
+    assert "2 experiments: 1 model, 1 method, 1 benchmark, 2 seeds, 4 answers." in text
+    command = (
+        f"sah report {root} --format html -o &#39;{target}&#39; --title &#39;Mine &lt;b&gt;&#39;"
+    )
+    assert f"<code>{command}</code>" in text
+
+
+def test_a_title_without_a_page_is_refused(write_result, root):
+    write_result("dense")
+    with pytest.raises(SystemExit, match="--title 'Mine' is about the HTML page; add --format"):
+        report.main([str(root), "--title", "Mine"])
+
+
+def test_an_experiment_has_the_command_that_computes_it(write_result, results, tmp_path):
+    folder = write_result("sparse")
+    (folder / "overrides.yaml").write_text("- model=tiny\n- benchmark.path=my file\n")
+    page = written(results(), tmp_path / "a.html")
+    command = blob(page, "result-0")["command"]
+    assert command == "python run.py model=tiny 'benchmark.path=my file'"
+
+
+@pytest.mark.parametrize("content", ["model: [", "model=tiny", "- a: 1"])
+def test_damaged_overrides_do_not_lose_the_page(content, write_result, results, tmp_path):
+    (write_result("sparse") / "overrides.yaml").write_text(content)
+    page = written(results(), tmp_path / "a.html")
+    assert blob(page, "result-0")["command"] is None
+
+
+def test_a_long_context_keeps_the_text_around_the_answer(write_result, results, tmp_path):
+    write_result("dense", [1.0], context_text="a" * 8000 + " right " + "b" * 8000)
+    page = written(results(), tmp_path / "a.html")
+    (found,) = orjson.loads(script(page, "data"))["results"]
+    context = blob(page, f"examples-{found['examples']}")["task-0"][0]
+    assert "a right b" in context
+    assert len(context) < 3100
+
+
+def test_fifty_experiments_without_answers_stay_below_one_megabyte(
+    write_result, results, budget, tmp_path
+):
+    for number in range(50):
+        write_result(f"method_{number % 10}", maskers=budget(0.02 * (number + 1)))
+    page = written(results(), tmp_path / "a.html")
+    answers = [
+        text
+        for attributes, text in page.scripts
+        if attributes.get("id", "").startswith(("result-", "examples-"))
+    ]
+    assert len(answers) == 51
+    assert len(page.text.encode()) - sum(map(len, answers)) < 1_000_000
+
+
 @pytest.mark.parametrize("by", ["colour", ""])
 def test_an_unknown_group_is_refused_before_anything_is_written(by, write_result, root, tmp_path):
     write_result("dense")
@@ -156,11 +215,14 @@ def test_an_unknown_group_is_refused_before_anything_is_written(by, write_result
 
 
 def test_figures_are_elements_of_the_page_whose_ids_are_unique(page):
-    figure = "".join(re.findall(r"(?s)<svg.*?</svg>", page.text))
+    names = [attributes.get("id", "") for attributes, _ in page.scripts]
+    packed = "".join(blob(page, name) for name in names if name.startswith("svg-"))
+    outside = re.sub(r"(?s)<script.*?</script>", "", page.text) + packed
+    figure = "".join(re.findall(r"(?s)<svg.*?</svg>", outside))
     assert "Score by task" in page.text
     assert "<title>sparse: 50.0" in figure
     assert re.search(r'xlink:href="#/experiment/[0-9a-f]{12}"', figure)
-    ids = re.findall(r'id="([^"]*)"', re.sub(r"(?s)<script.*?</script>", "", page.text))
+    ids = re.findall(r'\bid="([^"]*)"', outside)
     assert len(set(ids)) == len(ids)
     for reference in re.findall(r'(?:xlink:href="#|url\(#)(?!/)([^")]*)', figure):
         assert reference in ids

@@ -1,7 +1,9 @@
 """Building blocks of the figures: style, panels, points with intervals, legends."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -15,11 +17,13 @@ PANEL = (3.3, 2.6)
 """Size of one panel in inches."""
 _COLUMNS = 3
 
-# Tick labels of a logarithmic axis that may span less than a decade.
-_SHARES = [
-    *(0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07),
-    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0),
+# Tick labels of a logarithmic axis that may span less than a decade, from many to few.
+_TICKS = [
+    [digit * 10.0**power for power in (-3, -2, -1, 0) for digit in digits]
+    for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
 ]
+# Smallest distance of two labels that do not touch, as a share of the axis.
+_APART = 0.12
 
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -51,11 +55,23 @@ def style() -> Iterator[None]:
 
 def share_axis(axis: Any, shares: Sequence[float]) -> None:
     """Make the x axis logarithmic with round shares in (0, 1] as labels."""
+    low, high = 0.8 * min(shares), 1.25 * max(shares)
     axis.set_xscale("log")
-    axis.set_xlim(0.8 * min(shares), 1.25 * max(shares))
-    axis.xaxis.set_major_locator(mpl.ticker.FixedLocator(_SHARES))
+    axis.set_xlim(low, high)
+    axis.xaxis.set_major_locator(mpl.ticker.FixedLocator(share_ticks(low, high)))
     axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
     axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+def share_ticks(low: float, high: float) -> list[float]:
+    """Return round shares between two limits whose labels do not touch on a logarithmic axis."""
+    width = math.log(high / low)
+    for ticks in _TICKS:
+        inside = [tick for tick in ticks if low <= tick <= high]
+        gaps = (math.log(after / before) / width for before, after in pairwise(inside))
+        if all(gap >= _APART for gap in gaps):
+            break
+    return inside
 
 
 def dense_line(axis: Any, point: ScoredPoint) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.figure import Figure
 
 from sah.report.figures.axes import (
@@ -21,6 +20,9 @@ from sah.report.figures.axes import (
     side_by_side,
     steps,
 )
+from sah.report.figures.distributions import answer_lengths
+from sah.report.figures.maps import LAYER_METRICS, layers, needles
+from sah.report.figures.needles import needle_maps
 from sah.report.figures.series import (
     Point,
     Profile,
@@ -32,7 +34,7 @@ from sah.report.figures.series import (
     task_points,
 )
 from sah.report.figures.style import Look, looks
-from sah.results.schema import OUTPUT_ERROR, RECALL, Result
+from sah.results.schema import OUTPUT_ERROR, Result
 
 CostAxis = Literal[
     "density", "rows_read", "resident", "prefill_density", "keys_read", "answer_tokens"
@@ -46,7 +48,10 @@ _AXIS_NAMES: dict[CostAxis, str] = {
     "answer_tokens": "answer length",
 }
 _SHARES = ("density", "rows_read", "resident", "prefill_density")
+_VISIBLE = 0.0005
+"""Smallest difference of two shares that three decimals show."""
 _HOLLOW = "hollow: measured on a crowded machine or over several starts"
+_HOLLOW_LABEL = "hollow: measured on a crowded machine\nor over several starts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +66,13 @@ class Drawing:
     """None if the results have no data for it."""
 
 
-def drawings(results: Sequence[Result], axis: CostAxis = "density") -> Iterator[Drawing]:
+def drawings(results: Sequence[Result], axis: CostAxis | None = None) -> Iterator[Drawing]:
     """Draw every figure; call inside `style`.
 
     Args:
         results: the results to show.
-        axis: what the score is drawn against, in all and by task.
+        axis: what the score is drawn against, in all and by task; None for every share that
+            differs, and density by task.
     """
     found = scored_points(results)
     look = looks([point.attention for point in found])
@@ -75,12 +81,13 @@ def drawings(results: Sequence[Result], axis: CostAxis = "density") -> Iterator[
         for point in found
         if point.attention != "dense"
     }
-    yield Drawing(
-        name=f"score_{axis}",
-        title=f"Score against {_AXIS_NAMES[axis]}",
-        remark="Grey steps: the Pareto front. Dashed: dense attention.",
-        figure=score_against(found, look, axis),
-    )
+    for cost in [axis] if axis else _differing_shares(found):
+        yield Drawing(
+            name=f"score_{cost}",
+            title=f"Score against {_AXIS_NAMES[cost]}",
+            remark="Averages over seeds. Grey steps: the Pareto front. Dashed: dense attention.",
+            figure=score_against(found, look, cost),
+        )
     yield Drawing(
         name="score_seconds",
         title="Score against time",
@@ -93,14 +100,24 @@ def drawings(results: Sequence[Result], axis: CostAxis = "density") -> Iterator[
         remark="Rows read × prompt × bytes of a token, per decoded token.",
         figure=score_against(found, look, "bytes"),
     )
-    yield Drawing(name="tasks", title="Score by task", figure=tasks(found, look, axis))
+    yield Drawing(name="tasks", title="Score by task", figure=tasks(found, look, axis or "density"))
     yield Drawing(
-        name="output_error_layers",
-        title="Output error by layer",
-        figure=layers(found, known, OUTPUT_ERROR),
+        name="needles",
+        title="Score by depth and length",
+        remark="Depth of the expected answer in the context, from its beginning (top).",
+        figure=needles(needle_maps(results)),
     )
+    for metric, name in LAYER_METRICS.items():
+        yield Drawing(
+            name=f"{name.replace(' ', '_')}_layers",
+            title=f"{name.capitalize()} by layer",
+            figure=layers(found, known, metric),
+        )
     yield Drawing(
-        name="recall_layers", title="Recall by layer", figure=layers(found, known, RECALL)
+        name="answer_lengths",
+        title="Answer lengths",
+        remark="Quartiles and range of the number of tokens; the point is the mean.",
+        figure=answer_lengths(found, look),
     )
     yield Drawing(
         name="output_error_position",
@@ -110,21 +127,37 @@ def drawings(results: Sequence[Result], axis: CostAxis = "density") -> Iterator[
     )
 
 
+def _differing_shares(found: Sequence[Point]) -> list[CostAxis]:
+    """Return density, and the shares that differ from it, or from 1, in any point."""
+
+    def differs(value: float | None, base: float | None) -> bool:
+        return value is not None and base is not None and abs(value - base) >= _VISIBLE
+
+    shares: list[CostAxis] = ["density"]
+    if any(differs(point.rows_read, point.density) for point in found):
+        shares.append("rows_read")
+    if any(differs(point.resident, 1.0) for point in found):
+        shares.append("resident")
+    if any(differs(point.prefill_density, 1.0) for point in found):
+        shares.append("prefill_density")
+    return shares
+
+
 _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
     "density": (
-        f"density (points shifted by up to {ASIDE:.0%})",
+        f"density (shifted by up to {ASIDE:.0%})",
         lambda point: point.density,
     ),
     "rows_read": (
-        f"key-value rows read (points shifted by up to {ASIDE:.0%})",
+        f"key-value rows read (shifted by up to {ASIDE:.0%})",
         lambda point: point.rows_read,
     ),
     "resident": (
-        f"bytes held, as a share of the dense cache (points shifted by up to {ASIDE:.0%})",
+        f"bytes held / dense cache (shifted by up to {ASIDE:.0%})",
         lambda point: point.resident,
     ),
     "prefill_density": (
-        f"keys read by the context's queries (points shifted by up to {ASIDE:.0%})",
+        f"prefill density (shifted by up to {ASIDE:.0%})",
         lambda point: point.prefill_density,
     ),
     "keys_read": ("keys read per answer", lambda point: point.keys_read),
@@ -151,7 +184,7 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
     if not grouped:
         return None
     if cost == "seconds" and any(one.is_disturbed for group in grouped.values() for one in group):
-        label = f"{label}\n({_HOLLOW})"
+        label = f"{label}\n({_HOLLOW_LABEL})"
     figure, axes = grid(len(grouped))
     for axis, (title, group) in zip(axes, grouped.items(), strict=False):
         sparse = [point for point in group if point.attention != "dense"]
@@ -185,39 +218,6 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
                 axis.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
         axis.set(title=title, xlabel=label, ylabel="score × 100", ylim=(-4, 104))
     legend(figure, axes, look, [point.attention for point in found])
-    return figure
-
-
-def layers(
-    found: Sequence[Point], known: dict[str, dict[str, Profile]], metric: str
-) -> Figure | None:
-    """Draw a heat map of methods by layers, one panel per benchmark."""
-    grouped = panels([p for p in found if metric in known.get(p.name + p.panel, {})])
-    if not grouped:
-        return None
-    tallest = max(len(group) for group in grouped.values())
-    figure, axes = grid(len(grouped), columns=2, panel=(4.2, 0.8 + 0.22 * max(tallest, 3)))
-    everything = [
-        value
-        for group in grouped.values()
-        for point in group
-        for value in known[point.name + point.panel][metric].by_layer.values()
-    ]
-    lowest = 0.0 if metric == OUTPUT_ERROR else min(everything)
-    image = None
-    for axis, (title, group) in zip(axes, grouped.items(), strict=False):
-        rows = [known[point.name + point.panel][metric].by_layer for point in group]
-        deepest = max(max(row) for row in rows)
-        values = np.array([[row.get(n, np.nan) for n in range(int(deepest) + 1)] for row in rows])
-        image = axis.imshow(
-            values, aspect="auto", cmap="cividis", vmin=lowest, vmax=max(everything)
-        )
-        axis.set_yticks(range(len(group)), [point.name for point in group])
-        axis.set(title=title, xlabel="layer")
-        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-        axis.grid(False)
-    name = "output error" if metric == OUTPUT_ERROR else "recall"
-    figure.colorbar(image, ax=list(axes), label=name, shrink=0.8)  # type: ignore[arg-type]
     return figure
 
 

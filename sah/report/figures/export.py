@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_figures(
-    results: Sequence[Result], folder: Path, axis: CostAxis = "density"
+    results: Sequence[Result], folder: Path, axis: CostAxis | None = None
 ) -> list[Path]:
     """Write every figure that has data as SVG and PNG, and return the files.
 
@@ -48,9 +48,25 @@ def svg(figure: Figure) -> str:
     return re.sub(rf'<g id="{HOVER}([^"]*)">', r"<g><title>\1</title>", buffer.getvalue())
 
 
+_PAGE_COLOURS = {
+    "#ffffff": "var(--paper)",
+    "#000000": "var(--ink)",
+    "#dddddd": "var(--grid)",
+    "#cccccc": "var(--grid)",
+}
+"""Colours that follow the colour scheme of the page."""
+
+
 def svg_element(figure: Figure, name: str) -> str:
-    """Render a figure as an SVG element whose ids begin with `name`, for use in HTML."""
-    text = svg(figure)
+    """Render a figure as an SVG element whose ids begin with `name`, for use in HTML.
+
+    Black, white and the grey of grids become the page's variables --ink, --paper and --grid.
+    """
+    # A hundredth of a point is less than any screen shows.
+    text = re.sub(r"(\d\.\d\d)\d+(?=[ \",)\n])", r"\1", svg(figure))
+    for colour, variable in _PAGE_COLOURS.items():
+        # As a value of a style, since texts may contain a colour, too.
+        text = re.sub(rf"(fill|stroke): {colour}(?=[;\"])", rf"\1: {variable}", text)
     text = re.sub(r"(?s)<metadata>.*?</metadata>", "", text[text.index("<svg") :])
     # Matplotlib's links open a new tab; these lead elsewhere in the same page.
     text = text.replace(' target="_blank"', "")

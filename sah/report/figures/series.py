@@ -1,6 +1,6 @@
 """The data of the figures: points, Pareto fronts and profiles."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,8 +18,11 @@ from sah.report.statistics.estimates import (
     task_interval,
 )
 from sah.results.disturbance import disturbances
-from sah.results.schema import OUTPUT_ERROR, RECALL, Result
+from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL, Result
 from sah.terminal import one_line
+
+PROFILED = (OUTPUT_ERROR, RECALL, DENSITY)
+"""Micro metrics that are shown by layer."""
 
 AnyPoint = TypeVar("AnyPoint", bound="Point")
 
@@ -78,16 +81,23 @@ class ScoredPoint(Point):
     score: float
 
 
-def points(results: Sequence[Result]) -> list[Point]:
-    """Return one point per method, setting and benchmark."""
+def points(results: Sequence[Result], pooled: Collection[str] = ("seed",)) -> list[Point]:
+    """Return one point per method, setting and benchmark.
+
+    Args:
+        results: the results to show.
+        pooled: keys whose values share a point. With benchmark.subset, tasks count alike,
+            whichever experiment answered them.
+    """
     keys = differing_keys(results)
     of_method = [key for key in keys if key.startswith(METHOD)]
-    of_panel = [key for key in keys if key not in of_method and key != "seed"]
+    of_panel = [key for key in keys if key not in of_method and key not in pooled]
+    by_subset = "benchmark.subset" not in pooled
     headers = short_names(of_panel)
     several_models = len({result.model for result in results}) > 1
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result, settings in zip(results, method_settings(results, of_method), strict=True):
-        subset = "" if result.subset_name == "all" else result.subset_name
+        subset = "" if result.subset_name == "all" or not by_subset else result.subset_name
         parts = [result.model if several_models else "", result.benchmark, subset]
         parts += [
             f"{headers[key]}={shown_value(value_of(result, key))}"
@@ -107,7 +117,7 @@ def points(results: Sequence[Result]) -> list[Point]:
             results=group,
             estimate=result_estimate(group[0])
             if len(group) == 1
-            else group_estimate(read_scored(group)),
+            else group_estimate(read_scored(group) if by_subset else _by_seed(group)),
             density=known_mean(result.density for result in group),
             rows_read=known_mean(result.rows_read for result in group),
             resident=known_mean(result.resident for result in group),
@@ -117,6 +127,14 @@ def points(results: Sequence[Result]) -> list[Point]:
         )
         for (panel, attention, settings), group in ordered
     ]
+
+
+def _by_seed(results: Sequence[Result]) -> pl.DataFrame:
+    """Read the answers of some results; those of one seed become one result."""
+    seeds = [shown_value(value_of(result, "seed")) for result in results]
+    numbers = pl.Series([seeds.index(seed) for seed in seeds], dtype=pl.Int32)
+    scored = read_scored(results)
+    return scored.with_columns(result=numbers.gather(scored["result"]))
 
 
 def panels(found: Sequence[AnyPoint]) -> dict[str, list[AnyPoint]]:
@@ -186,17 +204,17 @@ class Profile:
 
 
 def profiles(results: Sequence[Result]) -> dict[str, Profile]:
-    """Return the profiles of output error and recall that were logged, by metric name."""
+    """Return the profiles of the metrics in PROFILED that were logged, by metric name."""
     frames = []
     for result in results:
-        records = read_micro_metrics(result).filter(pl.col("metric").is_in([OUTPUT_ERROR, RECALL]))
+        records = read_micro_metrics(result).filter(pl.col("metric").is_in(PROFILED))
         lengths = read_scored([result]).select(
             "example_id", prompt=pl.col("context_tokens") + pl.col("question_tokens")
         )
         frames.append(records.join(lengths, on="example_id", how="left"))
     records = pl.concat(frames)
     found = {}
-    for metric in (OUTPUT_ERROR, RECALL):
+    for metric in PROFILED:
         of_metric = records.filter(pl.col("metric") == metric)
         if of_metric.is_empty():
             continue

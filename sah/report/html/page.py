@@ -16,6 +16,7 @@ from sah.report.figures.axes import style
 from sah.report.figures.draw import CostAxis, drawings
 from sah.report.figures.export import svg_element
 from sah.report.html.page_data import page_data
+from sah.report.html.summary import abstract, summary
 from sah.report.reading.caveats import caveats
 from sah.report.saving import save
 from sah.report.tables.table import Table
@@ -23,13 +24,21 @@ from sah.results.schema import Result
 from sah.terminal import plain
 
 TEMPLATES = "sah.report.html.templates"
+SCRIPTS = ("dom.js", "words.js", "detail.js", "table.js", "filters.js", "report.js")
+"""In the order in which they run, as one script."""
+DEFAULT_TITLE = "Sparse attention"
+# The others are folded away.
+_CLAIMS_SHOWN = 12
 
 
 def write_page(
     results: Sequence[Result],
     target: Path,
     groups: Table | None = None,
-    axis: CostAxis = "density",
+    axis: CostAxis | None = None,
+    *,
+    title: str = DEFAULT_TITLE,
+    command: str = "",
 ) -> None:
     """Write the report. Text from models and files enters it as data, never as markup.
 
@@ -37,19 +46,29 @@ def write_page(
         results: at least one.
         target: the file; its folder is created.
         groups: a table of groups of the results, to show above them.
-        axis: what figures draw the score against.
+        axis: what figures draw the score against; None for every share that differs.
+        title: the heading.
+        command: the command that writes the page, to show below the heading.
 
     Raises:
         SahError: if the file cannot be written.
     """
-    save(target, render_page(results, groups, axis).encode())
+    save(target, render_page(results, groups, axis, title=title, command=command).encode())
 
 
 def render_page(
-    results: Sequence[Result], groups: Table | None = None, axis: CostAxis = "density"
+    results: Sequence[Result],
+    groups: Table | None = None,
+    axis: CostAxis | None = None,
+    *,
+    title: str = DEFAULT_TITLE,
+    command: str = "",
 ) -> str:
     """Return the page as text."""
     data, notes = page_data(results), caveats(results)
+    fronts, others = _figures(results, axis)
+    # Only what the page opens with is there at once.
+    packed = {f"svg-{figure['name']}": figure.pop("svg") for figure in others}
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,
@@ -57,29 +76,41 @@ def render_page(
         finalize=_without_controls,
     )
     return environment.get_template("page.html.j2").render(
+        title=title,
+        abstract=abstract(results),
+        command=command,
+        summary=summary(results),
         notes=notes,
         groups=groups,
         count=len(results),
         data=_script_json(data.overview),
-        blobs={name: _packed(value) for name, value in data.details.items()},
-        figures=_figures(results, axis),
+        blobs={name: _packed(value) for name, value in (data.details | packed).items()},
+        fronts=fronts,
+        figures=others,
+        claims_shown=_CLAIMS_SHOWN,
         style=Markup(_source("report.css")),
-        script=Markup("\n".join(_source(name) for name in ("dom.js", "detail.js", "report.js"))),
+        script=Markup("\n".join(_source(name) for name in SCRIPTS)),
     )
 
 
-def _figures(results: Sequence[Result], axis: CostAxis) -> list[dict[str, Any]]:
+def _figures(
+    results: Sequence[Result], axis: CostAxis | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Draw the figures: scores against costs, and all others."""
+    drawn: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     with style():
-        return [
-            {
-                "title": drawing.title,
-                "remark": drawing.remark,
-                # Matplotlib has escaped its texts.
-                "svg": Markup(svg_element(drawing.figure, drawing.name)),
-            }
-            for drawing in drawings(results, axis)
-            if drawing.figure is not None
-        ]
+        for drawing in drawings(results, axis):
+            if drawing.figure is not None:
+                drawn[not drawing.name.startswith("score_")].append(
+                    {
+                        "name": drawing.name,
+                        "title": drawing.title,
+                        "remark": drawing.remark,
+                        # Matplotlib has escaped its texts.
+                        "svg": Markup(svg_element(drawing.figure, drawing.name)),
+                    }
+                )
+    return drawn
 
 
 def _source(name: str) -> str:

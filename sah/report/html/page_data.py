@@ -1,11 +1,13 @@
 """The data of the HTML report, as JSON: an overview, details by result, and examples."""
 
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
+import yaml
 
 from sah.errors import ConfigurationError
 from sah.report.reading.answers import read_examples, read_scored
@@ -17,6 +19,7 @@ from sah.report.statistics.estimates import result_estimate, tokens_per_second
 from sah.report.statistics.pairing import match
 from sah.results.disturbance import disturbances
 from sah.results.schema import Result
+from sah.results.store import OVERRIDES
 
 # 200 results with 100 examples each stay below 15 MB, whatever the examples are.
 _CONTEXT_CHARACTERS = 5_000_000
@@ -60,6 +63,7 @@ def page_data(results: Sequence[Result]) -> PageData:
             for result, text in zip(results, settings, strict=True)
         ],
         "keys": [headers[key] for key in others],
+        "filters": _filters(results, keys),
     }
     details: dict[str, Any] = {}
     scored = read_scored(results).partition_by("result", as_dict=True)
@@ -67,6 +71,19 @@ def page_data(results: Sequence[Result]) -> PageData:
         details[f"result-{number}"] = _details(result, scored.get((number,)))
     details.update(_examples(results, examples_of))
     return PageData(overview=overview, details=details)
+
+
+def _filters(results: Sequence[Result], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the settings that differ, with their values by result; None where it has none."""
+    names = short_names(keys)
+    return [
+        {"name": names[key], "values": [_known(result.settings.get(key)) for result in results]}
+        for key in keys
+    ]
+
+
+def _known(value: Any) -> str | None:
+    return None if value is None else shown_value(value)
 
 
 def _overview(result: Result) -> dict[str, Any]:
@@ -134,6 +151,7 @@ def _details(result: Result, scored: pl.DataFrame | None) -> dict[str, Any]:
             answers.append([identifier, task, score, answer, (digest or "")[:8], reason, density])
     return {
         "directory": str(result.directory),
+        "command": _command(result),
         "config": {key: shown_value(value) for key, value in result.settings.items()},
         "provenance": {
             key: _shown_provenance(value) for key, value in vars(result.provenance).items()
@@ -141,6 +159,21 @@ def _details(result: Result, scored: pl.DataFrame | None) -> dict[str, Any]:
         "timing": asdict(result.timing),
         "answers": answers,
     }
+
+
+def _command(result: Result) -> str | None:
+    """Return the command that computes a result; None if the overrides were not stored."""
+    path = result.directory / OVERRIDES
+    if not path.is_file():
+        return None
+    # A damaged file would not be worth losing the page.
+    try:
+        typed = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError:
+        return None
+    if not isinstance(typed, list) or not all(isinstance(one, str) for one in typed):
+        return None
+    return shlex.join(["python", "run.py", *typed])
 
 
 def _shown_provenance(value: Any) -> str:
@@ -165,7 +198,7 @@ def _examples(results: Sequence[Result], examples_of: Mapping[Result, str]) -> d
         columns
     ).iter_rows():
         found[f"examples-{names[number]}"][identifier] = [
-            _shortened(context or "", allowed),
+            _shortened(context or "", allowed, next(iter(references or ()), "")),
             question,
             prefix,
             [_shortened(reference, _LONGEST_ANSWER) for reference in references or []],
@@ -183,8 +216,25 @@ def _examples_id(result: Result) -> str:
     return hashlib.blake2b("\n".join(settings).encode(), digest_size=6).hexdigest()
 
 
-def _shortened(text: str, allowed: int) -> str:
+def _shortened(text: str, allowed: int, kept: str = "") -> str:
+    """Shorten a text to its ends, and to what surrounds the first mention of `kept`."""
     if len(text) <= allowed:
         return text
-    half = allowed // 2
-    return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters …]\n{text[-half:]}"
+    found = text.find(kept) if kept else -1
+    if found < 0:
+        half = allowed // 2
+        places = [(0, half), (len(text) - half, len(text))]
+    else:
+        third = allowed // 3
+        # What is kept may itself be long.
+        start = max(0, found - third // 2)
+        places = [(0, third), (start, start + third), (len(text) - third, len(text))]
+    pieces, written = [], 0
+    for start, end in places:
+        start = max(start, written)
+        if start > written:
+            pieces.append(f"\n[… {start - written:,} characters …]\n")
+        if end > start:
+            pieces.append(text[start:end])
+            written = end
+    return "".join(pieces)

@@ -34,6 +34,7 @@ _SCORE = {
     "task": pl.String,
     "score": pl.Float64,
     "references_hash": pl.String,
+    "groups": pl.List(pl.String),
 }
 _EXAMPLE = {
     "example_id": pl.String,
@@ -60,8 +61,8 @@ def read_scored(results: Sequence[Result]) -> pl.DataFrame:
     """Read every scored answer.
 
     Returns:
-        Columns `result` (index into `results`), task, score, hashes, text, counts and densities. A
-        context without a hash, as early versions wrote them, counts as distinct.
+        Columns `result` (index into `results`), task, score, groups, hashes, text, counts and
+        densities. A context without a hash, as early versions wrote them, counts as distinct.
     """
     scores = _read_lines(results, SCORES, _SCORE)
     predictions = _read_lines(results, PREDICTIONS, _PREDICTION)

@@ -165,16 +165,16 @@ def _measured(comparison: Comparison, wide: bool, shares: Sequence[str]) -> list
         return [Cell(text=str(value), value=value) for value in values]
     limits = "–"
     if interval is not None:
-        limits = f"{_signed(interval.low)} to {_signed(interval.high)}"
+        limits = f"{signed(interval.low)} to {signed(interval.high)}"
         limits += "*" if comparison.few_differing else ""
     return [
         number(comparison.baseline_score, 1, 100),
         number(comparison.score, 1, 100),
-        label(_signed(comparison.difference)),
+        label(signed(comparison.difference)),
         label(limits),
         label(f"+{comparison.gained} −{comparison.lost}"),
-        label(_p_value(comparison.p_value)),
-        label(_p_value(comparison.adjusted_p_value)),
+        label(p_value(comparison.p_value)),
+        label(p_value(comparison.adjusted_p_value)),
         number(costs.length_ratio, 2),
         number(costs.keys_ratio, 2),
         *(
@@ -182,11 +182,12 @@ def _measured(comparison: Comparison, wide: bool, shares: Sequence[str]) -> list
             for name in shares
         ),
         Cell(text=str(comparison.pairs), value=comparison.pairs),
-        label(_verdict(comparison) + (" †" if costs.is_longer else "")),
+        label(shown_verdict(comparison) + (" †" if costs.is_longer else "")),
     ]
 
 
-def _verdict(comparison: Comparison) -> str:
+def shown_verdict(comparison: Comparison) -> str:
+    """Return the verdict in a few words."""
     if comparison.uninformative is not None:
         return f"at {comparison.uninformative}"
     if comparison.verdict != "undecided":
@@ -304,12 +305,14 @@ def _shown(match: Match) -> str:
     return f"{one.model} {one.attention} {one.benchmark} {one.subset_name} {one.fingerprint}"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """Return a difference in points, with its sign."""
     text = f"{abs(100 * value):.1f}"
     return text if text == "0.0" else f"{'−' if value < 0 else '+'}{text}"
 
 
-def _p_value(value: float | None) -> str:
+def p_value(value: float | None) -> str:
+    """Return a p value to three digits, without the leading zero."""
     if value is None:
         return "–"
     return "<.001" if value < 0.001 else f"{value:.3f}"[1:] if value < 1 else "1"

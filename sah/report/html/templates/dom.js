@@ -35,3 +35,12 @@ async function unpack(name) {
 const DATA = JSON.parse(document.getElementById("data").textContent);
 DATA.results.forEach((result, number) => { result.number = number; });
 const methodName = (result) => `${result.attention} ${result.settings}`.trim();
+
+// Show tables that are wider than the window as cards.
+function fitTables() {
+  for (const table of document.querySelectorAll("#results, #groups table, .matrix")) {
+    table.classList.remove("cards");
+    const frame = table.parentElement;
+    table.classList.toggle("cards", frame.scrollWidth > frame.clientWidth);
+  }
+}
