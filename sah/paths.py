@@ -1,10 +1,13 @@
-"""Directories that SAH uses, and safe file names. Standard library only."""
+"""Directories and groups of options that SAH uses, and safe file names. Standard library only."""
 
 import importlib.util
 import os
 import re
 from pathlib import Path
 from typing import Any
+
+STAGES = {"masker": "maskers", "pattern": "prefill", "evictor": "evict", "rewriter": "rewrite"}
+"""Groups whose options are parts of an attention, and the field of the attention for them."""
 
 
 def cache_home() -> Path:
@@ -28,6 +31,13 @@ def config_folder() -> Path:
     package = Path(__file__).resolve().parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
+
+
+def studies_folder() -> Path:
+    """Return the path of experiments/: beside the package in a checkout, else inside it."""
+    package = Path(__file__).resolve().parent
+    installed = package / "experiments"
+    return installed if installed.is_dir() else package.parent / "experiments"
 
 
 def references_file() -> Path:

@@ -1,10 +1,11 @@
-"""Escaping of untrusted text (from models, data sets and files) for the terminal.
+"""Text for the terminal: untrusted text escaped, and the command to type next.
 
 Standard library only.
 """
 
 import logging
 import re
+import shlex
 
 # Control characters except tab and line feed, those that change the reading direction, and
 # surrogates, which no file can hold.
@@ -25,6 +26,11 @@ def one_line(text: str) -> str:
 
 def _escaped(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
+
+
+def next_command(*words: str, remark: str = "") -> str:
+    """Return the line that ends a command: what to type next."""
+    return plain(f"next: {shlex.join(words)}" + (f"    # {remark}" if remark else "") + "\n")
 
 
 class PlainFormatter(logging.Formatter):

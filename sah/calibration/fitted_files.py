@@ -105,6 +105,8 @@ class _Method:
     """The dataclass of its settings, whose fields are options."""
     content: Callable[[LanguageModel, Text, Any], bytes]
     """Fits it and returns its file."""
+    key: str
+    """The key of the configuration that names another file."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Other defaults of the fields of Text."""
 
@@ -115,10 +117,21 @@ class _Method:
 
 
 _METHODS = {
-    "double_sparsity": _Method(settings=Ranking, content=_channels),
-    "hash_attention": _Method(settings=HashTraining, content=_networks),
+    "double_sparsity": _Method(
+        settings=Ranking,
+        content=_channels,
+        key="sparse_attention.maskers.double_sparsity.channels",
+    ),
+    "hash_attention": _Method(
+        settings=HashTraining,
+        content=_networks,
+        key="sparse_attention.maskers.hash_attention.weights",
+    ),
     "duo_attention": _Method(
-        settings=GateTraining, content=_gates, defaults={"passage_tokens": 1536}
+        settings=GateTraining,
+        content=_gates,
+        key="sparse_attention.evict.duo_attention.heads",
+        defaults={"passage_tokens": 1536},
     ),
 }
 
@@ -176,6 +189,20 @@ def convert(method: str, arguments: Sequence[str]) -> Path:
     _write(path, _safetensors(converted_networks(Path(files[0]))))
     logger.info("wrote %s", path)
     return path
+
+
+def overrides_for(method: str, arguments: Sequence[str]) -> list[str]:
+    """Return the overrides of an experiment that uses the file of a method.
+
+    Args:
+        method: one that `calibrate` or `convert` has written the file of.
+        arguments: what it was given.
+    """
+    chosen = _METHODS[method]
+    given = [argument for argument in arguments if "=" in argument]
+    overrides, options = _split(given, chosen.options)
+    file = [f"{chosen.key}={options['output']}"] if options.get("output") is not None else []
+    return [*overrides, f"attention={method}", *file]
 
 
 def _safetensors(tensors: Mapping[str, Tensor]) -> bytes:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from sah.cli.arguments.parser import Parser
 from sah.errors import SahError
+from sah.terminal import next_command
 
 
 def make_parser() -> Parser:
@@ -53,3 +54,4 @@ def write_file(
         function(method, arguments)
     except SahError as error:
         sys.exit(str(error))
+    sys.stdout.write(next_command("sah", "run", *fitted_files.overrides_for(method, arguments)))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sah.cli.arguments.parser import Parser
 from sah.doctor.finding import Finding
-from sah.terminal import plain
+from sah.terminal import next_command, plain
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
@@ -61,8 +61,15 @@ def main(arguments: Sequence[str]) -> None:
         sys.stdout.write(text.decode() + "\n")
     else:
         show(findings, Console())
+        sys.stdout.write("\n" + _next_step(findings, options.overrides))
     if any(finding.status == "error" for finding in findings):
         sys.exit(1)
+
+
+def _next_step(findings: Sequence[Finding], overrides: Sequence[str]) -> str:
+    if any(finding.status == "error" for finding in findings):
+        return next_command("sah", "doctor", *overrides, remark="again, without the errors above")
+    return next_command("sah", "run", *overrides)
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:

@@ -1,13 +1,14 @@
 """`sah fetch`: download the model and the data set for nodes without a network."""
 
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sah.cli.arguments.parser import Parser, refuse_other_words
 from sah.errors import SahError, category
-from sah.terminal import plain
+from sah.terminal import next_command, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -51,6 +52,8 @@ def main(arguments: list[str]) -> None:
         if kind == "network":
             reason += "; run this where the Hub can be reached, with HF_HUB_OFFLINE unset"
         raise SystemExit(plain(f"sah fetch: {reason}")) from error
+    remark = "where the experiment will run, with the same HF_HOME"
+    sys.stdout.write(next_command("sah", "doctor", *arguments, remark=remark))
 
 
 def fetch(config: "DictConfig", arguments: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from sah.cli.arguments.config_files import config_folders, unreadable
+from sah.cli.arguments.config_files import config_folders, shipped_study, unreadable
 from sah.cli.arguments.hydra_flags import (
     ExperimentFailed,
     asks_for_help,
@@ -66,7 +66,9 @@ def make_parser() -> Parser:
 def refuse(arguments: list[str]) -> None:
     """Exit with one message for what Hydra would ignore or answer with a traceback."""
     refuse_mistakes(arguments)
-    mistake = unreadable(config_folders(arguments, default=config_folder()))
+    study = shipped_study(arguments)
+    folders = config_folders(arguments, default=config_folder())
+    mistake = unreadable([*folders, study] if study else folders)
     mistake = mistake or refused_flags(arguments)
     if mistake is not None:
         sys.exit(plain(mistake))

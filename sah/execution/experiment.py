@@ -13,6 +13,7 @@ from sah.execution.building import build, build_section, nearest
 from sah.execution.protocol import Protocol as AttentionProtocol
 from sah.metric_logging import MetricLogging
 from sah.models.generation import Generation
+from sah.paths import STAGES
 from sah.results.identity import NOT_IDENTITY
 from sah.types import Benchmark
 from sah.validation import wrong_fields
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from sah.models.language_model import LanguageModel
     from sah.models.loading.outline import ModelOutline
     from sah.models.prompts import PromptEncoder
-
-
-_STAGES = {"masker": "maskers", "pattern": "prefill", "evictor": "evict", "rewriter": "rewrite"}
-"""Groups whose options are parts of an attention, and the field that holds them."""
 
 
 class ModelSource(Protocol):
@@ -140,10 +137,10 @@ def _require_same(name: str, matched: Matched, model: str, benchmark: str) -> No
 def _check_keys(config: DictConfig) -> None:
     known = NOT_IDENTITY.union(Experiment.__dataclass_fields__)
     for key in map(str, config):
-        if key in _STAGES:
+        if key in STAGES:
             raise ConfigurationError(
                 f"{key}s belong to an attention: choose one with "
-                f"+{key}@sparse_attention.{_STAGES[key]}.NAME=OPTION"
+                f"+{key}@sparse_attention.{STAGES[key]}.NAME=OPTION"
             )
         if key not in known:
             raise ConfigurationError(

@@ -14,9 +14,15 @@ class WandbTracker:
 
     project: str = "sah"
     package: Literal["wandb", "trackio"] = "wandb"
+    group: str | None = None
+    """wandb's group of a run; None: MODEL/BENCHMARK, so that a group compares attentions."""
+    job_type: str | None = None
+    """wandb's job type of a run; None: the attention."""
 
     def __post_init__(self) -> None:
         refuse_empty(self)
+        if self.package == "trackio" and (self.group, self.job_type) != (None, None):
+            raise ValueError("group and job_type are of wandb; leave them out for trackio")
 
     def check(self) -> None:
         """Check that the package is installed and, for wandb, that results can be sent or kept.
@@ -46,9 +52,17 @@ class WandbTracker:
         """Log one result."""
         package: Any = importlib.import_module(self.package)
         config = {**record.settings, **{f"tag/{key}": text for key, text in record.tags.items()}}
-        # A result that is sent again is the same wandb run.
-        same = {"id": record.tags["result"], "resume": "allow"} if self.package == "wandb" else {}
-        package.init(project=self.project, name=record.name, config=config, **same)
+        of_wandb = {}
+        if self.package == "wandb":
+            model, attention, benchmark, _ = record.name.split("/")
+            of_wandb = {
+                # A result that is sent again is the same wandb run.
+                "id": record.tags["result"],
+                "resume": "allow",
+                "group": self.group or f"{model}/{benchmark}",
+                "job_type": self.job_type or attention,
+            }
+        package.init(project=self.project, name=record.name, config=config, **of_wandb)
         try:
             package.log(dict(record.numbers))
         finally:

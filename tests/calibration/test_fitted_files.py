@@ -103,9 +103,11 @@ def test_a_mistake_is_reported_in_one_message(run, home, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["calibrate", "convert"])
-def test_a_command_without_arguments_prints_its_usage(command):
-    with pytest.raises(SystemExit, match=f"sah {command} METHOD .*model=NAME"):
+def test_a_command_without_arguments_says_what_it_needs(command, capsys):
+    with pytest.raises(SystemExit) as ended:
         import_module(f"sah.cli.{command}").main([])
+    assert ended.value.code == 2
+    assert f"sah {command}: the following arguments are required: METHOD" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

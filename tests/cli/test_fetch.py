@@ -30,6 +30,14 @@ def test_only_what_was_chosen_is_fetched(fetch_log):
     assert line.startswith("model: ")
 
 
+def test_the_end_says_how_to_check_what_was_fetched(fetch_log, capsys):
+    fetch_log("model=tiny", "benchmark=mock", "benchmark.subset=[mock]")
+    assert capsys.readouterr().out == (
+        "next: sah doctor model=tiny benchmark=mock 'benchmark.subset=[mock]'    # where the "
+        "experiment will run, with the same HF_HOME\n"
+    )
+
+
 def test_all_rows_of_a_data_set_are_read(fetch_log, tmp_path):
     (tmp_path / "qasper.jsonl").write_text('{"context": "c", "question": "q"}\n' * 3)
     (line,) = fetch_log(

@@ -13,7 +13,7 @@ from sah.cli.main import main
 from sah.cli.topics.classes import read_docs, read_references
 from sah.cli.topics.options import find_options
 from sah.cli.topics.screen import SUBCOMMANDS
-from sah.paths import config_folder
+from sah.paths import STAGES, config_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "transformers", "hydra", "omegaconf", "rich", "numpy", "polars", "yaml"}
@@ -193,3 +193,16 @@ def test_every_entry_of_the_bibliography_is_read_whole():
         assert one.title
         assert one.authors
         assert not re.search(r"[{}]", str(one))
+
+
+@pytest.mark.parametrize("name", ["quest", "snapkv", "kivi", "xattention"])
+def test_a_preset_shows_how_to_change_a_value_of_its_part(name, sah):
+    shown = " ".join(sah("help", name).replace("\\\n", " ").split())
+    (key,) = re.findall(rf"use: sah run attention={name} ([\w.]+)=VALUE", shown)
+    assert re.fullmatch(rf"sparse_attention\.\w+\.{name}\.\w+", key)
+
+
+@pytest.mark.parametrize("group", STAGES)
+def test_the_page_of_a_group_of_parts_says_where_they_go(group, sah):
+    shown = sah("help", group)
+    assert f"use: sah run +{group}@sparse_attention.{STAGES[group]}.NAME=" in shown

@@ -4,6 +4,7 @@ import pytest
 
 from sah.cli import run
 from sah.cli.arguments.hydra_flags import refused_flags
+from sah.paths import STAGES
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ from sah.cli.arguments.hydra_flags import refused_flags
         (["hydra.searchpath=[pkg://not.here]"], "'pkg://not.here' does not exist"),
         (["--config-name", "confg"], "--config-name confg: no such file in "),
         (["--config-name", "confg"], "did you mean config?"),
+        (["--config-name", "budget_frontir"], "did you mean budget_frontier?"),
         (["-m", "quest"], "'quest' is not an override; write KEY=VALUE. Did you mean attention="),
         (["--mutirun"], "--mutirun is not a flag; did you mean --multirun?"),
     ],
@@ -58,6 +60,7 @@ def test_flags_that_make_no_sense_together_are_refused_in_one_sentence(
         ["-sc", "install=bash"],
         ["--config-name", "config"],
         ["--config-dir", "experiments", "--config-name", "budget_frontier"],
+        ["--config-name", "budget_frontier"],
         ["hydra.searchpath=[.,file:///,pkg://sah.models]"],
         ["hydra.searchpath=not_a_list"],
         ["hydra.searchpath=[unbalanced"],
@@ -80,14 +83,16 @@ def test_the_check_before_every_experiment_cannot_be_deleted(argument):
         run.main([argument])
 
 
-def test_a_part_of_an_attention_needs_its_place():
-    with pytest.raises(SystemExit, match=r"\+evictor@sparse_attention\.evict\.knorm=knorm adds it"):
-        run.main(["attention=quest", "evictor=knorm"])
+@pytest.mark.parametrize("group", STAGES)
+def test_a_part_of_an_attention_needs_its_place(group):
+    adds = rf"\+{group}@sparse_attention\.{STAGES[group]}\.mine=mine adds it"
+    with pytest.raises(SystemExit, match=adds):
+        run.main(["attention=quest", f"{group}=mine"])
 
 
 @pytest.mark.parametrize("values", ["interval(0,1)", "range(0,1000000000000)", "range(0,2)"])
 def test_numbers_are_not_names_of_options(values):
-    with pytest.raises(SystemExit, match="takes the name of an option, got numbers; take adakv"):
+    with pytest.raises(SystemExit, match=r"takes the name of an option, got numbers; take .*adakv"):
         run.main(["-m", f"attention={values}"])
 
 

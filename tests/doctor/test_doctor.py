@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import io
 import re
+from contextlib import suppress
 
 import orjson
 import pytest
@@ -313,6 +314,20 @@ def test_control_characters_of_a_template_never_reach_the_terminal():
     show([error("tokenizer", "it says \x1b[2Jboo", "ignore it")], Console(file=file, width=80))
     assert "\x1b" not in file.getvalue()
     assert "boo" in file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "following"),
+    [
+        (BASE, f"next: sah run {' '.join(BASE)}\n"),
+        (("modle=tiny",), "next: sah doctor modle=tiny "),
+    ],
+)
+def test_the_end_says_what_to_type_next(overrides, following, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["sah", "doctor", *overrides])
+    with suppress(SystemExit):
+        main()
+    assert following in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("overrides", "status"), [(BASE, 0), (("modle=tiny",), 1)])

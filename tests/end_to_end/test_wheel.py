@@ -24,7 +24,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "sah/calibration/shipped/double_sparsity/smollm2.json" in names
     assert "sah/calibration/shipped/duo_attention/smollm2.tsv" in names
     assert "sah/calibration/shipped/hash_attention/smollm2.safetensors" in names
-    assert not [name for name in names if name.startswith(("tests/", "conf/", "outputs/"))]
+    assert not [
+        name for name in names if name.startswith(("tests/", "conf/", "experiments/", "outputs/"))
+    ]
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (site,) = environment.glob("lib/python*/site-packages")
@@ -60,6 +62,13 @@ def test_installed_wheel_composes_from_another_folder(installed, tmp_path):
     done = call(installed, tmp_path, "model=tiny", "attention=streaming_llm", "--cfg", "job")
     assert done.returncode == 0, done.stderr
     assert "name: streaming_llm" in done.stdout
+
+
+def test_installed_wheel_composes_a_study_from_another_folder(installed, tmp_path):
+    options = ("--config-name", "llama31_8b_longbench", "sparse_attention=kept/snapkv")
+    done = call(installed, tmp_path, "run", *options, "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    assert "name: snapkv" in done.stdout
 
 
 def test_installed_wheel_runs_an_experiment(installed, tmp_path):

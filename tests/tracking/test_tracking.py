@@ -204,6 +204,14 @@ def test_the_run_of_wandb_has_the_id_of_the_result(record, monkeypatch):
     WandbTracker().log(record)
     assert (given["id"], given["resume"]) == ("0123abcd-2026-11-26", "allow")
     assert given["score"] == 0.75
+    assert (given["group"], given["job_type"]) == ("tiny/ruler", "sparse")
+    WandbTracker(group="rebuttal", job_type="baseline").log(record)
+    assert (given["group"], given["job_type"]) == ("rebuttal", "baseline")
+
+
+def test_trackio_has_neither_groups_nor_job_types():
+    with pytest.raises(ValueError, match="group and job_type are of wandb"):
+        WandbTracker(package="trackio", group="x")
 
 
 def test_trackio_is_asked_for_the_result(record, monkeypatch):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import yaml
 
+from sah.paths import config_folder, studies_folder
+
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # omegaconf writes and reads paths with these tags.
 _PATHS = "tag:yaml.org,2002:python/object/apply:pathlib."
@@ -15,12 +17,41 @@ _FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")
 
 def config_folders(arguments: Sequence[str], default: Path) -> list[Path]:
     """Return the folders of configuration files that a command line names, and the default one."""
-    found = [default]
+    return [default, *(Path(folder) for folder in _values(arguments, _FLAGS))]
+
+
+def shipped_study(arguments: Sequence[str]) -> Path | None:
+    """Return the folder of the shipped studies if --config-name needs it, else None.
+
+    It names a shipped study, or a file in a folder of the command line that builds on one.
+    """
+    names = _values(arguments, ("--config-name", "-cn"))
+    folders = config_folders(arguments, config_folder())
+    if not names or studies_folder().resolve() in [folder.resolve() for folder in folders]:
+        return None
+    file = f"{names[-1].removesuffix('.yaml')}.yaml"
+    own = next((folder / file for folder in folders if (folder / file).is_file()), None)
+    files = [file] if own is None else [f"{name}.yaml" for name in _built_on(own)]
+    return studies_folder() if any((studies_folder() / one).is_file() for one in files) else None
+
+
+def _built_on(path: Path) -> list[str]:
+    """Return the primary configurations that a file names in its defaults; none if unreadable."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return []
+    defaults = content.get("defaults") if isinstance(content, dict) else None
+    return [one for one in defaults or [] if isinstance(one, str)]
+
+
+def _values(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Return the values of some flags, given as --flag VALUE or --flag=VALUE."""
+    found: list[str] = []
     for position, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
-        if flag in _FLAGS:
-            following = arguments[position + 1 : position + 2]
-            found += [Path(folder) for folder in ([value] if equals else following)]
+        if flag in flags:
+            found += [value] if equals else arguments[position + 1 : position + 2]
     return found
 
 

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sah.cli.arguments.config_files import keys_of
 from sah.execution.building import explain, nearest
 from sah.execution.hydra_settings import refused_search_path
-from sah.paths import config_folder
+from sah.paths import config_folder, studies_folder
 from sah.terminal import plain
 
 
@@ -130,7 +130,7 @@ def _no_such_config(flags: Namespace) -> str | None:
     if name is None or any(text.startswith("hydra.searchpath") for text in flags.overrides):
         return None
     folders = [Path(one) for one in (flags.config_path, flags.config_dir) if one]
-    folders = [one for one in (*folders, config_folder()) if one.is_dir()]
+    folders = [one for one in (*folders, config_folder(), studies_folder()) if one.is_dir()]
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     if name.removesuffix(".yaml") in known or "/" in name:
         return None

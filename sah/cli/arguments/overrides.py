@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 
 from sah.cli.arguments.config_files import keys_of
-from sah.paths import config_folder
+from sah.paths import STAGES, config_folder
 from sah.terminal import plain
 
 
@@ -60,10 +60,9 @@ def _refuse_option_without_name(argument: str) -> None:
 
 def _refuse_part_without_place(argument: str) -> None:
     """Refuse a part of an attention without its place; Hydra advises to add it at the top."""
-    part = re.fullmatch(r"\+{0,2}(masker|evictor|rewriter)=(\w+)", argument)
+    part = re.fullmatch(rf"\+{{0,2}}({'|'.join(STAGES)})=(\w+)", argument)
     if part:
-        stage = {"masker": "maskers", "evictor": "evict", "rewriter": "rewrite"}[part[1]]
-        place = f"{part[1]}@sparse_attention.{stage}"
+        place = f"{part[1]}@sparse_attention.{STAGES[part[1]]}"
         sys.exit(
             f"{argument}: say where in the attention: +{place}.{part[2]}={part[2]} adds it, and "
             f"{place}.NAME={part[2]} replaces the part NAME"

@@ -8,11 +8,9 @@ from pathlib import Path
 
 from sah.cli.topics.classes import papers, read_docs
 from sah.cli.topics.options import ALIAS, Option
-from sah.paths import config_folder
+from sah.paths import STAGES, config_folder
 
 _WIDTH = 80
-_PARTS = {"masker": "maskers", "evictor": "evict", "rewriter": "rewrite"}
-"""Groups of the parts of an attention, with the stage that holds them."""
 _ATTENTION = "sah.attention.SparseAttention"
 _ITEM = re.compile(r"\s*([-*]|\d\.) ")
 _NOT_KEYS = ("_target_", "defaults", "content", "hydra")
@@ -26,10 +24,10 @@ def overview(options: Sequence[Option], config: Option) -> str:
     for group, name in defaults.items():
         lines += _listed(f"{_shown(group)} (default: {name})", options, group)
     lines += ["Parts of an attention: +GROUP@sparse_attention.STAGE.NAME=OPTION", ""]
-    for group, stage in _PARTS.items():
+    for group, stage in STAGES.items():
         lines += _listed(f"{group} (STAGE: {stage})", options, group)
     for group in groups:
-        if group not in defaults and group not in _PARTS:
+        if group not in defaults and group not in STAGES:
             lines += _listed(group, options, group)
     above = {*defaults, *ALIAS, "hydra", "defaults"}
     keys = [key.name for key in config.read_keys() if key.value and _top(key.name) not in above]
@@ -42,8 +40,8 @@ def group_page(group: str, options: Sequence[Option]) -> str:
     """Return the options of a group, a line each."""
     own = [one for one in options if one.group == group]
     width = max(len(one.name) for one in own) + 2
-    if group in _PARTS:
-        use = f"+{group}@sparse_attention.{_PARTS[group]}.NAME={own[0].name}"
+    if group in STAGES:
+        use = f"+{group}@sparse_attention.{STAGES[group]}.NAME={own[0].name}"
     else:
         use = f"{_shown(group)}={own[0].name}"
     lines = [f"{_shown(group)}: {len(own)} options", "", f"use: sah run {use}", ""]
@@ -130,8 +128,8 @@ def key_page(name: str, options: Sequence[Option]) -> str:
 def _stands_for(name: Sequence[str], option: Option, key: Sequence[str]) -> bool:
     """Whether a name ends in a key, with what comes before it in the place of the option."""
     above = [*option.group.split("/"), option.name, *key[:-1]]
-    if option.group in _PARTS:
-        above = ["sparse_attention", _PARTS[option.group], *above]
+    if option.group in STAGES:
+        above = ["sparse_attention", STAGES[option.group], *above]
     waiting = iter(above)
     return name[-1] == key[-1] and all(word in waiting for word in name[:-1])
 
@@ -167,14 +165,14 @@ def _parts(option: Option, known: dict[tuple[str, str], Option]) -> Iterator[Opt
 
 
 def _usage(option: Option, parts: Sequence[Option]) -> str:
-    if option.group in _PARTS:
-        place = f"sparse_attention.{_PARTS[option.group]}.{option.name}"
+    if option.group in STAGES:
+        place = f"sparse_attention.{STAGES[option.group]}.{option.name}"
         return f"+{option.group}@{place}={option.name}"
     prefix, changed = option.group.replace("/", "."), option
     # The part that it is named after, else the last one.
     for part in sorted(parts, key=lambda part: part.name == option.name):
-        if part.group in _PARTS:
-            prefix, changed = f"{option.group}.{_PARTS[part.group]}.{part.name}", part
+        if part.group in STAGES:
+            prefix, changed = f"{option.group}.{STAGES[part.group]}.{part.name}", part
     keys = [key.name for key in changed.read_keys() if key.value not in ("", "null")]
     values = [name for name in keys if not name.startswith(_NOT_KEYS) and name != "name"]
     return option.title + (f" {prefix}.{values[0]}=VALUE" if values else "")
