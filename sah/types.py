@@ -159,6 +159,18 @@ class Score:
     there is none, None if the task looks for none."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much a benchmark asks for, at most, as far as that is known without a tokenizer."""
+
+    contexts: int
+    """Prefills under one attention."""
+    token_limits: Sequence[int]
+    """Limit of each answer in tokens, repeats included; 0 for a continuation."""
+    follow_ups: int = 0
+    """Answers with a second request, whose context the model reads too."""
+
+
 class PromptTokenizer(Protocol):
     """What a benchmark may use of the experiment's tokenizer."""
 
@@ -242,6 +254,9 @@ class Benchmark(Protocol):
 
     def with_one_sample(self) -> "Benchmark":
         """Return a copy that generates one sample per subset, if it generates samples."""
+
+    def size(self, seed: int) -> Size:
+        """Return how much `examples` asks for; raises SahError if only a tokenizer would tell."""
 
     def examples(self, tokenizer: PromptTokenizer, seed: int) -> list[Example]:
         """Return the examples of this experiment, the same for the same tokenizer and seed."""

@@ -34,6 +34,10 @@ class CellLauncher(BaseSubmititLauncher):
         except ValueError as error:
             raise CompactHydraException(str(error)) from error
 
+    @abstractmethod
+    def slots(self) -> int:
+        """The number of jobs that could start now, which decides how cells are bundled."""
+
     def launch_cells(self, cells: "Sequence[Cell]", folder: Path, *, finished: int) -> bool:
         """Run composed cells; return whether they are detached from this process."""
         return self._run(cells, folder, self.settings(), finished)
@@ -82,6 +86,12 @@ class LocalLauncher(CellLauncher):
 
     _EXECUTOR = "local"
 
+    def slots(self) -> int:
+        """The number of free slots of this machine."""
+        from sah.launching.pool import find_slots
+
+        return len(find_slots(self.settings()))
+
     def _run(
         self, cells: "Sequence[Cell]", folder: Path, settings: "LauncherSettings", finished: int
     ) -> bool:
@@ -101,6 +111,12 @@ class SlurmLauncher(CellLauncher):
     """One SLURM job per bundle, one GPU each; requeued and resumed when preempted."""
 
     _EXECUTOR = "slurm"
+
+    def slots(self) -> int:
+        """The number of slots that are free on the cluster now."""
+        from sah.launching import slurm
+
+        return slurm.free_slots(self.settings())
 
     def _run(
         self, cells: "Sequence[Cell]", folder: Path, settings: "LauncherSettings", finished: int

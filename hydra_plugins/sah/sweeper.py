@@ -79,6 +79,18 @@ class SahSweeper(BasicSweeper):
         )
         return split
 
+    def batches(self, arguments: list[str]) -> list[list[list[str]]]:
+        """Return the overrides of every job, batch by batch; starts nothing.
+
+        Raises:
+            ConfigurationError: as `split_arguments`.
+        """
+        assert self.hydra_context is not None, "set by Hydra"
+        assert self.config is not None, "set by Hydra"
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        return self.split_arguments(overrides, self.max_batch_size)
+
     def sweep(self, arguments: list[str]) -> Any:
         """Run all batches.
 
@@ -94,14 +106,10 @@ class SahSweeper(BasicSweeper):
             raise CompactHydraException(
                 "hydra/sweeper=sah needs the callback hydra.callbacks.resume of conf/config.yaml"
             )
-        assert self.hydra_context is not None, "set by Hydra"
-        assert self.config is not None, "set by Hydra"
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         returns: list[JobReturn] = []
         first = 0
         try:
-            for batch in self.split_arguments(overrides, self.max_batch_size):
+            for batch in self.batches(arguments):
                 returns.extend(launcher.launch(launcher.sweep.expand(batch), first))
                 first += len(batch)
             launcher.sweep.show_results()

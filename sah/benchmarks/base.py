@@ -3,14 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from itertools import groupby
+from typing import Any, ClassVar, NoReturn, Self
 
 from sah.benchmarks.requirements import chosen_subsets, require_positive
 from sah.benchmarks.sampling import limit_examples, repeat_examples
 from sah.benchmarks.scoring import Task
 from sah.content import content_of_fields
 from sah.errors import ConfigurationError, DatasetError
-from sah.types import Example, Prediction, PromptTokenizer, Score
+from sah.types import Example, Prediction, PromptTokenizer, Score, Size
 from sah.validation import check_types
 
 
@@ -82,6 +83,25 @@ class BaseBenchmark(ABC):
         if any(example.is_continuation for example in limited):
             self._require_no_repeats()
         return repeat_examples(limited, self.repeats)
+
+    def size(self, seed: int) -> Size:
+        """Return the number of contexts and the limits of the answers; here from the examples.
+
+        Raises:
+            ConfigurationError: if examples are made for a tokenizer.
+            DatasetError: if the data cannot be read.
+        """
+        examples = self.examples(_NoTokenizer(self.name), seed)
+        return Size(
+            contexts=sum(1 for _ in groupby(examples, key=lambda one: one.context)),
+            token_limits=[0 if one.is_continuation else one.max_new_tokens for one in examples],
+            follow_ups=sum(one.follow_up is not None for one in examples),
+        )
+
+    def _size_of(self, contexts: int, token_limits: Sequence[int]) -> Size:
+        """Return the size of these contexts and answers, of which `limit` may keep any."""
+        kept = sorted(token_limits, reverse=True)[: self.limit]
+        return Size(contexts=min(contexts, len(kept)), token_limits=kept * (self.repeats or 1))
 
     def find_content(self) -> dict[str, Any]:
         """Return what `content` is now: of its fields, and of its packages."""
@@ -194,3 +214,19 @@ class _Measuring:
 
     def prompt_length(self, example: Example) -> int:
         return self._tokenizer.prompt_length(self._written(example))
+
+
+class _NoTokenizer:
+    """Stands for the tokenizer where none is loaded: it refuses to count tokens."""
+
+    max_tokens: int | None = None
+    has_chat_template = True
+
+    def __init__(self, benchmark: str) -> None:
+        self._benchmark = benchmark
+
+    def token_counts(self, texts: Sequence[str]) -> NoReturn:
+        raise ConfigurationError(f"the examples of {self._benchmark} are made for a tokenizer")
+
+    def prompt_length(self, example: Example) -> NoReturn:
+        raise ConfigurationError(f"the examples of {self._benchmark} are made for a tokenizer")

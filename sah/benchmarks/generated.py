@@ -10,7 +10,7 @@ from sah.benchmarks.fitting import TokenCounts
 from sah.benchmarks.prompt_budget import Budget
 from sah.benchmarks.requirements import require_context
 from sah.seeding import derive
-from sah.types import Example, PromptTokenizer
+from sah.types import Example, PromptTokenizer, Size
 
 Generate = Callable[[int, Budget, int], Example | Sequence[Example]]
 """`generate(number, budget, seed)` makes the sample of this number: an example, or several with the
@@ -31,6 +31,21 @@ class GeneratedBenchmark(BaseBenchmark):
     """Contexts per task."""
 
     data: ClassVar[str] = "generated"
+
+    @property
+    def answers_per_sample(self) -> int:
+        """Questions on the context of a sample."""
+        return 1
+
+    def size(self, seed: int) -> Size:
+        """Return the size from the number of samples; each has its own context, or shares one."""
+        samples = self.samples * len(self.chosen())
+        limits = [
+            self.tasks[task].max_new_tokens
+            for task in self.chosen()
+            for _ in range(self.samples * self.answers_per_sample)
+        ]
+        return self._size_of(samples, limits)
 
     @abstractmethod
     def generator(self, task: str, seed: int) -> Generate:

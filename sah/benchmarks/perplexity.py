@@ -19,7 +19,7 @@ from sah.benchmarks.haystacks import prose
 from sah.benchmarks.requirements import require_context, require_positive
 from sah.errors import ConfigurationError
 from sah.seeding import derive
-from sah.types import Example, Prediction, PromptTokenizer, Score
+from sah.types import Example, Prediction, PromptTokenizer, Score, Size
 
 _TEXTS = ("kjv", "factbook")
 
@@ -71,6 +71,11 @@ class Perplexity(BaseBenchmark):
     def without_chat_template(cls) -> tuple[str, ...]:
         """Return all texts."""
         return cls.subsets()
+
+    def size(self, seed: int) -> Size:
+        """Return the size from the number of continuations, each of which has its own context."""
+        continuations = self.samples * len(self.chosen())
+        return self._size_of(continuations, [0] * continuations)
 
     def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
         """Return the continuations with their contexts.

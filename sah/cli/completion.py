@@ -51,7 +51,7 @@ complete -c sah -f -a '(__sah_complete)'
 """
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
-_TAKE_OVERRIDES = ("run", "doctor", "fetch", "calibrate", "convert", "track")
+_TAKE_OVERRIDES = ("run", "plan", "doctor", "fetch", "calibrate", "convert", "track")
 _NAMES = ("model", "attention", "benchmark", "subset", "protocol", "seed")
 """Keys that every result has."""
 

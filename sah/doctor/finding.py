@@ -35,3 +35,8 @@ def error(check: str, message: str, advice: str) -> Finding:
 def counted(number: int, noun: str) -> str:
     """Return "1 prompt", "2 prompts" and so on."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def sized(size: float) -> str:
+    """Return a number of bytes as 540 MB or 17.2 GB."""
+    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

@@ -1,12 +1,14 @@
 """An estimate of the memory that an experiment needs, compared with what is available."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import psutil
 import torch
 
-from sah.attention import SparseAttention
-from sah.doctor.finding import Finding, counted, error, ok, warning
+from sah.attention import DenseAttention, SparseAttention
+from sah.doctor.finding import Finding, counted, error, ok, sized, warning
 from sah.execution.experiment import Experiment
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import EncodedPrompt
@@ -18,6 +20,61 @@ _INDEX_SHARE = 0.25
 _TIGHT = 0.85
 
 
+class Measurable(Protocol):
+    """A model whose memory can be estimated: loaded, or without weights."""
+
+    model: Any
+
+    def cache_bytes(self, tokens: int) -> int:
+        """Return the size of a context's cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """What the longest prompt needs, in bytes."""
+
+    weights: int
+    cache: int
+    copied: int
+    """Copy of the cache from which an arm decodes that evicts or rewrites: at most everything."""
+    prefill: int
+    """Activations of one layer: hidden states and feed-forward."""
+    workspace: int
+    indexes: float
+    """Of all arms together."""
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        return (
+            self.weights + self.cache + self.copied + self.prefill + self.workspace + self.indexes
+        )
+
+
+def estimate_memory(
+    model: Measurable, attentions: Sequence[DenseAttention | SparseAttention], tokens: int
+) -> MemoryEstimate:
+    """Estimate what a context of this many tokens needs, its question and answer included.
+
+    Args:
+        model: whose parameters may have no content.
+        attentions: those of the arms, at least one.
+        tokens: of context, question and answer.
+    """
+    config = model.model.config.get_text_config(decoder=True)
+    cache = model.cache_bytes(tokens)
+    width = 4 * config.hidden_size + 3 * getattr(config, "intermediate_size", 0)
+    sparse = [one for one in attentions if isinstance(one, SparseAttention)]
+    return MemoryEstimate(
+        weights=sum(weight.nbytes for weight in model.model.parameters()),
+        cache=cache,
+        copied=cache if any(one.witness is not None for one in sparse) else 0,
+        prefill=tokens * width * model.model.dtype.itemsize,
+        workspace=max((one.workspace_bytes for one in sparse), default=0),
+        indexes=len(attentions) * _INDEX_SHARE * cache,
+    )
+
+
 def check_memory(
     experiment: Experiment,
     model: LanguageModel,
@@ -25,28 +82,15 @@ def check_memory(
     new_tokens: int,
     arms: int,
 ) -> Finding:
-    """Estimate what the longest prompt needs: weights, cache, its copy, prefill, all indexes."""
-    config = model.model.config.get_text_config(decoder=True)
+    """Estimate what the longest prompt needs, and compare it with what is free."""
     longest = max(len(one.context_ids) + len(one.question_ids) for one in prompts)
-    size = model.model.dtype.itemsize
-    weights = sum(weight.nbytes for weight in model.model.parameters())
-    cache = model.cache_bytes(longest + new_tokens)
-    # Activations of one layer during the prefill: hidden states and feed-forward.
-    width = 4 * config.hidden_size + 3 * getattr(config, "intermediate_size", 0)
-    prefill = longest * width * size
-    attention = experiment.sparse_attention
-    workspace, copied = 0, 0
-    if isinstance(attention, SparseAttention):
-        workspace = attention.workspace_bytes
-        # An arm that evicts or rewrites decodes from a copy of what stays: at most everything.
-        copied = 0 if attention.witness is None else cache
-    indexes = arms * _INDEX_SHARE * cache
-    total = weights + cache + copied + prefill + workspace + indexes
+    needed = estimate_memory(model, [experiment.sparse_attention] * arms, longest + new_tokens)
+    total = needed.total
     # The weights are already loaded, so that free memory does not include them.
-    available = _free_bytes(model.device) + weights
+    available = _free_bytes(model.device) + needed.weights
     message = (
-        f"needs about {_shown(total)} of {_shown(available)} (weights {_shown(weights)}, cache "
-        f"{_shown(cache)} for {longest} tokens, {counted(arms, 'arm')})"
+        f"needs about {sized(total)} of {sized(available)} (weights {sized(needed.weights)}, cache "
+        f"{sized(needed.cache)} for {longest} tokens, {counted(arms, 'arm')})"
     )
     if total > available:
         return error(
@@ -65,7 +109,3 @@ def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
-
-
-def _shown(size: float) -> str:
-    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

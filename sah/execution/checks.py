@@ -16,7 +16,7 @@ from sah.errors import ConfigurationError
 from sah.execution.hydra_settings import require_fixed_settings
 from sah.results.identity import directory
 from sah.results.schema import Result
-from sah.results.store import read_result, require_writable
+from sah.results.store import read_result, require_place, require_writable
 
 if TYPE_CHECKING:
     from sah.tracking import Tracker
@@ -73,8 +73,8 @@ def find_complete(config: DictConfig) -> tuple[Path, Result | None]:
         ) from error
 
 
-def check_output_root(config: DictConfig) -> None:
-    """Check that the output root is a folder that can be written to; create it.
+def check_output_root(config: DictConfig, *, writes: bool = True) -> None:
+    """Check that the output root is a folder that can be written to; create it if `writes`.
 
     Raises:
         ConfigurationError: naming it and the system's reason.
@@ -83,11 +83,19 @@ def check_output_root(config: DictConfig) -> None:
         _check_options(config, "output_root")
     except OmegaConfBaseException as error:
         raise ConfigurationError(f"output_root: {str(error).splitlines()[0]}") from error
-    _require_writable_once(Path(config.output_root))
+    if writes:
+        _require_writable_once(Path(config.output_root))
+    else:
+        require_place(Path(config.output_root))
 
 
-def check(config: DictConfig, overrides: Sequence[str]) -> None:
+def check(config: DictConfig, overrides: Sequence[str], *, writes: bool = True) -> None:
     """Check an experiment, and its local data, before anything is written or submitted.
+
+    Args:
+        config: the composed experiment.
+        overrides: what it was composed from.
+        writes: whether to make the output root, and to ask the tracker whether it works.
 
     Raises:
         ConfigurationError: naming the value, the limit and the way out.
@@ -108,8 +116,10 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
         raise ConfigurationError(f"bundle_max must be at least 1 or null, got {config.bundle_max}")
     experiment = Experiment.from_config(config)
     _check_data_once(experiment.benchmark)
-    check_output_root(config)
-    _require_working_once(build(config, "tracker"))
+    check_output_root(config, writes=writes)
+    tracker = build(config, "tracker")
+    if writes:
+        _require_working_once(tracker)
 
 
 def _check_options(config: DictConfig, *names: str) -> None:

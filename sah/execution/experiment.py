@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from omegaconf import DictConfig
 
 from sah.attention import DenseAttention, Matched, SparseAttention
@@ -19,6 +20,7 @@ from sah.validation import wrong_fields
 
 if TYPE_CHECKING:
     from sah.models.language_model import LanguageModel
+    from sah.models.loading.outline import ModelOutline
     from sah.models.prompts import PromptEncoder
 
 
@@ -29,6 +31,9 @@ class ModelSource(Protocol):
 
     def known_max_tokens(self) -> int | None:
         """The longest sequence the model takes; None if only loading the model would tell."""
+
+    def outline(self, dtype: torch.dtype) -> "ModelOutline":
+        """Make the model without weights, from files on this machine; raises SahError."""
 
     def load(self) -> "LanguageModel":
         """Load the model and its tokenizer."""

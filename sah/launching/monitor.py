@@ -1,4 +1,4 @@
-"""Progress of a sweep: a live table on a terminal, log lines elsewhere."""
+"""Progress of a sweep: on a terminal a bar for each slot and one for the whole, else log lines."""
 
 import logging
 import time
@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from rich import box
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from sah.launching.plan import Cell
+from sah.report.reading.order import natural
+from sah.report.tables.state_table import duration
 from sah.results.state import ExperimentState, read_state
 from sah.terminal import plain
 
@@ -21,6 +23,9 @@ logger = logging.getLogger(__name__)
 _REFRESH_SECONDS = 2.0
 _LINE_SECONDS = 30.0
 _MAX_ROWS = 20
+# Lines of the terminal besides those of slots: the whole, and what was logged last.
+_OTHER_ROWS = 4
+_BAR_WIDTH = 16
 
 
 class SweepMonitor:
@@ -36,7 +41,7 @@ class SweepMonitor:
         self._told: dict[str, int] = {}
         self._running: set[int] = set()
         self._last_refresh = 0.0
-        self._last_line = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._live: Live | None = None
         console = Console(stderr=True)
         if console.is_terminal:
@@ -69,9 +74,9 @@ class SweepMonitor:
         elif self._live is None and now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
             logger.info("%s", self._counts())
-            for number in sorted(slots):
-                state = read_state(self._cells[number].directory)
-                logger.info("  #%d %s", number, _answered(state))
+            for slot, numbers in _by_slot(slots).items():
+                state = read_state(self._cells[numbers[0]].directory)
+                logger.info("  %s: %s, %s", slot, self._label_of(numbers), _answered(state))
 
     def _note_end(self, number: int) -> None:
         state = read_state(self._cells[number].directory)
@@ -96,6 +101,15 @@ class SweepMonitor:
         words = self._cells[number].label.split()
         return " ".join(word for word in words if word not in self._common) or " ".join(words)
 
+    def _label_of(self, numbers: Sequence[int]) -> str:
+        """Return the label of a cell, or what those of the arms of a job have in common."""
+        if len(numbers) == 1:
+            return f"#{numbers[0]} {self._label(numbers[0])}"
+        labels = [self._cells[number].label.split() for number in numbers]
+        shared = [word for word in labels[0] if all(word in label for label in labels)]
+        words = [word for word in shared if word not in self._common]
+        return ": ".join(filter(None, [f"{len(numbers)} arms", " ".join(words)]))
+
     def _counts(self) -> str:
         counts = Counter(self._ended.values())
         done, interrupted = counts["done"], counts["interrupted"]
@@ -107,23 +121,71 @@ class SweepMonitor:
             + (f", {interrupted} interrupted" if interrupted else "")
         )
 
-    def _picture(self, slots: Mapping[int, str]) -> Group:
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for column in ("#", "where", "since", "examples", "experiment"):
-            table.add_column(column, no_wrap=column != "experiment")
-        for number in sorted(slots)[:_MAX_ROWS]:
-            state = read_state(self._cells[number].directory)
-            since = "" if state.owner is None else _ago(time.time() - state.owner.since)
-            table.add_row(
-                str(number),
-                slots[number],
-                since,
-                _answered(state),
-                Text(plain(self._label(number))),
-            )
-        if len(slots) > _MAX_ROWS:
-            table.add_row("", f"and {len(slots) - _MAX_ROWS} more", "", "", "")
-        return Group(table, Text(self._counts()))
+    def _picture(self, slots: Mapping[int, str]) -> Table:
+        """Return a line for each slot, and one for all cells.
+
+        The arms of a job answer one context after another together, so its first arm tells how
+        far it is.
+        """
+        table = Table.grid(padding=(0, 2), expand=True)
+        for justify in ("left", "left", "right", "right"):
+            table.add_column(no_wrap=True, justify=justify)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        by_slot = _by_slot(slots)
+        height = _MAX_ROWS if self._live is None else self._live.console.height - _OTHER_ROWS
+        most = max(1, min(_MAX_ROWS, height))
+        begun = 0.0
+        for row, (slot, numbers) in enumerate(by_slot.items()):
+            state = read_state(self._cells[numbers[0]].directory)
+            begun += len(numbers) * _share(state, since_claim=True)
+            if row < most:
+                since = "" if state.owner is None else _ago(time.time() - state.owner.since)
+                label = Text(plain(self._label_of(numbers)))
+                table.add_row(slot, _bar(_share(state)), _answered(state), since, label)
+        if len(by_slot) > most:
+            table.add_row(f"and {len(by_slot) - most} more")
+        elapsed, done = time.monotonic() - self._started, len(self._ended)
+        table.add_row(
+            "sweep",
+            _bar((done + begun) / len(self._cells)),
+            f"{done} of {len(self._cells)}",
+            _ago(elapsed),
+            self._outlook(done + begun, elapsed),
+        )
+        return table
+
+    def _outlook(self, done: float, elapsed: float) -> str:
+        """Say how long the rest takes if it goes on like this, and what has failed."""
+        counts = Counter(self._ended.values())
+        failed = len(self._ended) - counts["done"] - counts["interrupted"]
+        is_over = len(self._ended) == len(self._cells)
+        left = None if is_over or not done else (len(self._cells) - done) * elapsed / done
+        parts = [
+            "" if left is None else f"about {duration(left)} left",
+            f"{failed} failed" if failed else "",
+            f"{counts['interrupted']} interrupted" if counts["interrupted"] else "",
+        ]
+        return ", ".join(filter(None, parts))
+
+
+def _by_slot(slots: Mapping[int, str]) -> dict[str, list[int]]:
+    """Return the cells of each slot, by name."""
+    found: dict[str, list[int]] = {slot: [] for slot in sorted(slots.values(), key=natural)}
+    for number in sorted(slots):
+        found[slots[number]].append(number)
+    return found
+
+
+def _bar(share: float) -> ProgressBar:
+    return ProgressBar(total=1.0, completed=share, width=_BAR_WIDTH)
+
+
+def _share(state: ExperimentState, *, since_claim: bool = False) -> float:
+    """Return the share of the examples that are answered, or of those left at its claim."""
+    before = state.owner.answered if since_claim and state.owner is not None else 0
+    if state.examples is None or state.examples <= before:
+        return 0.0
+    return max(0, state.answered - before) / (state.examples - before)
 
 
 def _answered(state: ExperimentState) -> str:

@@ -111,9 +111,20 @@ class SweepPlan:
 
 
 def plan_sweep(
-    job_overrides: Sequence[Sequence[str]], composer: Composer, memory: CompositionMemory
+    job_overrides: Sequence[Sequence[str]],
+    composer: Composer,
+    memory: CompositionMemory,
+    *,
+    writes: bool = True,
 ) -> SweepPlan:
-    """Compose and check every cell. Starts nothing, loads no model."""
+    """Compose and check every cell. Starts nothing, loads no model.
+
+    Args:
+        job_overrides: of every cell.
+        composer: of the sweep.
+        memory: of finished cells; new ones are noted, but not saved.
+        writes: as in `check`.
+    """
     plan = SweepPlan()
     seen: set[Path] = set()
     packed: PackedConfig | None = None
@@ -133,7 +144,7 @@ def plan_sweep(
             read = fix_contents(config, contents)
             directory, result = find_complete(config)
             if result is None and directory not in seen:
-                check(config, overrides)
+                check(config, overrides, writes=writes)
         except (SahError, HydraException, OmegaConfBaseException) as error:
             reason = explain(error)
             plan.problems.setdefault(reason, []).append(overrides)

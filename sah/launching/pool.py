@@ -137,7 +137,7 @@ def run_pool(
                     free.append(slot)
                 update(
                     {
-                        cell.number: _name(slots[slot])
+                        cell.number: _name(slot, slots)
                         for slot, job in running.items()
                         for cell in job.bundle.cells
                         if not job.watch.has_ended(cell)
@@ -230,5 +230,9 @@ def _kill_session(process: "subprocess.Popen[bytes]") -> None:
         return
 
 
-def _name(slot: Slot) -> str:
-    return f"GPU {','.join(slot.gpus)}" if slot.gpus else "CPU"
+def _name(number: int, slots: Sequence[Slot]) -> str:
+    """Return the name of a slot; those without a GPU are counted."""
+    gpus = slots[number].gpus
+    if gpus:
+        return f"GPU {','.join(gpus)}"
+    return "CPU" if len(slots) == 1 else f"CPU {number + 1}"

@@ -92,6 +92,15 @@ class Sweep:
         self._outcomes += (outcomes := _sum_up(plan, folder, started, detached=detached))
         return outcomes
 
+    def forecast(self, jobs: Sequence[Sequence[str]]) -> SweepPlan:
+        """Compose and check the jobs as `run` does, but write nothing; problems are in the plan.
+
+        Raises:
+            ConfigurationError: if no result can have the objective.
+        """
+        check_objective(str(self._config.objective))
+        return plan_sweep(jobs, self._composer, self._memory(), writes=False)
+
     def show_results(self) -> None:
         """Show the results of all batches and what to type next."""
         show_results(self._outcomes)

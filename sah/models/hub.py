@@ -22,6 +22,7 @@ from sah.validation import check_types
 
 if TYPE_CHECKING:
     from sah.models.language_model import LanguageModel
+    from sah.models.loading.outline import ModelOutline
     from sah.models.prompts import PromptEncoder
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,28 @@ class HubModel:
         config = read_config(self.name_or_path, common, split(self.model_kwargs)[1])
         self._require_composed_commit(config)
         return self._encoder(common, config)
+
+    def outline(self, dtype: torch.dtype) -> "ModelOutline":
+        """Make the model without weights, from a config that is on this machine.
+
+        Raises:
+            ModelLoadingError: if there is no config on this machine, it needs code that comes with
+                the model, or the weights are quantised.
+        """
+        from sah.models.loading.architecture import auto_class, read_config
+        from sah.models.loading.outline import ModelOutline
+
+        options, overrides = split(self.model_kwargs)
+        if options.get("quantization_config") is not None:
+            raise ModelLoadingError("model.model_kwargs.quantization_config quantises the weights")
+        common = {
+            "revision": self._cached_revision(),
+            "trust_remote_code": False,
+            "local_files_only": True,
+        }
+        config = read_config(self.name_or_path, common, overrides)
+        loader = auto_class(self.name_or_path, config, trust_remote_code=False)
+        return ModelOutline.of(loader, config, dtype)
 
     def fetch(self) -> str:
         """Download the model's files into the Hub's cache; return a line that describes them.

@@ -19,7 +19,10 @@ from sah.paths import installed_folder
 from sah.validation import check_types
 
 if TYPE_CHECKING:
+    from transformers import LlamaConfig
+
     from sah.models.language_model import LanguageModel
+    from sah.models.loading.outline import ModelOutline
     from sah.models.prompts import PromptEncoder
 
 # What stands between a key and its value: in RULER's needles and in its answer prefixes, in a JSON
@@ -157,7 +160,7 @@ class InductionModel:
 
     def load(self) -> "LanguageModel":
         """Make the model and its tokenizer."""
-        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers import LlamaForCausalLM
 
         from sah.models.gate_memory import require_measurable
         from sah.models.language_model import LanguageModel
@@ -165,7 +168,26 @@ class InductionModel:
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
         prompts = self.prompts()
         tokenizer = prompts.tokenizer
-        config = LlamaConfig(
+        # transformers draws initial weights from the global generator; its state is restored.
+        with torch.random.fork_rng(devices=[]):
+            model: Any = LlamaForCausalLM(self._config(tokenizer))
+        _set_weights(model, _codes(tokenizer))
+        loaded = LanguageModel(model.to(device, dtype), prompts)
+        require_measurable(loaded)
+        return loaded
+
+    def outline(self, dtype: torch.dtype) -> "ModelOutline":
+        """Make the model without weights."""
+        from transformers import LlamaForCausalLM
+
+        from sah.models.loading.outline import ModelOutline
+
+        return ModelOutline.of(LlamaForCausalLM, self._config(_tokenizer()), dtype)
+
+    def _config(self, tokenizer: Any) -> "LlamaConfig":
+        from transformers import LlamaConfig
+
+        return LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=_HIDDEN,
             intermediate_size=8,
@@ -178,13 +200,6 @@ class InductionModel:
             bos_token_id=None,
             eos_token_id=tokenizer.convert_tokens_to_ids([_written(end) for end in _ENDS]),
         )
-        # transformers draws initial weights from the global generator; its state is restored.
-        with torch.random.fork_rng(devices=[]):
-            model: Any = LlamaForCausalLM(config)
-        _set_weights(model, _codes(tokenizer))
-        loaded = LanguageModel(model.to(device, dtype), prompts)
-        require_measurable(loaded)
-        return loaded
 
 
 @torch.no_grad()

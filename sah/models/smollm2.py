@@ -13,7 +13,10 @@ from sah.models.hub import HubModel
 from sah.paths import cache_home, installed_folder
 
 if TYPE_CHECKING:
+    import torch
+
     from sah.models.language_model import LanguageModel
+    from sah.models.loading.outline import ModelOutline
     from sah.models.prompts import PromptEncoder
 
 logger = logging.getLogger(__name__)
@@ -47,6 +50,16 @@ class SmolLM2(HubModel):
         """Load only the tokenizer; converts the model unless that was done before."""
         return self._converted().prompts()
 
+    def outline(self, dtype: "torch.dtype") -> "ModelOutline":
+        """Make the model without weights.
+
+        Raises:
+            ModelNotFound: if it was not converted before.
+        """
+        if not (_converted_folder() / "config.json").is_file():
+            raise ModelNotFound("it is converted at first use; `sah fetch model=smollm2` does so")
+        return self._converted().outline(dtype)
+
     def fetch(self) -> str:
         """Convert the model unless that was done before; return a line that says where it is."""
         return f"{self.name} in {converted()}"
@@ -61,9 +74,7 @@ def converted() -> Path:
     Raises:
         ModelNotFound: if the package is not installed.
     """
-    # Without the package, a model that was converted before still loads.
-    version = package_versions([_NAME]).get(_NAME, _VERSION)
-    folder = cache_home() / f"smollm2-135m-instruct-{version}-{_CONVERSION}"
+    folder = _converted_folder()
     if (folder / "config.json").is_file():
         return folder
     gguf = _package_folder()
@@ -81,6 +92,12 @@ def converted() -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _converted_folder() -> Path:
+    # Without the package, a model that was converted before still loads.
+    version = package_versions([_NAME]).get(_NAME, _VERSION)
+    return cache_home() / f"smollm2-135m-instruct-{version}-{_CONVERSION}"
 
 
 def _package_folder() -> Path:

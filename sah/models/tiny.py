@@ -13,7 +13,10 @@ from sah.seeding import derive
 from sah.validation import check_types
 
 if TYPE_CHECKING:
+    from transformers import LlamaConfig
+
     from sah.models.language_model import LanguageModel
+    from sah.models.loading.outline import ModelOutline
     from sah.models.prompts import PromptEncoder
 
 _TEMPLATE = (
@@ -98,15 +101,34 @@ class TinyModel:
 
     def load(self) -> "LanguageModel":
         """Make the model and its tokenizer."""
-        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers import LlamaForCausalLM
 
         from sah.models.gate_memory import require_measurable
         from sah.models.language_model import LanguageModel
 
         device, dtype = resolve_device_and_dtype(self.device, self.dtype)
-        prompts = self.prompts()
-        tokenizer = prompts.tokenizer
-        config = LlamaConfig(
+        # transformers draws the initial weights from the global generator; its state is restored,
+        # and every weight is drawn again from a seeded generator.
+        with torch.random.fork_rng(devices=[]):
+            model: Any = LlamaForCausalLM(self._config())
+        randomize(model, derive(self.weight_seed, "tiny"))
+        loaded = LanguageModel(model.to(device, dtype), self.prompts())
+        require_measurable(loaded)
+        return loaded
+
+    def outline(self, dtype: torch.dtype) -> "ModelOutline":
+        """Make the model without weights."""
+        from transformers import LlamaForCausalLM
+
+        from sah.models.loading.outline import ModelOutline
+
+        return ModelOutline.of(LlamaForCausalLM, self._config(), dtype)
+
+    def _config(self) -> "LlamaConfig":
+        from transformers import LlamaConfig
+
+        tokenizer = tiny_tokenizer()
+        return LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=self.heads * self.head_dim,
             intermediate_size=2 * self.heads * self.head_dim,
@@ -117,14 +139,6 @@ class TinyModel:
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-        # transformers draws the initial weights from the global generator; its state is restored,
-        # and every weight is drawn again from a seeded generator.
-        with torch.random.fork_rng(devices=[]):
-            model: Any = LlamaForCausalLM(config)
-        randomize(model, derive(self.weight_seed, "tiny"))
-        loaded = LanguageModel(model.to(device, dtype), prompts)
-        require_measurable(loaded)
-        return loaded
 
 
 def randomize(model: torch.nn.Module, seed: int, scale: float = 0.25) -> None:

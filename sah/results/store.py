@@ -376,6 +376,21 @@ def read_error(directory: Path) -> LastError | None:
         return None
 
 
+def require_place(root: Path, key: str = "output_root") -> None:
+    """Check that the folder that a key names could be written to, or made; writes nothing.
+
+    Raises:
+        ConfigurationError: naming the path and what is in the way.
+    """
+    nearest = next((path for path in (root, *root.absolute().parents) if path.exists()), root)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "may not be written to" if nearest.is_dir() else "is not a folder"
+        raise ConfigurationError(
+            f"{key}: cannot write to {str(root)!r} ({nearest} {reason}); choose another with "
+            f"{key}=DIR"
+        )
+
+
 def require_writable(root: Path, key: str = "output_root") -> None:
     """Create the folder that a configuration key names, and check that it is writable.
 

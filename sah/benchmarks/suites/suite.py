@@ -19,7 +19,7 @@ from sah.benchmarks.suites.rows import (
 )
 from sah.content import digest_of_files, find_commit, is_commit
 from sah.errors import ConfigurationError, DatasetError
-from sah.types import Example, PromptTokenizer
+from sah.types import Example, PromptTokenizer, Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,19 @@ class Suite(BaseBenchmark):
             if not commits or (is_commit(revision) and revision not in commits):
                 return False
         return True
+
+    def size(self, seed: int) -> Size:
+        """Return the size from the rows, if they can be read without a network.
+
+        Raises:
+            DatasetError: if they cannot.
+        """
+        if not self.is_here():
+            raise DatasetError(
+                f"the data of {self.name} are not on this machine; `sah fetch` with the same "
+                "overrides downloads them"
+            )
+        return super().size(seed)
 
     def check_data(self) -> None:
         """Check that the files of the chosen subsets are in `path`, if it is set.

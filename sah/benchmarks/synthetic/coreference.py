@@ -26,7 +26,8 @@ from sah.benchmarks.haystacks import prose
 from sah.benchmarks.prompt_budget import Budget
 from sah.benchmarks.scorers import prefixed_similarity
 from sah.benchmarks.scoring import Task
-from sah.types import Example
+from sah.errors import ConfigurationError
+from sah.types import Example, Size
 
 _TASK = Task(max_new_tokens=128, scorer=prefixed_similarity)
 # The template and the end of the answer take tokens too.
@@ -68,6 +69,16 @@ class Coreference(GeneratedBenchmark):
     title: ClassVar[str] = "multi-round co-reference, generated; rules of openai/mrcr"
     licence: ClassVar[str] = "rules MIT; King James Bible is public domain"
     tasks: ClassVar = dict.fromkeys(_NEEDLES, _TASK)
+
+    def size(self, seed: int) -> Size:
+        """Refuse: an answer limit is the length of the passage asked for.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(
+            f"the answer limits of {self.name} are counted with the model's tokenizer"
+        )
 
     def generator(self, task: str, seed: int) -> Generate:
         """Return the generator of a task."""

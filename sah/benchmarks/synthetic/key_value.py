@@ -50,6 +50,11 @@ class KeyValue(GeneratedBenchmark):
         super().__post_init__()
         require_positive(self.name, "questions", self.questions)
 
+    @property
+    def answers_per_sample(self) -> int:
+        """`questions`."""
+        return self.questions
+
     def generator(self, task: str, seed: int) -> Generate:
         """Return the generator of a task.
 

@@ -12,6 +12,7 @@ COMMANDS = {
         "convert": "convert the published weights of a method",
     },
     "run": {
+        "plan": "show jobs, tokens, memory and hours of a sweep before it starts",
         "match": "find the budgets at which methods hold or read the same",
         "run": "run an experiment, or a sweep with -m; same as python run.py",
         "status": "show what is done, running and failed, and the time left",

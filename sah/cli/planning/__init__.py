@@ -1,0 +1,1 @@
+"""What `sah plan` forecasts and shows."""
