@@ -127,7 +127,7 @@ class TinyModel:
     def _config(self) -> "LlamaConfig":
         from transformers import LlamaConfig
 
-        tokenizer = tiny_tokenizer()
+        tokenizer = self.prompts().tokenizer
         return LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=self.heads * self.head_dim,
