@@ -16,7 +16,6 @@ from sah.attention import DenseAttention, SparseAttention
 from sah.attention.eviction.remembering import remembering
 from sah.attention.eviction.witness import Witness
 from sah.attention.layers import full_attention_layers, indexed_layers
-from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.models.cache import RewindableCache
 from sah.models.language_model import LanguageModel
@@ -79,7 +78,7 @@ def attach(
     _require_one_prefill(model, chosen)
     checked = measurable(model)
     if isinstance(chosen, SparseAttention):
-        AttentionSession(chosen, seed=seed).check(model.config)
+        chosen.check(model.config)
         _require_plain_layers(model, chosen)
         _require_cached_keys(checked, chosen)
     attached = AttachedAttention(checked, chosen, seed=seed, dense_question=question == "dense")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -191,16 +191,6 @@ class AttentionSession:
                     share = 1.0 if self._later is not None else min(1.0, rows / index.length)
                     total += index.nbytes * share
         return total
-
-    def check(self, config: PreTrainedConfig) -> None:
-        """Check that the attention can work on a model, given the model's configuration.
-
-        Raises:
-            ConfigurationError: if dense_layers or layers names a layer that the model does not
-                have, or if no layer is left to be sparse.
-        """
-        if isinstance(self.attention, SparseAttention):
-            self.attention.check(config)
 
     @contextmanager
     def attached(self, model: PreTrainedModel, *, is_question: bool = False) -> Iterator[None]:

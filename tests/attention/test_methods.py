@@ -103,7 +103,7 @@ def test_a_range_of_layers_includes_both_ends(span: str) -> None:
 def test_every_16th_layer_is_dense_as_many_as_the_model_has(tiny: LanguageModel) -> None:
     attention = sparse(Local(tokens=1), dense_layers="0::16")
     assert [n for n in range(80) if attention.maskers_at(n) is None] == [0, 16, 32, 48, 64]
-    AttentionSession(attention, seed=0).check(tiny.model.config)
+    attention.check(tiny.model.config)
     other = sparse(Local(tokens=1), dense_layers="1::2", layers={"0": {"all": Causal()}})
     assert [n for n in range(6) if other.maskers_at(n) is None] == [1, 3, 5]
 

@@ -297,9 +297,8 @@ def test_maskers_select_among_all_keys_without_the_indexer(model_type: str) -> N
 
 
 def test_native_is_refused_on_a_model_without_an_indexer(tiny: LanguageModel) -> None:
-    session = AttentionSession(NATIVE, seed=0)
     with pytest.raises(ConfigurationError, match="of type 'llama' has none; choose another"):
-        session.check(tiny.model.config)
+        NATIVE.check(tiny.model.config)
 
 
 @pytest.mark.parametrize(
@@ -312,9 +311,8 @@ def test_native_is_refused_on_a_model_without_an_indexer(tiny: LanguageModel) ->
 def test_eviction_and_rewriting_are_refused_on_a_model_with_an_indexer(
     stage: str, attention: SparseAttention
 ) -> None:
-    session = AttentionSession(attention, seed=0)
     with pytest.raises(ConfigurationError, match=rf"^sparse_attention.{stage}: .*'deepseek_v32'"):
-        session.check(loaded("deepseek_v32").model.config)
+        attention.check(loaded("deepseek_v32").model.config)
 
 
 @pytest.mark.parametrize(
