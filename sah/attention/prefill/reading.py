@@ -153,6 +153,7 @@ def _pairs_counted(model: PreTrainedModel) -> Iterator[PairsRead]:
         function = before or sys.modules[type(module).__module__].eager_attention_forward
         return function(module, query, key, *values, **kwargs)
 
+    # Under the same name: for any other, the model's code leaves the selection out of the mask.
     AttentionInterface.register(name, attention)
     try:
         yield read
