@@ -14,10 +14,10 @@ def full_attention_layers(config: PreTrainedConfig) -> frozenset[int]:
     """Return the numbers of the layers whose queries attend to every earlier token.
 
     Layers whose keys the model's own indexer selects are among them: its selection is another
-    sparse attention (`sah.attention.native.indexer`). The others are sliding-window or chunked layers and
-    layers without attention (convolutions, state-space models, plain MLPs). Not every architecture
-    tells its attention function which kind a layer is, so the kind is read from the configuration,
-    as transformers' cache does.
+    sparse attention (`sah.attention.native.indexer`). The others are sliding-window or chunked
+    layers and layers without attention (convolutions, state-space models, plain MLPs). Not every
+    architecture tells its attention function which kind a layer is, so the kind is read from the
+    configuration, as transformers' cache does.
     """
     full = (DynamicLayer, LinearAttentionAndFullAttentionLayer)
     return frozenset(
