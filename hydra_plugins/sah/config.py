@@ -5,10 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from sah.content import CONTENT
+from sah.execution.building import register_attentions
 from sah.paths import config_folder
 
 
@@ -90,12 +90,4 @@ OmegaConf.register_new_resolver("sah.product", _product, replace=True)
 OmegaConf.register_new_resolver("sah.directory", _directory, replace=True)
 OmegaConf.register_new_resolver("sah.subdirectory", _subdirectory, replace=True)
 
-
-def _register_attention_alias() -> None:
-    store = ConfigStore.instance()
-    for option in sorted((config_folder() / "sparse_attention").glob("*.yaml")):
-        node: dict[str, Any] = {"defaults": [{"override /sparse_attention": option.stem}]}
-        store.store(group="attention", name=option.stem, node=node, package="_global_")
-
-
-_register_attention_alias()
+register_attentions([config_folder()])

@@ -267,7 +267,8 @@ class SparseAttention:
         """Return the error of an attention without a layer to work on."""
         return ConfigurationError(
             f"sparse_attention {self.name!r} has no layer to work on: all layers are local "
-            "(sliding window, chunked) or kept dense; use sparse_attention=dense"
+            "(sliding window, chunked) or kept dense; set sparse_attention.dense_layers=[] if that "
+            "keeps them dense, or use sparse_attention=dense"
         )
 
     def select(self, inputs: AttentionInputs) -> AttentionMask:

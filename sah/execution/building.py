@@ -5,9 +5,11 @@ import difflib
 import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from hydra.utils import get_class
@@ -21,7 +23,7 @@ from omegaconf.errors import (
 )
 
 from sah.errors import ConfigurationError, SahError
-from sah.execution.hydra_settings import refused_search_path
+from sah.execution.hydra_settings import refused_search_path, search_folders
 from sah.paths import config_folder
 from sah.validation import wrong_fields
 
@@ -38,6 +40,24 @@ _MISTAKES = (
 )
 
 
+def register_attentions(folders: Iterable[Path]) -> None:
+    """Make the presets of folders of configurations options of `attention=`, too.
+
+    Hydra finds those of `sparse_attention=` in the folders themselves.
+    """
+    store = ConfigStore.instance()
+    for folder in folders:
+        presets = folder / "sparse_attention"
+        for path in sorted(presets.rglob("*.yaml")):
+            option = path.relative_to(presets).with_suffix("")
+            store.store(
+                group="/".join(("attention", *option.parts[:-1])),
+                name=option.name,
+                node={"defaults": [{"override /sparse_attention": option.as_posix()}]},
+                package="_global_",
+            )
+
+
 def compose(overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration of a command line, outside of Hydra's own main function.
 
@@ -48,6 +68,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     mistake = refused_search_path(overrides)
     if mistake is not None:
         raise ConfigurationError(mistake)
+    register_attentions(search_folders(overrides))
     # Of a program that uses Hydra itself: there can be only one at a time.
     active = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -134,7 +155,8 @@ def check(name: str, part: Mapping[str, Any]) -> None:
             kind = get_class(str(nested[_TARGET]))
         except (ImportError, ValueError, HydraException) as error:
             raise ConfigurationError(
-                f"{path}.{_TARGET}={nested[_TARGET]!r} is not a class that can be imported: {error}"
+                f"{path}.{_TARGET}={nested[_TARGET]!r} is not a class that can be imported: "
+                f"{error}; if it is in a file of yours, put its folder on PYTHONPATH"
             ) from error
         check_fields(path, kind, nested)
 

@@ -78,6 +78,13 @@ def refused_search_path(overrides: Sequence[str]) -> str | None:
     return None
 
 
+def search_folders(overrides: Sequence[str]) -> list[Path]:
+    """Return the folders that hydra.searchpath names; those of packages are left out."""
+    given = [text for text in overrides if text.startswith("hydra.searchpath=")]
+    places = [place.rpartition("://") for text in given for place in _listed(text)]
+    return [Path(path) for scheme, _, path in places if scheme in ("", "file")]
+
+
 def _listed(override: str) -> list[str]:
     try:
         value = OverridesParser.create().parse_override(override).value()
