@@ -20,7 +20,7 @@ def make_parser() -> Parser:
         examples=[
             "compare --baseline attention=dense --pool seed",
             "compare --where benchmark=ruler --margin 2 --per-task",
-            "compare --format latex -o comparison.tex",
+            "compare --format latex --columns method,diff,p,verdict -o table.tex",
         ],
         then="`sah report --format html` shows the answers behind a difference",
     )
@@ -85,4 +85,4 @@ def _compare(options: argparse.Namespace) -> None:
         pooled=[resolve_key(name, results) for name in pool],
         wide=options.format == "csv",
     )
-    write_table(table, options.format, options.output)
+    write_table(table, options)

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         target = _target(options)
         candidates = _matched(options, target)
-        write_table(_table(candidates, target), options.format, options.output)
+        write_table(_table(candidates, target), options)
         if options.save is not None:
             from sah.matching.matched_presets import save
 

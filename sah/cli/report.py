@@ -17,7 +17,7 @@ from sah.report.reading.select import parse_conditions, select
 from sah.report.saving import save
 from sah.report.tables.layout import show
 from sah.report.tables.markup import render
-from sah.report.tables.table import Table
+from sah.report.tables.table import Table, only_columns
 from sah.results.schema import Result
 from sah.results.stored_lines import EXAMPLES, MICRO_METRICS, PREDICTIONS
 from sah.terminal import plain
@@ -81,6 +81,8 @@ def main(arguments: Sequence[str]) -> None:
             raise ConfigurationError(
                 f"--title {options.title!r} is about the HTML page; add --format html"
             )
+        if options.columns is not None and options.format == "html":
+            raise ConfigurationError("--columns is about tables; leave it out with --format html")
         axis: CostAxis | None = options.axis
         groups = None
         if options.by is not None:
@@ -101,7 +103,7 @@ def main(arguments: Sequence[str]) -> None:
             sys.stdout.write(f"{plain(str(target))}\n")
             return
         table = result_table(results, wide=wide) if groups is None else groups
-        write_table(table, options.format, options.output)
+        write_table(table, options)
     except SahError as error:
         sys.exit(plain(f"sah report: {error}"))
 
@@ -175,6 +177,12 @@ def add_output(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write to FILE, not to the terminal"
     )
+    parser.add_argument(
+        "--columns",
+        type=lambda names: names.split(","),
+        metavar="NAME[,NAME]",
+        help="only these columns, in this order; a wrong name lists them all",
+    )
 
 
 def chosen_results(options: argparse.Namespace, files: Collection[str]) -> list[Result]:
@@ -189,16 +197,20 @@ def chosen_results(options: argparse.Namespace, files: Collection[str]) -> list[
     return with_whole(results, files, options.outputs)
 
 
-def write_table(table: Table, text_format: str, target: Path | None) -> None:
-    """Write a table to a file or to the terminal.
+def write_table(table: Table, options: argparse.Namespace) -> None:
+    """Write a table as `add_output` lets the user choose.
 
     Raises:
+        ConfigurationError: if it lacks a column that was chosen.
         SahError: if the file cannot be written.
     """
+    target = options.output
+    if options.columns is not None:
+        table = only_columns(table, options.columns)
     if target is None and isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that is not UTF-8 gets an escape for a character that it lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
-    if text_format == "table":
+    if options.format == "table":
         if target is None:
             show(table, Console())
             return
@@ -206,7 +218,7 @@ def write_table(table: Table, text_format: str, target: Path | None) -> None:
         show(table, Console(file=text, width=80))
         save(target, text.getvalue().encode())
         return
-    content = render(table, text_format)  # type: ignore[arg-type]
+    content = render(table, options.format)
     if target is None:
         sys.stdout.write(content)
     else:

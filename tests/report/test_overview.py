@@ -4,6 +4,7 @@ import io
 import pytest
 from rich.console import Console
 
+from sah.errors import ConfigurationError
 from sah.report.figures.axes import style
 from sah.report.figures.draw import rows_of_methods
 from sah.report.figures.series import points, scored_points
@@ -13,7 +14,7 @@ from sah.report.reading.caveats import caveats
 from sah.report.tables.layout import show
 from sah.report.tables.markup import render
 from sah.report.tables.overview import group_table, result_table
-from sah.report.tables.table import Cell, Column, Table, number
+from sah.report.tables.table import Cell, Column, Table, number, only_columns
 from sah.results.schema import Sampled
 
 
@@ -287,3 +288,28 @@ def test_markdown_and_latex_escape_names(write_result, results):
     table = result_table(results())
     assert "| a_b\\|\\<script\\>&%$ |" in render(table, "md")
     assert r"a\_b\textbar{}\textless{}script\textgreater{}\&\%\$" in render(table, "latex")
+
+
+def test_chosen_columns_are_found_by_name_or_header_and_keep_the_given_order():
+    columns = [
+        Column(name="score", header="score"),
+        Column(name="score_interval", header="95 % CI"),
+    ]
+    rows = [[number(0.5), Cell(text="0–1")], [number(0.25), Cell(text="–")]]
+    table = only_columns(Table(columns=columns, rows=rows, notes=["n"]), ["95 % CI", "score"])
+    assert headers(table) == ["95 % CI", "score"]
+    assert [[cell.text for cell in row] for row in table.rows] == [["0–1", "0.500"], ["–", "0.250"]]
+    assert table.notes == ["n"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["scores"], "'scores' is not a column of this table; take score"),
+        (["score", "score"], "'score' is given twice"),
+    ],
+)
+def test_a_column_that_cannot_be_chosen_is_refused(names, message):
+    table = Table(columns=[Column(name="score", header="score")], rows=[])
+    with pytest.raises(ConfigurationError, match=message):
+        only_columns(table, names)

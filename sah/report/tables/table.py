@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from sah.errors import ConfigurationError
+
 _SIZES = {1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k"}
 
 
@@ -47,6 +49,34 @@ class Table:
     """The names that all rows have in common."""
     notes: Sequence[str] = field(default=())
     """Legend and warnings, shown below the rows."""
+
+
+def only_columns(table: Table, names: Sequence[str]) -> Table:
+    """Return the table with some of its columns, in the given order.
+
+    Args:
+        table: the whole table.
+        names: names or headers of its columns.
+
+    Raises:
+        ConfigurationError: for a name that is not a column, or that is given twice.
+    """
+    known = [column.name for column in table.columns]
+    by_header = {column.header: column.name for column in table.columns}
+    chosen = [name if name in known else by_header.get(name, name) for name in names]
+    for name in chosen:
+        if name not in known:
+            raise ConfigurationError(
+                f"--columns: {name!r} is not a column of this table; take {', '.join(known)}"
+            )
+        if chosen.count(name) > 1:
+            raise ConfigurationError(f"--columns: {name!r} is given twice; name each column once")
+    places = [known.index(name) for name in chosen]
+    return replace(
+        table,
+        columns=[table.columns[place] for place in places],
+        rows=[[row[place] for place in places] for row in table.rows],
+    )
 
 
 def with_texts(table: Table, change: Callable[[str], str]) -> Table:
