@@ -29,7 +29,7 @@ from sah.results.schema import Provenance, Result, Timing
 from sah.types import Prediction
 
 # In tests/plugins, which pyproject.toml puts on the path.
-pytest_plugins = ("fake_gpus", "forked_runs")
+pytest_plugins = ("fake_gpus", "forked_runs", "forked_scripts", "slurm_cluster")
 
 ROOT = Path(__file__).resolve().parents[1]
 

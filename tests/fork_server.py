@@ -1,15 +1,16 @@
 """Runs `run.py` in forks of a process that has imported everything, which saves 3 s a run.
 
 A program of its own, because a process with threads, as that of the tests may be, must not fork.
-Requests are JSON objects, one a line: {"arguments", "arms", "folder", "output", "errors",
-"environment", "cpu_seconds"} starts a run and is answered with its process id, {"wait": id} with
-its exit status.
+Requests are JSON objects, one a line: {"program", "arguments", "arms", "folder", "output",
+"errors", "environment", "cpu_seconds"} starts a run and is answered with its process id,
+{"wait": id} with its exit status. The program is run.py, sah, or a Python file of a test.
 """
 
 import gc
 import json
 import os
 import resource
+import runpy
 import sys
 import time
 from pathlib import Path
@@ -80,8 +81,14 @@ def run(request: dict[str, Any]) -> None:
     if request["arms"]:
         run_arms(request["arms"])
     else:
-        sys.argv = [str(Path(__file__).parents[1] / "run.py"), *request["arguments"]]
-        sah_main()
+        sys.argv = [request["program"], *request["arguments"]]
+        # What an interpreter would have read at its start.
+        sys.path[:0] = request["environment"].get("PYTHONPATH", "").split(os.pathsep)
+        if Path(sys.argv[0]).name in ("run.py", "sah"):
+            sah_main()
+        else:
+            sys.path.insert(0, str(Path(sys.argv[0]).resolve().parent))
+            runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def redirect(output: str, errors: str) -> None:

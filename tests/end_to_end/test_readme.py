@@ -1,4 +1,7 @@
-"""The commands of the README and the guides are run, and their files are added, word for word."""
+"""The commands of the README and the guides are run, and their files are added, word for word.
+
+Those of docs/first_hour.md are in test_journeys.py.
+"""
 
 import os
 import re
@@ -12,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDES = ("first_hour", "sweeps", "compare", "extending", "numbers", "installation", "calibration")
+GUIDES = ("sweeps", "compare", "extending", "numbers", "installation", "calibration")
 TEXTS = [README, *((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in GUIDES)]
 
 

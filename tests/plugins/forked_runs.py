@@ -34,6 +34,7 @@ class Runs:
         self,
         folder: Path,
         *arguments: str,
+        program: str = str(ROOT / "run.py"),
         arms: tuple[tuple[str, ...], ...] = (),
         log: Path | None = None,
         errors: Path | None = None,
@@ -44,7 +45,8 @@ class Runs:
 
         Args:
             folder: the working directory.
-            arguments: of run.py.
+            arguments: of the program.
+            program: run.py, `sah`, or a Python file.
             arms: overrides of each arm, instead of arguments.
             log: for output; nowhere if None.
             errors: for stderr; the log if None.
@@ -54,6 +56,7 @@ class Runs:
         output = str(log or os.devnull)
         return self._ask(
             folder=str(folder),
+            program=program,
             arguments=arguments,
             arms=arms,
             output=output,
