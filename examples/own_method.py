@@ -3,7 +3,10 @@
     python examples/own_method.py                              # SmolLM2, two samples of RULER
     python examples/own_method.py model=tiny benchmark=mock    # in seconds
 
-Results are written below outputs/, as those of `python run.py` are.
+Results are written below outputs/, as those of `python run.py` are. The preset and its masker are
+yamls in examples/conf. The command line finds them, too, where Python finds this file:
+
+    PYTHONPATH=examples sah run -m --config-dir examples/conf attention=dense,large_values
 """
 
 # B batch, H query heads, G key-value heads, Q queries, K keys
@@ -44,7 +47,7 @@ def attach_it(*experiment: str) -> None:
         maskers={
             "sink": Sink(tokens=4),
             "local": Local(tokens=16),
-            "mine": LargeValues(fraction=0.1),
+            "large_values": LargeValues(fraction=0.1),
         },
     )
     inputs = tokenizer(PROMPT, return_tensors="pt")
@@ -67,12 +70,8 @@ def sweep_it(*experiment: str) -> None:
     for fraction in (0.05, 0.2):
         sah.run(
             *experiment,
-            "attention=custom",
-            "sparse_attention.name=large_values",
-            "+masker@sparse_attention.maskers.sink=sink",
-            "+masker@sparse_attention.maskers.local=local",
-            "+masker@sparse_attention.maskers.mine=large_values",
-            f"sparse_attention.maskers.mine.fraction={fraction}",
+            "attention=large_values",
+            f"sparse_attention.maskers.large_values.fraction={fraction}",
             config_dir=FOLDER / "conf",
         )
     frame = sah.results("outputs", where={"attention": ["dense", "large_values"]})
