@@ -72,6 +72,11 @@ sah run --config-dir mine model=induction benchmark.samples=6 benchmark.context_
 # > induction large_values ruler niah_single_1
 # > density ...
 
+# The folder may also be a search path of Hydra; the result is read, not computed.
+sah run 'hydra.searchpath=[mine]' model=induction benchmark.samples=6 \
+    benchmark.context_tokens=512 attention=large_values
+# > induction large_values ruler niah_single_1
+
 # Swept over its budgets, beside dense attention and another method.
 sah run -m --config-dir mine hydra/launcher=basic model=induction benchmark.samples=6 \
     benchmark.context_tokens=512 attention=dense,sparse
