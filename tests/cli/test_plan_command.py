@@ -104,6 +104,8 @@ def test_rates_of_another_machine_are_not_those_of_this_one(measured):
         for one in results
     ]
     assert measured_rates(elsewhere, model, device=device).experiments == 0
+    untold = [replace(one, timing=replace(one.timing, new_tokens=0)) for one in results]
+    assert "has measured its rates" in measured_rates(untold, model, device=device).unknown
     # On a cluster every node counts.
     assert measured_rates(elsewhere, model, device=None).experiments == 2
     assert measured_rates(results, model, device=None).experiments == 0

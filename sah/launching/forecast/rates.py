@@ -27,7 +27,7 @@ class Rates:
     bound: str = ""
     """Not empty: they are upper limits of the device, and this is what they follow from."""
     unknown: str = ""
-    """Why they are None."""
+    """Why there is none of prefill or decode, where there is none."""
 
     def decode_of(self, attention: str) -> float | None:
         """Return the rate of an attention, or that of all if it was not measured."""
@@ -57,19 +57,22 @@ def measured_rates(
         same = [
             one for one in same if (one.provenance.host, one.provenance.device) == (host, device)
         ]
+    unknown = (
+        f"no finished experiment of {model.get('name')} has measured its rates; give "
+        "--prefill-rate and --decode-rate, or --device for a lower bound of the time"
+    )
     if not same:
-        return Rates(
-            unknown=f"no finished experiment of {model.get('name')} has measured its rates; give "
-            "--prefill-rate and --decode-rate, or --device for a lower bound of the time"
-        )
+        return Rates(unknown=unknown)
     timings = [one.timing for one in same]
     prompts = [one.prompt_tokens for one in same if one.prompt_tokens is not None]
+    prefill = _rate(
+        sum(one.context_tokens for one in timings),
+        sum(one.prefill_seconds + one.prefill_seconds_saved for one in timings),
+    )
+    decode = _decode_rate(same)
     return Rates(
-        prefill=_rate(
-            sum(one.context_tokens for one in timings),
-            sum(one.prefill_seconds + one.prefill_seconds_saved for one in timings),
-        ),
-        decode=_decode_rate(same),
+        prefill=prefill,
+        decode=decode,
         decode_by_attention={
             name: rate
             for name in {one.attention for one in same}
@@ -79,6 +82,8 @@ def measured_rates(
         experiments=len(same),
         device=chosen,
         longest_prompt=max(prompts, default=None),
+        # Experiments that only read continuations have no rate of decoding.
+        unknown=unknown if prefill is None or decode is None else "",
     )
 
 
