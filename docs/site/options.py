@@ -88,8 +88,8 @@ GROUPS = {
     "tracker": Group(
         "tracker",
         "Trackers",
-        "`tracker=OPTION` also copies finished results to an experiment tracker; `sah track FOLDER "
-        "tracker=OPTION` does so afterwards. Values are set with `tracker.KEY=VALUE`.",
+        "`tracker=OPTION` also sends live numbers and results to an experiment tracker; `sah track "
+        "FOLDER tracker=OPTION` sends results afterwards. Values are set with `tracker.KEY=VALUE`.",
     ),
     "launcher": Group(
         "hydra/launcher",

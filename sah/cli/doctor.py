@@ -20,8 +20,9 @@ def make_parser() -> Parser:
     """Return the parser of this subcommand."""
     parser = Parser(
         "doctor",
-        "Check prompts, model, attention, memory and files before a sweep. Takes the overrides "
-        "of the experiment, and uses only files on this machine.",
+        "Check tracker, prompts, model, attention, memory and files before a sweep. Takes the "
+        "overrides of the experiment, and uses only files on this machine; only a tracker's "
+        "server is asked whether it answers.",
         examples=[
             "doctor model=llama benchmark=longbench attention=quest",
             "doctor model=llama attention=snapkv --arms 8",

@@ -26,6 +26,7 @@ def make_parser() -> Parser:
         examples=[
             "plan -m attention=dense,quest seed=1,2 benchmark.samples=100",
             "plan -m model=llama benchmark=longbench hydra/launcher=slurm --count",
+            "plan model=llama --device h100",
             "plan model=llama --prefill-rate 9000 --decode-rate 30",
         ],
         then="`sah run -m …` with the same overrides",
@@ -48,6 +49,12 @@ def make_parser() -> Parser:
             help=f"tokens per second of {name}; the default is measured by finished experiments "
             "of the model on this machine",
         )
+    add(
+        "--device",
+        metavar="NAME",
+        help="the least time that a GPU needs, by its vendor's data sheet, instead of rates: "
+        "a100, h100, h200 or l40s",
+    )
     add("--json", action="store_true", help="print every job as JSON")
     return parser
 
@@ -62,6 +69,8 @@ def main(arguments: Sequence[str]) -> None:
             parser.error(f"--{name.replace('_', '-')} must be above 0 tokens per second")
     if (options.prefill_rate is None) != (options.decode_rate is None):
         parser.error("give both --prefill-rate and --decode-rate, or neither")
+    if options.device is not None and options.prefill_rate is not None:
+        parser.error("give rates or --device, not both")
     flags = [("--config-dir", options.config_dir), ("--config-name", options.config_name)]
     given = [text for flag, value in flags if value is not None for text in (flag, value)]
     refuse(["-m", *given, *options.overrides])
@@ -70,8 +79,15 @@ def main(arguments: Sequence[str]) -> None:
     from sah.cli.planning.planned_jobs import forecast_jobs
     from sah.execution.building import explain
     from sah.execution.progress import quiet_libraries
+    from sah.launching.forecast.bounds import DEVICES
     from sah.launching.forecast.composing import plan_command
 
+    if options.device is not None and options.device not in DEVICES:
+        parser.error(
+            f"--device {options.device} is not one of {', '.join(DEVICES)}; for another, give "
+            "--prefill-rate and --decode-rate"
+        )
+    device = None if options.device is None else DEVICES[options.device]
     rates = None
     if options.prefill_rate is not None:
         rates = (options.prefill_rate, options.decode_rate)
@@ -80,7 +96,7 @@ def main(arguments: Sequence[str]) -> None:
         sweep = plan_command(
             options.overrides, config_name=options.config_name, config_dir=options.config_dir
         )
-        jobs = forecast_jobs(sweep, rates=rates, count=options.count)
+        jobs = forecast_jobs(sweep, rates=rates, device=device, count=options.count)
     except (SahError, HydraException, OmegaConfBaseException) as error:
         sys.exit(plain(f"sah plan: {explain(error)}"))
     if options.json:

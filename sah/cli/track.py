@@ -21,12 +21,18 @@ def make_parser() -> Parser:
         "track",
         "Send the results below each folder to a tracker: those of experiments without one, and "
         "those that it did not accept. What it has already is not sent again, so the same command "
-        "may be repeated.",
+        "may be repeated. A result continues the run that an interrupted experiment left.",
         examples=[
             "track outputs tracker=mlflow",
             "track outputs tracker=wandb tracker.project=sparse",
         ],
-        then="`sah run … tracker=NAME` sends the results of new experiments when they are done",
+        then="`sah run … tracker=NAME` sends live numbers and results of new experiments",
+    )
+    parser.add_argument(
+        "-cd",
+        "--config-dir",
+        metavar="FOLDER",
+        help="find trackers of your own in FOLDER/tracker, as for `sah run`",
     )
     parser.add_argument(
         "arguments",
@@ -40,11 +46,17 @@ def make_parser() -> Parser:
 def main(arguments: list[str]) -> None:
     """Send every result; exit with status 1 if one was not accepted."""
     parser = make_parser()
-    given = parser.parse(arguments).arguments
+    options = parser.parse(arguments)
+    given = options.arguments
     overrides = [text for text in given if re.match(r"(tracker(\.\w+)*|output_root)=", text)]
     folders = [Path(text) for text in given if text not in overrides]
     if not folders:
         parser.error("no folder; give the output root, for example outputs")
+    if options.config_dir is not None:
+        if not Path(options.config_dir).is_dir():
+            parser.error(f"--config-dir {options.config_dir} is not a folder")
+        quoted = str(Path(options.config_dir).absolute()).replace("'", "\\'")
+        overrides.append(f"hydra.searchpath=['file://{quoted}']")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         tracker = _tracker(overrides)

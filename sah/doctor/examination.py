@@ -15,6 +15,7 @@ from sah.doctor.prompt_checks import (
     check_split,
     check_thoughts,
 )
+from sah.doctor.tracker_check import check_tracker
 from sah.errors import ConfigurationError, SahError, TokenizerError
 from sah.execution.building import compose
 from sah.execution.experiment import Experiment
@@ -27,11 +28,12 @@ _EXAMPLES = 8
 def examine(overrides: Sequence[str], arms: int = 1) -> list[Finding]:
     """Check the experiment that these overrides compose; stop where later checks cannot run."""
     try:
-        experiment = Experiment.from_config(compose(overrides))
+        config = compose(overrides)
+        experiment = Experiment.from_config(config)
     except (SahError, OmegaConfBaseException) as problem:
         lines = str(problem).strip().splitlines()
         return [error("configuration", lines[0], "correct the override that the message names")]
-    findings = [ok("configuration", _described(experiment))]
+    findings = [ok("configuration", _described(experiment)), *check_tracker(config)]
     try:
         model = experiment.model.load()
     except ConfigurationError as problem:

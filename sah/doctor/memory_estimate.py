@@ -23,7 +23,9 @@ _TIGHT = 0.85
 class Measurable(Protocol):
     """A model whose memory can be estimated: loaded, or without weights."""
 
-    model: Any
+    @property
+    def model(self) -> Any:
+        """The model of transformers."""
 
     def cache_bytes(self, tokens: int) -> int:
         """Return the size of a context's cache."""

@@ -27,7 +27,7 @@ from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.results import Result, ResultStore, directory, fingerprint
 from sah.results.contents import fix_contents
 from sah.results.stored_lines import MICRO_METRICS
-from sah.tracking import Tracker, track
+from sah.tracking import Record, Reporter, Tracker
 from sah.types import Example, Prediction
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class Arm:
         self.is_at_work = False
         """Whether an attempt is under way."""
         self._attempts = 0
+        self._reporter: Reporter | None = None
         self._held = ExitStack()
         """What the arm holds until its outcome: the claim and run.log."""
         self._attempt = ExitStack()
@@ -105,6 +106,9 @@ class Arm:
     def __exit__(self, *_: object) -> None:
         self.end_attempt()
         self._held.close()
+        if self._reporter is not None:
+            self._reporter.stop()
+            self._reporter.wait()
 
     # -- attempts --------------------------------------------------------------------------
 
@@ -135,7 +139,8 @@ class Arm:
         """End with a result."""
         self.end_attempt()
         self._end(Outcome(result=result))
-        track(self.tracker, result)
+        if self._reporter is not None:
+            self._reporter.finish(result)
 
     def fail(self, error: Exception) -> None:
         """End the attempt; stored answers stay. Without retries left, the error is the outcome."""
@@ -170,6 +175,8 @@ class Arm:
         if not isinstance(error, Busy):
             self.store.record_error(error)
         self._end(Outcome(error=error))
+        if self._reporter is not None:
+            self._reporter.stop()
 
     def _lost_claim_behind(self, error: Exception) -> Exception:
         """Return Busy where an OSError only says that the directory is gone, else the error.
@@ -246,6 +253,17 @@ class Arm:
                 bar=alone,
             )
         )
+        if self._reporter is None:
+            names = (
+                self.experiment.model.name,
+                self.experiment.sparse_attention.name,
+                self.experiment.benchmark.name,
+            )
+            start = Record.from_start(
+                names, directory=self.store.directory, config=self.store.config
+            )
+            self._reporter = Reporter(self.tracker, start)
+        self._report()
 
     def sparse_prefill(self, model: LanguageModel) -> SparsePrefill | OwnPrefill | None:
         """Return how its attention reads contexts; None for the model's own attention."""
@@ -307,6 +325,12 @@ class Arm:
         (score,) = self.experiment.benchmark.score([example], [prediction])
         if self._progress is not None:
             self._progress.advance(score.score)
+        self._report()
+
+    def _report(self) -> None:
+        if self._progress is not None and self._reporter is not None:
+            progress = self._progress
+            self._reporter.advance(done=progress.done, total=progress.total, score=progress.score)
 
 
 def _log_pending(examples: Sequence[Example], pending: set[str]) -> None:

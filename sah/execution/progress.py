@@ -64,12 +64,22 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    @property
+    def done(self) -> int:
+        """Number of answered examples."""
+        return len(self._scores)
+
+    @property
+    def score(self) -> float | None:
+        """Mean of the scores so far; None without any."""
+        known = [value for value in self._scores if value is not None]
+        return sum(known) / len(known) if known else None
+
     def advance(self, score: float | None) -> None:
         """Count one more example."""
         self._scores.append(score)
-        done = len(self._scores)
-        known = [value for value in self._scores if value is not None]
-        mean = f"score so far {sum(known) / len(known):.3f}" if known else "no score"
+        done, so_far = self.done, self.score
+        mean = "no score" if so_far is None else f"score so far {so_far:.3f}"
         if self._bar is not None:
             self._bar.update(self._task, advance=1, score=mean)
             return

@@ -310,7 +310,7 @@ def _starts(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Count the starts, find the highest load, and list code and devices where they differ."""
     loads = [start["load_per_core"] for start in starts if start.get("load_per_core") is not None]
     # Content is the same in one directory, whatever its path and date.
-    ignored = ("typed", "content", "load_per_core")
+    ignored = ("time", "typed", "content", "load_per_core")
     differing = [key for key in (starts[0] if starts else ()) if key not in ignored]
     made_by = [{key: start.get(key) for key in differing} for start in starts]
     different = [one for n, one in enumerate(made_by) if one not in made_by[:n]]

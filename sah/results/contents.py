@@ -109,7 +109,7 @@ def other_content(directory: Path, experiment: Mapping[str, Any]) -> list[str]:
             "of its files, and metrics are means over queries"
         )
     for neighbour in sorted(directory.parent.iterdir()) if described else ():
-        start = {} if neighbour == directory else _first_start(neighbour)
+        start = {} if neighbour == directory else first_start(neighbour)
         if start.get("typed") != typed:
             continue
         for key, now in described.items():
@@ -166,7 +166,7 @@ def _resolved_parts(value: Any, path: str) -> Iterator[tuple[str, Mapping[str, A
             yield from _resolved_parts(child, f"{path}.{key}".lstrip("."))
 
 
-def _first_start(directory: Path) -> dict[str, Any]:
+def first_start(directory: Path) -> dict[str, Any]:
     """Return the first line of starts.jsonl; empty if there is none that can be read."""
     try:
         with open(directory / STARTS, "rb") as file:

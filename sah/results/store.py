@@ -186,13 +186,14 @@ class ResultStore:
         self.predictions[prediction.example_id] = prediction
 
     def note_start(self, made_by: Mapping[str, Any]) -> None:
-        """Record the content, code, libraries and device behind the answers that follow.
+        """Record the time, content, code, libraries and device behind the answers that follow.
 
         Raises:
             Busy: if the claim was lost; nothing is written then.
         """
         self.check_claim()
-        start = {**made_by, **described_start(self.config)}
+        now = datetime.now(UTC).isoformat()
+        start = {"time": now, **made_by, **described_start(self.config)}
         append_whole(self.path(STARTS), json_lines([start]))
 
     def notes_on_content(self) -> list[str]:

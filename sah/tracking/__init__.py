@@ -1,5 +1,21 @@
-"""Optional trackers for finished results: MLflow, TensorBoard, Weights & Biases, trackio."""
+"""Optional trackers: MLflow, TensorBoard, Weights & Biases, trackio."""
 
-from sah.tracking.record import NoTracker, Record, Tracker, require_working, track
+from sah.tracking.record import (
+    LiveRun,
+    LiveTracker,
+    NoTracker,
+    Record,
+    Tracker,
+    require_working,
+)
+from sah.tracking.reporter import Reporter
 
-__all__ = ["NoTracker", "Record", "Tracker", "require_working", "track"]
+__all__ = [
+    "LiveRun",
+    "LiveTracker",
+    "NoTracker",
+    "Record",
+    "Reporter",
+    "Tracker",
+    "require_working",
+]

@@ -1,43 +1,67 @@
-"""The record that a tracker receives, and the calls that keep its failures harmless."""
+"""What a tracker receives, what it implements, and the checks before an experiment."""
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sah.errors import ConfigurationError
 from sah.paths import sanitise
+from sah.results.contents import first_start
 from sah.results.schema import Result
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The result of one experiment, for a tracker."""
+    """One experiment for a tracker: when it starts, without numbers, or with its result."""
 
     name: str
     """model/attention/benchmark/fingerprint."""
+    run: str
+    """Id of the tracker's run: the same after resume, another if all is computed again."""
     directory: Path
     settings: Mapping[str, str | int | float | bool]
     """The resolved configuration with dotted keys."""
     numbers: Mapping[str, float]
     """Scores and measurements; what was not measured is left out."""
     tags: Mapping[str, str]
-    """`result` is the same for the same result only: not for one that was rescored."""
+    """`run`; with a result also `result`, the same for the same result only: not for one that was
+    rescored."""
+
+    @classmethod
+    def from_start(
+        cls, names: tuple[str, str, str], *, directory: Path, config: Mapping[str, Any]
+    ) -> "Record":
+        """Describe an experiment that has begun.
+
+        Args:
+            names: of model, attention and benchmark.
+            directory: the experiment's; named after its fingerprint, and its start is noted there.
+            config: the resolved experiment.
+        """
+        fingerprint = directory.name
+        run = _run_id(directory, fingerprint, otherwise="")
+        return cls(
+            name=_name(*names, fingerprint),
+            run=run,
+            directory=directory,
+            settings=dict(_flat(config, "")),
+            numbers={},
+            tags={"fingerprint": fingerprint, "directory": str(directory), "run": run},
+        )
 
     @classmethod
     def from_result(cls, result: Result) -> "Record":
         """Convert a result."""
-        # Trackers make folders of these names.
-        names = [sanitise(name) for name in (result.model, result.attention, result.benchmark)]
         provenance = result.provenance
         finished = (provenance.rescored or {}).get("finished", provenance.finished)
+        # Earlier versions did not note when an experiment began.
+        run = _run_id(result.directory, result.fingerprint, otherwise=str(finished))
         return cls(
-            name="/".join([*names, result.fingerprint]),
+            name=_name(result.model, result.attention, result.benchmark, result.fingerprint),
+            run=run,
             directory=result.directory,
             settings=dict(_flat(result.config, "")),
             numbers=dict(_numbers(asdict(result), "")),
@@ -47,10 +71,24 @@ class Record:
                 "host": str(provenance.host),
                 "device": str(provenance.device),
                 "directory": str(result.directory),
-                # wandb allows no other characters in the id of a run.
-                "result": re.sub("[^0-9A-Za-z-]", "-", f"{result.fingerprint}-{finished}"),
+                "run": run,
+                "result": _id(f"{result.fingerprint}-{finished}"),
             },
         )
+
+
+def _name(model: str, attention: str, benchmark: str, fingerprint: str) -> str:
+    # Trackers make folders of these names.
+    return "/".join([*map(sanitise, (model, attention, benchmark)), fingerprint])
+
+
+def _run_id(directory: Path, fingerprint: str, *, otherwise: str) -> str:
+    return _id(f"{fingerprint}-{first_start(directory).get('time', otherwise)}")
+
+
+def _id(text: str) -> str:
+    # wandb allows no other characters in the id of a run.
+    return re.sub("[^0-9A-Za-z-]", "-", text)
 
 
 class Tracker(Protocol):
@@ -69,6 +107,27 @@ class Tracker(Protocol):
 
     def log(self, record: Record) -> None:
         """Store the record; after a run, any exception is only logged."""
+
+
+class LiveRun(Protocol):
+    """The run of one experiment in a tracker, while the experiment is computed."""
+
+    def advance(self, numbers: Mapping[str, float], done: int) -> None:
+        """Log live numbers; `done` counts the answered examples."""
+
+    def finish(self, record: Record) -> None:
+        """Log the result and end the run."""
+
+    def stop(self) -> None:
+        """End the run without a result; the next start of the experiment continues it."""
+
+
+@runtime_checkable
+class LiveTracker(Tracker, Protocol):
+    """A tracker that also receives live numbers; its `log` continues an unfinished run."""
+
+    def open(self, record: Record) -> LiveRun:
+        """Begin the run of an experiment, or continue the one that an earlier start left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,22 +181,6 @@ def require_package(name: str, extra: str) -> None:
     """
     if find_spec(name) is None:
         raise ConfigurationError(f"the package {name} is not installed: pip install 'sah[{extra}]'")
-
-
-def track(tracker: Tracker, result: Result) -> None:
-    """Log a result with a tracker; failures are only logged.
-
-    Results are on disk before this is called, so a tracker that is missing, unreachable or
-    broken costs a warning, never the experiment.
-    """
-    try:
-        tracker.log(Record.from_result(result))
-    except Exception as error:  # noqa: BLE001 (third-party code on which nothing depends)
-        logger.warning(
-            "the tracker did not accept the result (%s: %s); it is complete in %s, and `sah track` "
-            "sends it later",
-            *(type(error).__name__, error, result.directory),
-        )
 
 
 _TRACKED = ("timing", "tasks", "dense_agreement", "index_bytes", "sampled")

@@ -1,15 +1,20 @@
 """TensorBoard tracker: one folder of events per experiment (extra: tensorboard)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sah.results.store import require_writable
-from sah.tracking.record import Record, refuse_empty, require_package
+from sah.tracking.record import LiveRun, Record, refuse_empty, require_package
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorBoardTracker:
-    """Writes hyperparameters and final numbers for the HParams view."""
+    """Writes live numbers, and hyperparameters and final numbers for the HParams view."""
 
     folder: str
     """Folder for `tensorboard --logdir`."""
@@ -40,12 +45,32 @@ class TensorBoardTracker:
         texts = [event.tensor_proto.string_val[0].decode() for event in events.Tensors(name)]
         return record.tags["result"] in texts
 
-    def log(self, record: Record) -> None:
-        """Write one result; earlier ones of the same experiment are kept."""
+    def open(self, record: Record) -> LiveRun:
+        """Begin a file of events; earlier ones of the experiment are kept."""
         from torch.utils.tensorboard import SummaryWriter
 
-        with SummaryWriter(str(Path(self.folder, record.name))) as writer:
-            writer.add_hparams(dict(record.settings), dict(record.numbers), run_name=".")
+        return _Events(writer=SummaryWriter(str(Path(self.folder, record.name))))
+
+    def log(self, record: Record) -> None:
+        """Write one result; earlier ones of the same experiment are kept."""
+        self.open(record).finish(record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Events:
+    writer: "SummaryWriter"
+
+    def advance(self, numbers: Mapping[str, float], done: int) -> None:
+        for name, value in numbers.items():
+            self.writer.add_scalar(name, value, done)
+        self.writer.flush()
+
+    def finish(self, record: Record) -> None:
+        with self.writer:
+            self.writer.add_hparams(dict(record.settings), dict(record.numbers), run_name=".")
             # Last: only a result with its tags counts as written.
             for name, text in record.tags.items():
-                writer.add_text(name, text)
+                self.writer.add_text(name, text)
+
+    def stop(self) -> None:
+        self.writer.close()

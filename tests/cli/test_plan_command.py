@@ -18,6 +18,8 @@ EXPERIMENT = (
     "generation.max_new_tokens=4",
 )
 
+RATES = ("--prefill-rate", "512", "--decode-rate", "2")
+
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
@@ -102,15 +104,68 @@ def test_rates_of_another_machine_are_not_those_of_this_one(measured):
         for one in results
     ]
     assert measured_rates(elsewhere, model, device=device).experiments == 0
+    untold = [replace(one, timing=replace(one.timing, new_tokens=0)) for one in results]
+    assert "has measured its rates" in measured_rates(untold, model, device=device).unknown
     # On a cluster every node counts.
     assert measured_rates(elsewhere, model, device=None).experiments == 2
     assert measured_rates(results, model, device=None).experiments == 0
 
 
 def test_given_rates_replace_measured_ones(planned):
-    rates = ("--prefill-rate", "512", "--decode-rate", "2")
-    (job,) = planned(*EXPERIMENT, "attention=dense,quest", *rates, "--json")["jobs"]
+    (job,) = planned(*EXPERIMENT, "attention=dense,quest", *RATES, "--json")["jobs"]
     assert job["seconds"] == 2 * 512 / 512 + 2 * 2 * 4 / 2
+
+
+def test_the_time_on_a_device_is_a_lower_bound_by_weights_and_peak_numbers(planned):
+    shape = ("model=tiny", *EXPERIMENT[1:], "model.layers=2", "attention=dense,quest")
+    (job,) = planned(*shape, "--device", "h100", "--json")["jobs"]
+    model = TinyModel(layers=2)
+    width, inner = model.heads * model.head_dim, 2 * model.heads * model.head_dim
+    groups = model.key_value_heads * model.head_dim
+    words = len(model.prompts().tokenizer)
+    linear = 2 * (2 * width * width + 2 * width * groups + 3 * width * inner)
+    norms = 2 * 2 * width + width
+    read = 2 * (linear + norms + words * width)  # bfloat16
+    rates = job["rates"]
+    assert rates["prefill"] == pytest.approx(989.5e12 / (2 * linear))
+    assert rates["decode"] == pytest.approx(3.35e12 / read)
+    answering = 2 * 2 * 4 / rates["decode"]
+    assert job["seconds"] == pytest.approx(2 * 512 / rates["prefill"] + answering)
+    shown = " ".join(planned(*shape, "--device", "h100").split())
+    assert "time: at least 0 s if every prompt and answer reaches its limit" in shown
+    assert "a lower bound, not a forecast: tiny prefills at most" in shown
+    assert "NVIDIA H100 SXM 80 GB (989.5 TFLOPS, 3.35 TB/s; https://www.nvidia.com" in shown
+
+
+def test_questions_of_a_batch_share_the_reading_of_the_weights(planned):
+    arguments = (*EXPERIMENT, "attention=dense", "--device", "a100", "--json")
+    alone, together = (
+        planned(*arguments, *batch)["jobs"][0]["rates"]
+        for batch in ((), ("generation.batch_questions=4",))
+    )
+    assert together["decode"] == pytest.approx(4 * alone["decode"])
+    assert together["prefill"] == alone["prefill"]
+
+
+def test_the_bound_of_a_mixture_leaves_its_experts_out():
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from sah.launching.forecast.bounds import DEVICES
+
+    def rates(experts):
+        config = AutoConfig.for_model(
+            "qwen3_moe",
+            **dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, head_dim=4),
+            **dict(num_key_value_heads=1, vocab_size=16, moe_intermediate_size=8),
+            **dict(num_experts=experts, num_experts_per_tok=1, intermediate_size=8),
+        )
+        model = AutoModelForCausalLM.from_config(config)
+        return DEVICES["h100"].rates(model, rows=1, gpus=1)
+
+    attention, router = 8 * 8 + 2 * 8 * 4 + 8 * 8, 8
+    assert [rates(n).prefill for n in (1, 4)] == [
+        pytest.approx(989.5e12 / (2 * (attention + n * router))) for n in (1, 4)
+    ]
 
 
 def test_one_refused_cell_is_shown_with_its_reason_and_fails_the_command(capsys, planned):
@@ -130,6 +185,8 @@ def test_one_refused_cell_is_shown_with_its_reason_and_fails_the_command(capsys,
         (["--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
         (["output_root=file/outputs"], "is not a folder"),
         (["--prefill-rate", "5"], "give both --prefill-rate and --decode-rate"),
+        (["--device", "b100"], "--device b100 is not one of a100, h100, h200, l40s; for another"),
+        (["--device", "h100", *RATES], "give rates or --device, not both"),
         (["--prefill-rate", "0"], "--prefill-rate must be above 0"),
     ],
 )

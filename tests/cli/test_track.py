@@ -97,10 +97,20 @@ def test_a_result_that_is_not_accepted_does_not_hide_the_others(outputs, send, m
     assert send(outputs) == {"dense": "sent", "streaming_llm": "already there"}
 
 
+def test_a_tracker_of_your_own_is_found_in_a_folder(outputs, tmp_path, capsys):
+    own = tmp_path / "it's mine"
+    (own / "tracker").mkdir(parents=True)
+    target = "_target_: sah.tracking.tensorboard.TensorBoardTracker"
+    (own / "tracker/mine.yaml").write_text(f"{target}\nfolder: {tmp_path / 'events'}\n")
+    track.main([str(outputs), "--config-dir", str(own), "tracker=mine"])
+    assert capsys.readouterr().out.count(": sent") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["tracker=mlflow"], "sah track: no folder; give the output root"),
+        (["outputs", "--config-dir", "none"], "--config-dir none is not a folder"),
         (["outputs", "--force"], "unrecognized arguments: --force; `sah track --help`"),
         (["outputs"], "choose a tracker with tracker=NAME"),
         (["outputs", "tracker=nope"], "Could not find 'tracker/nope'"),

@@ -66,6 +66,24 @@ def test_a_wrong_override_is_an_error_and_ends_the_examination():
     assert (finding.check, finding.status) == ("configuration", "error")
 
 
+@pytest.mark.parametrize(
+    ("folder", "status", "expected"),
+    [
+        ("{}/events", "ok", "TensorBoardTracker(folder='{}/events') can store live numbers"),
+        ("/dev/null/x", "error", "tracker.folder: cannot write to '/dev/null/x'"),
+    ],
+)
+def test_a_tracker_is_checked_before_a_sweep(tmp_path, folder, status, expected):
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    # No model, so that only the configuration is examined.
+    nowhere = ["model=hf", f"model.name_or_path={tmp_path}"]
+    tracked = [*nowhere, "tracker=tensorboard", f"tracker.folder={folder.format(tmp_path)}"]
+    finding = by_check(examine(tracked))["tracker"]
+    assert finding.status == status
+    assert expected.format(tmp_path) in finding.message
+    assert "tracker" not in by_check(examine(nowhere))
+
+
 def test_missing_weights_are_an_error(tmp_path):
     findings = examine(["model=hf", f"model.name_or_path={tmp_path}"])
     assert by_check(findings)["weights"].status == "error"

@@ -2,7 +2,7 @@
 
 import socket
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from sah.errors import ConfigurationError
 from sah.execution.checks import check
 from sah.results.schema import Provenance, TaskResult
-from sah.tracking import NoTracker, Record, require_working, track
+from sah.tracking import Record, require_working
 from sah.tracking.mlflow import MlflowTracker
 from sah.tracking.tensorboard import TensorBoardTracker
 from sah.tracking.wandb import WandbTracker
@@ -71,7 +71,7 @@ def mlflow_store(tmp_path, monkeypatch):
     return f"file:{tmp_path / 'mlruns'}"
 
 
-def test_tensorboard_reads_back_what_was_logged(tmp_path, result, record):
+def test_tensorboard_reads_back_what_was_logged(tmp_path, record):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator",
         reason="the extra tensorboard is not installed",
@@ -79,7 +79,7 @@ def test_tensorboard_reads_back_what_was_logged(tmp_path, result, record):
     tracker = TensorBoardTracker(folder=str(tmp_path))
     tracker.check()
     assert not tracker.has(record)
-    track(tracker, result)
+    tracker.log(record)
     events = accumulator.EventAccumulator(str(tmp_path / "tiny/sparse/ruler/0123abcd"))
     events.Reload()
     assert events.Scalars("score")[0].value == 0.75
@@ -92,16 +92,16 @@ def test_tensorboard_reads_back_what_was_logged(tmp_path, result, record):
     assert tracker.has(record)
 
 
-def test_mlflow_reads_back_what_was_logged_from_a_file_store(mlflow_store, result, record):
+def test_mlflow_reads_back_what_was_logged_from_a_file_store(mlflow_store, record):
     from mlflow.tracking import MlflowClient
 
     tracker = MlflowTracker(uri=mlflow_store)
     tracker.check()
     assert not tracker.has(record)
-    track(tracker, result)
+    tracker.log(record)
     assert tracker.has(record)
     assert not tracker.has(replace(record, tags={**record.tags, "result": "another"}))
-    track(tracker, result)
+    tracker.log(record)
     client = MlflowClient(tracking_uri=mlflow_store)
     experiment = client.get_experiment_by_name("sah")
     runs = client.search_runs([experiment.experiment_id])
@@ -110,6 +110,32 @@ def test_mlflow_reads_back_what_was_logged_from_a_file_store(mlflow_store, resul
     assert runs[0].data.params["model.name"] == "tiny"
     assert runs[0].data.tags["git_commit"] == "c0ffee"
     assert runs[0].info.status == "FINISHED"
+
+
+def test_mlflow_has_one_run_of_an_experiment_that_was_interrupted(mlflow_store, record):
+    from mlflow.tracking import MlflowClient
+
+    tracker = MlflowTracker(uri=mlflow_store)
+    start = replace(record, tags={"run": record.run}, numbers={})
+    first = tracker.open(start)
+    first.advance({"progress/score": 1.0}, 1)
+    first.stop()
+    # Continued from another folder, which is a setting that MLflow would not change.
+    moved = {**record.settings, "seed": 4}
+    second = tracker.open(replace(start, settings=moved))
+    second.advance({"progress/score": 0.5}, 2)
+    client = MlflowClient(tracking_uri=mlflow_store)
+    experiment = client.get_experiment_by_name("sah").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert run.info.status == "RUNNING"
+    assert not tracker.has(record)
+    second.finish(record)
+    (run,) = client.search_runs([experiment])
+    history = client.get_metric_history(run.info.run_id, "progress/score")
+    assert [(one.step, one.value) for one in history] == [(1, 1.0), (2, 0.5)]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["score"] == 0.75
+    assert tracker.has(record)
 
 
 def test_a_deleted_mlflow_experiment_is_refused(mlflow_store):
@@ -196,17 +222,61 @@ def test_wandb_works_with_a_login_or_offline(monkeypatch):
         require_working(WandbTracker())
 
 
-def test_the_run_of_wandb_has_the_id_of_the_result(record, monkeypatch):
-    given = {}
-    package = SimpleNamespace(init=lambda **fields: given.update(fields), finish=lambda: None)
-    package.log = given.update
-    monkeypatch.setitem(sys.modules, "wandb", package)
+@dataclass
+class FakeRun:
+    """A run of wandb or trackio: what it was begun with, and what was done to it."""
+
+    given: dict
+    done: list = field(default_factory=list)
+
+    @property
+    def config(self):
+        return SimpleNamespace(update=lambda new, **_: self.given["config"].update(new))
+
+    def log(self, numbers, step=None):
+        self.done.append((step, numbers))
+
+    def finish(self, **fields):
+        self.done.append(("finish", fields))
+
+
+@pytest.fixture
+def wandb_runs(monkeypatch):
+    """The runs that wandb has begun."""
+    begun = []
+
+    def init(**given):
+        begun.append(FakeRun(given))
+        return begun[-1]
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    return begun
+
+
+def test_the_run_of_wandb_has_the_id_of_the_experiment(record, wandb_runs):
     WandbTracker().log(record)
-    assert (given["id"], given["resume"]) == ("0123abcd-2026-11-26", "allow")
-    assert given["score"] == 0.75
-    assert (given["group"], given["job_type"]) == ("tiny/ruler", "sparse")
     WandbTracker(group="rebuttal", job_type="baseline").log(record)
-    assert (given["group"], given["job_type"]) == ("rebuttal", "baseline")
+    first, second = (run.given for run in wandb_runs)
+    assert (first["id"], first["resume"]) == ("0123abcd-2026-11-26", "allow")
+    assert (first["group"], first["job_type"]) == ("tiny/ruler", "sparse")
+    assert (second["group"], second["job_type"]) == ("rebuttal", "baseline")
+    assert wandb_runs[0].done == [(None, dict(record.numbers)), ("finish", {})]
+
+
+def test_wandb_gets_live_numbers_and_the_result_in_one_run(record, wandb_runs):
+    live = WandbTracker().open(replace(record, tags={"run": record.run}, numbers={}))
+    live.advance({"progress/score": 0.5}, 2)
+    live.finish(record)
+    (run,) = wandb_runs
+    assert run.done == [
+        (2, {"progress/score": 0.5}),
+        (None, dict(record.numbers)),
+        ("finish", {}),
+    ]
+    assert run.given["config"]["tag/result"] == record.tags["result"]
+    WandbTracker().open(record).stop()
+    assert wandb_runs[1].given["id"] == run.given["id"]
+    assert wandb_runs[1].done == [("finish", {"exit_code": 1})]
 
 
 def test_trackio_has_neither_groups_nor_job_types():
@@ -214,28 +284,35 @@ def test_trackio_has_neither_groups_nor_job_types():
         WandbTracker(package="trackio", group="x")
 
 
-def test_trackio_is_asked_for_the_result(record, monkeypatch):
-    runs = [SimpleNamespace(config=None), SimpleNamespace(config={"tag/result": "another"})]
-    api = SimpleNamespace(runs=lambda project: runs)
-    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(Api=lambda: api))
-    assert not WandbTracker(package="trackio").has(record)
-    runs.append(SimpleNamespace(config={"tag/result": record.tags["result"]}))
-    assert WandbTracker(package="trackio").has(record)
+class FakeTrackio:
+    """Stores the configuration of a run when it is begun or continued, as trackio does."""
+
+    def __init__(self):
+        self.stored = {"another": SimpleNamespace(config=None)}
+        self.resumed = []
+
+    def init(self, *, name, config, resume, **_):
+        self.resumed.append(resume)
+        key = name if resume == "allow" else f"{name}-{len(self.stored)}"
+        self.stored[key] = SimpleNamespace(config=config)
+        return FakeRun({})
+
+    def Api(self):
+        return SimpleNamespace(runs=lambda project: list(self.stored.values()))
 
 
-@dataclass(frozen=True)
-class BrokenTracker(NoTracker):
-    def log(self, record):
-        raise ConnectionError("the line is cut")
-
-
-def test_a_tracker_that_fails_after_a_run_is_a_warning_that_names_the_directory(
-    caplog, tmp_path, result
-):
-    track(BrokenTracker(), result)
-    assert str(tmp_path) in caplog.text
-    assert "did not accept the result (ConnectionError: the line is cut)" in caplog.text
-    assert "`sah track` sends it later" in caplog.text
+def test_trackio_continues_the_run_of_the_same_computation_only(record, monkeypatch):
+    trackio, tracker = FakeTrackio(), WandbTracker(package="trackio")
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    start = replace(record, tags={"run": record.run}, numbers={})
+    assert not tracker.has(record)
+    tracker.open(start).stop()
+    assert not tracker.has(record)
+    tracker.open(start).finish(record)
+    assert tracker.has(record)
+    again = {"run": "again", "result": "again"}
+    tracker.log(replace(record, run="again", tags=again))
+    assert trackio.resumed == ["never", "allow", "allow", "never"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sah.cli.arguments.parser import wrapped
 from sah.cli.planning.planned_jobs import PlannedJob
 from sah.doctor.finding import counted, sized
 from sah.launching.forecast.composing import PlannedSweep
-from sah.launching.forecast.forecast import seconds_with_slots
+from sah.launching.forecast.forecast import JobForecast, seconds_with_slots
 from sah.report.tables.layout import show
 from sah.report.tables.state_table import duration
 from sah.report.tables.table import Cell, Column, Table, compact, label
@@ -122,8 +122,12 @@ def _numbers(job: PlannedJob) -> list[Cell]:
         _known(one.prefill_tokens, is_bound=sizes is None or not sizes.is_counted),
         _known(one.new_tokens, is_bound=True),
         label(_UNKNOWN if job.memory is None else sized(job.memory.total)),
-        label(_UNKNOWN if one.seconds is None else duration(one.seconds)),
+        label(_UNKNOWN if one.seconds is None else _time_of(one)),
     ]
+
+
+def _time_of(job: JobForecast) -> str:
+    return f"{'≥ ' if job.rates.bound else ''}{duration(job.seconds or 0.0)}"
 
 
 def _arms(job: PlannedJob) -> str:
@@ -203,10 +207,11 @@ def _time(sweep: PlannedSweep, jobs: Sequence[PlannedJob]) -> list[str]:
     seconds = [job.forecast.seconds for job in jobs if job.forecast.seconds is not None]
     if not seconds:
         return []
-    whole = f"about {duration(sum(seconds))}"
+    is_bound = any(job.forecast.rates.bound for job in jobs)
+    whole = f"{'at least' if is_bound else 'about'} {duration(sum(seconds))}"
     if len(seconds) < len(jobs):
         whole += f" for the {counted(len(seconds), 'job')} whose time is known"
-    whole += " if every answer reaches its limit"
+    whole += f" if every {'prompt and answer' if is_bound else 'answer'} reaches its limit"
     if sweep.launcher != "slurm" and sweep.slots > 1 and len(seconds) > 1:
         shorter = duration(seconds_with_slots(seconds, sweep.slots))
         whole += f", {shorter} with {sweep.slots} jobs at a time"
@@ -224,6 +229,12 @@ def _rates_used(jobs: Sequence[PlannedJob]) -> str:
     model, rates = jobs[0].first.model.name, jobs[0].forecast.rates
     decode = rates.decode_by_attention.values() or [rates.decode or 0.0]
     shown = dict.fromkeys(compact(value).text for value in (min(decode), max(decode)))
+    if rates.bound:
+        return (
+            f"a lower bound, not a forecast: {model} prefills at most "
+            f"{compact(rates.prefill).text} and decodes at most {compact(rates.decode).text} "
+            f"tokens/s at the peak of {rates.device} ({rates.bound}), by its weights alone"
+        )
     speed = (
         f"rates of {model}: prefill {compact(rates.prefill).text}, decode {' to '.join(shown)} "
         "tokens/s"

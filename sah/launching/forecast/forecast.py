@@ -34,6 +34,7 @@ class JobForecast:
     """Of all arms."""
     rates: Rates
     seconds: float | None = None
+    """A lower bound if the rates are bounds."""
     unknown: str = ""
     """Why numbers are None; empty if none is."""
 
@@ -58,7 +59,7 @@ class Forecaster:
         configs = [cell.config for cell in bundle.cells]
         experiments = [Experiment.from_config(config) for config in configs]
         first = experiments[0]
-        key = repr(first.model)
+        key = repr((first.model, first.generation))
         if key not in self._rates:
             self._rates[key] = self._rates_of(resolved(configs[0].model), first)
         job = JobForecast(bundle=bundle, experiments=experiments, rates=self._rates[key])
@@ -98,10 +99,7 @@ def _seconds(job: JobForecast, sizes: PromptSizes, prefill_tokens: int) -> float
     rates = job.rates
     decode = [rates.decode_of(one.sparse_attention.name) for one in job.experiments]
     if rates.prefill is None or None in decode:
-        raise ConfigurationError(
-            f"no finished experiment of {job.experiments[0].model.name} has measured its rates; "
-            "give --prefill-rate and --decode-rate"
-        )
+        raise ConfigurationError(rates.unknown)
     answering = sum(sizes.new_tokens / rate for rate in decode if rate is not None)
     return rates.load_seconds + prefill_tokens / rates.prefill + answering
 

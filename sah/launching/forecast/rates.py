@@ -12,7 +12,7 @@ from sah.results.schema import Result
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Tokens per second, and what they were measured on."""
+    """Tokens per second, and where they come from."""
 
     prefill: float | None = None
     decode: float | None = None
@@ -20,10 +20,14 @@ class Rates:
     decode_by_attention: Mapping[str, float] = field(default_factory=dict)
     load_seconds: float = 0.0
     experiments: int = 0
-    """Number of experiments that were measured; 0 if the rates were given."""
+    """Number of experiments that were measured; 0 if the rates were given or are bounds."""
     device: str | None = None
     longest_prompt: float | None = None
     """Mean length of the prompts of the experiment with the longest ones, in tokens."""
+    bound: str = ""
+    """Not empty: they are upper limits of the device, and this is what they follow from."""
+    unknown: str = ""
+    """Why there is none of prefill or decode, where there is none."""
 
     def decode_of(self, attention: str) -> float | None:
         """Return the rate of an attention, or that of all if it was not measured."""
@@ -53,16 +57,22 @@ def measured_rates(
         same = [
             one for one in same if (one.provenance.host, one.provenance.device) == (host, device)
         ]
+    unknown = (
+        f"no finished experiment of {model.get('name')} has measured its rates; give "
+        "--prefill-rate and --decode-rate, or --device for a lower bound of the time"
+    )
     if not same:
-        return Rates()
+        return Rates(unknown=unknown)
     timings = [one.timing for one in same]
     prompts = [one.prompt_tokens for one in same if one.prompt_tokens is not None]
+    prefill = _rate(
+        sum(one.context_tokens for one in timings),
+        sum(one.prefill_seconds + one.prefill_seconds_saved for one in timings),
+    )
+    decode = _decode_rate(same)
     return Rates(
-        prefill=_rate(
-            sum(one.context_tokens for one in timings),
-            sum(one.prefill_seconds + one.prefill_seconds_saved for one in timings),
-        ),
-        decode=_decode_rate(same),
+        prefill=prefill,
+        decode=decode,
         decode_by_attention={
             name: rate
             for name in {one.attention for one in same}
@@ -72,6 +82,8 @@ def measured_rates(
         experiments=len(same),
         device=chosen,
         longest_prompt=max(prompts, default=None),
+        # Experiments that only read continuations have no rate of decoding.
+        unknown=unknown if prefill is None or decode is None else "",
     )
 
 
