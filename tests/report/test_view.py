@@ -2,14 +2,12 @@
 
 import http.client
 import re
-import threading
-from contextlib import contextmanager
 
 import orjson
 import pytest
 
 from sah.cli import view
-from sah.cli.view import make_parser, open_server
+from sah.cli.view import make_parser
 from sah.errors import SahError
 from sah.report.html.live import BuiltPage, LivePage, Snapshot
 from sah.results.claim import Claim
@@ -26,18 +24,6 @@ def ask(server, path="/", host="localhost:1", method="GET"):
     return answer.status, text
 
 
-@contextmanager
-def running(*arguments):
-    """A server that reads the folders at every request."""
-    options = make_parser().parse([*map(str, arguments)])
-    with open_server(options, "sah view", pause_seconds=0, pause_factor=0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
 def state(server):
     return orjson.loads(ask(server, "/state.json")[1])
 
@@ -46,9 +32,9 @@ def version(page):
     return re.search(r'<html lang="en" data-version="(\w+)">', page)[1]
 
 
-def test_a_new_result_is_in_the_next_page_and_changes_the_version(write_result, root):
+def test_a_new_result_is_in_the_next_page_and_changes_the_version(write_result, root, serve):
     write_result("dense")
-    with running(root, "--title", "Mine") as server:
+    with serve(root, "--title", "Mine") as server:
         first, before = ask(server)[1], state(server)
         assert before == {"version": version(first), "counts": ["1 done"], "problems": []}
         assert "<h1>Mine</h1>" in first
@@ -61,13 +47,13 @@ def test_a_new_result_is_in_the_next_page_and_changes_the_version(write_result, 
         assert '"attention":"quest"' in second
 
 
-def test_a_page_of_unchanged_results_is_not_built_again(write_result, root, monkeypatch):
+def test_a_page_of_unchanged_results_is_not_built_again(write_result, root, serve, monkeypatch):
     folder, built = write_result("dense"), []
     monkeypatch.setattr(
         "sah.report.html.page.render_page",
         lambda results, *_, **options: built.append(len(results)) or options["version"],
     )
-    with running(root) as server:
+    with serve(root) as server:
         pages = {ask(server)[1] for _ in range(3)}
         assert (len(pages), built) == (1, [1])
         (folder / "results.json").touch()
@@ -75,7 +61,7 @@ def test_a_page_of_unchanged_results_is_not_built_again(write_result, root, monk
         assert built == [1, 1]
 
 
-def test_states_are_counted_as_in_status_and_failures_have_their_reason(write_result, root):
+def test_states_are_counted_as_in_status_and_failures_have_their_reason(write_result, root, serve):
     write_result("dense")
     running_one, failed = root / "a" / "b" / "c" / ("0" * 12), root / "a" / "b" / "c" / ("1" * 12)
     for folder in (running_one, failed):
@@ -83,15 +69,15 @@ def test_states_are_counted_as_in_status_and_failures_have_their_reason(write_re
         for name in ("config.yaml", "overrides.yaml"):
             (folder / name).write_text("[]")
     write_error(failed, "gpu_out_of_memory", "OutOfMemory", "CUDA out of memory", "")
-    with Claim(running_one), running(root) as server:
+    with Claim(running_one), serve(root) as server:
         found = state(server)
         assert found["counts"][0] == "1 done, 1 running, 1 failed"
         assert found["problems"][0] == "gpu_out_of_memory: CUDA out of memory"
 
 
-def test_a_folder_without_results_waits_for_the_first_one(write_result, root):
+def test_a_folder_without_results_waits_for_the_first_one(write_result, root, serve):
     root.mkdir()
-    with running(root) as server:
+    with serve(root) as server:
         waiting = ask(server)[1]
         assert "No experiment has a result yet." in waiting
         assert state(server)["counts"] == ["no experiments yet"]
@@ -100,11 +86,11 @@ def test_a_folder_without_results_waits_for_the_first_one(write_result, root):
         assert '"attention":"dense"' in ask(server)[1]
 
 
-def test_a_damaged_result_is_named_and_the_others_are_shown(write_result, root, capsys):
+def test_a_damaged_result_is_named_and_the_others_are_shown(write_result, root, serve, capsys):
     write_result("dense")
     damaged = write_result("quest")
     (damaged / "results.json").write_text("{")
-    with running(root) as server:
+    with serve(root) as server:
         for _ in range(2):
             page = ask(server)[1]
             assert '"attention":"dense"' in page
@@ -114,34 +100,34 @@ def test_a_damaged_result_is_named_and_the_others_are_shown(write_result, root, 
     assert capsys.readouterr().err.count(str(damaged)) == 1
 
 
-def test_a_page_without_a_whole_result_says_so(write_result, root):
+def test_a_page_without_a_whole_result_says_so(write_result, root, serve):
     (write_result("dense") / "predictions.jsonl").write_text("{")
-    with running(root) as server:
+    with serve(root) as server:
         assert "every result was left out; the warnings say why" in ask(server)[1]
         assert "predictions.jsonl" in state(server)["problems"][0]
 
 
-def test_conditions_choose_results_and_counts(write_result, root):
+def test_conditions_choose_results_and_counts(write_result, root, serve):
     write_result("dense")
     write_result("quest")
-    with running(root, "--where", "attention=quest") as server:
+    with serve(root, "--where", "attention=quest") as server:
         assert state(server)["counts"] == ["1 done"]
         assert '"attention":"dense"' not in ask(server)[1]
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:1", "localhost.evil.example", ""])
 @pytest.mark.parametrize("path", ["/", "/state.json"])
-def test_the_name_of_another_host_is_refused(host, path, write_result, root):
+def test_the_name_of_another_host_is_refused(host, path, write_result, root, serve):
     write_result("dense")
-    with running(root) as server:
+    with serve(root) as server:
         status, text = ask(server, path, host=host)
         assert status == 403
         assert f"{host!r} is not this machine; open http://127.0.0.1:{server.server_port}/" in text
 
 
-def test_only_the_page_and_its_state_are_answered(write_result, root):
+def test_only_the_page_and_its_state_are_answered(write_result, root, serve):
     write_result("dense")
-    with running(root) as server:
+    with serve(root) as server:
         for path in ("/results.json", "/../etc/passwd", "/?x", "/state.json/"):
             assert ask(server, path)[0] == 404
         for host in ("127.0.0.1:1", "localhost", "[::1]:80"):
@@ -168,9 +154,9 @@ def test_wrong_arguments_are_refused_before_a_port_is_open(
         view.main(arguments)
 
 
-def test_a_taken_port_is_refused(write_result, root):
+def test_a_taken_port_is_refused(write_result, root, serve):
     write_result("dense")
-    with running(root) as server:
+    with serve(root) as server:
         port = str(server.server_port)
         with pytest.raises(SystemExit, match=f"port {port} cannot be opened: "):
             view.main([str(root), "--port", port])
