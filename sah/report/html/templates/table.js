@@ -28,7 +28,7 @@ function makeColumns() {
 }
 
 function verdict(result) {
-  if (result.verdict === undefined) return "";
+  if (result.verdict === undefined) return "–";
   return quality(result) + (result.longer ? " †" : "");
 }
 
@@ -56,6 +56,11 @@ function cell(result, column) {
   const content = column.link ? element("a", { href: `#/experiment/${result.fingerprint}` }, text) : text;
   const kind = column.value ? "number" : column.key.startsWith("key-") ? "text setting" : "text";
   return element("td", { class: kind, "data-label": column.header }, content, column.bar ? bar(result) : null);
+}
+
+// A name may be broken after an underscore.
+function breakable(text) {
+  return text.split(/(?<=_)/).flatMap((part, number) => number ? [element("wbr"), part] : [part]);
 }
 
 function rowClass(result) {
@@ -90,7 +95,7 @@ function showResults() {
   const shown = COLUMNS.filter((column) => !constant.has(column.key));
   const caption = COLUMNS.filter((column) => constant.has(column.key)).map((column) => column.text(DATA.results[0])).join(" · ");
   const heads = shown.map((column) => element("th", { scope: "col", class: column.value ? "number" : "", "aria-sort": state.sort === column.key ? (state.descending ? "descending" : "ascending") : "none" },
-    element("button", { type: "button", "data-sort": column.key, onclick: () => sortBy(column) }, column.header)));
+    element("button", { type: "button", "data-sort": column.key, onclick: () => sortBy(column) }, breakable(column.header))));
   const table = element("table", { id: "results" }, element("thead", {}, element("tr", {}, heads)),
     element("tbody", {}, results.map((result) => element("tr", { class: rowClass(result) }, shown.map((column) => cell(result, column))))));
   document.getElementById("table").replaceChildren(
