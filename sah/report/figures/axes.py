@@ -205,7 +205,7 @@ def in_lines(text: str, width: int) -> str:
     lines = []
     for paragraph in text.split("\n"):
         line = ""
-        for piece in re.findall(r"[^ +]*(?:[ +]|$)", paragraph):
+        for piece in re.findall(r"[^ +]*[ +]|[^ +]+", paragraph):
             if line and len((line + piece).rstrip()) > width:
                 lines.append(line.rstrip())
                 line = ""

@@ -52,15 +52,15 @@ function bar(result) {
 }
 
 function cell(result, column) {
-  const text = column.text(result);
+  const text = breakable(column.text(result));
   const content = column.link ? element("a", { href: `#/experiment/${result.fingerprint}` }, text) : text;
   const kind = column.value ? "number" : column.key.startsWith("key-") ? "text setting" : "text";
   return element("td", { class: kind, "data-label": column.header }, content, column.bar ? bar(result) : null);
 }
 
-// A name may be broken after an underscore.
+// A long name may be broken after these characters.
 function breakable(text) {
-  return text.split(/(?<=_)/).flatMap((part, number) => number ? [element("wbr"), part] : [part]);
+  return text.split(/(?<=[_+=])/).flatMap((part, number) => number ? [element("wbr"), part] : [part]);
 }
 
 function rowClass(result) {
