@@ -75,7 +75,7 @@ def open_server(
     command: str = "",
     *,
     pause_seconds: float = 1.0,
-    pause_factor: float = 10.0,
+    pause_factor: float = 4.0,
 ) -> Iterator["PageServer"]:
     """Read the folders, and open the port of a server of their page.
 

@@ -46,7 +46,7 @@ class LivePage:
         build: Callable[[Snapshot], BuiltPage],
         *,
         pause_seconds: float = 1.0,
-        pause_factor: float = 10.0,
+        pause_factor: float = 4.0,
     ) -> None:
         """Read the folders for the first time.
 
