@@ -2,14 +2,17 @@
 
 import http.client
 import re
+import signal
+from contextlib import nullcontext
 
 import orjson
 import pytest
 
 from sah.cli import view
 from sah.cli.view import make_parser
-from sah.errors import SahError
+from sah.errors import Interrupted, SahError
 from sah.report.html.live import BuiltPage, LivePage, Snapshot
+from sah.report.html.server import PageServer
 from sah.results.claim import Claim
 from sah.results.store import write_error
 
@@ -160,6 +163,21 @@ def test_a_taken_port_is_refused(write_result, root, serve):
         port = str(server.server_port)
         with pytest.raises(SystemExit, match=f"port {port} cannot be opened: "):
             view.main([str(root), "--port", port])
+
+
+@pytest.mark.parametrize(
+    ("number", "ends"),
+    [(signal.SIGINT, nullcontext()), (signal.SIGTERM, pytest.raises(Interrupted))],
+)
+def test_ctrl_c_ends_it_without_an_error(number, ends, write_result, root, monkeypatch, capsys):
+    def interrupt(server):
+        raise Interrupted(number)
+
+    write_result("dense")
+    monkeypatch.setattr(PageServer, "serve_forever", interrupt)
+    with ends:
+        view.main([str(root)])
+    assert capsys.readouterr().out.startswith("http://127.0.0.1:")
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http"])
