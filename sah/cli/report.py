@@ -39,11 +39,7 @@ def make_parser() -> Parser:
         then="`sah compare --baseline attention=dense` says which differences are real",
     )
     add_selection(parser)
-    parser.add_argument(
-        "--by",
-        metavar="KEY[,KEY]",
-        help="one row per group of results with equal values, e.g. attention",
-    )
+    add_by(parser)
     add_output(parser, ("table", "md", "csv", "latex", "html"))
     parser.add_argument(
         "--figures",
@@ -140,7 +136,9 @@ def _files(options: argparse.Namespace) -> set[str]:
     if options.figures is not None:
         files |= {PREDICTIONS, MICRO_METRICS, EXAMPLES}
     if options.format == "html":
-        files |= {PREDICTIONS, MICRO_METRICS, EXAMPLES}
+        from sah.report.html.page import PAGE_FILES
+
+        files |= PAGE_FILES
     return files
 
 
@@ -166,6 +164,15 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE[,...]",
         help="only these results, e.g. model=llama,benchmark=ruler or attention=dense,sparse; any "
         "configuration key, or the end of one; * and ? are wildcards",
+    )
+
+
+def add_by(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that groups results."""
+    parser.add_argument(
+        "--by",
+        metavar="KEY[,KEY]",
+        help="one row per group of results with equal values, e.g. attention",
     )
 
 

@@ -1,7 +1,9 @@
 """Small output roots, written as the store writes them."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from sah.cli.view import make_parser, open_server
 from sah.report.reading.collect import collect
 from sah.results.aggregate import summarise
 from sah.results.files import json_lines
@@ -187,3 +190,22 @@ def results(root: Path) -> Callable[[], list[Result]]:
 def budget() -> Callable[[float], dict[str, Any]]:
     """Maskers with one budget."""
     return lambda fraction: {"top": {"_target_": "sah.maskers.top.TopK", "fraction": fraction}}
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., Any]:
+    """Serve the page of `sah view`, without pauses between readings."""
+
+    @contextmanager
+    def serving(*arguments: object) -> Iterator[Any]:
+        options = make_parser().parse([*map(str, arguments)])
+        with open_server(options, "sah view", pause_seconds=0, pause_factor=0) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            try:
+                yield server
+            finally:
+                server.shutdown()
+                thread.join()
+
+    return serving

@@ -18,6 +18,9 @@ from selenium import webdriver  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.expected_conditions import (  # noqa: E402
+    text_to_be_present_in_element,
+)
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 pytestmark = pytest.mark.browser
@@ -302,6 +305,36 @@ def test_no_table_is_wider_than_the_window(page, view, width):
     )
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert wider == []
+
+
+def test_a_served_page_follows_new_results_and_keeps_the_view(
+    chromium, serve, write_below, budget, tmp_path
+):
+    def write(share):
+        fields = {"density": share}
+        write_below(tmp_path, "sparse", maskers=budget(share), texts=["yes", "no"], fields=fields)
+
+    write_below(tmp_path, "dense")
+    write(0.05)
+    with serve(tmp_path) as server:
+        chromium.get(f"{server.address}#/experiments?method=sparse&sort=-density")
+        counts = until(chromium, "#counts:not(:empty)")[0]
+        assert counts.text == "2 done"
+        chromium.find_element(By.ID, "search").send_keys("ruler")
+        write(0.2)
+        WebDriverWait(chromium, 60).until(lambda _: len(rows(chromium)) == 2)
+        assert counts.text == "3 done"
+        assert column(chromium, "density") == ["0.200", "0.050"]
+        assert chromium.current_url.endswith("?method=sparse&search=ruler&sort=-density")
+        focused = chromium.switch_to.active_element
+        assert (focused.get_attribute("id"), focused.get_attribute("value")) == ("search", "ruler")
+        chromium.find_element(By.ID, "follow").click()
+        write(0.4)
+        told = (By.ID, "progress"), "there are new results"
+        WebDriverWait(chromium, 60).until(text_to_be_present_in_element(*told))
+        assert len(rows(chromium)) == 2
+        chromium.get("about:blank")
+    assert [one for one in chromium.get_log("browser") if one["level"] == "SEVERE"] == []
 
 
 def axe_source():

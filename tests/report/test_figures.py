@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from sah.cli import report
-from sah.report.figures.axes import share_ticks, side_by_side, style
+from sah.report.figures.axes import in_lines, share_ticks, side_by_side, style
 from sah.report.figures.draw import drawings
 from sah.report.figures.export import svg, write_figures
 from sah.report.figures.series import pareto_front, points, profiles, task_points
@@ -292,3 +292,30 @@ def test_a_name_with_dollar_signs_is_not_mathematics(write_result, results, tmp_
     write_result("a$\\x$<b>", [1.0, 0.0])
     vector, *_ = write_figures(results(), tmp_path)
     assert "a$\\x$<b>" in " ".join(ElementTree.parse(vector).getroot().itertext())
+
+
+def test_titles_break_between_words_and_tasks():
+    assert in_lines("ruler one+two+three a=1", 12) == "ruler one+\ntwo+three\na=1"
+    assert in_lines("short\nlines", 12) == "short\nlines"
+    assert in_lines("unbreakable", 4) == "unbreakable"
+
+
+def test_titles_of_neighbouring_panels_do_not_touch(write_result, results):
+    """With a benchmark of many tasks and long names of methods."""
+    for name in ("dense", "a_method_with_a_long_name"):
+        for tokens in (1024, 2048):
+            benchmark = {"name": "ruler", "subset": None, "context_tokens": tokens}
+            write_result(
+                name,
+                benchmark="ruler",
+                subset="niah_single_1+niah_single_2+niah_multikey_1+vt",
+                settings={"benchmark": benchmark},
+            )
+    with style():
+        for drawn in drawings(results()):
+            figure = drawn.figure
+            if figure is None or len(figure.axes) < 2:
+                continue
+            figure.draw_without_rendering()
+            boxes = [axis.title.get_window_extent() for axis in figure.axes[:2]]
+            assert not boxes[0].overlaps(boxes[1]), drawn.name

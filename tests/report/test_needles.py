@@ -1,5 +1,6 @@
 """Scores by the depth of the expected answer and the length of the context."""
 
+import orjson
 import pytest
 
 from sah.report.figures.export import write_figures
@@ -58,6 +59,27 @@ def test_a_method_has_a_panel_whose_missing_cells_are_empty(write_needle, result
     shown = panels[0].images[0].get_array()
     assert shown.mask.tolist() == [[False, True], [True, False]]
     assert shown.compressed().tolist() == [100, 0]
+
+
+def test_a_task_has_a_map_although_another_task_has_none(write_result, results):
+    for depth in (0.1, 0.9):
+        text = "." * int(100 * depth) + "right" + "." * int(100 * (1 - depth))
+        benchmark = {"name": "ruler", "subset": None, "context_tokens": int(1000 * depth)}
+        folder = write_result(
+            "quest",
+            [1.0, 0.0],
+            tasks=["one", "two"],
+            context_text=text,
+            settings={"benchmark": benchmark},
+        )
+        path = folder / "examples.jsonl"
+        lines = path.read_bytes().splitlines()
+        # Of two references, no depth is that of the answer.
+        two = {**orjson.loads(lines[1]), "references": ["right", "also right"]}
+        path.write_bytes(b"\n".join([lines[0], orjson.dumps(two)]) + b"\n")
+    (found,) = needle_maps(results())
+    assert found.title == "quest\nruler one"
+    assert set(found.scores.values()) == {1.0}
 
 
 def test_the_map_is_one_of_the_figures(write_needle, results, tmp_path):

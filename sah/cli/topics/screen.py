@@ -19,6 +19,7 @@ COMMANDS = {
     },
     "read results": {
         "report": "scores, densities and costs: table, CSV, LaTeX, HTML, figures",
+        "view": "serve the HTML page on this machine; it follows a running sweep",
         "compare": "differences from a baseline, with intervals and tests",
         "rescore": "score stored answers again, without the model",
         "track": "send results to MLflow, Weights & Biases, TensorBoard, Trackio",

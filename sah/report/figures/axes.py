@@ -1,6 +1,7 @@
 """Building blocks of the figures: style, panels, points with intervals, legends."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -179,6 +180,38 @@ def grid(
     for axis in axes[count:]:
         axis.remove()
     return figure, axes[:count]
+
+
+# Mean width of a character of 8 points, in inches, and the room between two titles.
+_CHARACTER, _BETWEEN = 0.067, 0.2
+
+
+def set_title(axis: Any, title: str) -> None:
+    """Set the title of a panel, in lines that do not reach into the next panel.
+
+    Call it after the labels of the y axis are set.
+    """
+    columns = axis.get_subplotspec().get_gridspec().ncols
+    longest = max((len(label.get_text()) for label in axis.get_yticklabels()), default=0)
+    width = axis.figure.get_figwidth() / columns - _BETWEEN
+    axis.set_title(in_lines(title, max(16, int(width / _CHARACTER) - longest)))
+
+
+def in_lines(text: str, width: int) -> str:
+    """Break a text after spaces and plus signs into lines of at most `width` characters.
+
+    A single word may be longer. Line ends of the text are kept.
+    """
+    lines = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for piece in re.findall(r"[^ +]*[ +]|[^ +]+", paragraph):
+            if line and len((line + piece).rstrip()) > width:
+                lines.append(line.rstrip())
+                line = ""
+            line += piece
+        lines.append(line.rstrip())
+    return "\n".join(lines)
 
 
 def legend(

@@ -6,7 +6,7 @@ import matplotlib as mpl
 from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 
-from sah.report.figures.axes import PANEL, grid
+from sah.report.figures.axes import PANEL, grid, set_title
 from sah.report.figures.series import Point, panels
 from sah.report.figures.style import Look
 from sah.report.reading.answers import read_scored
@@ -42,7 +42,8 @@ def answer_lengths(found: Sequence[Point], look: dict[str, Look]) -> Figure | No
                 },
             )
         axis.set_yticks(range(len(group)), [point.name for point in group])
-        axis.set(title=title, xlabel="tokens of an answer", ylim=(len(group) - 0.5, -0.5))
+        set_title(axis, title)
+        axis.set(xlabel="tokens of an answer", ylim=(len(group) - 0.5, -0.5))
         axis.set_xlim(left=0)
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
     return figure

@@ -16,6 +16,7 @@ from sah.report.figures.axes import (
     dot,
     grid,
     legend,
+    set_title,
     share_axis,
     side_by_side,
     steps,
@@ -216,7 +217,8 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
             axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
             if cost == "keys_read":
                 axis.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
-        axis.set(title=title, xlabel=label, ylabel="score × 100", ylim=(-4, 104))
+        set_title(axis, title)
+        axis.set(xlabel=label, ylabel="score × 100", ylim=(-4, 104))
     legend(figure, axes, look, [point.attention for point in found])
     return figure
 
@@ -250,7 +252,8 @@ def positions(
                     linestyle=one.line,
                     linewidth=1.2,
                 )
-        axis.set(title=title, xlabel="position in the answer (tokens)", ylabel="output error")
+        set_title(axis, title)
+        axis.set(xlabel="position in the answer (tokens)", ylabel="output error")
         axis.set_ylim(bottom=0)
     legend(figure, axes, look, [p.attention for p in found if p.attention != "dense"], lines=True)
     return figure
@@ -289,5 +292,6 @@ def rows_of_methods(found: Sequence[ScoredPoint], look: dict[str, Look]) -> Figu
             )
             describe(marker, point)
         axis.set_yticks(range(len(group)), [point.name for point in group])
-        axis.set(title=title, xlabel="score × 100", xlim=(-4, 104), ylim=(len(group) - 0.5, -0.5))
+        set_title(axis, title)
+        axis.set(xlabel="score × 100", xlim=(-4, 104), ylim=(len(group) - 0.5, -0.5))
     return figure

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from sah.report.figures.axes import grid
+from sah.report.figures.axes import grid, set_title
 from sah.report.figures.needles import NeedleMap
 from sah.report.figures.series import Point, Profile, panels
 from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL
@@ -44,7 +44,8 @@ def layers(
             values, aspect="auto", cmap="cividis", vmin=lowest, vmax=max(everything)
         )
         axis.set_yticks(range(len(group)), [point.name for point in group])
-        axis.set(title=title, xlabel="layer")
+        set_title(axis, title)
+        axis.set(xlabel="layer")
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         axis.grid(False)
     figure.colorbar(image, ax=list(axes), label=LAYER_METRICS[metric], shrink=0.8)  # type: ignore[arg-type]

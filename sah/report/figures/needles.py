@@ -1,12 +1,12 @@
 """Scores by the depth of the answer in its context, and by the length of the context."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from sah.report.figures.series import Point, points
+from sah.report.figures.series import Point, points, task_panel
 from sah.report.reading.answers import read_examples, read_scored
 from sah.report.reading.order import natural
 from sah.results.schema import Result
@@ -36,8 +36,7 @@ def needle_maps(results: Sequence[Result]) -> list[NeedleMap]:
     the benchmark say it ("depth 25"). The length is `benchmark.context_tokens`, a group
     ("length 4k"), or the measured length up to the next power of two.
     """
-    found = [_needle_map(point) for point in points(results, ("seed", _LENGTH))]
-    return [one for one in found if one is not None]
+    return [one for point in points(results, ("seed", _LENGTH)) for one in _needle_maps(point)]
 
 
 def depth_of(context: str, answer: str) -> float | None:
@@ -58,33 +57,31 @@ def depth_of(context: str, answer: str) -> float | None:
     return None if found is None or not answer else found / length
 
 
-def _needle_map(point: Point) -> NeedleMap | None:
-    answers = _answers(point.results)
-    if answers is None:
-        return None
-    cells = answers.group_by("depth", "length").agg(pl.col("score").mean())
-    depths = sorted(answers["depth"].unique(), key=natural)
-    if len(depths) < 2:
-        return None
-    return NeedleMap(
-        title=f"{point.name}\n{point.panel}",
-        depths=depths,
-        lengths=sorted(answers["length"].unique(), key=natural),
-        scores={(depth, length): score for depth, length, score in cells.iter_rows()},
-    )
-
-
-def _answers(results: Sequence[Result]) -> pl.DataFrame | None:
-    """Return depth, length and score of every scored answer; None if an answer has no depth."""
+def _needle_maps(point: Point) -> Iterator[NeedleMap]:
+    """Yield the maps of one method, a task at a time."""
     keys = ["result", "example_id"]
-    scored = read_scored(results).drop_nulls("score")
-    scored = scored.select(*keys, "score", "groups", "context_tokens")
-    asked = read_examples(results).select(*keys, "context", "references")
+    scored = read_scored(point.results).drop_nulls("score")
+    scored = scored.select(*keys, "task", "score", "groups", "context_tokens")
+    asked = read_examples(point.results).select(*keys, "context", "references")
     joined = scored.join(asked, on=keys, how="left", maintain_order="left")
-    if joined.is_empty():
-        return None
-    columns = ("result", "groups", "context_tokens", "context", "references")
-    rows = joined.select(columns).rows()
+    by_task = joined.partition_by("task", maintain_order=True, as_dict=True)
+    for (task,), of_task in by_task.items():
+        answers = _placed(of_task, point.results)
+        if answers is None or answers["depth"].n_unique() < 2:
+            continue
+        panel = point.panel if len(by_task) == 1 else task_panel(point, str(task))
+        cells = answers.group_by("depth", "length").agg(pl.col("score").mean())
+        yield NeedleMap(
+            title=f"{point.name}\n{panel}",
+            depths=sorted(answers["depth"].unique(), key=natural),
+            lengths=sorted(answers["length"].unique(), key=natural),
+            scores={(depth, length): score for depth, length, score in cells.iter_rows()},
+        )
+
+
+def _placed(answers: pl.DataFrame, results: Sequence[Result]) -> pl.DataFrame | None:
+    """Return depth, length and score of every answer; None if one of them has no depth."""
+    rows = answers.select("result", "groups", "context_tokens", "context", "references").rows()
     lengths = [
         _named(groups, "length")
         or str(results[number].settings.get(_LENGTH) or _next_power(tokens))
@@ -102,7 +99,7 @@ def _answers(results: Sequence[Result]) -> pl.DataFrame | None:
         ]
     if not all(depths):
         return None
-    return joined.select("score", depth=pl.Series(depths), length=pl.Series(lengths))
+    return answers.select("score", depth=pl.Series(depths), length=pl.Series(lengths))
 
 
 def _named(groups: Sequence[str] | None, word: str) -> str | None:

@@ -182,16 +182,19 @@ def task_points(found: Sequence[Point]) -> list[ScoredPoint]:
     several_panels = len(panels(found)) > 1
     of_tasks = []
     for point in found:
-        subset = one_line(point.results[0].subset_name)
         for name, estimate in task_estimates(point.results).items():
-            task = panel = one_line(name)
-            if several_panels:
-                # The task replaces the name of the subset that contains it, as a whole word.
-                named = f" {point.panel} ".replace(f" {subset} ", f" {task} ")
-                panel = (named if f" {task} " in named else named + task).strip()
+            panel = task_panel(point, name) if several_panels else one_line(name)
             changed = {"panel": panel, "estimate": estimate, "score": estimate.score}
             of_tasks.append(ScoredPoint(**{**vars(point), **changed}))
     return sorted(of_tasks, key=lambda point: natural(point.panel))
+
+
+def task_panel(point: Point, name: str) -> str:
+    """Return the title of a panel of one task: its name in place of the subset that contains it."""
+    subset, task = one_line(point.results[0].subset_name), one_line(name)
+    # As a whole word.
+    named = f" {point.panel} ".replace(f" {subset} ", f" {task} ")
+    return (named if f" {task} " in named else named + task).strip()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,14 @@ from sah.report.reading.caveats import caveats
 from sah.report.saving import save
 from sah.report.tables.table import Table
 from sah.results.schema import Result
+from sah.results.stored_lines import EXAMPLES, MICRO_METRICS, PREDICTIONS
 from sah.terminal import plain
 
 TEMPLATES = "sah.report.html.templates"
 SCRIPTS = ("dom.js", "words.js", "detail.js", "table.js", "filters.js", "report.js")
 """In the order in which they run, as one script."""
+PAGE_FILES = frozenset({PREDICTIONS, MICRO_METRICS, EXAMPLES})
+"""What is read besides results.json."""
 DEFAULT_TITLE = "Sparse attention"
 # The others are folded away.
 _CLAIMS_SHOWN = 12
@@ -63,34 +66,72 @@ def render_page(
     *,
     title: str = DEFAULT_TITLE,
     command: str = "",
+    version: str = "",
 ) -> str:
-    """Return the page as text."""
+    """Return the page as text.
+
+    Args:
+        results: at least one.
+        groups: as for `write_page`.
+        axis: as for `write_page`.
+        title: the heading.
+        command: the command that makes the page.
+        version: of a served page, which asks its server for newer ones; empty for a file.
+    """
     data, notes = page_data(results), caveats(results)
     fronts, others = _figures(results, axis)
     # Only what the page opens with is there at once.
     packed = {f"svg-{figure['name']}": figure.pop("svg") for figure in others}
-    environment = jinja2.Environment(
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            version=version,
+            abstract=abstract(results),
+            command=command,
+            summary=summary(results),
+            notes=notes,
+            groups=groups,
+            count=len(results),
+            data=_script_json(data.overview),
+            blobs={name: _packed(value) for name, value in (data.details | packed).items()},
+            fronts=fronts,
+            figures=others,
+            claims_shown=_CLAIMS_SHOWN,
+            style=Markup(_source("report.css")),
+            script=_script([*SCRIPTS, *(["live.js"] if version else [])]),
+        )
+    )
+
+
+def render_waiting(reason: str, *, title: str, command: str, version: str) -> str:
+    """Return the served page while there is nothing to show; it says why, and is replaced then."""
+    return (
+        _environment()
+        .get_template("waiting.html.j2")
+        .render(
+            title=title,
+            reason=reason,
+            command=command,
+            version=version,
+            style=Markup(_source("report.css")),
+            script=_script(["dom.js", "live.js"]),
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_without_controls,
     )
-    return environment.get_template("page.html.j2").render(
-        title=title,
-        abstract=abstract(results),
-        command=command,
-        summary=summary(results),
-        notes=notes,
-        groups=groups,
-        count=len(results),
-        data=_script_json(data.overview),
-        blobs={name: _packed(value) for name, value in (data.details | packed).items()},
-        fronts=fronts,
-        figures=others,
-        claims_shown=_CLAIMS_SHOWN,
-        style=Markup(_source("report.css")),
-        script=Markup("\n".join(_source(name) for name in SCRIPTS)),
-    )
+
+
+def _script(names: Sequence[str]) -> Markup:
+    return Markup("\n".join(_source(name) for name in names))
 
 
 def _figures(

@@ -27,7 +27,7 @@ function answer(title, example, nodes) {
   if (!example) return element("div", { class: "answer" }, element("h4", {}, title), element("p", { class: "muted" }, "no answer to the same input"));
   return element("div", { class: "answer" },
     element("h4", {}, title, " ", element("span", { class: "score" }, points(example.score))),
-    element("pre", { tabindex: "0" }, nodes || example.text || "(nothing)"),
+    element("pre", { tabindex: "0" }, example.text.trim() ? nodes || example.text : example.text ? "(white space)" : "(nothing)"),
     example.finish === "length" ? element("p", { class: "muted" }, "stopped at the token limit") : null);
 }
 

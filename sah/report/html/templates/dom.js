@@ -32,8 +32,13 @@ async function unpack(name) {
   return unpacked.get(name);
 }
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
-DATA.results.forEach((result, number) => { result.number = number; });
+let DATA = null;
+function readData() {
+  DATA = JSON.parse(document.getElementById("data").textContent);
+  DATA.results.forEach((result, number) => { result.number = number; });
+  unpacked.clear();
+}
+
 const methodName = (result) => `${result.attention} ${result.settings}`.trim();
 
 // Show tables that are wider than the window as cards.

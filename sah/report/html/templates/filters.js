@@ -1,13 +1,7 @@
 "use strict";
 
 // Each filter has a name, which is also its parameter in the address, and the value of a result.
-const FILTERS = [
-  ["model", (result) => result.model],
-  ["method", (result) => result.attention],
-  ["benchmark", (result) => result.benchmark],
-  ["protocol", (result) => result.protocol],
-  ...DATA.filters.map((one) => [one.name, (result) => one.values[result.number]]),
-];
+let FILTERS = [];
 const state = { chosen: new Map(), search: "", sort: null, descending: false };
 
 // The address holds filters, search and order, so that a view can be linked to.
@@ -67,6 +61,13 @@ function toggle(name, value) {
 }
 
 function makeFilters() {
+  FILTERS = [
+    ["model", (result) => result.model],
+    ["method", (result) => result.attention],
+    ["benchmark", (result) => result.benchmark],
+    ["protocol", (result) => result.protocol],
+    ...DATA.filters.map((one) => [one.name, (result) => one.values[result.number]]),
+  ];
   const form = document.getElementById("filters");
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const [name, of] of FILTERS) {

@@ -41,17 +41,28 @@ async function show() {
 }
 
 window.addEventListener("hashchange", () => {
-  // The link that skips the head leaves the view as it is.
-  if (location.hash === "#main") return;
   show().then((figure) => { if (!figure) window.scrollTo(0, 0); });
 });
-// Cells show their details on hover; as attributes they would double the page.
-for (const detail of document.querySelectorAll(".matrix .detail")) detail.parentElement.title = detail.textContent;
-document.getElementById("details").addEventListener("change", (event) => {
-  document.querySelector('[data-section="summary"]').classList.toggle("with-details", event.target.checked);
-  fitTables();
-});
+
+// Read the data of the page, and make what depends on them.
+function start() {
+  readData();
+  makeColumns();
+  makeFilters();
+  readState("");
+  // Cells show their details on hover; as attributes they would double the page.
+  for (const detail of document.querySelectorAll(".matrix .detail")) detail.parentElement.title = detail.textContent;
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    // As a link it would replace the address of the view.
+    event.preventDefault();
+    document.getElementById("main").focus();
+  });
+  document.getElementById("details").addEventListener("change", (event) => {
+    document.querySelector('[data-section="summary"]').classList.toggle("with-details", event.target.checked);
+    fitTables();
+  });
+}
+
 window.addEventListener("resize", fitTables);
-readState("");
-makeFilters();
+start();
 show();

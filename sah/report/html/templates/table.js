@@ -1,30 +1,34 @@
 "use strict";
 
-const COLUMNS = [
-  { key: "model", header: "model", text: (result) => result.model },
-  { key: "benchmark", header: "benchmark", text: (result) => result.benchmark },
-  ...(new Set(DATA.results.map((result) => result.protocol)).size > 1 ? [{ key: "protocol", header: "protocol", text: (result) => result.protocol }] : []),
-  ...DATA.keys.map((header, number) => ({ key: `key-${number}`, header, text: (result) => result.keys[number] })),
-  { key: "method", header: "method", text: methodName, link: true },
-  { key: "score", header: "score", value: (result) => result.score, text: (result) => points(result.score) },
-  { key: "interval", header: "95 % interval", value: (result) => result.low, text: (result) => result.low === null ? "–" : `${points(result.low)}–${points(result.high)}`, bar: true },
-  { key: "difference", header: "vs dense", value: (result) => result.difference, text: (result) => result.difference === undefined ? "–" : signed(result.difference) },
-  { key: "verdict", header: "within 1 point", text: verdict },
-  { key: "density", header: "density", value: (result) => result.density, text: (result) => fixed(result.density, 3) },
-  ...(DATA.results.some((result) => Math.abs((result.rows ?? 0) - (result.density ?? 0)) >= 0.0005) ? [{ key: "rows", header: "rows read", value: (result) => result.rows, text: (result) => fixed(result.rows, 3) }] : []),
-  ...(DATA.results.some((result) => Math.abs((result.resident ?? 1) - 1) >= 0.0005) ? [{ key: "resident", header: "resident", value: (result) => result.resident, text: (result) => fixed(result.resident, 3) }] : []),
-  ...(DATA.results.some((result) => Math.abs((result.prefill ?? 1) - 1) >= 0.0005) ? [{ key: "prefill", header: "prefill", value: (result) => result.prefill, text: (result) => fixed(result.prefill, 3) }] : []),
-  { key: "error", header: "output error", value: (result) => result.error, text: (result) => fixed(result.error, 3) },
-  { key: "recall", header: "recall", value: (result) => result.recall, text: (result) => fixed(result.recall, 3) },
-  { key: "tokens", header: "tokens", value: (result) => result.tokens, text: (result) => compact(result.tokens) },
-  { key: "keys-read", header: "keys read", value: (result) => result.keysRead, text: (result) => compact(result.keysRead) },
-  { key: "speed", header: "tokens/s", value: (result) => result.speed, text: speed },
-  { key: "memory", header: "GB", value: (result) => result.memory, text: (result) => fixed(result.memory === null ? null : result.memory / 1e9, 1) },
-  { key: "n", header: "n", value: (result) => result.n, text: (result) => String(result.n) },
-];
+let COLUMNS = [];
+
+function makeColumns() {
+  COLUMNS = [
+    { key: "model", header: "model", text: (result) => result.model },
+    { key: "benchmark", header: "benchmark", text: (result) => result.benchmark },
+    ...(new Set(DATA.results.map((result) => result.protocol)).size > 1 ? [{ key: "protocol", header: "protocol", text: (result) => result.protocol }] : []),
+    ...DATA.keys.map((header, number) => ({ key: `key-${number}`, header, text: (result) => result.keys[number] })),
+    { key: "method", header: "method", text: methodName, link: true },
+    { key: "score", header: "score", value: (result) => result.score, text: (result) => points(result.score) },
+    { key: "interval", header: "95 % interval", value: (result) => result.low, text: (result) => result.low === null ? "–" : `${points(result.low)}–${points(result.high)}`, bar: true },
+    { key: "difference", header: "vs dense", value: (result) => result.difference, text: (result) => result.difference === undefined ? "–" : signed(result.difference) },
+    { key: "verdict", header: "within 1 point", text: verdict },
+    { key: "density", header: "density", value: (result) => result.density, text: (result) => fixed(result.density, 3) },
+    ...(DATA.results.some((result) => Math.abs((result.rows ?? 0) - (result.density ?? 0)) >= 0.0005) ? [{ key: "rows", header: "rows read", value: (result) => result.rows, text: (result) => fixed(result.rows, 3) }] : []),
+    ...(DATA.results.some((result) => Math.abs((result.resident ?? 1) - 1) >= 0.0005) ? [{ key: "resident", header: "resident", value: (result) => result.resident, text: (result) => fixed(result.resident, 3) }] : []),
+    ...(DATA.results.some((result) => Math.abs((result.prefill ?? 1) - 1) >= 0.0005) ? [{ key: "prefill", header: "prefill", value: (result) => result.prefill, text: (result) => fixed(result.prefill, 3) }] : []),
+    { key: "error", header: "output error", value: (result) => result.error, text: (result) => fixed(result.error, 3) },
+    { key: "recall", header: "recall", value: (result) => result.recall, text: (result) => fixed(result.recall, 3) },
+    { key: "tokens", header: "tokens", value: (result) => result.tokens, text: (result) => compact(result.tokens) },
+    { key: "keys-read", header: "keys read", value: (result) => result.keysRead, text: (result) => compact(result.keysRead) },
+    { key: "speed", header: "tokens/s", value: (result) => result.speed, text: speed },
+    { key: "memory", header: "GB", value: (result) => result.memory, text: (result) => fixed(result.memory === null ? null : result.memory / 1e9, 1) },
+    { key: "n", header: "n", value: (result) => result.n, text: (result) => String(result.n) },
+  ];
+}
 
 function verdict(result) {
-  if (result.verdict === undefined) return "";
+  if (result.verdict === undefined) return "–";
   return quality(result) + (result.longer ? " †" : "");
 }
 
@@ -48,10 +52,15 @@ function bar(result) {
 }
 
 function cell(result, column) {
-  const text = column.text(result);
+  const text = breakable(column.text(result));
   const content = column.link ? element("a", { href: `#/experiment/${result.fingerprint}` }, text) : text;
   const kind = column.value ? "number" : column.key.startsWith("key-") ? "text setting" : "text";
   return element("td", { class: kind, "data-label": column.header }, content, column.bar ? bar(result) : null);
+}
+
+// A long name may be broken after these characters.
+function breakable(text) {
+  return text.split(/(?<=[_+=])/).flatMap((part, number) => number ? [element("wbr"), part] : [part]);
 }
 
 function rowClass(result) {
@@ -86,7 +95,7 @@ function showResults() {
   const shown = COLUMNS.filter((column) => !constant.has(column.key));
   const caption = COLUMNS.filter((column) => constant.has(column.key)).map((column) => column.text(DATA.results[0])).join(" · ");
   const heads = shown.map((column) => element("th", { scope: "col", class: column.value ? "number" : "", "aria-sort": state.sort === column.key ? (state.descending ? "descending" : "ascending") : "none" },
-    element("button", { type: "button", "data-sort": column.key, onclick: () => sortBy(column) }, column.header)));
+    element("button", { type: "button", "data-sort": column.key, onclick: () => sortBy(column) }, breakable(column.header))));
   const table = element("table", { id: "results" }, element("thead", {}, element("tr", {}, heads)),
     element("tbody", {}, results.map((result) => element("tr", { class: rowClass(result) }, shown.map((column) => cell(result, column))))));
   document.getElementById("table").replaceChildren(
