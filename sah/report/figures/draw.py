@@ -24,6 +24,7 @@ from sah.report.figures.axes import (
 from sah.report.figures.distributions import answer_lengths
 from sah.report.figures.maps import LAYER_METRICS, layers, needles
 from sah.report.figures.needles import needle_maps
+from sah.report.figures.searches import history, importance
 from sah.report.figures.series import (
     Point,
     Profile,
@@ -36,6 +37,7 @@ from sah.report.figures.series import (
 )
 from sah.report.figures.style import Look, looks
 from sah.results.schema import OUTPUT_ERROR, Result
+from sah.results.search_record import searches_with
 
 CostAxis = Literal[
     "density", "rows_read", "resident", "prefill_density", "keys_read", "answer_tokens"
@@ -127,6 +129,19 @@ def drawings(results: Sequence[Result], axis: CostAxis | None = None) -> Iterato
         title="Output error by position in the answer",
         remark="Settings of a method from light to dark.",
         figure=positions(found, known, look),
+    )
+    searches = searches_with(result.directory for result in results)
+    yield Drawing(
+        name="search_history",
+        title="Objective of a search by trial",
+        remark="In the order in which the trials were asked for.",
+        figure=history(searches),
+    )
+    yield Drawing(
+        name="search_importance",
+        title="Importance of the parameters of a search",
+        remark="The adjusted R² that an additive model of the objective loses without a parameter.",
+        figure=importance(searches),
     )
 
 
