@@ -188,11 +188,11 @@ def _not_negative(error: Any) -> Any:
 
 
 def wrap(text: str, characters: int) -> str:
-    """Break a text into lines at spaces; a longer word is broken after _, / or -, if it has one."""
+    """Break a text into lines at spaces; a longer word is broken after _, /, - or +, if it has one."""
     words = []
     for word in text.split():
         while len(word) > characters:
-            end = 1 + max(word.rfind(sign, 0, characters) for sign in "_/-")
+            end = 1 + max(word.rfind(sign, 0, characters) for sign in "_/-+")
             end = end or characters
             words.append(word[:end])
             word = word[end:]
