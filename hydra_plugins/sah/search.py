@@ -81,21 +81,22 @@ class SearchRecorder:
         )
         # The last override of a key counts.
         last = {one.get_key_element(): one for one in overrides}
-        self._searched = {key for key, one in last.items() if one.is_sweep_override()}
-        fixed = [
+        fixed = {key: one for key, one in last.items() if not one.is_sweep_override()}
+        self._fixed = fixed.keys()
+        shown = [
             str(one.input_line)
-            for key, one in last.items()
-            if key not in self._searched and key not in ("output_root", "objective")
+            for key, one in fixed.items()
+            if key not in ("output_root", "objective")
         ]
         study = str(config.hydra.job.config_name)
         title = sweeper["study_name"] or ("" if study == "config" else study)
-        name = " ".join([title, *fixed]).strip()
+        name = " ".join([title, *shown]).strip()
         self._search = Search(
             name=name or "search", objective=str(config.objective), direction=_direction(config)
         )
         # More trials of the same search have the same key.
         settings = {key: value for key, value in sweeper.items() if key != "n_trials"}
-        self._key = _key(settings, study, fixed, str(config.objective))
+        self._key = _key(settings, study, shown, str(config.objective))
 
     def add(self, returns: Sequence[JobReturn]) -> None:
         """Record a batch of trials; one that cannot be written is only logged."""
@@ -114,7 +115,7 @@ class SearchRecorder:
             parameters={
                 key: one if isinstance(one, bool | int | float | None) else str(one)
                 for key, one in chosen.items()
-                if key in self._searched
+                if key not in self._fixed
             },
             value=None if value is None else float(value),
             directory=Path(os.path.relpath(str(job.working_dir), self._output_root)).as_posix(),

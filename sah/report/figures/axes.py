@@ -188,7 +188,7 @@ def _not_negative(error: Any) -> Any:
 
 
 def wrap(text: str, characters: int) -> str:
-    """Break a text into lines at spaces; a longer word is broken after _, /, - or +, if it has one."""
+    """Break a text into lines at spaces, and a longer word after a sign such as _ or /."""
     words = []
     for word in text.split():
         while len(word) > characters:
