@@ -1,6 +1,5 @@
 """History and importance of a search, drawn from its record."""
 
-import logging
 from dataclasses import replace
 
 import pytest
@@ -64,8 +63,7 @@ def test_the_importance_of_each_parameter_is_a_bar(record, results):
 
 def test_a_search_too_small_for_importance_says_so(record, results, caplog):
     record(0.5)
-    with caplog.at_level(logging.INFO):
-        found = drawn(results())
+    found = drawn(results())
     assert found["search_history"] is not None
     assert found["search_importance"] is None
     assert "no importance of the parameters of density_search: its 1 different" in caplog.text

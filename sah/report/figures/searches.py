@@ -91,7 +91,7 @@ def _shares(search: Search) -> dict[str, float] | None:
     given = {one_line(names[key]): [trial.parameters[key] for trial in trials] for key in keys}
     shares = importances(given, [trial.value for trial in trials if trial.value is not None])
     if shares is None:
-        logger.info(
+        logger.warning(
             "no importance of the parameters of %s: its %d different trials are too few, or their "
             "objectives are equal",
             *(one_line(search.name), len(trials)),
