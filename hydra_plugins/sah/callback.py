@@ -13,6 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
+from hydra_plugins.sah.search import check_search, is_search
 from hydra_plugins.sah.sweeper import count_values
 from sah.errors import ConfigurationError, SahError
 from sah.execution.checks import check, check_output_root, find_complete
@@ -47,12 +48,15 @@ class ResumeCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the sweep, then wrap its launcher; SweepLauncher restores it in its setup.
 
-        Exits with status 1 if it has no place for its results, or an override has no values.
+        Exits with status 1 if it has no place for its results, an override has no values, or a
+        search has settings that cannot work.
         """
         with _refusals_exit():
             require_fixed_settings(config)
             check_output_root(config)
             _check_values(config)
+            if is_search(config):
+                check_search(config)
         with flag_override(config.hydra, ["struct", "readonly"], False):
             config.hydra.launcher = {
                 "_target_": "hydra_plugins.sah.sweep_launcher.SweepLauncher",

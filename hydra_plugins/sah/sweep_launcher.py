@@ -13,6 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, flag_override
 
 from hydra_plugins.sah.launchers import CellLauncher
+from hydra_plugins.sah.search import SearchRecorder, is_search
 
 if TYPE_CHECKING:
     from sah.launching.outcome import CellOutcome
@@ -43,6 +44,7 @@ class SweepLauncher(Launcher):
         self.config = config
         self.sweep = Sweep(hydra_context, config)
         self.unfinished = Counter[str]()
+        self.recorder = SearchRecorder(config) if is_search(config) else None
         self.inner = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -73,9 +75,12 @@ class SweepLauncher(Launcher):
         try:
             outcomes = self.sweep.run(job_overrides, launch_pending)
             self.unfinished.update(one.outcome for one in outcomes if one.outcome in UNFINISHED)
-            return [_job_return(outcome, str(self.config.objective)) for outcome in outcomes]
+            returns = [_job_return(one, str(self.config.objective)) for one in outcomes]
         except SahError as error:
             raise CompactHydraException(str(error)) from error
+        if self.recorder is not None:
+            self.recorder.add(returns)
+        return returns
 
 
 def _job_return(outcome: "CellOutcome", expression: str) -> JobReturn:

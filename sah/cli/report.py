@@ -45,7 +45,7 @@ def make_parser() -> Parser:
         "--figures",
         type=Path,
         metavar="FOLDER",
-        help="also write the figures to FOLDER, as SVG and PNG",
+        help="also write the figures to FOLDER, as SVG, PDF and PNG",
     )
     parser.add_argument(
         "--axis",

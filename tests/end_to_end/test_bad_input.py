@@ -134,6 +134,13 @@ def test_what_every_experiment_needs_cannot_be_deleted(key, run):
         (["hydra.job.env_copy=[NOPE]"], ["Hydra cannot use its own settings", "'NOPE'"]),
         (["-m", "hydra/sweeper=optuna", "seed=range(0,0)"], ["a range without values"]),
         (["-m", "hydra/sweeper=optuna", "attention=glob(sp*)"], ["attention=sparse"]),
+        (
+            ["-m", "hydra/sweeper=optuna", "hydra.sweeper.storage=sqlite:///x.db"],
+            [
+                "hydra.sweeper.storage=sqlite:///x.db: a search takes no database",
+                "leave the option",
+            ],
+        ),
         (["--info", "defaults", "model=nope"], ["Could not find 'model/nope'"]),
     ],
     ids=lambda value: " ".join(value)[:40] if any("=" in one for one in value) else "",

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import orjson
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
@@ -85,11 +86,21 @@ def test_search_finds_the_best_objective_with_optuna_and_resumes_from_results(ru
     def starts():
         return {path: path.read_text() for path in tmp_path.glob("outputs/**/starts.jsonl")}
 
+    def trials():
+        (record,) = tmp_path.glob("outputs/.searches/*.json")
+        return [
+            (trial["parameters"], trial["value"])
+            for trial in orjson.loads(record.read_bytes())["trials"]
+        ]
+
     best = best_of(4)
     assert -1 <= best["best_value"] < 0
     assert len(best["best_params"]) == 2
-    computed = starts()
+    computed, first = starts(), trials()
+    assert max(first, key=lambda trial: trial[1]) == (best["best_params"], best["best_value"])
     assert best_of(4) == best
     assert starts() == computed, "the same search reads the results that are there"
     assert best_of(6)["best_value"] >= best["best_value"]
     assert starts().items() >= computed.items(), "more trials go on from the earlier ones"
+    assert (len(first), len(trials())) == (4, 6)
+    assert trials()[:4] == first

@@ -1,7 +1,7 @@
 """Building blocks of the figures: style, panels, points with intervals, legends."""
 
 import math
-import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -16,15 +16,31 @@ from sah.report.figures.style import DENSE_COLOUR, Look
 
 PANEL = (3.3, 2.6)
 """Size of one panel in inches."""
+WIDE_PANEL = (4.8, 3.8)
+"""Size in inches of a panel with many methods."""
+ROWS_WIDTH = 2.4
+"""Width in inches of a panel with a row per method, without the labels of its rows."""
 _COLUMNS = 3
+_WIDEST = 12.0
+"""Width in inches from which panels with long labels move to the next row."""
+
+# Average widths of a character in inches, at the font sizes of the style.
+_CHARACTER = 0.07
+_BOLD_CHARACTER = 0.078
+_LINE = 0.14
+_LONGEST_LABEL = 40
+"""Number of characters after which the label of a row continues on the next line."""
 
 # Tick labels of a logarithmic axis that may span less than a decade, from many to few.
 _TICKS = [
-    [digit * 10.0**power for power in (-3, -2, -1, 0) for digit in digits]
-    for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
+    [digit * 10.0**power for power in (-4, -3, -2, -1, 0) for digit in digits]
+    for digits in (
+        *((1, 1.5, 2, 3, 4, 5, 6, 7, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 3, 5, 7)),
+        *((1, 2, 5), (1, 3), (1,)),
+    )
 ]
 # Smallest distance of two labels that do not touch, as a share of the axis.
-_APART = 0.12
+_APART = 0.15
 
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -39,6 +55,8 @@ _STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "legend.frameon": False,
     "svg.fonttype": "none",
+    # TrueType, because some journals refuse PDF files with the default, Type 3.
+    "pdf.fonttype": 42,
     # Names may contain a dollar sign.
     "text.parse_math": False,
     # The same figure gives the same file.
@@ -105,6 +123,7 @@ def dot(
     error = None
     if interval is not None:
         error = [[score - 100 * interval.low], [100 * interval.high - score]]
+    # A faded interval does not hide the points of other methods.
     drawn = axis.errorbar(
         cost,
         score,
@@ -117,6 +136,7 @@ def dot(
         markerfacecolor="white" if hollow else look.colour,
         markeredgecolor=look.colour if hollow else "white",
         markeredgewidth=1.0 if hollow else 0.5,
+        ecolor=(look.colour, 0.5),
     )
     describe(drawn.lines[0], point)
 
@@ -167,51 +187,67 @@ def _not_negative(error: Any) -> Any:
     return None if error is None else np.maximum(error, 0.0)
 
 
+def wrap(text: str, characters: int) -> str:
+    """Break a text into lines at spaces, and a longer word after a sign such as _ or /."""
+    words = []
+    for word in text.split():
+        while len(word) > characters:
+            end = 1 + max(word.rfind(sign, 0, characters) for sign in "_/-+")
+            end = end or characters
+            words.append(word[:end])
+            word = word[end:]
+        words.append(word)
+    return textwrap.fill(" ".join(words), characters, break_on_hyphens=False)
+
+
 def grid(
-    count: int, columns: int = _COLUMNS, panel: tuple[float, float] = PANEL
+    titles: Sequence[str],
+    columns: int = _COLUMNS,
+    panel: tuple[float, float] = PANEL,
+    labels: Sequence[Sequence[str]] = (),
 ) -> tuple[Figure, list[Any]]:
-    """Create a figure with `count` panels and return it with their axes."""
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    if count == 1:
-        panel = (1.6 * panel[0], 1.3 * panel[1])
-    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    """Create a figure with one titled panel per title, and return it with their axes.
+
+    Args:
+        titles: titles of the panels; long ones are wrapped.
+        columns: largest number of panels side by side.
+        panel: size of a panel in inches, without the labels of rows; one panel alone is larger.
+        labels: labels of the rows of every panel, from top to bottom. The panels become as wide as
+            the labels need, and as high where labels take several lines.
+    """
+    count = len(titles)
+    width, height = panel if count > 1 else (1.6 * panel[0], 1.3 * panel[1])
+    rows = [[wrap(label, _LONGEST_LABEL) for label in one] for one in labels]
+    lines = [line for one in rows for label in one for line in label.split("\n")]
+    beside = _CHARACTER * max(map(len, lines), default=0)
+    columns = max(1, min(columns, count, int(_WIDEST // (width + beside))))
+    wrapped = [
+        "\n".join(wrap(line, int((width - 0.5) / _BOLD_CHARACTER)) for line in title.split("\n"))
+        for title in titles
+    ]
+    above = _LINE * max(title.count("\n") for title in wrapped)
+    # Rows are equally high.
+    below = _LINE * max((len(one) * max(x.count("\n") for x in one) for one in rows), default=0)
+    height_rows = -(-count // columns)
+    figure = Figure(
+        figsize=((width + beside) * columns, (height + above + below) * height_rows),
+        layout="constrained",
+    )
+    axes = figure.subplots(height_rows, columns, squeeze=False).ravel().tolist()
     for axis in axes[count:]:
         axis.remove()
+    for axis, title in zip(axes, wrapped, strict=False):
+        axis.set_title(title)
+    for axis, one in zip(axes, rows, strict=False):
+        axis.set_yticks(range(len(one)), one)
+        axis.set_ylim(len(one) - 0.5, -0.5)
     return figure, axes[:count]
 
 
-# Mean width of a character of 8 points, in inches, and the room between two titles.
-_CHARACTER, _BETWEEN = 0.067, 0.2
-
-
-def set_title(axis: Any, title: str) -> None:
-    """Set the title of a panel, in lines that do not reach into the next panel.
-
-    Call it after the labels of the y axis are set.
-    """
-    columns = axis.get_subplotspec().get_gridspec().ncols
-    longest = max((len(label.get_text()) for label in axis.get_yticklabels()), default=0)
-    width = axis.figure.get_figwidth() / columns - _BETWEEN
-    axis.set_title(in_lines(title, max(16, int(width / _CHARACTER) - longest)))
-
-
-def in_lines(text: str, width: int) -> str:
-    """Break a text after spaces and plus signs into lines of at most `width` characters.
-
-    A single word may be longer. Line ends of the text are kept.
-    """
-    lines = []
-    for paragraph in text.split("\n"):
-        line = ""
-        for piece in re.findall(r"[^ +]*[ +]|[^ +]+", paragraph):
-            if line and len((line + piece).rstrip()) > width:
-                lines.append(line.rstrip())
-                line = ""
-            line += piece
-        lines.append(line.rstrip())
-    return "\n".join(lines)
+def colour_bar(figure: Figure, image: Any, axes: Sequence[Any], label: str) -> None:
+    """Add one colour bar at the right of all panels, at most four inches high."""
+    shrink = min(0.8, 4 / figure.get_figheight())
+    figure.colorbar(image, ax=list(axes), label=label, shrink=shrink, anchor=(0.0, 1.0))
 
 
 def legend(
@@ -235,9 +271,12 @@ def legend(
         )[0]
         for name in dict.fromkeys(names)
     ]
+    width = 0.6 + _CHARACTER * max(map(len, names))
+    columns = max(1, min(5, len(handles), int(figure.get_figwidth() // width)))
+    figure.set_figheight(figure.get_figheight() + _LINE * (-(-len(handles) // columns) - 1))
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=min(5, len(handles)),
+        ncols=columns,
         title="settings of a method: light to dark" if lines else None,
     )

@@ -6,7 +6,7 @@ import matplotlib as mpl
 from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 
-from sah.report.figures.axes import PANEL, grid, set_title
+from sah.report.figures.axes import ROWS_WIDTH, grid
 from sah.report.figures.series import Point, panels
 from sah.report.figures.style import Look
 from sah.report.reading.answers import read_scored
@@ -19,8 +19,12 @@ def answer_lengths(found: Sequence[Point], look: dict[str, Look]) -> Figure | No
     if not grouped:
         return None
     tallest = max(len(group) for group in grouped.values())
-    figure, axes = grid(len(grouped), panel=(PANEL[0], 0.6 + 0.2 * max(tallest, 3)))
-    for axis, (title, group) in zip(axes, grouped.items(), strict=False):
+    figure, axes = grid(
+        list(grouped),
+        panel=(ROWS_WIDTH, 0.6 + 0.2 * max(tallest, 3)),
+        labels=[[point.name for point in group] for group in grouped.values()],
+    )
+    for axis, group in zip(axes, grouped.values(), strict=True):
         for height, point in enumerate(group):
             colour = look[point.attention].colour
             line = {"color": colour, "linewidth": 1}
@@ -28,6 +32,7 @@ def answer_lengths(found: Sequence[Point], look: dict[str, Look]) -> Figure | No
                 boxplot_stats(lengths[id(point)], whis=(0, 100)),
                 positions=[height],
                 widths=0.5,
+                manage_ticks=False,
                 orientation="horizontal",
                 showmeans=True,
                 boxprops=line,
@@ -41,9 +46,7 @@ def answer_lengths(found: Sequence[Point], look: dict[str, Look]) -> Figure | No
                     "markersize": 4,
                 },
             )
-        axis.set_yticks(range(len(group)), [point.name for point in group])
-        set_title(axis, title)
-        axis.set(xlabel="tokens of an answer", ylim=(len(group) - 0.5, -0.5))
+        axis.set_xlabel("tokens of an answer")
         axis.set_xlim(left=0)
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
     return figure

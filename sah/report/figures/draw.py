@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 
 from sah.report.figures.axes import (
     ASIDE,
-    PANEL,
+    ROWS_WIDTH,
+    WIDE_PANEL,
     connect,
     dense_line,
     describe,
     dot,
     grid,
     legend,
-    set_title,
     share_axis,
     side_by_side,
     steps,
@@ -24,6 +24,7 @@ from sah.report.figures.axes import (
 from sah.report.figures.distributions import answer_lengths
 from sah.report.figures.maps import LAYER_METRICS, layers, needles
 from sah.report.figures.needles import needle_maps
+from sah.report.figures.searches import history, importance
 from sah.report.figures.series import (
     Point,
     Profile,
@@ -36,6 +37,7 @@ from sah.report.figures.series import (
 )
 from sah.report.figures.style import Look, looks
 from sah.results.schema import OUTPUT_ERROR, Result
+from sah.results.search_record import searches_with
 
 CostAxis = Literal[
     "density", "rows_read", "resident", "prefill_density", "keys_read", "answer_tokens"
@@ -51,6 +53,8 @@ _AXIS_NAMES: dict[CostAxis, str] = {
 _SHARES = ("density", "rows_read", "resident", "prefill_density")
 _VISIBLE = 0.0005
 """Smallest difference of two shares that three decimals show."""
+_FEW = 6
+"""Number of methods from which a panel is larger."""
 _HOLLOW = "hollow: measured on a crowded machine or over several starts"
 _HOLLOW_LABEL = "hollow: measured on a crowded machine\nor over several starts"
 
@@ -126,6 +130,19 @@ def drawings(results: Sequence[Result], axis: CostAxis | None = None) -> Iterato
         remark="Settings of a method from light to dark.",
         figure=positions(found, known, look),
     )
+    searches = searches_with(result.directory for result in results)
+    yield Drawing(
+        name="search_history",
+        title="Objective of a search by trial",
+        remark="In the order in which the trials were asked for.",
+        figure=history(searches),
+    )
+    yield Drawing(
+        name="search_importance",
+        title="Importance of the parameters of a search",
+        remark="The adjusted R² that an additive model of the objective loses without a parameter.",
+        figure=importance(searches),
+    )
 
 
 def _differing_shares(found: Sequence[Point]) -> list[CostAxis]:
@@ -145,30 +162,17 @@ def _differing_shares(found: Sequence[Point]) -> list[CostAxis]:
 
 
 _AXES: dict[str, tuple[str, Callable[[Point], float | None]]] = {
-    "density": (
-        f"density (shifted by up to {ASIDE:.0%})",
-        lambda point: point.density,
-    ),
-    "rows_read": (
-        f"key-value rows read (shifted by up to {ASIDE:.0%})",
-        lambda point: point.rows_read,
-    ),
-    "resident": (
-        f"bytes held / dense cache (shifted by up to {ASIDE:.0%})",
-        lambda point: point.resident,
-    ),
-    "prefill_density": (
-        f"prefill density (shifted by up to {ASIDE:.0%})",
-        lambda point: point.prefill_density,
-    ),
+    "density": ("density", lambda point: point.density),
+    "rows_read": ("key-value rows read", lambda point: point.rows_read),
+    "resident": ("bytes held / dense cache", lambda point: point.resident),
+    "prefill_density": ("prefill density", lambda point: point.prefill_density),
     "keys_read": ("keys read per answer", lambda point: point.keys_read),
     "answer_tokens": ("tokens per answer", lambda point: point.answer_tokens),
-    "seconds": ("seconds per decoded token", lambda point: point.seconds_per_token),
-    "bytes": (
-        "keys and values read per token (MB)",
-        lambda point: None if point.bytes_per_step is None else point.bytes_per_step / 1e6,
-    ),
+    "seconds": ("time per decoded token", lambda point: point.seconds_per_token),
+    "bytes": ("keys and values read per token", lambda point: point.bytes_per_step),
 }
+_UNITS = {"seconds": "s", "bytes": "B", "keys_read": ""}
+"""Costs whose labels have a prefix such as k or m, and their units."""
 
 
 def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str) -> Figure | None:
@@ -186,8 +190,10 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
         return None
     if cost == "seconds" and any(one.is_disturbed for group in grouped.values() for one in group):
         label = f"{label}\n({_HOLLOW_LABEL})"
-    figure, axes = grid(len(grouped))
-    for axis, (title, group) in zip(axes, grouped.items(), strict=False):
+    methods = {point.attention for group in grouped.values() for point in group}
+    is_crowded = len(methods) > _FEW
+    figure, axes = grid(list(grouped), *((2, WIDE_PANEL) if is_crowded else ()))
+    for axis, group in zip(axes, grouped.values(), strict=True):
         sparse = [point for point in group if point.attention != "dense"]
         for point in group:
             if point.attention == "dense":
@@ -214,11 +220,13 @@ def score_against(found: Sequence[ScoredPoint], look: dict[str, Look], cost: str
             share_axis(axis, [value(point) or 1.0 for point in sparse])
         else:
             axis.set_xlim(left=0)
-            axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
-            if cost == "keys_read":
-                axis.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
-        set_title(axis, title)
-        axis.set(xlabel=label, ylabel="score × 100", ylim=(-4, 104))
+            axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+            if cost in _UNITS:
+                unit = _UNITS[cost]
+                formatter = mpl.ticker.EngFormatter(unit, sep=" " if unit else "")
+                axis.xaxis.set_major_formatter(formatter)
+        shifted = f"\n(points shifted by up to {ASIDE:.0%})" if len(aside) > 1 else ""
+        axis.set(xlabel=label + shifted, ylabel="score × 100", ylim=(-4, 104))
     legend(figure, axes, look, [point.attention for point in found])
     return figure
 
@@ -235,8 +243,8 @@ def positions(
     grouped = panels([point for point in found if len(line(point)) > 1])
     if not grouped:
         return None
-    figure, axes = grid(len(grouped))
-    for axis, (title, group) in zip(axes, grouped.items(), strict=False):
+    figure, axes = grid(list(grouped))
+    for axis, group in zip(axes, grouped.values(), strict=True):
         for attention in dict.fromkeys(point.attention for point in group):
             same = [point for point in group if point.attention == attention]
             for number, point in enumerate(same):
@@ -252,9 +260,9 @@ def positions(
                     linestyle=one.line,
                     linewidth=1.2,
                 )
-        set_title(axis, title)
         axis.set(xlabel="position in the answer (tokens)", ylabel="output error")
         axis.set_ylim(bottom=0)
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
     legend(figure, axes, look, [p.attention for p in found if p.attention != "dense"], lines=True)
     return figure
 
@@ -276,8 +284,12 @@ def rows_of_methods(found: Sequence[ScoredPoint], look: dict[str, Look]) -> Figu
     if not grouped:
         return None
     tallest = max(len(group) for group in grouped.values())
-    figure, axes = grid(len(grouped), panel=(PANEL[0], 0.6 + 0.2 * tallest))
-    for axis, (title, group) in zip(axes, grouped.items(), strict=False):
+    figure, axes = grid(
+        list(grouped),
+        panel=(ROWS_WIDTH, 0.6 + 0.2 * tallest),
+        labels=[[point.name for point in group] for group in grouped.values()],
+    )
+    for axis, group in zip(axes, grouped.values(), strict=True):
         for height, point in enumerate(group):
             one, interval = look[point.attention], point.estimate.interval
             if interval is not None:
@@ -291,7 +303,5 @@ def rows_of_methods(found: Sequence[ScoredPoint], look: dict[str, Look]) -> Figu
                 100 * point.score, height, one.marker, color=one.colour, markersize=4.5
             )
             describe(marker, point)
-        axis.set_yticks(range(len(group)), [point.name for point in group])
-        set_title(axis, title)
-        axis.set(xlabel="score × 100", xlim=(-4, 104), ylim=(len(group) - 0.5, -0.5))
+        axis.set(xlabel="score × 100", xlim=(-4, 104))
     return figure

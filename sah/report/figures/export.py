@@ -1,10 +1,11 @@
-"""Figures as SVG and PNG files, and as SVG elements of an HTML page."""
+"""Figures as SVG, PDF and PNG files, and as SVG elements of an HTML page."""
 
 import io
 import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 def write_figures(
     results: Sequence[Result], folder: Path, axis: CostAxis | None = None
 ) -> list[Path]:
-    """Write every figure that has data as SVG and PNG, and return the files.
+    """Write every figure that has data as SVG, PDF and PNG, and return the files.
 
     Raises:
         SahError: if a file cannot be written.
@@ -30,14 +31,22 @@ def write_figures(
             if drawing.figure is None:
                 logger.info("no data for the figure %s", drawing.name)
                 continue
-            vector, bitmap = folder / f"{drawing.name}.svg", folder / f"{drawing.name}.png"
-            # Links lead into the HTML page, which a file is not part of.
-            save(vector, _without_links(svg(drawing.figure)).encode())
-            pixels = io.BytesIO()
-            drawing.figure.savefig(pixels, format="png", dpi=200)
-            save(bitmap, pixels.getvalue())
-            written += [vector, bitmap]
+            contents = {
+                # Links lead into the HTML page, which a file is not part of.
+                "svg": _without_links(svg(drawing.figure)).encode(),
+                "pdf": _rendered(drawing.figure, "pdf", metadata={"CreationDate": None}),
+                "png": _rendered(drawing.figure, "png", dpi=200),
+            }
+            for suffix, content in contents.items():
+                save(folder / f"{drawing.name}.{suffix}", content)
+                written.append(folder / f"{drawing.name}.{suffix}")
     return written
+
+
+def _rendered(figure: Figure, file_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=file_format, **options)
+    return buffer.getvalue()
 
 
 def svg(figure: Figure) -> str:

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from sah.report.figures.axes import grid, set_title
+from sah.report.figures.axes import colour_bar, grid
 from sah.report.figures.needles import NeedleMap
 from sah.report.figures.series import Point, Profile, panels
 from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL
@@ -27,7 +27,12 @@ def layers(
     if not grouped:
         return None
     tallest = max(len(group) for group in grouped.values())
-    figure, axes = grid(len(grouped), columns=2, panel=(4.2, 0.8 + 0.22 * max(tallest, 3)))
+    figure, axes = grid(
+        list(grouped),
+        columns=2,
+        panel=(3.2, 0.8 + 0.22 * max(tallest, 3)),
+        labels=[[point.name for point in group] for group in grouped.values()],
+    )
     everything = [
         value
         for group in grouped.values()
@@ -36,19 +41,17 @@ def layers(
     ]
     lowest = min(everything) if metric == RECALL else 0.0
     image = None
-    for axis, (title, group) in zip(axes, grouped.items(), strict=False):
+    for axis, group in zip(axes, grouped.values(), strict=True):
         rows = [known[point.name + point.panel][metric].by_layer for point in group]
         deepest = max(max(row) for row in rows)
         values = np.array([[row.get(n, np.nan) for n in range(int(deepest) + 1)] for row in rows])
         image = axis.imshow(
             values, aspect="auto", cmap="cividis", vmin=lowest, vmax=max(everything)
         )
-        axis.set_yticks(range(len(group)), [point.name for point in group])
-        set_title(axis, title)
-        axis.set(xlabel="layer")
+        axis.set_xlabel("layer")
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         axis.grid(False)
-    figure.colorbar(image, ax=list(axes), label=LAYER_METRICS[metric], shrink=0.8)  # type: ignore[arg-type]
+    colour_bar(figure, image, axes, LAYER_METRICS[metric])
     return figure
 
 
@@ -59,9 +62,10 @@ def needles(found: Sequence[NeedleMap]) -> Figure | None:
     widest = max(len(one.lengths) for one in found)
     tallest = max(len(one.depths) for one in found)
     longest = max(len(line) for one in found for line in one.title.split("\n"))
-    width = max(1.2 + 0.35 * widest, 0.08 * longest + 0.3)
+    width = max(1.2 + 0.35 * widest, min(0.08 * longest + 0.5, 3.0))
     columns = max(1, int(10 // width))
-    figure, axes = grid(len(found), columns=columns, panel=(width, 1.1 + 0.19 * tallest))
+    panel = (width, 1.1 + 0.19 * tallest)
+    figure, axes = grid([one.title for one in found], columns, panel)
     image = None
     for axis, one in zip(axes, found, strict=True):
         values = [
@@ -72,7 +76,7 @@ def needles(found: Sequence[NeedleMap]) -> Figure | None:
         image = axis.imshow(np.array(values), aspect="auto", cmap="cividis", vmin=0, vmax=100)
         axis.set_xticks(range(len(one.lengths)), one.lengths, rotation=45, ha="right")
         axis.set_yticks(range(len(one.depths)), one.depths)
-        axis.set(title=one.title, xlabel="context (tokens)", ylabel="depth")
+        axis.set(xlabel="context (tokens)", ylabel="depth")
         axis.grid(False)
-    figure.colorbar(image, ax=list(axes), label="score × 100", shrink=0.8)  # type: ignore[arg-type]
+    colour_bar(figure, image, axes, "score × 100")
     return figure
