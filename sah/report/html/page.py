@@ -24,7 +24,7 @@ from sah.results.schema import Result
 from sah.terminal import plain
 
 TEMPLATES = "sah.report.html.templates"
-SCRIPTS = ("dom.js", "words.js", "detail.js", "table.js", "filters.js", "report.js")
+SCRIPTS = ("dom.js", "words.js", "heads.js", "detail.js", "table.js", "filters.js", "report.js")
 """In the order in which they run, as one script."""
 DEFAULT_TITLE = "Sparse attention"
 # The others are folded away.
