@@ -154,16 +154,23 @@ class AttentionMetrics:
         values = logger.example.values
         if logger.is_enabled(OUTPUT_ERROR):
             error = output_error(inputs, mask, output, self._shared_dense(inputs))
-            values.setdefault(OUTPUT_ERROR, []).append(error.mean(1))
-            logger.log_drawn(OUTPUT_ERROR, lambda: self._value(error), metadata)
+            mean_error = error.mean(1)
+            values.setdefault(OUTPUT_ERROR, []).append(mean_error)
+            logger.log_drawn(OUTPUT_ERROR, lambda: self._value(error, mean_error), metadata)
         if logger.is_enabled(RECALL):
             share = recall(inputs, mask)
-            values.setdefault(RECALL, []).append(share.mean(1))
-            logger.log_drawn(RECALL, lambda: self._value(share), metadata)
+            mean_share = share.mean(1)
+            values.setdefault(RECALL, []).append(mean_share)
+            logger.log_drawn(RECALL, lambda: self._value(share, mean_share), metadata)
 
-    def _value(self, by_head: Float[Tensor, "B heads Q"]) -> Tensor | HeadValues:
-        """Return the mean over heads and queries, with the mean of each head if it is recorded."""
-        mean = by_head.mean(1).nanmean()
+    def _value(
+        self, by_head: Float[Tensor, "B heads Q"], over_heads: Float[Tensor, "B Q"] | None = None
+    ) -> Tensor | HeadValues:
+        """Return the mean over heads and queries, with the mean of each head if it is recorded.
+
+        `over_heads` is the mean over the heads alone; it is computed unless given.
+        """
+        mean = (by_head.mean(1) if over_heads is None else over_heads).nanmean()
         if not self.logger.per_head:
             return mean
         return HeadValues(mean=mean, heads=by_head.nanmean((0, 2)))
