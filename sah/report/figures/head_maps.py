@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from sah.report.figures.draw import Drawing
 from sah.report.figures.series import Point, scored_points
-from sah.report.reading.heads import HEAD_METRICS, HEADS, HeadMap, head_maps
+from sah.report.reading.heads import HEAD_METRICS, HEADS, HeadMap, has_heads, head_maps
 from sah.results.schema import RECALL, Result
 
 _WIDTH = 10.0
@@ -22,6 +22,8 @@ def head_drawings(results: Sequence[Result]) -> Iterator[Drawing]:
 
     They are for files only: a page has the maps of an experiment beside its answers.
     """
+    if not any(map(has_heads, results)):
+        return
     by_head = [(point, head_maps(point.results)) for point in scored_points(results)]
     for metric, name in HEAD_METRICS.items():
         if any(metric in maps for _, maps in by_head):

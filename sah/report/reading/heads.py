@@ -33,13 +33,14 @@ class HeadMap:
         return [value for row in self.values for value in row if value is not None]
 
 
+def has_heads(result: Result) -> bool:
+    """Whether an experiment was to record the values of heads."""
+    return bool(result.settings.get("metric_logging.per_head"))
+
+
 def head_maps(results: Sequence[Result]) -> dict[str, HeadMap]:
     """Return the maps of the metrics that were recorded per head, by metric name."""
-    frames = [
-        read_micro_metrics(result, per_head=True)
-        for result in results
-        if result.settings.get("metric_logging.per_head")
-    ]
+    frames = [read_micro_metrics(result, per_head=True) for result in results if has_heads(result)]
     if not frames:
         return {}
     by_head = (
