@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sah.metric_logging import metrics  # noqa: F401 (registers the attention metrics)
 from sah.metric_logging.logger import MicroMetricLogger
+from sah.metric_logging.metrics import PER_HEAD
 from sah.metric_logging.record_file import RecordFile
 from sah.validation import check_types
 
@@ -24,6 +24,9 @@ class MetricLogging:
     sampling_factor: float = 1.0
     """Share of the queries of each example that are measured, in [0, 1]; a query counts once in
     each layer, and they are drawn evenly over question, answer and layers."""
+    per_head: bool | None = None
+    """True: every record also has the values of the heads (`PER_HEAD`). Null: only their mean.
+    False is refused: it would be another experiment than null."""
     flush_every: int = 1000
     """Number of pending records at which they are written."""
     flush_interval: float = 60.0
@@ -47,7 +50,29 @@ class MetricLogging:
             raise ValueError(
                 f"metric_logging.flush_interval must be positive, got {self.flush_interval}"
             )
-        MicroMetricLogger.enabled_names(self.enabled_metrics)
+        enabled = MicroMetricLogger.enabled_names(self.enabled_metrics)
+        if self.per_head is False:
+            raise ValueError(
+                "metric_logging.per_head must be true or null, got false; null records no heads"
+            )
+        if self.per_head:
+            self._check_per_head(enabled)
+
+    def _check_per_head(self, enabled: frozenset[str]) -> None:
+        """Refuse to record heads where no record of an attention metric is kept."""
+        if not enabled & PER_HEAD.keys():
+            problem = f"enabled_metrics={list(self.enabled_metrics)} has no attention metric"
+            way_out = f"enable one of {sorted(PER_HEAD)}"
+        elif self.max_records == 0:
+            problem, way_out = "max_records=0 keeps no record", "raise max_records"
+        elif self.sampling_factor == 0:
+            problem, way_out = "sampling_factor=0 measures no query", "raise sampling_factor"
+        else:
+            return
+        raise ValueError(
+            f"metric_logging.per_head=true records no head, because {problem}; {way_out}, or "
+            "leave per_head null"
+        )
 
     def logger(
         self,
@@ -77,5 +102,6 @@ class MetricLogging:
             enabled,
             max_records=self.max_records,
             sampling_factor=self.sampling_factor,
+            per_head=bool(self.per_head),
             seed=seed,
         )

@@ -15,7 +15,17 @@ from torch import Tensor
 from sah.metric_logging.record_file import RecordFile
 from sah.seeding import derive
 
-Value = float | int | str | bool | list[Any] | dict[str, Any] | Tensor
+
+@dataclass(frozen=True, kw_only=True)
+class HeadValues:
+    """A value with those of the heads that it is the mean of."""
+
+    mean: Tensor
+    heads: Tensor
+    """One value per query head or key-value head."""
+
+
+Value = float | int | str | bool | list[Any] | dict[str, Any] | Tensor | HeadValues
 
 _current: ContextVar["MicroMetricLogger | None"] = ContextVar("micro_metric_logger", default=None)
 
@@ -103,6 +113,7 @@ class MicroMetricLogger:
         *,
         max_records: int | None = None,
         sampling_factor: float = 1.0,
+        per_head: bool = False,
         seed: int = 0,
     ) -> None:
         """Make a logger; `MetricLogging.logger` checks its settings.
@@ -112,6 +123,7 @@ class MicroMetricLogger:
             enabled_metrics: registered names.
             max_records: maximum number of records in the file; None means unlimited.
             sampling_factor: share of the items to measure, in [0, 1].
+            per_head: whether attention metrics log the values of the heads beside their mean.
             seed: seed of the sampling; `begin_example` derives from it.
         """
         self._file = file
@@ -119,6 +131,7 @@ class MicroMetricLogger:
         self._max_records = max_records
         self._records_of_each = max_records
         self._sampling_factor = sampling_factor
+        self.per_head = per_head
         self._seed = seed
         self.example = self._records_of(None)
         """State of the current example; before the first one, that of no example."""
@@ -283,12 +296,17 @@ class MicroMetricLogger:
             return False
         if callable(value):
             value = value()
+        heads = {}
+        if isinstance(value, HeadValues):
+            heads = {"heads": value.heads.detach()}
+            value = value.mean
         if isinstance(value, Tensor):
             value = value.detach()
         record = {
             "timestamp": datetime.now(UTC).isoformat(),
             "metric": metric,
             "value": value,
+            **heads,
             "metadata": {**example.metadata, **(metadata or {})},
             "location": location,
         }

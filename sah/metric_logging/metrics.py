@@ -1,8 +1,9 @@
 """Metrics of attention: functions of (inputs, mask, output), and the observer that logs them."""
 
-# B batch, H query heads, Q queries, K keys, V value dimension
+# B batch, H query heads, G key-value heads, Q queries, K keys, V value dimension
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,18 @@ from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, dense_attention
 from sah.attention.eviction.whole import whole
-from sah.metric_logging.logger import MicroMetricLogger
+from sah.metric_logging.logger import HeadValues, MicroMetricLogger
 from sah.results.schema import DENSITY, OUTPUT_ERROR, RECALL, ROWS_READ
 
-for _name in (DENSITY, ROWS_READ, OUTPUT_ERROR, RECALL):
+PER_HEAD: Mapping[str, str] = {
+    DENSITY: "query head",
+    ROWS_READ: "key-value head",
+    OUTPUT_ERROR: "query head",
+    RECALL: "query head",
+}
+"""The metrics of attention, and which heads each of them has a value of."""
+
+for _name in PER_HEAD:
     MicroMetricLogger.register_metric(_name, float)
 
 
@@ -24,22 +33,13 @@ for _name in (DENSITY, ROWS_READ, OUTPUT_ERROR, RECALL):
 _UNIT_QUERIES = 4
 
 
-def density(mask: AttentionMask) -> Float[Tensor, "B Q"]:
-    """Return the share of visible keys that a query selects, as a mean over its heads.
+def rows_read(inputs: AttentionInputs, mask: AttentionMask) -> Float[Tensor, "B G Q"]:
+    """Return the share of visible key-value rows that any query head of each group selects.
 
-    NaN for a query that sees no key (padding), here and in the other metrics.
+    Equal to the density if all heads of a group select the same keys, and at most the group size
+    times it. NaN for a query that sees no key (padding), as in the other metrics.
     """
-    return mask.density().mean(1)
-
-
-def rows_read(inputs: AttentionInputs, mask: AttentionMask) -> Float[Tensor, "B Q"]:
-    """Return the share of visible key-value rows that any query head of a group selects.
-
-    A mean over the groups. Equal to the density if all heads of a group select the same keys,
-    and at most the group size times it.
-    """
-    rows = mask.rows_read(inputs.key.shape[1]).float().mean(1)  # B Q
-    return rows / inputs.visible_count[:, 0, :, 0]
+    return mask.rows_read(inputs.key.shape[1]) / inputs.visible_count[:, :1, :, 0]
 
 
 def dense_output(inputs: AttentionInputs) -> Float[Tensor, "B H Q V"]:
@@ -52,8 +52,8 @@ def output_error(
     mask: AttentionMask,
     output: Float[Tensor, "B H Q V"],
     dense: Float[Tensor, "B H Q V"] | None = None,
-) -> Float[Tensor, "B Q"]:
-    """Return ‖output − dense‖ / ‖dense‖ of each query, as a mean over its heads.
+) -> Float[Tensor, "B H Q"]:
+    """Return ‖output − dense‖ / ‖dense‖ of each query and head.
 
     `dense` is the output of dense attention for the same inputs; it is computed unless given.
     """
@@ -61,21 +61,21 @@ def output_error(
     # Where dense attention gives zeros, the same output has no error.
     length = dense.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
     difference = (output.float() - dense).norm(dim=-1) / length  # B H Q
-    return _without_padding(difference.mean(1), mask)
+    return _without_padding(difference, mask)
 
 
-def recall(inputs: AttentionInputs, mask: AttentionMask) -> Float[Tensor, "B Q"]:
-    """Return the share of the full softmax mass on a query's selected keys, mean over its heads.
+def recall(inputs: AttentionInputs, mask: AttentionMask) -> Float[Tensor, "B H Q"]:
+    """Return the share of the full softmax mass on the keys that each query and head selects.
 
     The weights of sampled keys are ignored, and so is a model's own attention sink.
     """
     scores = inputs.scores.masked_fill(~inputs.visible, -torch.inf)  # B H Q K
     share = torch.softmax(scores, dim=-1).where(mask.selected, 0.0).sum(-1)  # B H Q
-    return _without_padding(share.mean(1), mask)
+    return _without_padding(share, mask)
 
 
-def _without_padding(values: Float[Tensor, "B Q"], mask: AttentionMask) -> Float[Tensor, "B Q"]:
-    return values.where(mask.visible.any(-1).squeeze(1), torch.nan)
+def _without_padding(values: Float[Tensor, "B H Q"], mask: AttentionMask) -> Float[Tensor, "B H Q"]:
+    return values.where(mask.visible.any(-1), torch.nan)
 
 
 class DenseOutputs:
@@ -149,17 +149,31 @@ class AttentionMetrics:
             "step": inputs.first_position,
             "queries": inputs.query.shape[2],
         }
-        logger.log_drawn(DENSITY, lambda: density(mask).nanmean(), metadata)
-        logger.log_drawn(ROWS_READ, lambda: rows_read(inputs, mask).nanmean(), metadata)
+        logger.log_drawn(DENSITY, lambda: self._value(mask.density()), metadata)
+        logger.log_drawn(ROWS_READ, lambda: self._value(rows_read(inputs, mask)), metadata)
         values = logger.example.values
         if logger.is_enabled(OUTPUT_ERROR):
             error = output_error(inputs, mask, output, self._shared_dense(inputs))
-            values.setdefault(OUTPUT_ERROR, []).append(error)
-            logger.log_drawn(OUTPUT_ERROR, error.nanmean, metadata)
+            mean_error = error.mean(1)
+            values.setdefault(OUTPUT_ERROR, []).append(mean_error)
+            logger.log_drawn(OUTPUT_ERROR, lambda: self._value(error, mean_error), metadata)
         if logger.is_enabled(RECALL):
             share = recall(inputs, mask)
-            values.setdefault(RECALL, []).append(share)
-            logger.log_drawn(RECALL, share.nanmean, metadata)
+            mean_share = share.mean(1)
+            values.setdefault(RECALL, []).append(mean_share)
+            logger.log_drawn(RECALL, lambda: self._value(share, mean_share), metadata)
+
+    def _value(
+        self, by_head: Float[Tensor, "B heads Q"], over_heads: Float[Tensor, "B Q"] | None = None
+    ) -> Tensor | HeadValues:
+        """Return the mean over heads and queries, with the mean of each head if it is recorded.
+
+        `over_heads` is the mean over the heads alone; it is computed unless given.
+        """
+        mean = (by_head.mean(1) if over_heads is None else over_heads).nanmean()
+        if not self.logger.per_head:
+            return mean
+        return HeadValues(mean=mean, heads=by_head.nanmean((0, 2)))
 
     def means(self) -> SampledMeans:
         """Return the means over the current example's drawn queries."""

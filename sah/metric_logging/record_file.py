@@ -76,6 +76,7 @@ class RecordFile:
             # Removed only after the write, so that an interrupted flush loses nothing.
             records = list(self._queue)
             _resolve_tensors(records)
+            _resolve_heads(records)
             lines = b"".join(orjson.dumps(record, option=_JSON) for record in records)
             append_whole(self._path, lines)
             del self._queue[: len(records)]
@@ -99,6 +100,19 @@ def _resolve_tensors(records: list[dict[str, Any]]) -> None:
         values = torch.stack([record["value"].reshape(()) for record in group]).tolist()
         for record, value in zip(group, values, strict=True):
             record["value"] = value
+
+
+def _resolve_heads(records: list[dict[str, Any]]) -> None:
+    """Replace the values of heads by arrays, whose float32 digits are half as many as a list's."""
+    groups: dict[tuple[torch.device, torch.Size], list[dict[str, Any]]] = {}
+    for record in records:
+        heads = record.get("heads")
+        if isinstance(heads, Tensor):
+            groups.setdefault((heads.device, heads.shape), []).append(record)
+    for group in groups.values():
+        values = torch.stack([record["heads"] for record in group]).float().cpu().numpy()
+        for record, heads in zip(group, values, strict=True):
+            record["heads"] = heads
 
 
 _open_files: "weakref.WeakSet[RecordFile]" = weakref.WeakSet()

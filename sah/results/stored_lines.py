@@ -318,6 +318,7 @@ class _Record:
 
     metric: str
     value: Any = None
+    heads: Sequence[float | None] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -28,7 +28,7 @@ RESUMED = [
     (MOCK, ("metric_logging=default", "metric_logging.flush_every=3", "protocol=question_dense")),
     (MOCK, ("metric_logging=off", "attention=dense", "generation.temperature=0.8")),
     (RULER, ("metric_logging=full", "generation.temperature=0.8", "generation.max_new_tokens=6")),
-    (RULER, ("metric_logging=default", "generation.max_new_tokens=6")),
+    (RULER, ("metric_logging.per_head=true", "generation.max_new_tokens=6")),
     (MOCK, ("metric_logging=full", "protocol=forced", "generation.temperature=0.8")),
     (MOCK, ("metric_logging=full", "benchmark.repeats=3", "generation.temperature=0.8")),
 ]

@@ -38,6 +38,18 @@ def test_every_option_of_the_group_makes_a_logger(option, compose, path):
         ({"flush_interval": float("nan")}, "flush_interval"),
         ({"enabled_metrics": ["research_attention_recal"]}, "known are.*research_attention_recall"),
         ({"enabled_metrics": None}, "enabled_metrics"),
+        ({"per_head": False}, "per_head must be true or null, got false"),
+        ({"per_head": 1}, "per_head must be true or false or null, got 1"),
+        (
+            {"per_head": True, "enabled_metrics": []},
+            r"=\[\] has no attention metric; enable one of",
+        ),
+        (
+            {"per_head": True, "enabled_metrics": ["number"]},
+            r"\['number'\] has no attention metric",
+        ),
+        ({"per_head": True, "max_records": 0}, "max_records=0 keeps no record; raise max_records"),
+        ({"per_head": True, "sampling_factor": 0.0}, "sampling_factor=0 measures no query; raise"),
         ({"name": 3}, "name"),
     ],
 )

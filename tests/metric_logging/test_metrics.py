@@ -68,7 +68,7 @@ def test_density_is_the_mean_of_selected_over_visible_keys(inputs, mask):
         for b, h, q, keys in cells(inputs)
     )
     assert 0.2 < expected < 0.8
-    assert float(metrics.density(mask).nanmean()) == pytest.approx(expected, rel=1e-5)
+    assert float(mask.density().nanmean()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_recall_is_the_softmax_mass_on_the_selected_keys(inputs, mask):
@@ -103,7 +103,7 @@ def test_output_error_is_the_relative_distance_to_dense_attention(inputs, mask):
 @pytest.mark.parametrize("all_or_nothing", [1.0, 0.0], ids=["all", "nothing"])
 def test_density_and_recall_are_one_for_all_keys_and_zero_for_none(inputs, all_or_nothing):
     mask = AttentionMask.empty(inputs).add(inputs.visible & bool(all_or_nothing))
-    assert float(metrics.density(mask).nanmean()) == all_or_nothing
+    assert float(mask.density().nanmean()) == all_or_nothing
     assert float(metrics.recall(inputs, mask).nanmean()) == pytest.approx(all_or_nothing)
 
 
@@ -119,19 +119,20 @@ def test_rows_read_is_the_share_of_rows_that_any_head_of_a_group_reads(inputs, m
         union.update(k for k in keys if mask.selected[b, h, q, k])
     read = float(metrics.rows_read(inputs, mask).nanmean())
     assert read == pytest.approx(mean(len(rows) / seen for rows, seen in expected.values()))
-    density = float(metrics.density(mask).nanmean())
+    density = float(mask.density().nanmean())
     assert density < read < H / G * density
 
 
 def test_padding_counts_in_no_metric(inputs, mask):
     zeros = torch.zeros(B, H, Q, V)
     for values in (
-        metrics.density(mask),
+        mask.density(),
         metrics.rows_read(inputs, mask),
         metrics.output_error(inputs, mask, zeros),
         metrics.recall(inputs, mask),
     ):
-        assert values.isnan().nonzero().tolist() == [[1, 0]]
+        heads = values.shape[1]
+        assert values.isnan().nonzero().tolist() == [[1, head, 0] for head in range(heads)]
 
 
 def test_equal_outputs_of_zeros_have_no_error(inputs, mask):
@@ -155,7 +156,7 @@ def test_an_observer_logs_each_metric_with_layer_and_step(inputs, mask, configur
             "queries": Q,
         }
         assert record["location"] == "sah.metric_logging.metrics.AttentionMetrics._measure"
-    assert found[DENSITY]["value"] == pytest.approx(float(metrics.density(mask).nanmean()))
+    assert found[DENSITY]["value"] == pytest.approx(float(mask.density().nanmean()))
     rows = float(metrics.rows_read(inputs, mask).nanmean())
     assert found[ROWS_READ]["value"] == pytest.approx(rows)
     assert found[OUTPUT_ERROR]["value"] == pytest.approx(1.0)
@@ -240,10 +241,10 @@ def test_the_drawn_queries_have_the_values_they_have_among_all(inputs, mask, con
         for start, end in ((0, 1), (1, 3), (0, 3)):
             some, part = fresh.at_queries(start, end), mask.at_queries(start, end)
             error = metrics.output_error(some, part, output[:, :, start:end])
-            torch.testing.assert_close(error, whole[0][:, start:end], equal_nan=True)
+            torch.testing.assert_close(error, whole[0][..., start:end], equal_nan=True)
             share = metrics.recall(some, part)
-            torch.testing.assert_close(share, whole[1][:, start:end], equal_nan=True)
-            rows = metrics.rows_read(inputs, mask)[:, start:end]
+            torch.testing.assert_close(share, whole[1][..., start:end], equal_nan=True)
+            rows = metrics.rows_read(inputs, mask)[..., start:end]
             torch.testing.assert_close(metrics.rows_read(some, part), rows, equal_nan=True)
             assert some.first_position == inputs.first_position + start
 
@@ -278,7 +279,7 @@ def test_an_example_without_a_drawn_call_is_not_measured(configured):
 def test_a_mean_that_is_not_finite_counts_as_not_measured(configured, monkeypatch):
     logger = configured()
     logger.begin_example("a")
-    monkeypatch.setattr(metrics, "output_error", lambda *_: torch.tensor([[torch.inf]]))
-    monkeypatch.setattr(metrics, "recall", lambda *_: torch.tensor([[torch.nan]]))
+    monkeypatch.setattr(metrics, "output_error", lambda *_: torch.tensor([[[torch.inf]]]))
+    monkeypatch.setattr(metrics, "recall", lambda *_: torch.tensor([[[torch.nan]]]))
     means = observed(logger, [(1, 0.5)])
     assert (means.output_error, means.recall) == (None, None)

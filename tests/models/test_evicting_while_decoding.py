@@ -225,7 +225,7 @@ def test_teacher_forcing_measures_the_queries_whose_tokens_are_compared(
     def observe(inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
         entire, mask = whole(inputs, mask)
         if entire.first_position >= 90 + 12 - 1:
-            errors[entire.layer_idx].append(float(output_error(entire, mask, output)))
+            errors[entire.layer_idx].append(float(output_error(entire, mask, output).mean()))
 
     layer_errors = LayerErrors()
     _, own, session = begun(tiny, evicting(EVICTORS["h2o"]), observers=(observe, layer_errors))

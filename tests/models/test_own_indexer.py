@@ -213,7 +213,7 @@ def test_native_measures_what_the_models_own_mask_leaves_out(
     def observe(inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
         error, share = output_error(inputs, mask, output), recall(inputs, mask)
         for name, value in (("error", error), ("recall", share)):
-            measured[name].setdefault(inputs.layer_idx, []).append(value[0])
+            measured[name].setdefault(inputs.layer_idx, []).append(value[0].mean(0))
 
     tokens, session = answered(model, NATIVE, observe)
     read = session.keys_read()

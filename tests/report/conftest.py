@@ -162,15 +162,19 @@ def write_below() -> WriteResult:
 
 
 @pytest.fixture(scope="session")
-def write_metrics() -> Callable[[Path, Sequence[tuple[str, float, int, int]]], None]:
-    """Write (metric, value, layer, step) records of the first example."""
+def write_metrics() -> Callable[..., None]:
+    """Write (metric, value, layer, step) records of the first example.
 
-    def write(folder: Path, records: Sequence[tuple[str, float, int, int]]) -> None:
+    With `heads`, a number of heads, head h has h times the value.
+    """
+
+    def write(folder: Path, records: Sequence[tuple[str, float, int, int]], heads: int = 0) -> None:
         lines = [
             {
                 "metric": f"research_attention_{metric}",
                 "value": value,
                 "metadata": {"example_id": "task-0", "layer_idx": layer, "step": step},
+                **({"heads": [value * head for head in range(heads)]} if heads else {}),
             }
             for metric, value, layer, step in records
         ]

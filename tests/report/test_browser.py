@@ -73,6 +73,7 @@ def report_file(write_below, write_metrics, budget, tmp_path_factory) -> Path:
                 texts=["yes", HOSTILE, "no"],
                 questions=f"Which? {HOSTILE}",
                 fields={"density": share},
+                settings={"metric_logging": {"name": "default", "per_head": True}},
             )
             write_metrics(
                 folder,
@@ -82,6 +83,7 @@ def report_file(write_below, write_metrics, budget, tmp_path_factory) -> Path:
                     for layer in range(2)
                     for step in (110, 111)
                 ],
+                heads=3,
             )
     results = collect(root)
     write_page(results, target, group_table(results, ["attention"]))
@@ -288,6 +290,28 @@ def address_of(page, view):
     return f"#{link.partition('#')[2]}"
 
 
+def open_heads(page):
+    page.find_element(By.CSS_SELECTOR, ".heads summary").click()
+    return until(page, ".heads tbody td")
+
+
+def test_an_experiment_has_a_map_of_its_layers_and_heads(page):
+    go_to(page, address_of(page, "experiment"))
+    cells = open_heads(page)
+    titles = page.find_elements(By.CSS_SELECTOR, ".heads h3")
+    names = ["Output error by layer and head", "Recall by layer and head"]
+    assert [title.text for title in titles] == names
+    assert len(cells) == 2 * 2 * 3
+    assert cells[5].get_attribute("title") == "layer 1, head 2: output error 0.400"
+    assert cells[5].get_attribute("textContent") == "0.400"
+    colours = {cell.value_of_css_property("background-color") for cell in cells[:3]}
+    assert len(colours) == 3
+    (number,) = cells[5].find_elements(By.TAG_NAME, "span")
+    assert number.size["width"] == 1
+    page.find_element(By.CSS_SELECTOR, ".heads input").click()
+    assert number.size["width"] > 10
+
+
 VIEWS = ["#/", "#/figures", "#/experiments", "experiment"]
 
 
@@ -353,6 +377,8 @@ def test_every_view_is_accessible(page, scheme):
     violations = []
     for address in [address_of(page, view) for view in reversed(VIEWS)]:
         go_to(page, address)
+        if "experiment/" in address:
+            open_heads(page)
         page.execute_script(source)
         found = page.execute_async_script(
             "axe.run().then((result) => arguments[0](result.violations))"

@@ -4,6 +4,7 @@ import io
 import logging
 import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from sah.report.figures.axes import HOVER, style
 from sah.report.figures.draw import CostAxis, drawings
+from sah.report.figures.head_maps import head_drawings
 from sah.report.saving import save
 from sah.results.schema import Result
 
@@ -27,7 +29,7 @@ def write_figures(
     """
     written = []
     with style():
-        for drawing in drawings(results, axis):
+        for drawing in chain(drawings(results, axis), head_drawings(results)):
             if drawing.figure is None:
                 logger.info("no data for the figure %s", drawing.name)
                 continue

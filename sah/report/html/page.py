@@ -25,7 +25,7 @@ from sah.results.stored_lines import EXAMPLES, MICRO_METRICS, PREDICTIONS
 from sah.terminal import plain
 
 TEMPLATES = "sah.report.html.templates"
-SCRIPTS = ("dom.js", "words.js", "detail.js", "table.js", "filters.js", "report.js")
+SCRIPTS = ("dom.js", "words.js", "heads.js", "detail.js", "table.js", "filters.js", "report.js")
 """In the order in which they run, as one script."""
 PAGE_FILES = frozenset({PREDICTIONS, MICRO_METRICS, EXAMPLES})
 """What is read besides results.json."""

@@ -10,6 +10,7 @@ import polars as pl
 import yaml
 
 from sah.errors import ConfigurationError
+from sah.report.html.head_data import head_data
 from sah.report.reading.answers import read_examples, read_scored
 from sah.report.reading.differences import METHOD, differing_keys, method_settings, short_names
 from sah.report.reading.order import in_order
@@ -37,7 +38,8 @@ class PageData:
     overview: dict[str, Any]
     """Results with their numbers, and the columns: available when the page opens."""
     details: dict[str, Any]
-    """`result-<number>` and `examples-<id>`: unpacked when a result is opened."""
+    """`result-<number>`, `examples-<id>` and, where heads were recorded, `heads-<number>`: unpacked
+    when a result is opened."""
 
 
 def page_data(results: Sequence[Result]) -> PageData:
@@ -69,6 +71,7 @@ def page_data(results: Sequence[Result]) -> PageData:
     scored = read_scored(results).partition_by("result", as_dict=True)
     for number, result in enumerate(results):
         details[f"result-{number}"] = _details(result, scored.get((number,)))
+    details.update((f"heads-{number}", maps) for number, maps in head_data(results))
     details.update(_examples(results, examples_of))
     return PageData(overview=overview, details=details)
 

@@ -83,13 +83,16 @@ def read_examples(results: Sequence[Result]) -> pl.DataFrame:
     return _read_lines(results, EXAMPLES, _EXAMPLE)
 
 
-def read_micro_metrics(result: Result) -> pl.DataFrame:
+def read_micro_metrics(result: Result, *, per_head: bool = False) -> pl.DataFrame:
     """Read one experiment's micro metrics: metric, value, example_id, layer_idx, step, queries.
+
+    With `per_head` also `heads`, a list of values: null where the record has none.
 
     Metrics whose value is not a number are left out. Records of early versions, which do not say
     how many queries their value is a mean of, count as one query.
     """
-    records = _read_lines([result], MICRO_METRICS, _RECORD, tolerant=True)
+    schema = _RECORD | ({"heads": pl.List(pl.Float64)} if per_head else {})
+    records = _read_lines([result], MICRO_METRICS, schema, tolerant=True)
     found = records.drop_nulls("value").unnest("metadata")
     return found.with_columns(pl.col("queries").fill_null(1))
 

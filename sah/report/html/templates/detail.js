@@ -79,7 +79,7 @@ async function showExperiment(main, fingerprint) {
     element("p", { class: "muted path" }, details.directory),
     details.command ? element("p", { class: "command" }, element("code", {}, details.command)) : null,
     element("dl", { class: "numbers" }, numbers.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)))),
-    keyValues("Configuration", details.config), keyValues("Provenance", details.provenance), keyValues("Timing", details.timing),
+    keyValues("Configuration", details.config), keyValues("Provenance", details.provenance), keyValues("Timing", details.timing), headMaps(result),
     element("h2", {}, "Examples ", element("span", { class: "muted" }, base ? "flips first; words that only one of both answers has are marked" : "wrong ones first")), list].filter(Boolean));
   list.append(...answers.map(([one, other]) => exampleCard(one, other, examples[one.id], methodName(result), base ? "dense" : null)));
 }
