@@ -12,9 +12,10 @@ def ending(monkeypatch, arguments, target):
     """Return how a command ends whose output goes to a file or descriptor."""
     monkeypatch.setattr(sys, "argv", ["sah", *arguments])
     # Closing it would fail if something were still waiting to be written.
-    with open(target, "w", encoding="utf-8") as out, pytest.raises(SystemExit) as ended:
+    with open(target, "w", encoding="utf-8") as out:
         monkeypatch.setattr(sys, "stdout", out)
-        main()
+        with pytest.raises(SystemExit) as ended:
+            main()
     return ended.value.code
 
 
