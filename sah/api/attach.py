@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from sah.api.attached import AttachedAttention, is_attached
@@ -19,6 +19,8 @@ from sah.attention.layers import full_attention_layers, indexed_layers
 from sah.errors import ConfigurationError
 from sah.models.cache import RewindableCache
 from sah.models.language_model import LanguageModel
+from sah.models.loading.architecture import max_tokens
+from sah.models.prompts import PromptEncoder
 
 
 @contextmanager
@@ -28,6 +30,7 @@ def attach(
     *overrides: str,
     seed: int = 0,
     question: Literal["sparse", "dense"] = "sparse",
+    tokenizer: PreTrainedTokenizerBase | None = None,
     config_dir: str | Path | None = None,
     **fields: Any,
 ) -> Iterator[AttachedAttention]:
@@ -38,10 +41,11 @@ def attach(
         print(session.density(), session.rows_read(), session.resident())
 
     The first forward pass that fills a cache is the prefill: it is computed by the model's own
-    attention, as the context is in an experiment. Evictors and rewriters work at its end. Every
-    later pass over this cache is sparse: the decode steps of `generate`, and a question that
-    continues a prefilled cache (`generate(..., past_key_values=cache)`). So the first new token
-    of a plain `generate` is that of the dense model.
+    attention, or as a pattern of sparse prefill decides, as the context is in an experiment.
+    Evictors and rewriters work at its end. Every later pass over this cache is sparse: the decode
+    steps of `generate`, and a question that continues a prefilled cache
+    (`generate(..., past_key_values=cache)`). So without a pattern the first new token of a plain
+    `generate` is that of the dense model.
 
     Works with greedy decoding and sampling, in pipelines, and in batches padded on the left; each
     row is computed as it would be alone. To measure several questions about one context, prefill
@@ -57,6 +61,7 @@ def attach(
         seed: of maskers that sample and of evictors that draw.
         question: "dense" reads several tokens at once with dense attention, as
             `protocol=question_dense` does; for maskers only.
+        tokenizer: of the model; only for evictors that let the model repeat the context (KVzip).
         config_dir: a folder with options of your own, as --config-dir on the command line.
         fields: fields by name, such as fraction=0.05; the attention must have one of this name.
 
@@ -75,8 +80,11 @@ def attach(
         config_dir=config_dir,
     )
     _require_question(chosen, question)
-    _require_one_prefill(model, chosen)
+    _require_no_indexer(model, chosen)
+    prompts = _prompts(model, chosen, tokenizer)
     checked = measurable(model)
+    if prompts is not None:
+        checked.prompts = prompts
     if isinstance(chosen, SparseAttention):
         chosen.check(model.config)
         _require_plain_layers(model, chosen)
@@ -113,11 +121,6 @@ def _require_question(attention: DenseAttention | SparseAttention, question: str
         raise ConfigurationError(f"question must be 'sparse' or 'dense', got {question!r}")
     if isinstance(attention, DenseAttention):
         return
-    if attention.pattern is not None:
-        raise ConfigurationError(
-            f"{attention.name!r} has a pattern of sparse prefill, and sah.attach prefills with the "
-            "model's own attention; leave its stage `prefill` out, or use `sah run`"
-        )
     if question == "dense" and attention.witness is not None:
         does = "evicts keys" if attention.evict else "rewrites keys and values"
         raise ConfigurationError(
@@ -144,10 +147,10 @@ def _require_cached_keys(model: LanguageModel, attention: SparseAttention) -> No
             )
 
 
-def _require_one_prefill(
+def _require_no_indexer(
     model: PreTrainedModel, attention: DenseAttention | SparseAttention
 ) -> None:
-    """Refuse what needs another prefill than one pass of the model's dense attention."""
+    """Refuse a model with its own indexer, and an attention that reads by one."""
     if indexed := indexed_layers(model.config):
         raise ConfigurationError(
             f"{type(model).__name__} selects keys by an indexer of its own, in layers "
@@ -159,12 +162,24 @@ def _require_one_prefill(
             f"{attention.name!r} reads by the model's own indexer, and {type(model).__name__} has "
             "none; choose another attention"
         )
+
+
+def _prompts(
+    model: PreTrainedModel,
+    attention: DenseAttention | SparseAttention,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> PromptEncoder | None:
+    """Return what encodes the requests to repeat a context; None if the attention needs none."""
     witness = None if isinstance(attention, DenseAttention) else attention.witness
-    if witness is not None and witness.reconstructions:
+    if witness is None or not witness.reconstructions:
+        return None
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        given = "" if tokenizer is None else f", got {type(tokenizer).__name__}"
         raise ConfigurationError(
-            f"{attention.name!r} lets the model repeat the context, which sah.attach has no text "
-            f"of; use `sah run attention={attention.name}`, or another evictor"
+            f"{attention.name!r} lets the model repeat the context, for which sah.attach needs the "
+            f"model's tokenizer{given}; add tokenizer=AutoTokenizer.from_pretrained(…)"
         )
+    return PromptEncoder(tokenizer, max_tokens(model.config))
 
 
 def _require_plain_layers(model: PreTrainedModel, attention: SparseAttention) -> None:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,22 +16,36 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import sdpa_mask
 
-from sah.api.cached_rows import CachedRows, Row, RowSession, RowsLayer, row_of, taken
+from sah.api.cached_rows import (
+    CachedRows,
+    ReadPrefill,
+    Row,
+    RowSession,
+    RowsLayer,
+    replace_windows,
+    row_of,
+    taken,
+    window_layers,
+)
 from sah.api.passes import (
     left_padding,
     own_inputs,
+    replace_logits,
     require_cache,
     require_continued,
     require_generation,
     require_positions,
 )
 from sah.attention import DenseAttention, SparseAttention
+from sah.attention.eviction.reconstruction import Reconstructed, Reconstruction
 from sah.attention.eviction.remembering import remembering
 from sah.attention.interface import attention_replaced, layer_number
 from sah.attention.keys_read import KeysRead
 from sah.attention.layers import full_attention_layers
+from sah.attention.prefill.reading import SparsePrefill, reading
 from sah.errors import ConfigurationError
 from sah.models.cache import held_bytes
+from sah.models.eviction import reconstruct
 from sah.models.language_model import LanguageModel
 
 _MARK = "_sah_attached"
@@ -73,6 +87,10 @@ class AttachedAttention:
         self._read: list[KeysRead] = []
         """Of rows whose cache is gone, like `_resident`."""
         self._resident: list[float] = []
+        self._prefill_density: list[float] = []
+        self._sparse = SparsePrefill.of(attention, self._model.config, seed=seed)
+        self._is_repeating = False
+        """Whether the model repeats a context, with its own attention."""
         # Before the model's forward pass is replaced: a cache of one token is measured by it.
         self._bytes_per_token = model.cache_bytes_per_token
 
@@ -110,12 +128,37 @@ class AttachedAttention:
         found = [*self._resident, *(row.resident(self._checked.cache_bytes) for row in rows)]
         return sum(found) / len(found) if found else None
 
+    def prefill_density(self) -> float | None:
+        """Return the share of the visible pairs of query and key that the contexts' queries read.
+
+        1 without a pattern; the mean over the rows.
+
+        Returns:
+            None if no query has been read after a context yet.
+        """
+        if isinstance(self.attention, DenseAttention):
+            return 1.0
+        rows = [row for live in self._live for row in live.rows if row.session.calls]
+        found = [*self._prefill_density, *(row.prefill_density for row in rows)]
+        return sum(found) / len(found) if found else None
+
     def _mean(self, name: str) -> float | None:
         if isinstance(self.attention, DenseAttention):
             return 1.0
         read = [*self._read, *(one for live in self._live for one in live.keys_read())]
         queries = sum(one.queries for one in read)
         return sum(getattr(one, name) * one.queries for one in read) / queries if queries else None
+
+    @property
+    def _prefills(self) -> str | None:
+        """What the attention does when it prefills; None if the model's own attention does all."""
+        assert isinstance(self.attention, SparseAttention)
+        if self._sparse is not None:
+            return "reads the context by a pattern"
+        if self.attention.witness is None:
+            return None
+        does = "evicts keys" if self.attention.evict else "rewrites keys and values"
+        return f"{does} at the end of the prefill"
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
@@ -137,6 +180,8 @@ class AttachedAttention:
 
         @functools.wraps(forward)
         def attached(*args: Any, **kwargs: Any) -> Any:
+            if self._is_repeating:
+                return forward(*args, **kwargs)
             named = dict(zip(self._names, args, strict=False))
             # Tensors of inference mode could not be appended to outside of it.
             with torch.inference_mode(False), torch.no_grad():
@@ -171,60 +216,99 @@ class AttachedAttention:
         return self._continue(call, cache, rows)
 
     def _prefill(self, call: dict[str, Any], cache: DynamicCache) -> Any:
-        """Read the contexts with the model's own attention, then evict and rewrite."""
-        assert isinstance(self.attention, SparseAttention)
-        padding, witness = left_padding(call), self.attention.witness
-        if witness is not None:
-            require_positions(call, padding)
-        if witness is None:
+        """Read the contexts as the attention prefills them, then evict and rewrite."""
+        padding = left_padding(call)
+        if self._prefills is None:
             output = self._forward(**call)
-            self._take(cache, padding, [{} for _ in padding])
-        elif padding == [0]:
-            with remembering(self._model, witness) as witnessed:
-                output = self._forward(**call)
-            self._take(cache, padding, [witnessed])
-        else:
-            inputs = own_inputs(call, padding)
-            output = self._forward(**call)
-            # A witness of the padded batch would include the padding.
-            rows = []
-            for own in inputs:
-                single = DynamicCache(config=self._model.config)
-                own |= {"past_key_values": single, "use_cache": True, "logits_to_keep": 1}
-                accepted = filter(self._checked.accepts, own)
-                with remembering(self._model, witness) as witnessed:
-                    self._forward(**{name: own[name] for name in accepted})
-                rows += self._rows(single, [0], [witnessed])
-            self._begin(cache, rows, padding, cache.get_seq_length())
+            self._take(cache, padding)
+            return output
+        require_positions(call, padding)
+        if padding == [0]:
+            output, read = self._read_row(call)
+            self._take(cache, padding, read)
+            return output
+        inputs = own_inputs(call, padding, has_pattern=self._sparse is not None)
+        windows = [] if self._sparse is None else window_layers(cache, self._full)
+        output = self._forward(**call)
+        # A witness of the padded batch would include the padding, and so would a pattern.
+        rows = []
+        for number, own in enumerate(inputs):
+            single = DynamicCache(config=self._model.config)
+            own |= {"past_key_values": single, "use_cache": True}
+            accepted = filter(self._checked.accepts, own)
+            alone, read = self._read_row({name: own[name] for name in accepted})
+            if self._sparse is not None:
+                replace_logits(output, number, alone)
+                replace_windows(cache, number, single, windows)
+            rows += self._rows(single, [0], read)
+        self._begin(cache, rows, padding, cache.get_seq_length())
         return output
+
+    def _read_row(self, call: dict[str, Any]) -> tuple[Any, ReadPrefill]:
+        """Read one row without padding; return the output, and what was noted beside it."""
+        assert isinstance(self.attention, SparseAttention)
+        witness, pairs, witnessed = self.attention.witness, None, {}
+        with ExitStack() as stack:
+            if self._sparse is not None:
+                pairs = stack.enter_context(reading(self._model, self._sparse))
+            # Wraps whatever attention function is in place, so it comes second.
+            if witness is not None:
+                witnessed = stack.enter_context(remembering(self._model, witness))
+            output = self._forward(**call)
+        return output, ReadPrefill(
+            witnessed=witnessed,
+            reconstructions=self._repeated(call),
+            density=1.0 if pairs is None else pairs.density(),
+        )
+
+    def _repeated(self, call: dict[str, Any]) -> dict[Reconstruction, Reconstructed]:
+        """Let the model repeat the context of one row, if the evictor asks for it (KVzip)."""
+        assert isinstance(self.attention, SparseAttention)
+        witness, model = self.attention.witness, self._checked
+        if witness is None or not witness.reconstructions:
+            return {}
+        if call.get("input_ids") is None:
+            raise ConfigurationError(
+                f"{self.attention.name!r} lets the model repeat the tokens of the context, but the "
+                "prefill got inputs_embeds; give input_ids"
+            )
+        prompt = model.prompts.of_context(call["input_ids"][0].tolist())
+        self._is_repeating = True
+        try:
+            context = model.prefill(
+                prompt.context_ids, reserve_tokens=0, witness=witness, sparse=self._sparse
+            )
+            for asked in witness.reconstructions:
+                reconstruct(model, context, prompt, asked)
+        finally:
+            self._is_repeating = False
+        return context.reconstructions
 
     def _adopt(self, call: dict[str, Any], cache: DynamicCache) -> CachedRows:
         """Continue a cache that was filled outside of the block."""
         assert isinstance(self.attention, SparseAttention)
-        if self.attention.witness is not None:
-            does = "evicts keys" if self.attention.evict else "rewrites keys and values"
+        if self._prefills is not None:
             raise ConfigurationError(
-                f"{self.attention.name!r} {does} at the end of the prefill, but this cache of "
+                f"{self.attention.name!r} {self._prefills}, but this cache of "
                 f"{cache.get_seq_length()} tokens was filled outside of `with sah.attach(…)`; "
                 "prefill it inside"
             )
-        padding = left_padding(call, columns=cache.get_seq_length())
-        return self._take(cache, padding, [{} for _ in padding])
+        return self._take(cache, left_padding(call, columns=cache.get_seq_length()))
 
     def _take(
-        self, cache: DynamicCache, padding: Sequence[int], witnessed: Sequence[Any]
+        self, cache: DynamicCache, padding: Sequence[int], read: ReadPrefill | None = None
     ) -> CachedRows:
         length = cache.get_seq_length()
-        return self._begin(cache, self._rows(cache, padding, witnessed), padding, length)
+        return self._begin(cache, self._rows(cache, padding, read), padding, length)
 
     def _rows(
-        self, cache: DynamicCache, padding: Sequence[int], witnessed: Sequence[Any]
+        self, cache: DynamicCache, padding: Sequence[int], read: ReadPrefill | None
     ) -> list[Row]:
         assert isinstance(self.attention, SparseAttention)
         config = self._model.config
         return [
-            row_of(own, one, self.attention, config, seed=self._seed)
-            for own, one in zip(taken(cache, self._full, padding, config), witnessed, strict=True)
+            row_of(own, read or ReadPrefill(), self.attention, config, seed=self._seed)
+            for own in taken(cache, self._full, padding, config)
         ]
 
     def _begin(
@@ -250,6 +334,7 @@ class AttachedAttention:
         at_work = [row for row in rows if row.session.calls]
         self._read += [read for row in at_work if (read := row.session.keys_read()) is not None]
         self._resident += [row.resident(self._checked.cache_bytes) for row in at_work]
+        self._prefill_density += [row.prefill_density for row in at_work]
 
     def _continue(self, call: dict[str, Any], cache: DynamicCache, rows: CachedRows) -> Any:
         """Run a question or a decode step under the attention."""

@@ -4,16 +4,17 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from sah.attention import SparseAttention
 from sah.attention.eviction.kept import KeptKeys
+from sah.attention.eviction.reconstruction import Reconstructed, Reconstruction
 from sah.attention.eviction.witness import Witnessed
 from sah.attention.interface import layer_number
 from sah.attention.keys_read import KeysRead
@@ -68,6 +69,18 @@ class RowSession(AttentionSession):
         return other
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadPrefill:
+    """What was noted beside the keys and values while one context was read."""
+
+    witnessed: Mapping[int, Witnessed] = field(default_factory=dict)
+    """What an evictor or rewriter needs, by layer."""
+    reconstructions: dict[Reconstruction, Reconstructed] = field(default_factory=dict)
+    """Of the passes in which the model repeated the context."""
+    density: float = 1.0
+    """Share of the visible pairs of query and key that the context's queries read."""
+
+
 @dataclass(kw_only=True)
 class Row:
     """One sequence of a batch: its cache without padding, and its session."""
@@ -77,6 +90,8 @@ class Row:
     session: RowSession
     bytes: tuple[int, int]
     """Bytes of these layers at the end of the context: held, and in a dense cache."""
+    prefill_density: float
+    """Share of the visible pairs of query and key that the context's queries read."""
     other_bytes: float = 0.0
     """Bytes of all other layers."""
 
@@ -263,9 +278,38 @@ def taken(
     return rows
 
 
+def window_layers(cache: DynamicCache, full: Sequence[int]) -> list[int]:
+    """Return the numbers of the layers beside the full-attention ones.
+
+    Raises:
+        ConfigurationError: if one caches something other than the keys of a sliding window.
+    """
+    others = [number for number in range(len(cache.layers)) if number not in full]
+    for number in others:
+        kind = type(cache.layers[number])
+        if kind is not DynamicSlidingWindowLayer:
+            raise ConfigurationError(
+                "a pattern reads each row of a batch alone, and sah.attach cannot join what layer "
+                f"{number} caches ({kind.__name__}); use batches of one row without padding"
+            )
+    return others
+
+
+def replace_windows(
+    cache: DynamicCache, row: int, alone: DynamicCache, windows: Sequence[int]
+) -> None:
+    """Replace the sliding windows of one row of a batch by those of the row read alone."""
+    for number in windows:
+        into: Any = cache.layers[number]
+        own: Any = alone.layers[number]
+        length = own.keys.shape[2]
+        into.keys[row, :, -length:] = own.keys[0]
+        into.values[row, :, -length:] = own.values[0]
+
+
 def row_of(
     cache: RewindableCache,
-    witnessed: Mapping[int, Witnessed],
+    read: ReadPrefill,
     attention: SparseAttention,
     config: PreTrainedConfig,
     *,
@@ -275,7 +319,7 @@ def row_of(
 
     Args:
         cache: from `taken`.
-        witnessed: what the evictor or rewriter needs of the prefill.
+        read: what was noted when the context was read.
         attention: of the row.
         config: of the model.
         seed: of the evictors and maskers.
@@ -283,7 +327,13 @@ def row_of(
     Raises:
         ConfigurationError: if the layers cannot be compacted.
     """
-    own = PrefilledContext(cache=cache, length=cache.length, seconds=0.0, witnessed=witnessed)
+    own = PrefilledContext(
+        cache=cache,
+        length=cache.length,
+        seconds=0.0,
+        witnessed=read.witnessed,
+        reconstructions=read.reconstructions,
+    )
     if attention.witness is not None:
         own = evicted(own, attention, config, seed=seed)
     session = RowSession(attention, seed=seed, config=config)
@@ -299,6 +349,7 @@ def row_of(
         cache=own.cache,
         session=session,
         bytes=(own.cache.bytes_held() - empty, cache.bytes_held() - empty),
+        prefill_density=read.density,
     )
 
 

@@ -37,6 +37,13 @@ _OF_BATCH = (
     *("next_sequence_length", "labels"),
 )
 
+# What a batch whose rows are read alone cannot return, with the harmless values.
+_LOGITS_ONLY = {
+    "labels": (None,),
+    "output_hidden_states": (None, False),
+    "return_dict": (None, True),
+}
+
 
 def require_generation(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Refuse settings of `generate` that sparse decoding cannot follow, before anything runs.
@@ -153,11 +160,19 @@ def require_continued(call: Mapping[str, Any], cache: DynamicCache, padding: Seq
     return queries
 
 
-def own_inputs(call: Mapping[str, Any], padding: Sequence[int]) -> list[dict[str, Any]]:
+def own_inputs(
+    call: Mapping[str, Any], padding: Sequence[int], *, has_pattern: bool
+) -> list[dict[str, Any]]:
     """Return the inputs of each row without padding, to prefill it alone.
 
+    Args:
+        call: arguments of the forward pass.
+        padding: columns on the left of each row.
+        has_pattern: whether the logits are those of each row alone, not of the batch.
+
     Raises:
-        ConfigurationError: if the batch has inputs that cannot be divided among the rows.
+        ConfigurationError: if the batch has inputs that cannot be divided among the rows, or asks
+            for more than logits where they are those of each row.
     """
     others = [
         name
@@ -166,18 +181,35 @@ def own_inputs(call: Mapping[str, Any], padding: Sequence[int]) -> list[dict[str
     ]
     if others:
         raise ConfigurationError(
-            f"an evictor or rewriter reads each row of a batch alone, which sah.attach cannot do "
-            f"with {', '.join(sorted(others))}; use batches of one row without padding"
+            "an evictor, rewriter or pattern reads each row of a batch alone, which sah.attach "
+            f"cannot do with {', '.join(sorted(others))}; use batches of one row without padding"
+        )
+    kept = call.get("logits_to_keep", 0) if has_pattern else 1
+    asked = [name for name, harmless in _LOGITS_ONLY.items() if call.get(name) not in harmless]
+    asked += ["logits_to_keep (a tensor)"] if isinstance(kept, Tensor) else []
+    if has_pattern and asked:
+        raise ConfigurationError(
+            "a pattern reads each row of a batch alone, and sah.attach joins nothing but the "
+            f"logits of the rows; leave {', '.join(asked)} out, or use batches of one row without "
+            "padding"
         )
     given = {name: call[name] for name in _OF_ROWS if call.get(name) is not None}
     return [
         {name: value[row : row + 1, columns:] for name, value in given.items()}
+        | {"logits_to_keep": kept}
         for row, columns in enumerate(padding)
     ]
 
 
+def replace_logits(output: Any, row: int, alone: Any) -> None:
+    """Replace the logits of one row of a batch by those of the row that was read alone."""
+    own = alone.logits[0]  # N vocabulary
+    kept = min(len(own), output.logits.shape[1])
+    output.logits[row, -kept:] = own[-kept:]
+
+
 def require_positions(call: Mapping[str, Any], padding: Sequence[int]) -> None:
-    """Check that the tokens of each row are counted from 0, as evictors and rewriters do.
+    """Check that the tokens of each row are counted from 0, as evictors, rewriters, patterns do.
 
     Raises:
         ConfigurationError: if they are not, or if the padding would be counted.
@@ -186,8 +218,8 @@ def require_positions(call: Mapping[str, Any], padding: Sequence[int]) -> None:
     positions = call.get("position_ids")
     if positions is None and any(padding):
         raise ConfigurationError(
-            "a padded batch without position_ids counts its padding, which an evictor or rewriter "
-            "does not; give them (attention_mask.cumsum(-1) - 1), as generate does"
+            "a padded batch without position_ids counts its padding, which an evictor, rewriter "
+            "or pattern does not; give them (attention_mask.cumsum(-1) - 1), as generate does"
         )
     # Of several kinds in multimodal models.
     if positions is None or positions.ndim != 2:
@@ -197,7 +229,8 @@ def require_positions(call: Mapping[str, Any], padding: Sequence[int]) -> None:
     if not (positions == columns - first)[columns >= first].all():
         raise ConfigurationError(
             "position_ids of a prefill must count the tokens of each row from 0 where keys are "
-            "evicted or rewritten; leave position_ids out, or prefill the whole context at once"
+            "evicted or rewritten, or a pattern decides what is read; leave position_ids out, or "
+            "prefill the whole context at once"
         )
 
 

@@ -14,6 +14,7 @@ _HARMLESS = frozenset(
         "cache_position",
         "logits_to_keep",
         "output_attentions",
+        "output_hidden_states",
         "output_router_logits",
         "position_ids",
         "use_cache",

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from sah.cli.topics.screen import SUBCOMMANDS, overview, versions
 from sah.errors import Interrupted
 from sah.execution.signals import signals_interrupt
+from sah.terminal import output_or_exit
 
 _HYDRA_FLAGS = "\nflags of Hydra: sah run --help, or all of them: python run.py --hydra-help\n"
 
@@ -18,6 +19,11 @@ def main() -> None:
 
     Without an argument, `sah` lists the commands and `python run.py` runs the defaults.
     """
+    with output_or_exit():
+        _main()
+
+
+def _main() -> None:
     arguments = sys.argv[1:]
     is_script = sys.argv[0].endswith(".py")
     if not arguments and not is_script:

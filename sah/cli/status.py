@@ -223,5 +223,8 @@ def _vanished(result: Result | DamagedResults | None, known: dict[str, list[str]
 def _numbers(result: Result | DamagedResults | None) -> dict[str, float | None] | None:
     if not isinstance(result, Result):
         return None
-    names = ("score", "n", "density", "rows_read")
+    names = (
+        *("score", "stderr", "n", "density", "rows_read", "resident", "prefill_density"),
+        *("output_error", "recall", "answer_tokens", "keys_read"),
+    )
     return {name: getattr(result, name) for name in names}

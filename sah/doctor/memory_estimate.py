@@ -10,7 +10,7 @@ import torch
 from sah.attention import DenseAttention, SparseAttention
 from sah.doctor.finding import Finding, counted, error, ok, sized, warning
 from sah.execution.experiment import Experiment
-from sah.models.language_model import LanguageModel
+from sah.models.language_model import LanguageModel, repetition_room
 from sah.models.prompts import EncodedPrompt
 
 # Size of a method's index of the keys (pages, codes, projections), as a share of the cache.
@@ -39,6 +39,10 @@ class MemoryEstimate:
     cache: int
     copied: int
     """Copy of the cache from which an arm decodes that evicts or rewrites: at most everything."""
+    repetition: int
+    """Room in the cache for a part of the context that the model repeats (KVzip)."""
+    remembered: int
+    """Hidden states of all layers, which scorers of kvpress read."""
     prefill: int
     """Activations of one layer: hidden states and feed-forward."""
     workspace: int
@@ -48,9 +52,8 @@ class MemoryEstimate:
     @property
     def total(self) -> float:
         """The sum."""
-        return (
-            self.weights + self.cache + self.copied + self.prefill + self.workspace + self.indexes
-        )
+        contexts = self.cache + self.copied + self.repetition + self.remembered + self.indexes
+        return self.weights + contexts + self.prefill + self.workspace
 
 
 def estimate_memory(
@@ -67,10 +70,15 @@ def estimate_memory(
     cache = model.cache_bytes(tokens)
     width = 4 * config.hidden_size + 3 * getattr(config, "intermediate_size", 0)
     sparse = [one for one in attentions if isinstance(one, SparseAttention)]
+    witnesses = [one.witness for one in sparse if one.witness is not None]
+    repeated = max((repetition_room(one, tokens) for one in witnesses), default=0)
+    hidden = tokens * config.hidden_size * config.num_hidden_layers * model.model.dtype.itemsize
     return MemoryEstimate(
         weights=sum(weight.nbytes for weight in model.model.parameters()),
         cache=cache,
-        copied=cache if any(one.witness is not None for one in sparse) else 0,
+        copied=cache if witnesses else 0,
+        repetition=model.cache_bytes(tokens + repeated) - cache,
+        remembered=hidden if any(one.calls for one in witnesses) else 0,
         prefill=tokens * width * model.model.dtype.itemsize,
         workspace=max((one.workspace_bytes for one in sparse), default=0),
         indexes=len(attentions) * _INDEX_SHARE * cache,

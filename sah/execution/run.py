@@ -92,7 +92,8 @@ def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Ex
     Arms that read the context alike share a prefill; one prefilled context at a time is in memory.
 
     Returns:
-        The seconds of prefill that sharing saved over separate runs.
+        The seconds of prefill, repetitions of the context (KVzip) included, that sharing saved over
+        separate runs.
     """
     _check_answered(arms, model, examples)
     for arm in _with_questions(arms, examples):
@@ -154,7 +155,11 @@ def _answer_in_turn(
                 prefill_is_shared=number > 0,
                 dense_outputs=shared,
             )
-    return context.seconds * max(0, len(arms) - 1)
+    saved = context.seconds * max(0, len(arms) - 1)
+    for asked, found in context.reconstructions.items():
+        sharing = [arm for arm in arms if arm.witness and asked in arm.witness.reconstructions]
+        saved += found.seconds * (len(sharing) - 1)
+    return saved
 
 
 def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> None:

@@ -98,9 +98,10 @@ def show_results(outcomes: Sequence[CellOutcome]) -> None:
     if results:
         table = result_table(results)
         console.print()
-        # The first note explains every column, those that are not shown here included.
-        notes = ["score: × 100; `sah report` explains the columns.", *table.notes[1:]]
-        show(replace(table, rows=table.rows[:_MOST_RESULTS], notes=notes), console)
+        notes = ["score: × 100; `sah report` explains the columns.", *table.notes]
+        columns = [replace(column, meaning="") for column in table.columns]
+        rows = table.rows[:_MOST_RESULTS]
+        show(replace(table, columns=columns, rows=rows, notes=notes), console)
         more = len(directories) - min(len(table.rows), _MOST_RESULTS)
         if more > 0:
             console.print(Text(f"and {more} more: sah report{folder_argument(roots)}"))

@@ -124,9 +124,7 @@ class LanguageModel:
                 attention.
         """
         started = time.perf_counter()
-        passes = () if witness is None else witness.reconstructions
-        repeated = max((min(one.chunk, len(context_ids)) for one in passes), default=0)
-        spare = repeated + _REQUEST_TOKENS if repeated else 0
+        spare = repetition_room(witness, len(context_ids))
         cache = RewindableCache(self.model.config, len(context_ids) + reserve_tokens, spare)
         witnessed: Mapping[int, Witnessed] = {}
         read = None
@@ -351,6 +349,18 @@ class LanguageModel:
         """Wait for the device, so that times are of what was computed."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def repetition_room(witness: Witness | None, length: int) -> int:
+    """Return the room in a context's cache for the part that the model repeats at a time (KVzip).
+
+    Args:
+        witness: what an evictor or rewriter needs; None: nothing.
+        length: tokens of the context.
+    """
+    passes = () if witness is None else witness.reconstructions
+    repeated = max((min(one.chunk, length) for one in passes), default=0)
+    return repeated + _REQUEST_TOKENS if repeated else 0
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:

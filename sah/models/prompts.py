@@ -216,6 +216,15 @@ class PromptEncoder:
         cut = context[: room - room // 2] + context[len(context) - room // 2 :]
         return [replace(prompt, context_ids=cut, truncated=True) for prompt in prompts]
 
+    def of_context(self, ids: Sequence[int]) -> EncodedPrompt:
+        """Return a prompt with a context that is encoded already.
+
+        In the chat template if it begins as the template does before the user's own text.
+        """
+        heading = self._heading()
+        in_template = bool(heading) and list(ids[: len(heading)]) == heading
+        return EncodedPrompt(context_ids=list(ids), question_ids=[], chat_template=in_template)
+
     def repetition(self, prompt: EncodedPrompt, chunk: int) -> tuple[int, list[RepeatedChunk]]:
         """Return how KVzip makes the model repeat a context (arXiv:2505.23416, section 3.2).
 
@@ -233,9 +242,8 @@ class PromptEncoder:
         ids, first, turn = prompt.context_ids, 0, "\n"
         if prompt.chat_template:
             assert self.template is not None
-            before, turn = self.template.around(_STAND_IN, "")
-            heading = self._context_ids(before.removesuffix(_STAND_IN))
-            first = _common(heading, ids)
+            _, turn = self.template.around(_STAND_IN, "")
+            first = _common(self._heading(), ids)
             if self.marks is not None:
                 begin_mark, end_mark = turn.rfind(self.marks.begin), turn.rfind(self.marks.end)
                 if begin_mark > end_mark:
@@ -249,6 +257,13 @@ class PromptEncoder:
             earlier = ids[max(first, begin - _LAST_TOKENS) : begin]
             chunks.append(RepeatedChunk(begin, end, request + earlier + turn_ids + ids[begin:end]))
         return first, chunks
+
+    def _heading(self) -> list[int]:
+        """Return the tokens of the chat template before the user's own text."""
+        if self.template is None:
+            return []
+        before, _ = self.template.around(_STAND_IN, "")
+        return self._context_ids(before.removesuffix(_STAND_IN))
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text, without special tokens."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from sah.content import by_content
+from sah.terminal import plain
 
 # Checked when a file is read.
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -194,7 +195,7 @@ class Summary:
     timing: Timing
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Result(Summary):
     """What results.json says about one complete experiment."""
 
@@ -217,6 +218,28 @@ class Result(Summary):
     provenance: Provenance
     config: Mapping[str, Any]
     """The resolved experiment, nested as in config.yaml."""
+
+    def __repr__(self) -> str:
+        """Return at most four lines: names, score, measured shares, and the directory."""
+        score = "not known" if self.score is None else f"{self.score:.3f}"
+        stderr = "" if self.stderr is None else f"stderr {self.stderr:.3f}, "
+        lines = [self.title, f"score {score} ({stderr}n={self.n})"]
+        shares = {"density": self.density, "rows read": self.rows_read, "resident": self.resident}
+        known = [f"{name} {share:.3f}" for name, share in shares.items() if share is not None]
+        lines += [", ".join(known)] * bool(known) + [str(self.directory)]
+        return plain("\n ".join([f"<Result {lines[0]}", *lines[1:]])) + ">"
+
+    @property
+    def title(self) -> str:
+        """Names of model, attention, benchmark and subset, and the protocol unless default."""
+        subset = self.subset
+        if subset is not None and not isinstance(subset, str):
+            subset = ", ".join(subset)
+        return (
+            f"{self.model}  {self.attention}  {self.benchmark}"
+            + (f" {subset}" if subset else "")
+            + ("" if self.protocol == "default" else f"  ({self.protocol})")
+        )
 
     @property
     def subset_name(self) -> str:

@@ -19,7 +19,7 @@ from sah.terminal import plain
 def show_result(result: Result) -> None:
     """Show the scores of an experiment and the path of its files, in 80 columns."""
     console = Console(highlight=False)
-    console.print(Text(plain(_title(result)), style="bold"))
+    console.print(Text(plain(result.title), style="bold"))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in ("task", "score", "stderr", "n"):
         table.add_column(column, justify="left" if column == "task" else "right")
@@ -107,17 +107,6 @@ def _shortest(folder: Path) -> str:
     """Return the path relative to the current directory if it lies below, else absolute."""
     folder = folder.absolute()
     return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
-
-
-def _title(result: Result) -> str:
-    subset = result.subset
-    if subset is not None and not isinstance(subset, str):
-        subset = ", ".join(subset)
-    return (
-        f"{result.model}  {result.attention}  {result.benchmark}"
-        + (f" {subset}" if subset else "")
-        + ("" if result.protocol == "default" else f"  ({result.protocol})")
-    )
 
 
 def _number(value: float | None) -> str:

@@ -10,11 +10,12 @@ import torch
 from test_eviction import CONTEXT, QUESTION
 from zoo import small_model
 
+from sah.attention.prefill.reading import SparsePrefill
 from sah.attention.session import AttentionSession
-from sah.models.eviction import evicted
+from sah.models.eviction import evicted, reconstruct
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel
-from sah.models.prompts import PromptEncoder
+from sah.models.prompts import EncodedPrompt, PromptEncoder
 from sah.models.tiny import TinyModel, tiny_tokenizer
 
 
@@ -26,6 +27,7 @@ class Measured:
     density: float
     rows_read: float
     resident: float
+    prefill_density: float
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +55,13 @@ def answer() -> Callable[..., Measured]:
         tokens: int = 6,
         dense_question: bool = False,
     ) -> Measured:
-        shared = model.prefill(context, reserve_tokens=60, witness=attention.witness)
+        sparse = SparsePrefill.of(attention, model.model.config, seed=0)
+        shared = model.prefill(context, reserve_tokens=60, witness=attention.witness, sparse=sparse)
         own = shared
         if attention.witness is not None:
+            for asked in attention.witness.reconstructions:
+                prompt = EncodedPrompt(context_ids=list(context), question_ids=[])
+                reconstruct(model, shared, prompt, asked)
             own = evicted(shared, attention, model.model.config, seed=0)
         held, dense = own.cache.bytes_held(), shared.cache.bytes_held()
         session = AttentionSession(attention, seed=0)
@@ -84,6 +90,7 @@ def answer() -> Callable[..., Measured]:
             density=read.density,
             rows_read=read.rows_read,
             resident=(held + session.context_index_bytes()) / dense,
+            prefill_density=shared.prefill_density,
         )
 
     return call

@@ -29,27 +29,27 @@ def require_equal(session, found, expected):
     assert session.density() == pytest.approx(expected.density, rel=1e-6)
     assert session.rows_read() == pytest.approx(expected.rows_read, rel=1e-6)
     assert session.resident() == pytest.approx(expected.resident, rel=1e-6)
+    assert session.prefill_density() == pytest.approx(expected.prefill_density, rel=1e-6)
 
 
-# kvzip is refused, as test_attach_refusals says.
-@pytest.mark.parametrize("name", [*SELECTING, *sorted({*EVICTING} - {"kvzip"}), *REWRITING])
+@pytest.mark.parametrize("name", [*SELECTING, *EVICTING, *REWRITING])
 def test_a_question_about_a_prefilled_cache_is_answered_as_in_an_experiment(
     name, configured, preset, answer, generate
 ):
     attention, model = preset(name), configured.model
-    with sah.attach(model, attention) as session:
+    with sah.attach(model, attention, tokenizer=tiny_tokenizer()) as session:
         cache = prefilled(model)
         (found,) = generate(model, [[*CONTEXT, *QUESTION]], past_key_values=cache)
     require_equal(session, found, answer(configured, attention))
 
 
 @pytest.mark.parametrize("model_type", ["gemma2", "gpt_oss"])
-@pytest.mark.parametrize("name", ["quest", "snapkv", "tova_decoding", "kivi"])
+@pytest.mark.parametrize("name", ["quest", "snapkv", "tova_decoding", "kivi", "kvzip"])
 def test_sliding_windows_soft_caps_and_sinks_are_those_of_an_experiment(
     model_type, name, small, preset, answer, generate
 ):
     model, attention = small(model_type), preset(name)
-    with sah.attach(model.model, attention) as session:
+    with sah.attach(model.model, attention, tokenizer=tiny_tokenizer()) as session:
         cache = prefilled(model.model)
         (found,) = generate(model.model, [[*CONTEXT, *QUESTION]], past_key_values=cache)
     require_equal(session, found, answer(model, attention))

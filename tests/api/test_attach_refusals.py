@@ -37,7 +37,6 @@ def begin(model, attention=SINK, *overrides, **fields):
         (SINK, [], {"tokens": 3}, "dataclasses.replace"),
         (Sink(tokens=4), [], {}, "takes the name of an attention or a SparseAttention"),
         ("double_sparsity", [], {}, "must be fitted to a model"),
-        ("kvzip", [], {}, "repeat the context, which sah.attach has no text of"),
         ("native", [], {}, "model's own indexer, and LlamaForCausalLM has none"),
     ],
 )
@@ -205,11 +204,6 @@ def test_an_evictor_counts_positions_from_the_first_token(tiny):
             tiny.model(ids, attention_mask=mask)
         with pytest.raises(ConfigurationError, match="from 0"):
             tiny.model(ids[:1], position_ids=torch.arange(90)[None] + 1)
-
-
-def test_sparse_prefill_is_refused(tiny):
-    with pytest.raises(ConfigurationError, match="pattern of sparse prefill"):
-        begin(tiny.model, "a_shape")
 
 
 def test_an_offloaded_cache_is_refused(tiny):

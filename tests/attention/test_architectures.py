@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 from presets import REWRITING, SELECTING
+from small_shape import SMALL
 from torch.testing import assert_close
 from transformers import (
     Gemma2Config,
@@ -41,19 +42,6 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 # Without a compacted cache, all presets that only evict or rewrite are the same.
 PRESETS = [*SELECTING, "snapkv", *REWRITING]
 
-SMALL: dict[str, Any] = {
-    "vocab_size": 400,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    # Heads and dimensions of the tiny model, so that its calibration files fit.
-    "head_dim": 16,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 1,
-}
 ALTERNATING = ["sliding_attention", "full_attention"]
 CONTEXT = [2 + (7 * n) % 390 for n in range(40)]
 QUESTION = [5 + (11 * n) % 380 for n in range(9)]

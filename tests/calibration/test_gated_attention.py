@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_shape import SMALL
 from torch.testing import assert_close
 from transformers import Gemma2Config
 
@@ -96,15 +97,6 @@ def test_gradients_go_to_the_gates_alone(tiny: Any, read: ReadPassage) -> None:
 
 
 def test_a_model_with_local_layers_is_refused(build_model: Any) -> None:
-    config = Gemma2Config(
-        vocab_size=400,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        layer_types=["sliding_attention", "full_attention"],
-    )
+    config = Gemma2Config(**SMALL, layer_types=["sliding_attention", "full_attention"])
     with pytest.raises(ConfigurationError, match=r"the layers \[0\] of Gemma2ForCausalLM do not"):
         require_gates(build_model(config, attention="eager"))

@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 from sah.cli import status
-from sah.report.tables.state_table import duration
+from sah.report.tables.overview import result_table
+from sah.report.tables.state_table import FoundExperiment, duration
 from sah.results.claim import Claim
+from sah.results.state import read_state
 from sah.results.store import write_error
 from sah.results.sweep_folders import PlannedCell, planned_cells, write_planned
 
@@ -129,6 +131,17 @@ def test_the_time_left_counts_what_this_process_answered(begin, shown):
         assert one["differs"] == {"attention": "quest"}
         assert {"directory", "state", "answered", "examples", "owner", "error"} <= one.keys()
         assert {"results", "vanished"} <= one.keys()
+
+
+def test_json_has_the_means_that_the_table_of_results_has(make_result, tmp_path):
+    means = {"density": 0.25, "resident": 0.5, "keys_read": 12.0, "answer_tokens": 3.0}
+    result = make_result(recall=None, **means)
+    found = FoundExperiment(state=read_state(tmp_path), result=result, described=result)
+    (one,) = json.loads(status.status_json([found]))
+    assert one["results"].items() >= {**means, "n": 2, "score": 0.5}.items()
+    measured = {column.name for column in result_table([result]).columns if column.meaning}
+    shown_only = {"score_interval", "tokens_per_second", "peak_memory_bytes"}
+    assert one["results"].keys() >= measured - shown_only
 
 
 def test_a_key_that_no_experiment_has_is_refused(begin, shown):

@@ -10,14 +10,16 @@ import orjson
 import pytest
 from rich.console import Console
 
+from sah.attention import SparseAttention
 from sah.attention.eviction.kept import KeptKeys
+from sah.attention.eviction.witness import Witness
 from sah.attention.prefill import compute
 from sah.attention.prefill import reading as prefill_reading
 from sah.cli.doctor import show
 from sah.cli.main import main
 from sah.doctor.examination import examine
 from sah.doctor.finding import error, ok, warning
-from sah.doctor.memory_estimate import check_memory
+from sah.doctor.memory_estimate import check_memory, estimate_memory
 from sah.doctor.numerics import check_numbers
 from sah.doctor.prompt_checks import (
     check_answer_limit,
@@ -27,6 +29,8 @@ from sah.doctor.prompt_checks import (
     check_split,
     check_thoughts,
 )
+from sah.evictors.knorm import KNorm
+from sah.evictors.kvzip import KVzip
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import PromptEncoder
@@ -34,6 +38,12 @@ from sah.models.tiny import TinyModel, tiny_tokenizer
 from sah.types import Example
 
 BASE = ("model=tiny", "benchmark.context_tokens=512")
+
+
+class WatchingKNorm(KNorm):
+    """Reads hidden states, as a scorer of kvpress does."""
+
+    witness = Witness(calls=True)
 
 
 @pytest.fixture
@@ -315,6 +325,21 @@ def test_the_estimate_is_compared_with_free_memory(
     finding = check_memory(experiment, tiny, [tiny.prompts.encode(example)], 32, arms=3)
     assert finding.status == status
     assert "3 arms" in finding.message
+
+
+def test_the_estimate_counts_the_repeated_part_and_the_hidden_states_that_evictors_read(tiny):
+    def estimate(evictor):
+        attention = SparseAttention(name="mine", evict={"mine": evictor})
+        return estimate_memory(tiny, [attention], tokens=1000)
+
+    plain, config = estimate(KNorm(fraction=0.5)), tiny.model.config
+    assert (plain.repetition, plain.remembered) == (0, 0)
+    repeating = estimate(KVzip(fraction=0.5, chunk=400))
+    assert 400 <= repeating.repetition / tiny.cache_bytes_per_token <= 500
+    assert repeating.total == plain.total + repeating.repetition
+    watching = estimate(WatchingKNorm(fraction=0.5))
+    assert watching.remembered == config.num_hidden_layers * 1000 * config.hidden_size * 4
+    assert watching.total == plain.total + watching.remembered
 
 
 def test_the_report_fits_80_columns():

@@ -7,14 +7,19 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import pytest
 import torch
 
+from sah.attention.eviction.reconstruction import Reconstruction
+from sah.attention.eviction.witness import Witness
 from sah.benchmarks.mock import Mock
 from sah.errors import ConfigurationError
+from sah.execution.run import _answer_in_turn
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import PromptEncoder
 from sah.models.tiny import TinyModel, tiny_tokenizer
@@ -353,3 +358,19 @@ def test_prompts_with_and_without_the_template_do_not_share_a_prefill(start, cal
         for one in (folder, both, neither)
     )
     assert texts == [with_template[0], without[1], *with_template[2:]]
+
+
+def test_sharing_saves_the_prefill_and_the_repetition_of_all_arms_but_the_first():
+    zipped = Reconstruction(chunk=40, sinks=4)
+    witness = Witness(reconstructions=frozenset({zipped}))
+    context = SimpleNamespace(seconds=2.0, reconstructions={zipped: SimpleNamespace(seconds=5.0)})
+    arms = [
+        SimpleNamespace(
+            witness=needs,
+            alone=nullcontext,
+            pending=lambda _: [],
+            answer_context=lambda *_, **__: None,
+        )
+        for needs in (None, witness, witness, Witness(received=True))
+    ]
+    assert _answer_in_turn(arms, None, context, {}, []) == 3 * 2.0 + 5.0

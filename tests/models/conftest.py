@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_shape import SMALL
 from tokenizers.processors import TemplateProcessing
 from transformers import MistralConfig
 
@@ -19,20 +20,7 @@ from sah.types import Example
 @pytest.fixture(scope="session")
 def sliding(build_model: Callable[..., LanguageModel]) -> LanguageModel:
     """A small Mistral whose layers all have a sliding window of 8 keys."""
-    config = MistralConfig(
-        vocab_size=400,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        sliding_window=8,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    return build_model(config)
+    return build_model(MistralConfig(**SMALL, sliding_window=8))
 
 
 @pytest.fixture(scope="module")

@@ -271,3 +271,16 @@ def test_a_continuation_gets_no_template(make_tokenizer: Make, make_example: Mak
     prompt = encode(make_tokenizer(WITH_BOS), example)
     assert prompt.context_ids == ids("In the")
     assert prompt.question_ids == ids(" beginning")
+
+
+def test_encoded_text_is_in_the_chat_template_if_it_begins_as_the_template_does(
+    make_tokenizer: Make,
+) -> None:
+    encoder = PromptEncoder(make_tokenizer(WITH_BOS), None)
+    inside = encoder.of_context(ids("<|begin|><|user|>The grass is green. "))
+    assert inside.chat_template
+    assert encoder.repetition(inside, 100)[0] == 2
+    for text in ("The grass is green. ", "<|begin|>", "<|begin|><|system|>The sky is blue."):
+        assert not encoder.of_context(ids(text)).chat_template
+    plain = PromptEncoder(make_tokenizer(None), None).of_context(ids("<|begin|><|user|>The"))
+    assert not plain.chat_template

@@ -201,6 +201,18 @@ def test_the_table_of_a_terminal_has_rows_read_beside_density(write_result, resu
         assert [one for one in line.split() if one in values][:2] == values
 
 
+def test_the_legend_is_of_the_columns_that_are_shown(write_result, results):
+    write_result("sparse")
+    wide, narrow = (shown(result_table(results()), width=width) for width in (140, 50))
+    for text in (wide, narrow):
+        assert all(line == line.rstrip() for line in text.splitlines())
+    legend = "peak memory; n: answers; –: not measured."
+    assert legend in " ".join(wide.split())
+    assert "score: × 100" in narrow
+    assert "peak memory" not in narrow
+    assert "GB" in narrow.partition("Too narrow for")[2]
+
+
 def test_what_is_held_is_a_column_where_a_method_holds_less_than_dense(write_result, results):
     write_result("dense", fields={"resident": 1.0})
     assert "resident" not in headers(result_table(results()))

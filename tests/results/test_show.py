@@ -48,3 +48,21 @@ def test_after_dense_attention_or_a_study_the_table(next_step):
     assert next_step(attention="dense") == "sah report"
     assert next_step("--config-name", "study") == "sah report"
     assert next_step(attention="dense", root="a b/c") == "sah report 'a b/c'"
+
+
+def test_a_result_is_shown_in_four_lines_with_names_score_costs_and_directory(make_result):
+    result = make_result(
+        subset=["vt", "cwe"], protocol="forced", stderr=0.25, n=4, density=0.161, resident=1.06
+    )
+    assert repr(result).splitlines() == [
+        "<Result tiny  sparse  ruler vt, cwe  (forced)",
+        " score 0.500 (stderr 0.250, n=4)",
+        " density 0.161, resident 1.060",
+        " outputs/tiny/sparse/ruler_all/0123abcd>",
+    ]
+
+
+def test_a_result_without_references_or_queries_shows_no_number_for_them(make_result):
+    shown = repr(make_result(model="my\x1b[2J", score=None, n=3)).splitlines()
+    assert shown[0].startswith("<Result my\\x1b[2J  sparse")
+    assert shown[1:] == [" score not known (n=3)", " outputs/tiny/sparse/ruler_all/0123abcd>"]

@@ -13,7 +13,7 @@ Many-shot learning with long contexts is also measured in arXiv:2404.11018 and a
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -60,27 +60,31 @@ class ManyShot(GeneratedBenchmark):
 
     def generator(self, task: str, seed: int) -> Generate:
         """Return the generator of a task."""
-        return partial(shared_context_example, self, task, seed)
+
+        def generate(number: int, budget: Budget, _: int) -> Sequence[Example]:
+            if number % self.questions:
+                return []  # made with the first question of its context
+            return shared_context(self, task, seed, number, budget)
+
+        return generate
 
 
-def shared_context_example(
-    benchmark: ManyShot, task: str, experiment_seed: int, number: int, budget: Budget, seed: int
-) -> Example:
-    """Generate one sample: a question, after the examples that its context's questions share.
+def shared_context(
+    benchmark: ManyShot, task: str, seed: int, first: int, budget: Budget
+) -> list[Example]:
+    """Generate the questions about one context, after the examples that they share.
 
     Args:
-        benchmark: number of questions a context, and kind of labels.
+        benchmark: number of questions a context, number of samples, and kind of labels.
         task: tells the number of labels.
-        experiment_seed: determines the context, with the task and its number.
-        number: number of the sample.
+        seed: of the experiment; determines the context, with the task and its number.
+        first: number of the sample that asks the first question.
         budget: token budget of prompt and answer.
-        seed: of the sample alone; not used.
 
     Raises:
         ConfigurationError: if one example of each label does not fit into the budget.
     """
-    context_number, question = divmod(number, benchmark.questions)
-    draw = random.Random(derive(experiment_seed, task, "context", context_number))
+    draw = random.Random(derive(seed, task, "context", first // benchmark.questions))
     labels = _labels(benchmark.labels, _LABELS[task], draw)
     intents = list(labels)
     asked = [draw.choice(intents) for _ in range(benchmark.questions)]
@@ -89,7 +93,7 @@ def shared_context_example(
 
     def build(count: int, index: int) -> Example:
         return Example(
-            id=f"{task}-{number}",
+            id=f"{task}-{first + index}",
             task=task,
             context=_INSTRUCTION + "".join(examples[:count]),
             question=f"request: {texts[index]}\n",
@@ -103,7 +107,8 @@ def shared_context_example(
     lengths = [budget.tokenizer.prompt_length(build(0, index)) for index in range(len(texts))]
     longest = lengths.index(max(lengths))
     fitted = budget.fill(lambda count: build(count, longest), estimates, least=len(labels))
-    return build(fitted.metadata["examples"], question)
+    questions = min(benchmark.questions, benchmark.samples - first)
+    return [build(fitted.metadata["examples"], index) for index in range(questions)]
 
 
 def _labels(kind: str, count: int, draw: random.Random) -> Labels:

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 
-from sah.report.tables.table import Cell, Table, with_texts
+from sah.report.tables.table import Cell, Table, legend_and_notes, with_texts
 from sah.terminal import one_line
 
 
@@ -47,7 +47,7 @@ def latex(table: Table) -> str:
     """Return a tabular environment for the packages booktabs and, for grey rows, xcolor."""
     grey = any(cell.style == "dim" for row in table.rows for cell in row)
     # A line end in a caption would end the comment, and the rest would be LaTeX.
-    comments = [one_line(text) for text in (table.caption, *table.notes) if text]
+    comments = [one_line(text) for text in (table.caption, *legend_and_notes(table)) if text]
     comments.append(rf"Needs \usepackage{{booktabs{',xcolor' if grey else ''}}}")
     alignment = "".join("r" if column.numeric else "l" for column in table.columns)
     table = with_texts(table, latex_text)

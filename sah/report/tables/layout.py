@@ -6,7 +6,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from sah.report.tables.table import Cell, Table, with_texts
+from sah.report.tables.table import Cell, Table, legend_and_notes, with_texts
 from sah.terminal import one_line
 
 _STYLES = {"": "", "dim": "dim", "bold": "bold", "alarm": "bold red"}
@@ -49,11 +49,13 @@ def show(table: Table, console: Console, *, advice: str = "--format csv has ever
             lines.append(Text("  ".join(filter(None, heading)), style="bold"))
         lines.append(_line(table, columns, widths, [row[n] for n in columns]))
     console.print(Text("\n").join(lines), soft_wrap=True, highlight=False)
-    notes = list(table.notes)
+    notes = legend_and_notes(table, [table.columns[number] for number in columns])
     if left_out:
         notes.append(f"Too narrow for: {', '.join(left_out)} ({advice}).")
     for note in notes:
-        console.print(Text(note), highlight=False)
+        for line in Text(note).wrap(console, width):
+            line.rstrip()
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 def _cuts_names(table: Table, columns: Sequence[int], widths: Sequence[int]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from sah.report.tables.latex import latex
-from sah.report.tables.table import Table, with_texts
+from sah.report.tables.table import Table, legend_and_notes, with_texts
 from sah.terminal import one_line
 
 
@@ -55,7 +55,7 @@ def _markdown(table: Table) -> str:
     lines += [line([column.header for column in table.columns]), line(rule)]
     for row in table.rows:
         lines.append(line([_emphasis(cell.text, cell.style) for cell in row]))
-    lines += [f"\n{_paragraph(note)}" for note in table.notes]
+    lines += [f"\n{_paragraph(note)}" for note in legend_and_notes(table)]
     return "\n".join(lines) + "\n"
 
 

@@ -23,14 +23,6 @@ from sah.report.tables.table import Cell, Column, Table, compact, label, number
 from sah.results.disturbance import disturbances
 from sah.results.schema import DenseAgreement, Result
 
-_LEGEND = (
-    "score: × 100; CI: its 95 % interval (Clopper-Pearson, by context); density: keys that a "
-    "query head selects; rows: key-value rows that any head of a group selects; error: output "
-    "error against dense; tokens: length of an answer; keys read: by all its queries, in a layer "
-    "and head; tok/s: decoding, question included; GB: peak memory; –: not measured."
-)
-
-
 # Mean length in tokens from which length and keys read come before output error and speed.
 _LONG_ANSWER = 64
 
@@ -73,7 +65,7 @@ def result_table(results: Sequence[Result], *, wide: bool = False) -> Table:
             for row, result in zip(rows, results, strict=True)
         ],
         caption=_caption(results[0], common),
-        notes=[_LEGEND, *_share_notes(results), *_speed_note(results), *caveats(results)],
+        notes=[*_speed_note(results), *caveats(results)],
     )
 
 
@@ -114,34 +106,40 @@ def group_table(results: Sequence[Result], by: Sequence[str], *, wide: bool = Fa
         ]
         for values, group in sorted(groups.items(), key=lambda item: list(map(natural, item[0])))
     ]
-    notes = [f"Means over the results of a row. {_LEGEND}", *_share_notes(results)]
-    notes += [*_speed_note(results), *caveats(results)]
+    notes = ["Means over the results of a row.", *_speed_note(results), *caveats(results)]
     columns.append(Column(name="results", header="results"))
     return Table(columns=[*columns, *measured], rows=rows, notes=notes)
 
 
 # Columns of teacher forcing, shown if any of the results has it.
 _AGREEMENT: dict[Column, Callable[[DenseAgreement], float]] = {
-    Column(name="kl", header="KL", importance=6): lambda agreement: agreement.kl,
-    Column(name="top_agreement", header="agree", importance=6): (
-        lambda agreement: agreement.top_agreement
-    ),
+    Column(
+        name="kl", header="KL", importance=6, meaning="divergence from the dense model, in nats"
+    ): lambda agreement: agreement.kl,
+    Column(
+        name="top_agreement",
+        header="agree",
+        importance=6,
+        meaning="tokens for which the most likely one is the dense model's",
+    ): lambda agreement: agreement.top_agreement,
 }
 
 
-# Shown if a method differs from dense attention in them, each with its note.
-_SHARES = {
-    Column(name="resident", header="resident", importance=6): (
-        "resident: bytes held of a context, indexes included, as a share of its dense cache."
+# Shown if a method differs from dense attention in them.
+_SHARES = (
+    Column(
+        name="resident",
+        header="resident",
+        importance=6,
+        meaning="bytes held of a context, indexes included, as a share of its dense cache",
     ),
-    Column(name="prefill_density", header="prefill", importance=6): (
-        "prefill: share of the visible keys that the context's own queries read."
+    Column(
+        name="prefill_density",
+        header="prefill",
+        importance=6,
+        meaning="visible keys that the context's own queries read",
     ),
-}
-
-
-def _share_notes(results: Sequence[Result]) -> list[str]:
-    return [note for column, note in _SHARES.items() if differs_from_one(results, column.name)]
+)
 
 
 # How much of an experiment output error and recall were measured on.
@@ -151,33 +149,39 @@ _SAMPLED = ("sampled_examples", "sampled_of_examples", "sampled_queries", "sampl
 def _measured_columns(results: Sequence[Result], wide: bool) -> list[Column]:
     limits = [Column(name="score_low", header="low"), Column(name="score_high", header="high")]
     index = Column(name="index_bytes_per_key_and_layer", header="index")
+    interval = Column(
+        name="score_interval",
+        header="95 % CI",
+        importance=9,
+        meaning="its interval (Clopper-Pearson, by context)",
+    )
     # What a short answer reads follows from its density.
     longest = max((result.answer_tokens or 0 for result in results), default=0)
     importance = 8 if longest >= _LONG_ANSWER else 1
-    tokens = Column(name="answer_tokens", header="tokens", importance=importance)
-    keys = Column(name="keys_read", header="keys read", importance=importance)
+
+    def column(name: str, header: str, importance: int, meaning: str) -> Column:
+        return Column(name=name, header=header, importance=importance, meaning=meaning)
+
+    means = [
+        column("density", "density", 8, "keys that a query head selects"),
+        column("rows_read", "rows", 6, "key-value rows that any head of a group selects"),
+        *(one for one in _SHARES if wide or differs_from_one(results, one.name)),
+        column("output_error", "error", 7, "output error against dense"),
+        column("recall", "recall", 4, "softmax mass on the selected keys"),
+        column("answer_tokens", "tokens", importance, "length of an answer"),
+        column("keys_read", "keys read", importance, "by all its queries, in a layer and head"),
+    ]
     return [
-        Column(name="score", header="score"),
-        *(limits if wide else [Column(name="score_interval", header="95 % CI", importance=9)]),
-        *_with_stderr(Column(name="density", header="density", importance=8), wide),
-        *_with_stderr(Column(name="rows_read", header="rows", importance=6), wide),
-        *(
-            one
-            for column in _SHARES
-            if wide or differs_from_one(results, column.name)
-            for one in _with_stderr(column, wide)
-        ),
-        *_with_stderr(Column(name="output_error", header="error", importance=7), wide),
-        *_with_stderr(Column(name="recall", header="recall", importance=4), wide),
-        *_with_stderr(tokens, wide),
-        *_with_stderr(keys, wide),
+        Column(name="score", header="score", meaning="× 100"),
+        *(limits if wide else [interval]),
+        *(shown for one in means for shown in _with_stderr(one, wide)),
         *((Column(name=name, header=name) for name in _SAMPLED) if wide else ()),
         *(_AGREEMENT if any(result.dense_agreement for result in results) else ()),
-        Column(name="tokens_per_second", header="tok/s", importance=3),
+        column("tokens_per_second", "tok/s", 3, "decoding, question included"),
         *([Column(name="speed_disturbed", header="disturbed", numeric=False)] if wide else []),
-        Column(name="peak_memory_bytes", header="GB", importance=2),
+        column("peak_memory_bytes", "GB", 2, "peak memory"),
         *([index] if wide else []),
-        Column(name="n", header="n", importance=5),
+        column("n", "n", 5, "answers"),
     ]
 
 

@@ -21,6 +21,8 @@ class Column:
     """Whether the column is aligned to the right."""
     importance: int = 0
     """On a narrow terminal the least important columns are dropped first; 0 means never."""
+    meaning: str = ""
+    """What the legend says about it; empty for a column without an entry."""
 
     @property
     def is_heading(self) -> bool:
@@ -48,7 +50,20 @@ class Table:
     caption: str = ""
     """The names that all rows have in common."""
     notes: Sequence[str] = field(default=())
-    """Legend and warnings, shown below the rows."""
+    """Warnings and explanations, shown below the legend."""
+
+
+def legend_and_notes(table: Table, columns: Sequence[Column] | None = None) -> list[str]:
+    """Return what is shown below the rows.
+
+    Args:
+        table: the table.
+        columns: those that are shown; None: all.
+    """
+    shown = table.columns if columns is None else columns
+    meanings = [f"{column.header}: {column.meaning}" for column in shown if column.meaning]
+    legend = [f"{'; '.join(meanings)}; –: not measured."] if meanings else []
+    return [*legend, *table.notes]
 
 
 def only_columns(table: Table, names: Sequence[str]) -> Table:

@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 
+from sah.benchmarks.synthetic import many_shot
 from sah.benchmarks.synthetic.intents import ACTIONS, INTENTS, OBJECTS
 from sah.benchmarks.synthetic.many_shot import ManyShot
 from sah.errors import ConfigurationError
@@ -110,6 +111,13 @@ def test_questions_of_one_context_share_it(samples):
     assert contexts[0] == contexts[1] == contexts[2] != contexts[3]
     assert contexts[3] == contexts[4] == contexts[5] != contexts[6]
     assert len({query_of(example) for example in made}) == 7
+
+
+def test_the_examples_of_a_context_are_drawn_once(samples, monkeypatch):
+    drawn, rounds = [], many_shot._rounds
+    monkeypatch.setattr(many_shot, "_rounds", lambda *given: drawn.append(given) or rounds(*given))
+    assert len(samples(ManyShot, "20_labels", 2000, range(1), samples=7, questions=3)) == 7
+    assert len(drawn) == 3
 
 
 def test_all_questions_fit_and_the_longest_fills_the_context(samples, unlimited):
