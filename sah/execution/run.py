@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -15,19 +16,13 @@ from sah.attention.eviction.witness import Witness
 from sah.attention.prefill.reading import OwnPrefill, SparsePrefill
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError, DatasetError, ends_process
-from sah.execution.answering import (
-    Question,
-    by_context,
-    context_hash,
-    encode_context,
-    inputs_of,
-)
+from sah.execution.answering import Question, context_hash, inputs_of
 from sah.execution.arm import Arm
+from sah.execution.grouping import Group, encoded_contexts, grouped
 from sah.execution.teacher_forcing import DenseAnswer
 from sah.metric_logging.metrics import DenseOutputs
-from sah.models.generation import naming_example
+from sah.models.batch import Row, answer_rows
 from sah.models.language_model import LanguageModel, PrefilledContext
-from sah.models.prompts import EncodedPrompt
 from sah.results.aggregate import summarise
 from sah.results.contents import describe_contents
 from sah.results.excerpts import origins, shown
@@ -55,6 +50,7 @@ def run(arms: Sequence[Arm]) -> None:
             load_seconds = time.perf_counter() - load_started
             examples = _examples(arms[0], model)
             contexts = _contexts_if_matched(arms, model, examples)
+            groups = _groups(arms, model, examples)
         if not _at_work(arms):
             return
         if model.prompts.marks is not None:
@@ -68,9 +64,7 @@ def run(arms: Sequence[Arm]) -> None:
             with arm.alone():
                 _require_untouched(arm, contexts)
                 arm.begin(model, examples, made_by=made_by, alone=len(arms) == 1)
-        saved_seconds = 0.0
-        for group in by_context(examples):
-            saved_seconds += _answer_context(arms, model, group)
+        saved_seconds = sum(_answer_group(arms, model, group) for group in groups)
         if saved_seconds:
             logger.info(
                 "%d arms shared their prefills: %.1f s saved over separate runs",
@@ -86,44 +80,80 @@ def run(arms: Sequence[Arm]) -> None:
             arm.end_attempt()
 
 
-def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> float:
-    """Prefill one context for the arms that need it, and let each answer its questions.
+def _groups(
+    arms: Sequence[Arm], model: LanguageModel, examples: Sequence[Example]
+) -> Iterator[Group]:
+    """Group contexts as long as an arm is at work; prompts that cannot be encoded fail all."""
+    experiment = arms[0].experiment
+    groups = grouped(
+        encoded_contexts(experiment, model.prompts, examples),
+        batch_rows=1 if model.decodes_alone else experiment.generation.batch_rows,
+        batch_tokens=experiment.generation.batch_tokens,
+    )
+    while at_work := _at_work(arms):
+        group = None
+        with _together(at_work):
+            group = next(groups, None)
+        if group is None:
+            return
+        yield group
 
-    Arms that read the context alike share a prefill; one prefilled context at a time is in memory.
+
+def _answer_group(arms: Sequence[Arm], model: LanguageModel, group: Group) -> float:
+    """Prefill some contexts for the arms that need them, and let each answer its questions.
+
+    Arms that read contexts alike share their prefills; only those of one kind are in memory.
 
     Returns:
         The seconds of prefill that sharing saved over separate runs.
     """
-    _check_answered(arms, model, examples)
-    for arm in _with_questions(arms, examples):
+    _check_answered(arms, group)
+    for arm in _with_questions(arms, group.examples):
         with arm.alone():
             arm.clock.check()
-    waiting = _with_questions(arms, examples)
+    waiting = _with_questions(arms, group.examples)
     if not waiting:
         return 0.0
-    context = None
+    contexts: list[PrefilledContext] = []
     with _together(waiting):
-        groups = _by_prefill(waiting, model)
-        encoded = encode_context(waiting[0].experiment, model.prompts, examples)
+        by_prefill = _by_prefill(waiting, model)
+        questions = _questions(group)
         if waiting[0].experiment.protocol.answer == "forced":
             # The dense answer, which every arm follows, is the answer after a dense prefill.
-            context = _prefill(groups.get(None, []), model, encoded, None)
-        asked = {example.id for arm in waiting for example in arm.pending(examples)}
-        questions = _questions(waiting[0], model, context, examples, encoded, asked)
+            contexts = _prefill(by_prefill.get(None, []), model, group, None)
+            asked = {example.id for arm in waiting for example in arm.pending(group.examples)}
+            questions = _with_dense_answers(waiting[0], model, contexts, questions, asked)
     if not _at_work(waiting):
         return 0.0
     saved_seconds = 0.0
-    for sparse, group in groups.items():
+    for sparse, sharing in by_prefill.items():
         if sparse is not None:
-            context = None
-        group = _at_work(group)
-        if group and context is None:
-            with _together(group):
-                context = _prefill(group, model, encoded, sparse)
-            group = _at_work(group)
-        if context is not None:
-            saved_seconds += _answer_in_turn(group, model, context, questions, examples)
+            contexts = []
+        sharing = _at_work(sharing)
+        if sharing and not contexts:
+            with _together(sharing):
+                contexts = _prefill(sharing, model, group, sparse)
+            sharing = _at_work(sharing)
+        if contexts:
+            saved_seconds += _answer_in_turn(sharing, model, contexts, questions)
     return saved_seconds
+
+
+def _questions(group: Group) -> list[list[tuple[int, Question]]]:
+    """Return the questions of each batch, with the number of their context."""
+    return [
+        [
+            (
+                number,
+                Question(
+                    example=group.contexts[number].examples[place],
+                    prompt=group.contexts[number].prompts[place],
+                ),
+            )
+            for number, place in batch
+        ]
+        for batch in group.batches
+    ]
 
 
 def _by_prefill(
@@ -139,114 +169,102 @@ def _by_prefill(
 def _answer_in_turn(
     arms: Sequence[Arm],
     model: LanguageModel,
-    context: PrefilledContext,
-    questions: Mapping[str, Question],
-    examples: Sequence[Example],
+    contexts: Sequence[PrefilledContext],
+    batches: Sequence[Sequence[tuple[int, Question]]],
 ) -> float:
-    """Let each arm answer its questions of a context; return the seconds that sharing saved."""
-    shared = DenseOutputs() if len(arms) > 1 else None
+    """Let each arm answer its questions; return the seconds that sharing the prefills saved."""
+    shared = [DenseOutputs() if len(arms) > 1 else None for _ in contexts]
     for number, arm in enumerate(arms):
         with arm.alone():
-            arm.answer_context(
-                model,
-                context,
-                [questions[example.id] for example in arm.pending(examples)],
-                prefill_is_shared=number > 0,
-                dense_outputs=shared,
+            arm.answer_group(
+                model, contexts, batches, prefill_is_shared=number > 0, dense_outputs=shared
             )
-    return context.seconds * max(0, len(arms) - 1)
+    return sum(context.seconds for context in contexts) * max(0, len(arms) - 1)
 
 
-def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> None:
+def _check_answered(arms: Sequence[Arm], group: Group) -> None:
     """Fail the resumed arms whose stored answers are to other prompts under the same ids."""
-    resumed = [arm for arm in _at_work(arms) if len(arm.pending(examples)) < len(examples)]
-    if not resumed:
-        return
-    with _together(resumed):
-        experiment = resumed[0].experiment
-        prompts, _ = encode_context(experiment, model.prompts, examples)
-        inputs = {
-            example.id: inputs_of(experiment, example, prompt)
-            for example, prompt in zip(examples, prompts, strict=True)
-        }
-    for arm in _at_work(resumed):
-        with arm.alone():
-            arm.store.check_inputs(inputs)
+    for arm in _at_work(arms):
+        if len(arm.pending(group.examples)) < len(group.examples):
+            with arm.alone():
+                arm.store.check_inputs(
+                    {
+                        example.id: inputs_of(arm.experiment, example, prompt)
+                        for asked in group.contexts
+                        for example, prompt in zip(asked.examples, asked.prompts, strict=True)
+                    }
+                )
 
 
 def _prefill(
     arms: Sequence[Arm],
     model: LanguageModel,
-    encoded: tuple[list[EncodedPrompt], list[int]],
+    group: Group,
     sparse: SparsePrefill | OwnPrefill | None,
-) -> PrefilledContext:
-    """Prefill the context of some prompts, with room for their answers, for these arms."""
-    longest = max(len(prompt.question_ids) + room for prompt, room in zip(*encoded, strict=True))
-    return model.prefill(
-        encoded[0][0].context_ids,
-        reserve_tokens=longest,
-        witness=_witness(arms),
-        sparse=sparse,
-    )
-
-
-def _questions(
-    arm: Arm,
-    model: LanguageModel,
-    dense: PrefilledContext | None,
-    examples: Sequence[Example],
-    encoded: tuple[list[EncodedPrompt], list[int]],
-    asked: Collection[str],
-) -> dict[str, Question]:
-    """Return the asked questions of a context by id, with the answers to follow.
-
-    Args:
-        arm: any of the job's; they ask the same.
-        model: the one that answers.
-        dense: the context after a dense prefill, if the answers are to be followed.
-        examples: of the context.
-        encoded: their prompts.
-        asked: ids of examples.
-    """
-    return {
-        example.id: Question(
-            example=example,
-            prompt=prompt,
-            dense_answer=None
-            if dense is None or example.is_continuation
-            else _dense_answer(arm, model, dense, example, prompt),
+) -> list[PrefilledContext]:
+    """Prefill contexts, with room for a question and its answer each, for these arms."""
+    return [
+        model.prefill(
+            asked.context_ids,
+            reserve_tokens=asked.reserve_tokens,
+            witness=_witness(arms),
+            sparse=sparse,
         )
-        for example, prompt in zip(examples, encoded[0], strict=True)
-        if example.id in asked
-    }
+        for asked in group.contexts
+    ]
 
 
 def _witness(arms: Sequence[Arm]) -> Witness | None:
     """Return what the evictors and rewriters of the arms need of the prefill together."""
-    needed = [arm.witness for arm in arms if arm.witness is not None]
+    needed = [arm.experiment.witness for arm in arms if arm.experiment.witness is not None]
     return functools.reduce(operator.or_, needed) if needed else None
 
 
-def _dense_answer(
+def _with_dense_answers(
     arm: Arm,
     model: LanguageModel,
-    context: PrefilledContext,
-    example: Example,
-    prompt: EncodedPrompt,
-) -> DenseAnswer:
-    """Decode the dense answer, once for all arms, the dense one included."""
+    contexts: Sequence[PrefilledContext],
+    batches: Sequence[Sequence[tuple[int, Question]]],
+    asked: Collection[str],
+) -> list[list[tuple[int, Question]]]:
+    """Decode the dense answers that all arms follow, the dense arm included.
+
+    Args:
+        arm: any of the job's; they ask the same.
+        model: the one that answers.
+        contexts: after a dense prefill.
+        batches: as `Arm.answer_group` takes them.
+        asked: ids of the examples that an arm is to answer; batches without one are left out.
+    """
     generation, seed = arm.experiment.generation, arm.experiment.seed
-    dense_answer = DenseAnswer(generation.sampler(seed, example.id, model.device))
-    with naming_example(example.id):
-        model.answer(
-            context,
-            prompt.question_ids,
-            session=AttentionSession(DenseAttention(), seed=seed),
-            sampler=dense_answer,
-            max_new_tokens=generation.token_limit(example.max_new_tokens),
-            thinking=model.prompts.thinking(prompt, generation.thinking_tokens),
-        )
-    return dense_answer
+    found = []
+    for batch in batches:
+        if not any(question.example.id in asked for _, question in batch):
+            continue
+        followed, rows = [], []
+        for number, question in batch:
+            example = question.example
+            if not example.is_continuation:
+                answer = DenseAnswer(generation.sampler(seed, example.id, model.device))
+                question = replace(question, dense_answer=answer)
+                rows.append(
+                    Row(
+                        example_id=example.id,
+                        context=contexts[number],
+                        question_ids=question.prompt.question_ids,
+                        session=AttentionSession(DenseAttention(), seed=seed),
+                        sampler=answer,
+                        max_new_tokens=generation.token_limit(example.max_new_tokens),
+                        thinking=model.prompts.thinking(
+                            question.prompt, generation.thinking_tokens
+                        ),
+                    )
+                )
+            followed.append((number, question))
+        if rows:
+            answer_rows(model, rows)
+        found.append(followed)
+    return found
 
 
 def _complete(
@@ -345,12 +363,11 @@ def _contexts_if_matched(
     """Return the hash of each example's context by id; nothing if no budget was matched."""
     if all(arm.matched is None for arm in arms):
         return {}
-    found = {}
-    for group in by_context(examples):
-        prompts, _ = encode_context(arms[0].experiment, model.prompts, group)
-        for example, prompt in zip(group, prompts, strict=True):
-            found[example.id] = context_hash(example, prompt)
-    return found
+    return {
+        example.id: context_hash(example, prompt)
+        for asked in encoded_contexts(arms[0].experiment, model.prompts, examples)
+        for example, prompt in zip(asked.examples, asked.prompts, strict=True)
+    }
 
 
 def _require_untouched(arm: Arm, contexts: Mapping[str, str]) -> None:
