@@ -18,7 +18,6 @@ from sah.attention.eviction.reconstruction import Reconstructed, Reconstruction
 from sah.attention.eviction.witness import Witnessed
 from sah.attention.interface import layer_number
 from sah.attention.keys_read import KeysRead
-from sah.attention.layers import full_attention_layers
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.models.cache import BufferedLayer, RewindableCache, held_bytes
@@ -38,8 +37,7 @@ class RowSession(AttentionSession):
     def __init__(self, attention: SparseAttention, *, seed: int, config: PreTrainedConfig) -> None:
         super().__init__(attention, seed=seed)
         self._config = config
-        self._full_layers = full_attention_layers(config)
-        self._layers = config.get_text_config(decoder=True).num_hidden_layers
+        self.learn(config)
 
     def begin_step(self, *, is_question: bool) -> None:
         """Start a forward pass; after a question, decode steps select anew."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -26,7 +26,6 @@ from sah.attention.layers import full_attention_layers
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, SparseAttention, all_visible
 from sah.attention.native.indexer import IndexerSelections
-from sah.errors import ConfigurationError
 from sah.seeding import derive
 
 logger = logging.getLogger(__name__)
@@ -119,14 +118,22 @@ class AttentionSession:
         kept = self._kept.get(layer)
         return self._context_length if kept is None else kept.rows
 
-    def fork(self) -> "AttentionSession":
-        """Return a session for another question of the same context that shares the indexes.
+    def fork(self, *observers: Observer, alone: bool = False) -> "AttentionSession":
+        """Return a session for another row about the same context.
 
-        Only one of a session and its forks may use a layer at a time; call `rewind` between them.
+        Rows about one context share its indexes, and only one of them may use a layer at a time;
+        call `rewind` between two. Without a context nothing is shared.
+
+        Args:
+            observers: of this row only, beside the session's.
+            alone: share no index, as for a row that evicts keys of its context.
         """
-        other = AttentionSession(self.attention, seed=self.seed, observers=self.observers)
-        other._indexes, other._context_length = self._indexes, self._context_length
-        other._kept = self._kept
+        other = AttentionSession(
+            self.attention, seed=self.seed, observers=(*self.observers, *observers)
+        )
+        if self._context_length and not alone:
+            other._indexes = self._indexes
+        other._context_length, other._kept = self._context_length, self._kept
         return other
 
     def evicted_later(self) -> tuple[int, int] | None:
@@ -207,9 +214,7 @@ class AttentionSession:
         if isinstance(attention, DenseAttention):
             yield
             return
-        attention.check_named_layers(model.config)
-        self._full_layers = full_attention_layers(model.config)
-        self._layers = model.config.get_text_config(decoder=True).num_hidden_layers
+        self.learn(model.config)
         self._is_question = is_question
         try:
             with (
@@ -220,28 +225,46 @@ class AttentionSession:
         finally:
             self._is_question = False
 
+    def learn(self, config: PreTrainedConfig) -> None:
+        """Learn the layers of a model from its configuration.
+
+        Raises:
+            ConfigurationError: if dense_layers or layers names a layer the model does not have.
+        """
+        if isinstance(self.attention, SparseAttention):
+            self.attention.check_named_layers(config)
+        self._full_layers = full_attention_layers(config)
+        self._layers = config.get_text_config(decoder=True).num_hidden_layers
+
     def attend(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
     ) -> Tensor:
-        """Compute what `attached` computes, for queries [B, H, Q, D] at the last positions.
+        """Compute what `attached` computes, for queries [B, H, Q, D] that see all of the keys.
+
+        `learn` must have been called. A layer with a sliding window gets the keys in it.
 
         Returns:
             [B, Q, H, D].
-
-        Raises:
-            ConfigurationError: for dense attention with soft-capped scores or sinks, which sdpa
-                does not support.
         """
         if isinstance(self.attention, SparseAttention):
             return self._forward(module, query, key, value, None, **kwargs)[0]
-        scaling = kwargs.pop("scaling", None)
-        if kwargs.pop("softcap", None) is not None or kwargs.pop("s_aux", None) is not None:
-            raise ConfigurationError(
-                "generation.batch_questions: this model soft-caps its scores or has sinks, which "
-                "dense attention does not support in batches; leave it null"
-            )
+        scaling, softcap, sinks = (
+            kwargs.pop(name, None) for name in ("scaling", "softcap", "s_aux")
+        )
+        kwargs.pop("sliding_window", None)
         check_keywords(module, query.shape[2], None, kwargs)
-        return sdpa_attention_forward(module, query, key, value, None, scaling=scaling)[0]
+        if softcap is None and sinks is None:
+            return sdpa_attention_forward(module, query, key, value, None, scaling=scaling)[0]
+        inputs = AttentionInputs(
+            query=query,
+            key=key,
+            value=value,
+            visibility=Visibility.of_call(query, key, None),
+            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+            softcap=softcap,
+            sinks=sinks,
+        )
+        return dense_attention(inputs, all_visible(inputs)).transpose(1, 2).contiguous()
 
     def is_local(self, layer: int, sliding_window: int | None) -> bool:
         """Whether a layer attends to recent tokens only, by its configuration or its arguments."""

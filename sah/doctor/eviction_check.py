@@ -84,7 +84,7 @@ def difference_from_masked(
         session.begin_context(context.length, context.kept)
         session.begin_example("doctor")
         try:
-            return model.read_question(context, token_ids, session=session, dense_question=False)
+            return model.read_question(context, token_ids, session=session)[1]
         finally:
             context.cache.rewind()
 

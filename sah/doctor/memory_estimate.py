@@ -10,6 +10,7 @@ import torch
 from sah.attention import DenseAttention, SparseAttention
 from sah.doctor.finding import Finding, counted, error, ok, sized, warning
 from sah.execution.experiment import Experiment
+from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel, repetition_room
 from sah.models.prompts import EncodedPrompt
 
@@ -33,10 +34,11 @@ class Measurable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
-    """What the longest prompt needs, in bytes."""
+    """What the longest prompts need that are answered in one batch, in bytes."""
 
     weights: int
     cache: int
+    """Of all contexts of the batch; so are the next four."""
     copied: int
     """Copy of the cache from which an arm decodes that evicts or rewrites: at most everything."""
     repetition: int
@@ -57,27 +59,34 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    model: Measurable, attentions: Sequence[DenseAttention | SparseAttention], tokens: int
+    model: Measurable,
+    attentions: Sequence[DenseAttention | SparseAttention],
+    tokens: int,
+    generation: Generation,
 ) -> MemoryEstimate:
-    """Estimate what a context of this many tokens needs, its question and answer included.
+    """Estimate what contexts of this many tokens need, their questions and answers included.
 
     Args:
         model: whose parameters may have no content.
         attentions: those of the arms, at least one.
         tokens: of context, question and answer.
+        generation: says how many contexts may be in one batch.
     """
+    rows = max(1, min(generation.batch_rows, generation.batch_tokens // max(1, tokens)))
     config = model.model.config.get_text_config(decoder=True)
-    cache = model.cache_bytes(tokens)
+    cache = rows * model.cache_bytes(tokens)
     width = 4 * config.hidden_size + 3 * getattr(config, "intermediate_size", 0)
     sparse = [one for one in attentions if isinstance(one, SparseAttention)]
     witnesses = [one.witness for one in sparse if one.witness is not None]
     repeated = max((repetition_room(one, tokens) for one in witnesses), default=0)
-    hidden = tokens * config.hidden_size * config.num_hidden_layers * model.model.dtype.itemsize
+    hidden = (
+        rows * tokens * config.hidden_size * config.num_hidden_layers * model.model.dtype.itemsize
+    )
     return MemoryEstimate(
         weights=sum(weight.nbytes for weight in model.model.parameters()),
         cache=cache,
         copied=cache if witnesses else 0,
-        repetition=model.cache_bytes(tokens + repeated) - cache,
+        repetition=rows * model.cache_bytes(tokens + repeated) - cache,
         remembered=hidden if any(one.calls for one in witnesses) else 0,
         prefill=tokens * width * model.model.dtype.itemsize,
         workspace=max((one.workspace_bytes for one in sparse), default=0),
@@ -94,13 +103,16 @@ def check_memory(
 ) -> Finding:
     """Estimate what the longest prompt needs, and compare it with what is free."""
     longest = max(len(one.context_ids) + len(one.question_ids) for one in prompts)
-    needed = estimate_memory(model, [experiment.sparse_attention] * arms, longest + new_tokens)
+    needed = estimate_memory(
+        model, [experiment.sparse_attention] * arms, longest + new_tokens, experiment.generation
+    )
     total = needed.total
     # The weights are already loaded, so that free memory does not include them.
     available = _free_bytes(model.device) + needed.weights
     message = (
         f"needs about {sized(total)} of {sized(available)} (weights {sized(needed.weights)}, cache "
-        f"{sized(needed.cache)} for {longest} tokens, {counted(arms, 'arm')})"
+        f"{sized(needed.cache)} for batches of prompts of {longest} tokens, "
+        f"{counted(arms, 'arm')})"
     )
     if total > available:
         return error(

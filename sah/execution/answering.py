@@ -2,30 +2,29 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 from sah.attention import DenseAttention, SparseAttention
 from sah.attention.keys_read import KeysRead, visible_keys
-from sah.attention.session import AttentionSession, Observer
+from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError
 from sah.execution.accounting import Clock, CpuTime
 from sah.execution.experiment import Experiment
 from sah.execution.keeping import Keeping
 from sah.execution.teacher_forcing import DenseAnswer, LayerErrors, TeacherForcing
 from sah.metric_logging import AttentionMetrics, MicroMetricLogger
+from sah.metric_logging.logger import ExampleRecords
 from sah.metric_logging.metrics import DenseOutputs
-from sah.models.batch import BatchedQuestion, answer_batch
+from sah.models.batch import Row, answer_rows
 from sah.models.chat_template import SPLIT
 from sah.models.decoding import Answer
-from sah.models.generation import Sampler, naming_example
+from sah.models.generation import TokenChooser, naming_example
 from sah.models.language_model import LanguageModel, PrefilledContext
-from sah.models.prompts import EncodedPrompt, PromptEncoder
-from sah.models.thoughts import Thinking
+from sah.models.prompts import EncodedPrompt
 from sah.results.stored_lines import Inputs, references_hash
 from sah.types import Example, Prediction
 
@@ -38,29 +37,6 @@ class Question:
     prompt: EncodedPrompt
     dense_answer: DenseAnswer | None = None
     """The answer to follow under teacher forcing; None for free decoding."""
-
-
-def by_context(examples: Sequence[Example]) -> Iterator[list[Example]]:
-    """Group consecutive examples that share a prefill."""
-
-    def prefilled_as(example: Example) -> tuple[str, bool]:
-        return example.context, example.chat_template and not example.is_continuation
-
-    for _, group in groupby(examples, key=prefilled_as):
-        yield list(group)
-
-
-def encode_context(
-    experiment: Experiment, prompts: PromptEncoder, examples: Sequence[Example]
-) -> tuple[list[EncodedPrompt], list[int]]:
-    """Encode the prompts of one context's examples; return them and the room of each answer."""
-    # All questions, pending or not: where the context is cut must not depend on a resume.
-    encoded = [prompts.encode(example) for example in examples]
-    rooms = [
-        prompts.room(example, prompt, experiment.generation)
-        for example, prompt in zip(examples, encoded, strict=True)
-    ]
-    return prompts.fit(examples, encoded, rooms), rooms
 
 
 def inputs_of(experiment: Experiment, example: Example, prompt: EncodedPrompt) -> Inputs:
@@ -87,11 +63,47 @@ def _input_hash(example: Example, prompt: EncodedPrompt) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ContextAtWork:
+    """A prefilled context as one arm has it."""
+
+    shared: PrefilledContext
+    """With all keys; other arms use it in turn."""
+    own: PrefilledContext
+    """With the keys that the arm keeps, as it stores them."""
+    session: AttentionSession
+    """Holds the indexes of the context; its questions have forks of it."""
+    keeping: Keeping
+    metrics: AttentionMetrics
+
+    def with_prefill_seconds(self, prediction: Prediction, is_shared: bool) -> Prediction:
+        """Add the time of the prefill to the first answer, and what of it another arm spent."""
+        seconds, keeping = self.shared.seconds, self.keeping
+        saved = keeping.repeated_seconds_saved + (seconds if is_shared else 0.0)
+        return replace(
+            prediction,
+            prefill_seconds=seconds + keeping.repeated_seconds,
+            prefill_seconds_saved=saved or None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AtWork:
+    """A question while it is answered."""
+
+    question: Question
+    context: ContextAtWork
+    row: Row
+    keeping: Keeping
+    records: ExampleRecords
+    layer_errors: LayerErrors
+
+
 class Answering:
     """Answers under an experiment's attention, protocol and metric logging. Stores nothing."""
 
     def __init__(self, experiment: Experiment, metrics: MicroMetricLogger, clock: Clock) -> None:
-        """Set up the attention session and its observers.
+        """Prepare to answer.
 
         Args:
             experiment: gives attention, protocol, generation and seed.
@@ -101,19 +113,10 @@ class Answering:
         self.experiment = experiment
         self.metrics = metrics
         self.clock = clock
-        self._attention_metrics = AttentionMetrics(metrics)
-        self._layer_errors = LayerErrors()
-        self._prefill_density: float | None = None
-        observers: list[Observer] = []
-        if experiment.metric_logging.enabled_metrics:
-            observers.append(self._attention_metrics)
-        if experiment.protocol.answer == "forced":
-            observers.append(self._layer_errors)
         attention = experiment.sparse_attention
-        if isinstance(attention, SparseAttention):
-            attention = attention.after_context
-        self.session = AttentionSession(attention, seed=experiment.seed, observers=tuple(observers))
-        self.keeping = Keeping(experiment, self.session)
+        self._attention = (
+            attention.after_context if isinstance(attention, SparseAttention) else attention
+        )
 
     @contextmanager
     def about(
@@ -122,8 +125,8 @@ class Answering:
         context: PrefilledContext,
         prompt: EncodedPrompt,
         dense_outputs: DenseOutputs | None,
-    ) -> Iterator[PrefilledContext]:
-        """Answer questions of one context inside the block; its index is dropped on exit.
+    ) -> Iterator[ContextAtWork]:
+        """Answer questions of a context inside the block; its indexes are dropped on exit.
 
         Args:
             model: the model that prefilled the context.
@@ -132,132 +135,137 @@ class Answering:
             dense_outputs: of this context, shared with other arms; None for a single arm.
 
         Yields:
-            The context as this arm has it: with the keys that it keeps, as it stores them.
+            The context as this arm has it.
         """
-        self._prefill_density = context.prefill_density if context.length else None
-        own = self.keeping.begin(model, context, prompt, self.clock.check)
-        self._attention_metrics.dense_outputs = dense_outputs
+        metrics = AttentionMetrics(self.metrics)
+        metrics.dense_outputs = dense_outputs
+        observers = (metrics,) if self.experiment.metric_logging.enabled_metrics else ()
+        session = AttentionSession(self._attention, seed=self.experiment.seed, observers=observers)
+        keeping = Keeping(self.experiment, session)
         try:
-            yield own
+            own = keeping.begin(model, context, prompt, self.clock.check)
+            yield ContextAtWork(
+                shared=context, own=own, session=session, keeping=keeping, metrics=metrics
+            )
         finally:
-            # Only one index in memory at a time: the next arm builds its own.
-            self.session.end_context()
-            self._attention_metrics.dense_outputs = None
+            # The next arm builds indexes of its own.
+            session.end_context()
 
     def answers(
-        self, model: LanguageModel, context: PrefilledContext, asked: Sequence[Question]
-    ) -> Iterator[tuple[Question, Prediction]]:
-        """Answer questions of a context in order; its cache is rewound after each.
+        self,
+        model: LanguageModel,
+        batch: Sequence[tuple[ContextAtWork, Question]],
+        *,
+        pending: Collection[str],
+    ) -> Iterator[tuple[ContextAtWork, Question, Prediction]]:
+        """Answer the questions of a batch; the caches of their contexts are rewound.
 
         Args:
-            model: the model that prefilled the context.
-            context: the one that `about` yields.
-            asked: at least one.
+            model: the model that prefilled the contexts.
+            batch: at least one question, each with the context that `about` yields.
+            pending: ids of the examples whose answers are wanted. The others are answered as well,
+                since rounding depends on all rows of a batch.
         """
-        size = self.experiment.generation.batch_questions or 1
-        for start in range(0, len(asked), size):
-            batch = asked[start : start + size]
-            alone = len(batch) == 1 or any(question.example.is_continuation for question in batch)
-            answer = self._answer_each if alone else self._answer_together
-            for question, prediction in zip(batch, answer(model, context, batch), strict=True):
-                yield question, self._followed_up(model, question.example, prediction)
+        alone = any(question.example.is_continuation for _, question in batch)
+        for part in [[one] for one in batch] if alone else [batch]:
+            if not any(question.example.id in pending for _, question in part):
+                continue
+            for one, prediction in self._answered(model, part, pending):
+                example = one.question.example
+                prediction = self._followed_up(model, example, prediction)
+                yield one.context, one.question, prediction
 
-    def _answer_each(
-        self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
-    ) -> Iterator[Prediction]:
-        for question in batch:
-            with naming_example(question.example.id):
-                prediction = self._answer_one(model, context, question)
-            yield prediction
-
-    def _answer_one(
-        self, model: LanguageModel, context: PrefilledContext, question: Question
-    ) -> Prediction:
-        example = question.example
-        follows = None if question.dense_answer is None else TeacherForcing(question.dense_answer)
-        self._layer_errors.begin_example()
-        self.session.begin_example(example.id)
-        self.metrics.begin_example(example.id)
-        if example.is_continuation:
-            return self._continue(model, context, question)
-        cpu = CpuTime()
-        with self.metrics.as_current():
-            answer = model.answer(
-                context,
-                question.prompt.question_ids,
-                session=self.session,
-                sampler=follows or self._sampler(example, model),
-                max_new_tokens=self.experiment.generation.token_limit(example.max_new_tokens),
-                thinking=self._thinking(question, model),
-                dense_question=self.experiment.protocol.question == "dense",
-                after_question=self.keeping.after_question(model),
-                between_tokens=self.clock.check,
-            )
-        used = cpu.used()
-        prediction = self._prediction(model, question, answer, self.session, used)
-        if follows is None:
-            return prediction
-        measured = follows.measured() | self._layer_errors.measured()
-        return replace(prediction, dense_agreement=measured)
-
-    def _continue(
-        self, model: LanguageModel, context: PrefilledContext, question: Question
-    ) -> Prediction:
-        """Measure the loss of a continuation, which is given, not generated."""
-        protocol = self.experiment.protocol
-        if protocol.question == "dense":
-            raise ConfigurationError(
-                f"example {question.example.id}: with protocol={protocol.name} its continuation "
-                "would be computed by dense attention and measure nothing; use protocol=default"
-            )
-        cpu = CpuTime()
-        with self.metrics.as_current():
-            loss, seconds = model.continuation_loss(
-                context,
-                question.prompt.question_ids,
-                session=self.session,
-                between_chunks=self.clock.check,
-            )
-        used, given = cpu.used(), Answer.given(seconds)
-        prediction = self._prediction(model, question, given, self.session, used)
-        return replace(prediction, loss=loss)
-
-    def _answer_together(
-        self, model: LanguageModel, context: PrefilledContext, batch: Sequence[Question]
-    ) -> list[Prediction]:
-        """Decode in one batch; each question has its own session and micro metrics."""
-        records = [self.metrics.begin_example(question.example.id) for question in batch]
-        decoding = [
-            BatchedQuestion(
-                example_id=question.example.id,
-                question_ids=question.prompt.question_ids,
-                session=self.session.fork(),
-                sampler=self._sampler(question.example, model),
-                max_new_tokens=self.experiment.generation.token_limit(
-                    question.example.max_new_tokens
-                ),
-                thinking=self._thinking(question, model),
-                begin_turn=partial(self.metrics.resume_example, records_of_one),
-            )
-            for question, records_of_one in zip(batch, records, strict=True)
+    def _answered(
+        self,
+        model: LanguageModel,
+        batch: Sequence[tuple[ContextAtWork, Question]],
+        pending: Collection[str],
+    ) -> Iterator[tuple[_AtWork, Prediction]]:
+        work = [
+            self._begin(model, context, question, pending=pending, takes_turns=len(batch) > 1)
+            for context, question in batch
         ]
         cpu = CpuTime()
         with self.metrics.as_current():
-            answers = answer_batch(
-                model,
-                context,
-                decoding,
-                dense_question=self.experiment.protocol.question == "dense",
-                between_tokens=self.clock.check,
+            if batch[0][1].example.is_continuation:
+                loss, answers = self._continued(model, *work)
+            else:
+                loss = None
+                answers = answer_rows(
+                    model,
+                    [one.row for one in work],
+                    dense_question=self.experiment.protocol.question == "dense",
+                    between_tokens=self.clock.check,
+                )
+        used = tuple(seconds / len(work) for seconds in cpu.used())
+        for one, answer in zip(work, answers, strict=True):
+            if one.question.example.id in pending:
+                self.metrics.resume_example(one.records)
+                yield one, self._prediction(model, one, answer, used, loss)
+
+    def _begin(
+        self,
+        model: LanguageModel,
+        context: ContextAtWork,
+        question: Question,
+        *,
+        pending: Collection[str],
+        takes_turns: bool,
+    ) -> _AtWork:
+        example, generation = question.example, self.experiment.generation
+        layer_errors = LayerErrors()
+        observers = () if question.dense_answer is None else (layer_errors,)
+        is_after_question = context.keeping.is_after_question
+        session = context.session.fork(*observers, alone=is_after_question)
+        keeping = context.keeping
+        if is_after_question:
+            keeping = keeping.of_question(session)
+        records = self.metrics.begin_example(
+            example.id, is_kept=example.id in pending, takes_turns=takes_turns
+        )
+        sampler: TokenChooser = (
+            generation.sampler(self.experiment.seed, example.id, model.device)
+            if question.dense_answer is None
+            else TeacherForcing(question.dense_answer)
+        )
+        row = Row(
+            example_id=example.id,
+            context=context.own,
+            question_ids=question.prompt.question_ids,
+            session=session,
+            sampler=sampler,
+            max_new_tokens=generation.token_limit(example.max_new_tokens),
+            thinking=model.prompts.thinking(question.prompt, generation.thinking_tokens),
+            after_question=keeping.after_question(model),
+            begin_turn=partial(self.metrics.resume_example, records),
+        )
+        return _AtWork(
+            question=question,
+            context=context,
+            row=row,
+            keeping=keeping,
+            records=records,
+            layer_errors=layer_errors,
+        )
+
+    def _continued(self, model: LanguageModel, one: _AtWork) -> tuple[float, list[Answer]]:
+        """Measure the loss of a continuation, which is given, not generated."""
+        example, protocol = one.question.example, self.experiment.protocol
+        if protocol.question == "dense":
+            raise ConfigurationError(
+                f"example {example.id}: with protocol={protocol.name} its continuation "
+                "would be computed by dense attention and measure nothing; use protocol=default"
             )
-        process, thread = (seconds / len(batch) for seconds in cpu.used())
-        predictions = []
-        for question, answer, row in zip(batch, answers, decoding, strict=True):
-            row.begin_turn()
-            predictions.append(
-                self._prediction(model, question, answer, row.session, (process, thread))
+        one.row.begin_turn()
+        one.row.session.begin_example(example.id)
+        with naming_example(example.id):
+            loss, seconds = model.continuation_loss(
+                one.row.context,
+                one.row.question_ids,
+                session=one.row.session,
+                between_chunks=self.clock.check,
             )
-        return predictions
+        return loss, [Answer.given(seconds)]
 
     def _followed_up(self, model: LanguageModel, example: Example, first: Prediction) -> Prediction:
         """Return an answer with the text of its follow-up, if there is one.
@@ -295,25 +303,19 @@ class Answering:
             )
         return replace(first, text=_text(model, answer), first_answer=first.text)
 
-    def _sampler(self, example: Example, model: LanguageModel) -> Sampler:
-        seed = self.experiment.seed
-        return self.experiment.generation.sampler(seed, example.id, model.device)
-
-    def _thinking(self, question: Question, model: LanguageModel) -> Thinking | None:
-        return model.prompts.thinking(question.prompt, self.experiment.generation.thinking_tokens)
-
     def _prediction(
         self,
         model: LanguageModel,
-        question: Question,
+        one: _AtWork,
         answer: Answer,
-        session: AttentionSession,
-        cpu_seconds: tuple[float, float],
+        cpu_seconds: Sequence[float],
+        loss: float | None,
     ) -> Prediction:
         """Describe an answer and what was measured of it, and end its example."""
         self.metrics.end_example()
+        session, sampler, shared = one.row.session, one.row.sampler, one.context.shared
         read = session.keys_read()
-        example, prompt, thought = question.example, question.prompt, answer.thought
+        example, prompt, thought = one.question.example, one.question.prompt, answer.thought
         return Prediction(
             example_id=example.id,
             task=example.task,
@@ -321,42 +323,46 @@ class Answering:
             **vars(inputs_of(self.experiment, example, prompt)),
             context_hash=context_hash(example, prompt),
             finish_reason=answer.finish_reason,
+            loss=loss,
             context_tokens=len(prompt.context_ids),
             question_tokens=len(prompt.question_ids),
             new_tokens=answer.steps,
             prefill_seconds=None,
-            decode_seconds=answer.seconds + self.keeping.take_seconds(),
+            decode_seconds=answer.seconds + one.keeping.take_seconds(),
             decode_cpu_seconds=cpu_seconds[0],
             decode_thread_seconds=cpu_seconds[1],
             density=None if read is None else read.density,
             rows_read=None if read is None else read.rows_read,
-            prefill_density=self._prefill_density,
+            prefill_density=shared.prefill_density if shared.length else None,
             keys_read=self._keys_read(prompt, answer.steps, read),
-            index_bytes=self.session.index_bytes() | self.keeping.indexer_bytes,
-            resident=self.keeping.resident(model, session),
+            index_bytes=session.index_bytes() | one.keeping.indexer_bytes,
+            resident=one.keeping.resident(model, session),
             truncated=prompt.truncated,
-            **self._sampled(read),
+            **self._sampled(one.context.metrics, read),
             chat_template=prompt.chat_template,
             thought=None if thought is None else thought.text,
             thought_tokens=None if thought is None else thought.tokens,
             unfinished_thought=thought is not None and not thought.is_finished,
+            dense_agreement=sampler.measured() | one.layer_errors.measured()
+            if isinstance(sampler, TeacherForcing)
+            else None,
         )
 
     def _keys_read(self, prompt: EncodedPrompt, steps: int, read: KeysRead | None) -> float:
         """Return the keys read by all queries of question and answer, sparse or dense."""
         context, question = len(prompt.context_ids), len(prompt.question_ids)
-        if isinstance(self.session.attention, DenseAttention):
+        if isinstance(self._attention, DenseAttention):
             # No query follows the last token.
             return visible_keys(context, question + steps - 1)
         is_dense = self.experiment.protocol.question == "dense"
         by_question = visible_keys(context, question) if is_dense else 0
         return by_question + (0 if read is None else read.keys)
 
-    def _sampled(self, read: KeysRead | None) -> dict[str, Any]:
+    def _sampled(self, metrics: AttentionMetrics, read: KeysRead | None) -> dict[str, Any]:
         """Return output error and recall of the current example, and how much they cover."""
-        if read is None or isinstance(self.session.attention, DenseAttention):
+        if read is None or isinstance(self._attention, DenseAttention):
             return {}
-        means = self._attention_metrics.means()
+        means = metrics.means()
         drawn = means.queries
         return {
             "queries": read.queries,

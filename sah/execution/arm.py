@@ -6,14 +6,13 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from omegaconf import DictConfig
 
 from sah.attention import Matched, SparseAttention
-from sah.attention.eviction.witness import Witness
 from sah.attention.prefill.reading import OwnPrefill, SparsePrefill
 from sah.errors import RETRYABLE, Busy, SahError, category, ends_process
 from sah.execution.accounting import Clock, PeakMemory
@@ -273,11 +272,6 @@ class Arm:
         )
 
     @property
-    def witness(self) -> Witness | None:
-        """What its attention needs of the prefill beyond the cache; None without such stages."""
-        return self._answering.keeping.witness
-
-    @property
     def matched(self) -> Matched | None:
         """What its budget was matched to; None if it was not."""
         attention = self.experiment.sparse_attention
@@ -287,35 +281,45 @@ class Arm:
         """Return the examples without a stored answer."""
         return [example for example in examples if example.id not in self.store.predictions]
 
-    def answer_context(
+    def answer_group(
         self,
         model: LanguageModel,
-        context: PrefilledContext,
-        asked: Sequence[Question],
+        contexts: Sequence[PrefilledContext],
+        batches: Sequence[Sequence[tuple[int, Question]]],
         *,
         prefill_is_shared: bool,
-        dense_outputs: DenseOutputs | None,
+        dense_outputs: Sequence[DenseOutputs | None],
     ) -> None:
-        """Answer the questions of one context; the context's cache is rewound afterwards.
+        """Answer the pending questions of some contexts; their caches are rewound afterwards.
 
         Args:
-            model: the model that prefilled the context.
-            context: shared with other arms, which use it in turn.
-            asked: the pending questions, at least one.
-            prefill_is_shared: whether another arm used this prefill before.
-            dense_outputs: of this context, shared with other arms; None without metrics of them.
+            model: the model that prefilled the contexts.
+            contexts: shared with other arms, which use them in turn.
+            batches: questions that are decoded together, each with the number of its context.
+            prefill_is_shared: whether another arm used these prefills before.
+            dense_outputs: of each context, shared with other arms; None without metrics of them.
         """
-        keeping = self._answering.keeping
-        with self._answering.about(model, context, asked[0].prompt, dense_outputs) as own:
-            shared = context.seconds if prefill_is_shared else 0.0
-            seconds: float | None = context.seconds + keeping.repeated_seconds
-            saved: float | None = shared + keeping.repeated_seconds_saved or None
-            for question, prediction in self._answering.answers(model, own, asked):
-                self._store(
-                    question.example,
-                    replace(prediction, prefill_seconds=seconds, prefill_seconds_saved=saved),
+        left = [batch for batch in batches if self.pending([one.example for _, one in batch])]
+        prompts = {number: one.prompt for batch in left for number, one in batch}
+        with ExitStack() as stack:
+            own = {
+                number: stack.enter_context(
+                    self._answering.about(model, contexts[number], prompt, dense_outputs[number])
                 )
-                seconds = saved = None
+                for number, prompt in prompts.items()
+            }
+            untold = set(own.values())
+            """Contexts whose prefill no stored answer has counted yet."""
+            for batch in left:
+                rows = [(own[number], question) for number, question in batch]
+                pending = {one.id for one in self.pending([row.example for _, row in rows])}
+                for context, question, prediction in self._answering.answers(
+                    model, rows, pending=pending
+                ):
+                    if context in untold:
+                        untold.remove(context)
+                        prediction = context.with_prefill_seconds(prediction, prefill_is_shared)
+                    self._store(question.example, prediction)
 
     def _store(self, example: Example, prediction: Prediction) -> None:
         # Metrics first: on resume, records without an answer are dropped, but an answer whose

@@ -7,6 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from sah.attention import DenseAttention, Matched, SparseAttention
+from sah.attention.eviction.witness import Witness
 from sah.benchmarks.requirements import require_context
 from sah.errors import ConfigurationError
 from sah.execution.building import build, build_section, nearest
@@ -63,22 +64,9 @@ class Experiment:
             raise ValueError(
                 f"timeout_minutes must be positive or null, got {self.timeout_minutes!r}"
             )
-        if self.generation.batch_questions is not None and self.protocol.answer == "forced":
-            raise ValueError(
-                f"generation.batch_questions={self.generation.batch_questions} decodes free "
-                f"answers; protocol={self.protocol.name} compares token by token: leave it null"
-            )
         attention = self.sparse_attention
         if self.protocol.question == "dense" and isinstance(attention, SparseAttention):
-            if attention.witness is not None and self.generation.batch_questions is not None:
-                does = "evicts keys" if attention.evict else "rewrites keys and values"
-                raise ValueError(
-                    f"generation.batch_questions={self.generation.batch_questions} decodes several "
-                    f"questions from one cache, but with protocol={self.protocol.name} "
-                    f"sparse_attention={attention.name} {does} of context and question together, "
-                    "so that every question has its own; leave it null, or use protocol=default"
-                )
-            if attention.witness is not None and attention.witness.reconstructions:
+            if self.witness is not None and self.witness.reconstructions:
                 raise ValueError(
                     f"sparse_attention={attention.name} scores the keys of a context by repeating "
                     f"it, before the question is known, but with protocol={self.protocol.name} "
@@ -102,6 +90,12 @@ class Experiment:
             )
         if self.benchmark.context_tokens is not None:
             require_context(self.benchmark.context_tokens, self.model.known_max_tokens())
+
+    @property
+    def witness(self) -> Witness | None:
+        """What eviction and rewriting need of the prefill; None without them."""
+        attention = self.sparse_attention
+        return attention.witness if isinstance(attention, SparseAttention) else None
 
     @classmethod
     def from_config(cls, config: DictConfig) -> "Experiment":

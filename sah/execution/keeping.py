@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from sah.attention import SparseAttention
-from sah.attention.eviction.witness import Witness
 from sah.attention.layers import indexed_layers
 from sah.attention.session import AttentionSession
 from sah.execution.experiment import Experiment
@@ -13,9 +12,9 @@ from sah.models.prompts import EncodedPrompt
 
 
 class Keeping:
-    """Evicts and rewrites keys of one context after the other, and accounts for it.
+    """Evicts and rewrites keys of one context, and accounts for it.
 
-    At the context's end; with a dense question at the end of each question, of context and
+    At the context's end; with a dense question at the end of the question, of context and
     question together.
     """
 
@@ -24,7 +23,7 @@ class Keeping:
 
         Args:
             experiment: gives attention, protocol and seed.
-            session: learns what is kept.
+            session: of the context, or of its one question; learns what is kept.
         """
         self.experiment = experiment
         self.session = session
@@ -37,12 +36,6 @@ class Keeping:
         self.indexer_bytes: dict[str, float] = {}
         """Bytes per key and layer that the model's own indexer caches, if the attention uses it."""
 
-    @property
-    def witness(self) -> Witness | None:
-        """What the attention needs of the prefill beyond the cache; None without such stages."""
-        attention = self.experiment.sparse_attention
-        return attention.witness if isinstance(attention, SparseAttention) else None
-
     def begin(
         self,
         model: LanguageModel,
@@ -50,7 +43,7 @@ class Keeping:
         prompt: EncodedPrompt,
         between_chunks: Callable[[], None] = lambda: None,
     ) -> PrefilledContext:
-        """Begin a context; return it as this arm has it when it reads a question.
+        """Begin the context; return it as this arm has it when it reads a question.
 
         Args:
             model: prefilled the context.
@@ -60,7 +53,7 @@ class Keeping:
         """
         own, self._seconds = context, 0.0
         self._reconstruct(model, context, prompt, between_chunks)
-        if self.witness is not None and self.experiment.protocol.question == "sparse":
+        if self.experiment.witness is not None and not self.is_after_question:
             own = self._kept(model, context)
             self._seconds = own.seconds
         self._begin(own, context)
@@ -86,9 +79,9 @@ class Keeping:
     ) -> None:
         """Let the model repeat the context, unless an arm before this one did."""
         self.repeated_seconds = self.repeated_seconds_saved = 0.0
-        if self.witness is None or context.length == 0:
+        if self.experiment.witness is None or context.length == 0:
             return
-        for asked in sorted(self.witness.reconstructions, key=repr):
+        for asked in sorted(self.experiment.witness.reconstructions, key=repr):
             is_known = asked in context.reconstructions
             if not is_known:
                 reconstruct(model, context, prompt, asked, between_chunks=between_chunks)
@@ -96,9 +89,20 @@ class Keeping:
             self.repeated_seconds += seconds
             self.repeated_seconds_saved += seconds if is_known else 0.0
 
+    @property
+    def is_after_question(self) -> bool:
+        """Whether keys are evicted or rewritten once a question has been read, not before."""
+        return self.experiment.witness is not None and self.experiment.protocol.question == "dense"
+
+    def of_question(self, session: AttentionSession) -> "Keeping":
+        """Return what keeps the keys of one question and its context, given its session."""
+        other = Keeping(self.experiment, session)
+        other._bytes, other.indexer_bytes = self._bytes, self.indexer_bytes
+        return other
+
     def after_question(self, model: LanguageModel) -> AfterQuestion | None:
         """Return what is done once a dense question has been read; None: nothing."""
-        if self.witness is None or self.experiment.protocol.question == "sparse":
+        if self.experiment.witness is None or not self.is_after_question:
             return None
 
         def keep(both: PrefilledContext) -> PrefilledContext:
@@ -106,7 +110,7 @@ class Keeping:
             self._begin(own, both)
             return own
 
-        return AfterQuestion(witness=self.witness, keep=keep)
+        return AfterQuestion(witness=self.experiment.witness, keep=keep)
 
     def take_seconds(self) -> float:
         """Return the time of eviction at the context's end, once: the first answer has it."""
@@ -133,7 +137,7 @@ class Keeping:
             held = dense - evicted_bytes
         if dense == 0:
             return None
-        return (held + self.session.context_index_bytes()) / dense
+        return (held + session.context_index_bytes()) / dense
 
     def _kept(self, model: LanguageModel, context: PrefilledContext) -> PrefilledContext:
         attention = self.experiment.sparse_attention

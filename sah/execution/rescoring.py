@@ -13,8 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sah.errors import ConfigurationError, DamagedResults
-from sah.execution.answering import by_context, encode_context, inputs_of
+from sah.execution.answering import inputs_of
 from sah.execution.experiment import Experiment
+from sah.execution.groups.grouping import encoded_contexts
 from sah.paths import config_folder
 from sah.results import fingerprint
 from sah.results.aggregate import summarise
@@ -96,11 +97,10 @@ def rescore(
                 f"{folder} answered {', '.join(answered)}, but this machine reads "
                 f"{', '.join(read)}, whose references may differ; run it again with resume=false"
             )
-        for group in by_context(examples):
-            encoded, _ = encode_context(experiment, prompts, group)
+        for asked in encoded_contexts(experiment, prompts, examples):
             inputs = {
                 example.id: inputs_of(experiment, example, prompt)
-                for example, prompt in zip(group, encoded, strict=True)
+                for example, prompt in zip(asked.examples, asked.prompts, strict=True)
             }
             store.check_inputs(inputs, references=False)
         predictions = [store.predictions[example.id] for example in examples]

@@ -1,33 +1,18 @@
 """How an experiment runs: load, prefill each context, answer under each arm, score, complete."""
 
-import functools
 import logging
-import operator
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sah.attention import DenseAttention
-from sah.attention.eviction.witness import Witness
-from sah.attention.prefill.reading import OwnPrefill, SparsePrefill
-from sah.attention.session import AttentionSession
-from sah.errors import ConfigurationError, DatasetError, ends_process
-from sah.execution.answering import (
-    Question,
-    by_context,
-    context_hash,
-    encode_context,
-    inputs_of,
-)
+from sah.errors import ConfigurationError, DatasetError
+from sah.execution.answering import context_hash
 from sah.execution.arm import Arm
-from sah.execution.teacher_forcing import DenseAnswer
-from sah.metric_logging.metrics import DenseOutputs
-from sah.models.generation import naming_example
-from sah.models.language_model import LanguageModel, PrefilledContext
-from sah.models.prompts import EncodedPrompt
+from sah.execution.groups.grouping import encoded_contexts
+from sah.execution.groups.sharing import answer_group, at_work, groups_of, together
+from sah.models.language_model import LanguageModel
 from sah.results.aggregate import summarise
 from sah.results.contents import describe_contents
 from sah.results.excerpts import origins, shown
@@ -49,13 +34,14 @@ def run(arms: Sequence[Arm]) -> None:
     # Asked at the start: a commit made while this runs is not the code that runs.
     started, code, load = datetime.now(UTC), provenance(), load_per_core()
     try:
-        with _together(arms):
+        with together(arms):
             load_started = time.perf_counter()
             model = arms[0].experiment.model.load()
             load_seconds = time.perf_counter() - load_started
             examples = _examples(arms[0], model)
             contexts = _contexts_if_matched(arms, model, examples)
-        if not _at_work(arms):
+            groups = groups_of(arms, model, examples)
+        if not at_work(arms):
             return
         if model.prompts.marks is not None:
             logger.info(
@@ -68,15 +54,13 @@ def run(arms: Sequence[Arm]) -> None:
             with arm.alone():
                 _require_untouched(arm, contexts)
                 arm.begin(model, examples, made_by=made_by, alone=len(arms) == 1)
-        saved_seconds = 0.0
-        for group in by_context(examples):
-            saved_seconds += _answer_context(arms, model, group)
+        saved_seconds = sum(answer_group(arms, model, group) for group in groups)
         if saved_seconds:
             logger.info(
                 "%d arms shared their prefills: %.1f s saved over separate runs",
                 *(len(arms), saved_seconds),
             )
-        for arm in _at_work(arms):
+        for arm in at_work(arms):
             with arm.alone():
                 _complete(
                     arm, model, examples, code=code, started=started, load_seconds=load_seconds
@@ -84,174 +68,6 @@ def run(arms: Sequence[Arm]) -> None:
     finally:
         for arm in arms:
             arm.end_attempt()
-
-
-def _answer_context(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> float:
-    """Prefill one context for the arms that need it, and let each answer its questions.
-
-    Arms that read the context alike share a prefill; one prefilled context at a time is in memory.
-
-    Returns:
-        The seconds of prefill, repetitions of the context (KVzip) included, that sharing saved over
-        separate runs.
-    """
-    _check_answered(arms, model, examples)
-    for arm in _with_questions(arms, examples):
-        with arm.alone():
-            arm.clock.check()
-    waiting = _with_questions(arms, examples)
-    if not waiting:
-        return 0.0
-    context = None
-    with _together(waiting):
-        groups = _by_prefill(waiting, model)
-        encoded = encode_context(waiting[0].experiment, model.prompts, examples)
-        if waiting[0].experiment.protocol.answer == "forced":
-            # The dense answer, which every arm follows, is the answer after a dense prefill.
-            context = _prefill(groups.get(None, []), model, encoded, None)
-        asked = {example.id for arm in waiting for example in arm.pending(examples)}
-        questions = _questions(waiting[0], model, context, examples, encoded, asked)
-    if not _at_work(waiting):
-        return 0.0
-    saved_seconds = 0.0
-    for sparse, group in groups.items():
-        if sparse is not None:
-            context = None
-        group = _at_work(group)
-        if group and context is None:
-            with _together(group):
-                context = _prefill(group, model, encoded, sparse)
-            group = _at_work(group)
-        if context is not None:
-            saved_seconds += _answer_in_turn(group, model, context, questions, examples)
-    return saved_seconds
-
-
-def _by_prefill(
-    arms: Sequence[Arm], model: LanguageModel
-) -> dict[SparsePrefill | OwnPrefill | None, list[Arm]]:
-    """Group arms that read contexts alike; first those that use the model's own attention."""
-    groups: dict[SparsePrefill | OwnPrefill | None, list[Arm]] = {}
-    for arm in arms:
-        groups.setdefault(arm.sparse_prefill(model), []).append(arm)
-    return dict(sorted(groups.items(), key=lambda item: item[0] is not None))
-
-
-def _answer_in_turn(
-    arms: Sequence[Arm],
-    model: LanguageModel,
-    context: PrefilledContext,
-    questions: Mapping[str, Question],
-    examples: Sequence[Example],
-) -> float:
-    """Let each arm answer its questions of a context; return the seconds that sharing saved."""
-    shared = DenseOutputs() if len(arms) > 1 else None
-    for number, arm in enumerate(arms):
-        with arm.alone():
-            arm.answer_context(
-                model,
-                context,
-                [questions[example.id] for example in arm.pending(examples)],
-                prefill_is_shared=number > 0,
-                dense_outputs=shared,
-            )
-    saved = context.seconds * max(0, len(arms) - 1)
-    for asked, found in context.reconstructions.items():
-        sharing = [arm for arm in arms if arm.witness and asked in arm.witness.reconstructions]
-        saved += found.seconds * (len(sharing) - 1)
-    return saved
-
-
-def _check_answered(arms: Sequence[Arm], model: LanguageModel, examples: list[Example]) -> None:
-    """Fail the resumed arms whose stored answers are to other prompts under the same ids."""
-    resumed = [arm for arm in _at_work(arms) if len(arm.pending(examples)) < len(examples)]
-    if not resumed:
-        return
-    with _together(resumed):
-        experiment = resumed[0].experiment
-        prompts, _ = encode_context(experiment, model.prompts, examples)
-        inputs = {
-            example.id: inputs_of(experiment, example, prompt)
-            for example, prompt in zip(examples, prompts, strict=True)
-        }
-    for arm in _at_work(resumed):
-        with arm.alone():
-            arm.store.check_inputs(inputs)
-
-
-def _prefill(
-    arms: Sequence[Arm],
-    model: LanguageModel,
-    encoded: tuple[list[EncodedPrompt], list[int]],
-    sparse: SparsePrefill | OwnPrefill | None,
-) -> PrefilledContext:
-    """Prefill the context of some prompts, with room for their answers, for these arms."""
-    longest = max(len(prompt.question_ids) + room for prompt, room in zip(*encoded, strict=True))
-    return model.prefill(
-        encoded[0][0].context_ids,
-        reserve_tokens=longest,
-        witness=_witness(arms),
-        sparse=sparse,
-    )
-
-
-def _questions(
-    arm: Arm,
-    model: LanguageModel,
-    dense: PrefilledContext | None,
-    examples: Sequence[Example],
-    encoded: tuple[list[EncodedPrompt], list[int]],
-    asked: Collection[str],
-) -> dict[str, Question]:
-    """Return the asked questions of a context by id, with the answers to follow.
-
-    Args:
-        arm: any of the job's; they ask the same.
-        model: the one that answers.
-        dense: the context after a dense prefill, if the answers are to be followed.
-        examples: of the context.
-        encoded: their prompts.
-        asked: ids of examples.
-    """
-    return {
-        example.id: Question(
-            example=example,
-            prompt=prompt,
-            dense_answer=None
-            if dense is None or example.is_continuation
-            else _dense_answer(arm, model, dense, example, prompt),
-        )
-        for example, prompt in zip(examples, encoded[0], strict=True)
-        if example.id in asked
-    }
-
-
-def _witness(arms: Sequence[Arm]) -> Witness | None:
-    """Return what the evictors and rewriters of the arms need of the prefill together."""
-    needed = [arm.witness for arm in arms if arm.witness is not None]
-    return functools.reduce(operator.or_, needed) if needed else None
-
-
-def _dense_answer(
-    arm: Arm,
-    model: LanguageModel,
-    context: PrefilledContext,
-    example: Example,
-    prompt: EncodedPrompt,
-) -> DenseAnswer:
-    """Decode the dense answer, once for all arms, the dense one included."""
-    generation, seed = arm.experiment.generation, arm.experiment.seed
-    dense_answer = DenseAnswer(generation.sampler(seed, example.id, model.device))
-    with naming_example(example.id):
-        model.answer(
-            context,
-            prompt.question_ids,
-            session=AttentionSession(DenseAttention(), seed=seed),
-            sampler=dense_answer,
-            max_new_tokens=generation.token_limit(example.max_new_tokens),
-            thinking=model.prompts.thinking(prompt, generation.thinking_tokens),
-        )
-    return dense_answer
 
 
 def _complete(
@@ -350,12 +166,11 @@ def _contexts_if_matched(
     """Return the hash of each example's context by id; nothing if no budget was matched."""
     if all(arm.matched is None for arm in arms):
         return {}
-    found = {}
-    for group in by_context(examples):
-        prompts, _ = encode_context(arms[0].experiment, model.prompts, group)
-        for example, prompt in zip(group, prompts, strict=True):
-            found[example.id] = context_hash(example, prompt)
-    return found
+    return {
+        example.id: context_hash(example, prompt)
+        for asked in encoded_contexts(arms[0].experiment, model.prompts, examples)
+        for example, prompt in zip(asked.examples, asked.prompts, strict=True)
+    }
 
 
 def _require_untouched(arm: Arm, contexts: Mapping[str, str]) -> None:
@@ -369,27 +184,3 @@ def _require_untouched(arm: Arm, contexts: Mapping[str, str]) -> None:
             "measure it; run `sah match` with the benchmark, limit and seeds that are measured, or "
             "measure other seeds"
         )
-
-
-@contextmanager
-def _together(arms: Sequence[Arm]) -> Iterator[None]:
-    """Do work that several arms share: time, memory and failure count for each of them."""
-    with ExitStack() as measured:
-        for arm in arms:
-            measured.enter_context(arm.clock.running())
-            measured.enter_context(arm.memory.measured())
-        try:
-            yield
-        except Exception as error:
-            if ends_process(error):
-                raise
-            for arm in arms:
-                arm.fail(error)
-
-
-def _at_work(arms: Sequence[Arm]) -> list[Arm]:
-    return [arm for arm in arms if arm.is_at_work]
-
-
-def _with_questions(arms: Sequence[Arm], examples: Sequence[Example]) -> list[Arm]:
-    return [arm for arm in _at_work(arms) if arm.pending(examples)]

@@ -69,6 +69,11 @@ class ExampleRecords:
     choosing: random.Random
     """Chooses the records to keep where there are more than the example's share."""
     metadata: dict[str, Any]
+    is_kept: bool = True
+    """Whether its records are written; not if they are already, and it is only decoded again."""
+    takes_turns: bool = False
+    """Whether it is answered at the same time as others: then its records wait for its end, so that
+    they are together in the file."""
     values: dict[str, list[Tensor]] = field(default_factory=dict)
     """Measured values of each query by metric, whether or not a record of them is kept."""
     kept: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
@@ -100,8 +105,9 @@ class MicroMetricLogger:
     at work, `current` is a logger with nothing enabled. Metrics must be registered before a
     configuration enables them.
 
-    With a limit, records are written when their example ends; without one, a timer writes pending
-    records, even if nothing more is logged. Log from one thread at a time.
+    With a limit, or if several examples are answered at the same time, records are written when
+    their example ends; otherwise a timer writes pending records, even if nothing more is logged.
+    Log from one thread at a time.
     """
 
     _registered: ClassVar[dict[str, type]] = {}
@@ -173,15 +179,23 @@ class MicroMetricLogger:
         if self._max_records is not None:
             self._records_of_each = self._max_records // max(1, examples)
 
-    def begin_example(self, example_id: str) -> ExampleRecords:
+    def begin_example(
+        self, example_id: str, *, is_kept: bool = True, takes_turns: bool = False
+    ) -> ExampleRecords:
         """Begin an example: its id is added to its records, and it is sampled independently.
 
         What is measured of it does not depend on the examples before it.
+
+        Args:
+            example_id: of the example.
+            is_kept: whether its records are written.
+            takes_turns: whether it is answered at the same time as others.
 
         Returns:
             The state to pass to `resume_example` when examples take turns.
         """
         self.example = self._records_of(example_id)
+        self.example.is_kept, self.example.takes_turns = is_kept, takes_turns
         return self.example
 
     def resume_example(self, example: ExampleRecords) -> None:
@@ -291,9 +305,13 @@ class MicroMetricLogger:
         location: str,
     ) -> bool:
         limit, example = self._records_of_each, self.example
-        place = None if limit is None else example.place(limit)
-        if limit is not None and place is None:
+        if not example.is_kept:
             return False
+        place = None
+        if limit is not None or example.takes_turns:
+            place = example.place(sys.maxsize if limit is None else limit)
+            if place is None:
+                return False
         if callable(value):
             value = value()
         heads = {}

@@ -1,58 +1,56 @@
-"""Batched decoding of several questions about one context, without copying its cache.
+"""Decoding in batches of rows: questions about one context or several, each with its own cache.
 
-Each decode step reads the weights once for all questions. Attention runs question by question:
-the keys after the context differ, and are in the cache only during their question's turn.
+Each decode step reads the weights once for all rows. Attention works row by row, over the keys of
+that row alone, so that rows need no padding and read what they would read alone.
 """
 
-# B questions, H query heads, G key-value heads, K keys, S of them after the context,
+# B rows, H query heads, G key-value heads, R rows of a layer's cache, S of them after the context,
 # D head dimension
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
 from sah.attention.interface import attention_replaced, layer_number
 from sah.attention.session import AttentionSession
-from sah.errors import ConfigurationError
-from sah.models.cache import RewindableCache
+from sah.models.cache import BufferedLayer
 from sah.models.decoding import Answer, AnswerInProgress
 from sah.models.generation import TokenChooser, naming_example
-from sah.models.language_model import LanguageModel, PrefilledContext
+from sah.models.language_model import AfterQuestion, LanguageModel, PrefilledContext
 from sah.models.thoughts import Thinking
 
 
 @dataclass(kw_only=True)
-class BatchedQuestion:
-    """A question of a batch and the state of its answer."""
+class Row:
+    """A question about a prefilled context, and its answer while it is decoded."""
 
     example_id: str
+    context: PrefilledContext
+    """May be that of other rows, too."""
     question_ids: Sequence[int]
+    """At least one token."""
     session: AttentionSession
-    """The arm's session or a fork of it, not shared with another question of the batch."""
+    """A fork of its own of the context's session."""
     sampler: TokenChooser
     max_new_tokens: int
-    begin_turn: Callable[[], None]
-    """Called before each computation for this question."""
+    """At least 1."""
     thinking: Thinking | None = None
     """As in `LanguageModel.answer`."""
+    after_question: AfterQuestion | None = None
+    """As in `LanguageModel.answer`."""
+    begin_turn: Callable[[], None] = lambda: None
+    """Called before each computation for this row alone."""
     answer: AnswerInProgress = field(init=False)
     """Set when the question has been read."""
-    after_context: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """Keys and values of question and answer so far, per layer, each [1, G, S, D]."""
-
-    def begin_answer(self, eos_token_ids: frozenset[int]) -> None:
-        """Start without any token."""
-        self.answer = AnswerInProgress(
-            self.sampler,
-            limit=self.max_new_tokens,
-            eos_token_ids=eos_token_ids,
-            thinking=self.thinking,
-        )
+    seconds: float = 0.0
+    """Time of question and answer; of a step of the batch, an equal share."""
+    cache: "_RowCache" = field(init=False)
 
     def advance(self, logits: Tensor) -> bool:
         """Take the next token; return whether the answer continues."""
@@ -61,133 +59,172 @@ class BatchedQuestion:
 
 
 @torch.inference_mode()
-def answer_batch(
+def answer_rows(
     model: LanguageModel,
-    context: PrefilledContext,
-    questions: Sequence[BatchedQuestion],
+    rows: Sequence[Row],
     *,
-    dense_question: bool,
-    between_tokens: Callable[[], None],
+    dense_question: bool = False,
+    between_tokens: Callable[[], None] = lambda: None,
 ) -> list[Answer]:
-    """Answer several questions about one context; rewind its cache afterwards.
+    """Answer the questions of some rows together, and rewind the caches of their contexts.
 
-    Only decoding is batched: the questions are read one at a time, as in `LanguageModel.answer`.
-    The batch's seconds are divided equally among the answers.
+    Questions are read row by row. Then each step decodes one token of every row whose answer goes
+    on. A single row, and the rows of a model that `decodes_alone`, are answered one by one.
 
-    Raises:
-        ConfigurationError: if a layer of the model cannot be rewound without a copy.
+    Args:
+        model: prefilled the contexts.
+        rows: at least one.
+        dense_question: compute the questions with the model's own attention.
+        between_tokens: called before every decode step; may raise to stop all answers.
     """
-    if not context.cache.is_croppable:
-        raise ConfigurationError(
-            "generation.batch_questions must be null for this model: the cache of its "
-            "sliding-window or other layers cannot be shared by the questions of a batch"
+    if len(rows) == 1 or model.decodes_alone:
+        return [_alone(model, row, dense_question, between_tokens) for row in rows]
+    about = Counter(id(row.context) for row in rows)
+    shared = {context for context, count in about.items() if count > 1}
+    for row in rows:
+        if row.context.length == 0 and id(row.context) in shared:
+            # There is nothing to share, and turns would copy all that the row has.
+            row.context = model.prefill((), reserve_tokens=row.context.cache.capacity)
+    try:
+        active = [row for row in rows if _read(model, row, dense_question, shared)]
+        while active:
+            between_tokens()
+            started = time.perf_counter()
+            logits = _step(model, active)
+            going = [row.advance(logits[number : number + 1]) for number, row in enumerate(active)]
+            share = (time.perf_counter() - started) / len(active)
+            for row in active:
+                row.seconds += share
+            active = [row for row, goes_on in zip(active, going, strict=True) if goes_on]
+    finally:
+        for row in rows:
+            row.context.cache.rewind()
+    return [row.answer.answer(row.seconds) for row in rows]
+
+
+def _alone(
+    model: LanguageModel, row: Row, dense_question: bool, between_tokens: Callable[[], None]
+) -> Answer:
+    row.begin_turn()
+    row.session.begin_example(row.example_id)
+    with naming_example(row.example_id):
+        return model.answer(
+            row.context,
+            row.question_ids,
+            session=row.session,
+            sampler=row.sampler,
+            max_new_tokens=row.max_new_tokens,
+            thinking=row.thinking,
+            dense_question=dense_question,
+            after_question=row.after_question,
+            between_tokens=between_tokens,
         )
+
+
+def _read(model: LanguageModel, row: Row, dense_question: bool, shared: Collection[int]) -> bool:
+    """Read the question of a row and choose its first token; return whether the answer goes on."""
+    shares_context = id(row.context) in shared
     started = time.perf_counter()
-    unfinished = []
-    for question in questions:
-        question.begin_turn()
-        question.session.begin_example(question.example_id)
-        try:
-            logits = model.read_question(
-                context,
-                question.question_ids,
-                session=question.session,
-                dense_question=dense_question,
-            )
-            question.after_context = _copied_after_context(context)
-        finally:
-            context.cache.rewind()
-        question.begin_answer(model.eos_token_ids)
-        if question.advance(logits):
-            unfinished.append(question)
-    while unfinished:
-        between_tokens()
-        logits = _step(model, context, unfinished)
-        unfinished = [
-            question
-            for row, question in enumerate(unfinished)
-            if question.advance(logits[row : row + 1])
-        ]
-    seconds = (time.perf_counter() - started) / len(questions)
-    return [question.answer.answer(seconds) for question in questions]
+    row.begin_turn()
+    row.session.begin_example(row.example_id)
+    row.session.learn(model.model.config)
+    held, logits = model.read_question(
+        row.context,
+        row.question_ids,
+        session=row.session,
+        dense_question=dense_question,
+        after_question=row.after_question,
+    )
+    row.cache = _RowCache(row.context, held, shares_context=shares_context)
+    if shares_context:
+        row.context.cache.rewind()
+    row.answer = AnswerInProgress(
+        row.sampler,
+        limit=row.max_new_tokens,
+        eos_token_ids=model.eos_token_ids,
+        thinking=row.thinking,
+    )
+    goes_on = row.advance(logits)
+    row.seconds += time.perf_counter() - started
+    return goes_on
 
 
-def _step(
-    model: LanguageModel, context: PrefilledContext, questions: Sequence[BatchedQuestion]
-) -> Tensor:
-    """Feed the last token of each question; return the logits, [B, vocabulary]."""
+def _step(model: LanguageModel, rows: Sequence[Row]) -> Tensor:
+    """Feed the last token of each row; return the logits, [B, vocabulary]."""
 
     def attention(
         module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **kwargs: Any
     ) -> tuple[Tensor, None]:
-        # query is B H 1 D, key and value are B G 1 D: the last token of each question
-        layer = layer_number(module)
+        # query is B H 1 D, key and value are B G 1 D: the last token of each row
+        layer, window = layer_number(module), kwargs.get("sliding_window")
         outputs = []
-        for row, question in enumerate(questions):
-            question.begin_turn()
-            with _Turn(context.cache, layer, question) as cached:
-                keys, values = cached.update(key[row : row + 1], value[row : row + 1])
-                # keys 1 G K D: the context, then this question and its answer so far
-                question.session.rewind(layer)
-                outputs.append(
-                    question.session.attend(module, query[row : row + 1], keys, values, **kwargs)
-                )
+        for number, row in enumerate(rows):
+            row.begin_turn()
+            this = slice(number, number + 1)
+            with row.cache.turn(layer, row.session) as cached:
+                keys, values = cached.update(key[this], value[this])
+                if window is not None:
+                    keys, values = keys[:, :, -window:], values[:, :, -window:]
+                outputs.append(row.session.attend(module, query[this], keys, values, **kwargs))
         return torch.cat(outputs), None
 
-    ids = [question.answer.tokens[-1:] for question in questions]
-    # The model's cache is empty, so positions would start at 0 unless they are given.
-    positions = [[context.length + question.after_context[0][0].shape[2]] for question in questions]
-    with (
-        model.rope.of_length(context.cache.capacity),
-        attention_replaced(model.model, attention, lambda **_: None),
-    ):
-        logits: Tensor = model.model(
-            input_ids=torch.tensor(ids, device=model.device),
-            position_ids=torch.tensor(positions, device=model.device),
-            past_key_values=_PassThroughCache(),
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-    return logits[:, -1]
-
-
-class _Turn:
-    """Appends a question's keys and values to one layer of the cache, and removes them again."""
-
-    def __init__(self, cache: RewindableCache, layer: int, question: BatchedQuestion) -> None:
-        self.cache, self.layer, self.question = cache, layer, question
-
-    def __enter__(self) -> Any:
-        cached: Any = self.cache.layers[self.layer]
-        self._rows = cached.keys.shape[2]
-        cached.update(*self.question.after_context[self.layer])
-        return cached
-
-    def __exit__(self, *_: object) -> None:
-        cached: Any = self.cache.layers[self.layer]
-        # Copied, as the next question overwrites these few rows.
-        self.question.after_context[self.layer] = (
-            cached.keys[:, :, self._rows :].clone(),
-            cached.values[:, :, self._rows :].clone(),
+    with attention_replaced(model.model, attention, lambda **_: None):
+        logits = model.decode_rows(
+            [row.answer.tokens[-1] for row in rows], [row.cache.length for row in rows]
         )
-        cached.crop(self._rows - cached.keys.shape[2])  # minus the number of keys to remove
+    for row in rows:
+        row.cache.length += 1
+    return logits
 
 
-class _PassThroughCache(DynamicCache):
-    """Stores nothing and returns a layer's new keys and values; `_step` adds the earlier ones."""
+class _RowCache:
+    """The layers of a row's cache, some of which it may share with other rows of its context.
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Return the arguments unchanged."""
-        return key_states, value_states
+    A shared layer has the keys of the context. During the turn of a row, it has those of its
+    question and answer as well, which are kept here for the rest of the time.
+    """
+
+    def __init__(
+        self, context: PrefilledContext, held: PrefilledContext, *, shares_context: bool
+    ) -> None:
+        """Take over what a row has read.
+
+        Args:
+            context: of the row.
+            held: what its answer is decoded from.
+            shares_context: whether other rows are about the same context, whose cache is rewound
+                after this.
+        """
+        self.length = held.cache.length
+        """Tokens of the sequence."""
+        self._layers: list[Any] = list(held.cache.layers)
+        self._after_context: dict[int, tuple[Tensor, Tensor]] = {}
+        """Keys and values after the context in shared layers, each [1, G, S, D]."""
+        if not shares_context:
+            return
+        for number, layer in enumerate(self._layers):
+            # Layers of other kinds are replaced when the cache is rewound, and not written into.
+            if layer is context.cache.layers[number] and isinstance(layer, BufferedLayer):
+                begin = layer.keys.shape[2] - (layer.get_seq_length() - context.length)
+                self._after_context[number] = _copied(layer, begin)
+
+    @contextmanager
+    def turn(self, layer: int, session: AttentionSession) -> Iterator[Any]:
+        """Yield a layer with all keys of this row; what is appended to it stays this row's."""
+        cached = self._layers[layer]
+        if layer not in self._after_context:
+            yield cached
+            return
+        begin = cached.keys.shape[2]
+        session.rewind(layer)
+        cached.update(*self._after_context[layer])
+        try:
+            yield cached
+            self._after_context[layer] = _copied(cached, begin)
+        finally:
+            cached.crop(begin - cached.keys.shape[2])  # minus the number of rows to remove
 
 
-def _copied_after_context(context: PrefilledContext) -> list[tuple[Tensor, Tensor]]:
-    """Copy the keys and values after the context out of the cache, layer by layer."""
-    layers: list[Any] = context.cache.layers
-    copied = []
-    for layer in layers:
-        after = slice(layer.keys.shape[2] - (layer.get_seq_length() - context.length), None)
-        copied.append((layer.keys[:, :, after].clone(), layer.values[:, :, after].clone()))
-    return copied
+def _copied(layer: Any, begin: int) -> tuple[Tensor, Tensor]:
+    """Copy the rows from `begin` on, which the next row overwrites."""
+    return layer.keys[:, :, begin:].clone(), layer.values[:, :, begin:].clone()

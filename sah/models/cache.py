@@ -130,9 +130,12 @@ class RewindableCache(DynamicCache):
         self._marked_layers: dict[int, Any] = {}
 
     @property
-    def is_croppable(self) -> bool:
-        """Whether every layer can be shortened without a copy."""
-        return all(isinstance(layer, BufferedLayer) for layer in self.layers)
+    def has_rows(self) -> bool:
+        """Whether all that it holds are keys and values, in a row for each token."""
+        return all(
+            isinstance(layer, BufferedLayer) or type(layer) is DynamicSlidingWindowLayer
+            for layer in self.layers
+        )
 
     def bytes_per_token(self) -> int:
         """Return the bytes that each token adds, in the layers that keep all keys.
@@ -207,6 +210,16 @@ class RewindableCache(DynamicCache):
                     layer.crop(self.length - layer.get_seq_length())  # minus keys to remove
             else:
                 self.layers[number] = _snapshot(self._marked_layers[number])
+
+
+class PassThroughCache(DynamicCache):
+    """Stores nothing: a layer's attention gets its new keys and values, and adds the others."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return the arguments unchanged."""
+        return key_states, value_states
 
 
 # Keys that the model's own indexer scores, and their positions; by architecture.

@@ -2,6 +2,7 @@
 
 # B batch, H query heads, Q queries, K keys, N tokens, V vocabulary
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, SparseAttention
+from sah.attention import AttentionInputs, AttentionMask, DenseAttention, SparseAttention
 from sah.attention.layers import (
     attention_layers,
     full_attention_layers,
@@ -20,6 +21,7 @@ from sah.attention.layers import (
 from sah.attention.native.indexer import switched_on
 from sah.attention.session import AttentionSession
 from sah.errors import ConfigurationError, category
+from sah.models.batch import Row, answer_rows
 from sah.models.cache import RewindableCache
 from sah.models.language_model import LanguageModel
 
@@ -54,7 +56,8 @@ def check_model(model: LanguageModel) -> None:
     """Check that this framework measures a model correctly, whatever its architecture.
 
     Sets `reads_single_tokens` of a model that needs it, such as Jamba, whose state-space layers
-    continue from their state by a single token only.
+    continue from their state by a single token only, and `decodes_alone` of one whose answers
+    cannot be decoded in batches.
 
     Raises:
         ConfigurationError: naming what is wrong.
@@ -86,6 +89,7 @@ def checks(model: LanguageModel) -> Iterator[tuple[str, str]]:
         yield "full budget", _compare_full_budget(model, ids, whole)
         if full_attention_layers(model.model.config):
             yield "density", _compare_density(model, ids)
+        yield "batches", _compare_rows(model, ids, cache)
 
 
 def _check_structure(model: LanguageModel) -> None:
@@ -235,6 +239,64 @@ def _compare_density(model: LanguageModel, ids: Sequence[int]) -> str:
             "is right"
         )
     return f"{measured:.3f} with a window of {_WINDOW} keys, as by hand"
+
+
+def _compare_rows(model: LanguageModel, ids: Sequence[int], cache: RewindableCache) -> str:
+    """Find out whether the rows of a batch have the logits that they have alone."""
+    model.decodes_alone = (
+        not model.accepts("position_ids")
+        or not cache.has_rows
+        or model.has_indexer
+        or model.rope.depends_on_length
+    )
+    if not model.decodes_alone:
+        lengths = _CONTEXT, _CONTEXT // 2
+        alone = torch.cat([_decoded(model, ids, [length]) for length in lengths])
+        try:
+            distance = relative_difference(model, _decoded(model, ids, lengths), alone)
+        except _FAILURES as error:
+            if category(error) != "unknown":
+                raise
+            distance = math.inf
+        if distance <= tolerance(model):
+            return f"rows have the logits that they have alone (relative difference {distance:.1g})"
+        model.decodes_alone = True
+    return "not possible with this model: its answers are decoded one by one"
+
+
+def _decoded(model: LanguageModel, ids: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    """Decode a batch of rows with contexts of these lengths; return their logits, [N, V]."""
+    rows, choosers = [], []
+    for length in lengths:
+        session = AttentionSession(DenseAttention(), seed=0)
+        session.begin_context(length)
+        end = length + _QUESTION
+        chooser = _Given(ids[end : end + _STEPS])
+        choosers.append(chooser)
+        rows.append(
+            Row(
+                example_id="gate",
+                context=model.prefill(ids[:length], reserve_tokens=_QUESTION + _STEPS),
+                question_ids=ids[length:end],
+                session=session,
+                sampler=chooser,
+                max_new_tokens=_STEPS,
+            )
+        )
+    answer_rows(model, rows)
+    return torch.cat([logits for chooser in choosers for logits in chooser.logits])
+
+
+class _Given:
+    """Chooses given tokens, and notes the logits before each."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self.tokens = list(tokens)
+        self.logits: list[Tensor] = []
+
+    def choose(self, logits: Tensor) -> int:
+        self.logits.append(logits.clone())
+        return self.tokens[len(self.logits) - 1]
 
 
 def _read_sparsely(

@@ -3,8 +3,10 @@
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +18,8 @@ from sah.paths import cache_home
 logger = logging.getLogger(__name__)
 
 _LIBRARIES = ("torch", "transformers")
+_FINDINGS = ("reads_single_tokens", "decodes_alone")
+"""What the checks find out about a model."""
 _SAMPLES = 16
 """Values of each weight that identify a model."""
 
@@ -28,20 +32,22 @@ def require_measurable(model: LanguageModel) -> None:
     """
     # The outcome is in the name, so that a file is never seen half written.
     folder, content = cache_home() / "gate", _content(model)
-    for reads_single_tokens in (False, True):
-        if (folder / _passed(content, reads_single_tokens)).exists():
-            model.reads_single_tokens = reads_single_tokens
+    for found in itertools.product((False, True), repeat=len(_FINDINGS)):
+        if (folder / _passed(content, found)).exists():
+            for name, value in zip(_FINDINGS, found, strict=True):
+                setattr(model, name, value)
             return
     check_model(model)
+    found = tuple(getattr(model, name) for name in _FINDINGS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _passed(content, model.reads_single_tokens)).touch()
+        (folder / _passed(content, found)).touch()
     except OSError as error:
         logger.info("the check of this model will be repeated: %s", error)
 
 
-def _passed(content: str, reads_single_tokens: bool) -> str:
-    return f"{content}.single_tokens" if reads_single_tokens else content
+def _passed(content: str, found: Sequence[bool]) -> str:
+    return ".".join([content, *itertools.compress(_FINDINGS, found)])
 
 
 def _content(model: LanguageModel) -> str:

@@ -33,11 +33,17 @@ class Generation:
     top_p: float | None = None
     seed: int | None = None
     """Seed of the sampling only; null uses the experiment's seed."""
-    batch_questions: int | None = None
-    """Decode up to this many questions of a context in one batch; null decodes one at a time.
+    batch_rows: int = 1
+    """Decode up to this many answers in one batch: to questions of one context and of several.
 
     Matrix products of another shape round differently, so that a token may occasionally differ.
-    Batching is therefore off by default and part of the fingerprint.
+    Both limits are therefore part of the fingerprint. A model whose cache or positions do not allow
+    batches decodes its answers one by one.
+    """
+    batch_tokens: int = 65536
+    """Most tokens that the caches of a batch may hold together: contexts, questions and answers.
+
+    A context that is longer is answered alone.
     """
 
     def __post_init__(self) -> None:
@@ -51,10 +57,15 @@ class Generation:
                 "generation.thinking_tokens must be at least 0 (no thought), or null to leave "
                 f"thoughts alone, got {self.thinking_tokens}"
             )
-        if self.batch_questions is not None and self.batch_questions < 2:
+        if self.batch_rows < 1:
             raise ValueError(
-                "generation.batch_questions must be at least 2, or null to decode one question at "
-                f"a time, got {self.batch_questions}"
+                "generation.batch_rows must be at least 1 (one answer at a time), got "
+                f"{self.batch_rows}"
+            )
+        if self.batch_tokens < 1:
+            raise ValueError(
+                "generation.batch_tokens must be at least 1 (one context at a time), got "
+                f"{self.batch_tokens}"
             )
         if self.temperature < 0:
             raise ValueError(

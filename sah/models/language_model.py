@@ -21,7 +21,7 @@ from sah.attention.native.indexer import switch_off
 from sah.attention.prefill.reading import OwnPrefill, SparsePrefill, reading
 from sah.attention.session import AttentionSession
 from sah.errors import NonFiniteLogits, TokenizerError
-from sah.models.cache import RewindableCache
+from sah.models.cache import PassThroughCache, RewindableCache
 from sah.models.decoding import Answer, AnswerInProgress
 from sah.models.generation import TokenChooser
 from sah.models.loading.weights import embedding_size
@@ -76,6 +76,8 @@ class LanguageModel:
         """Whether the model has its own indexer; it is off unless the attention is by it."""
         self.reads_single_tokens = False
         """Whether the model continues its cache correctly only by one token at a time."""
+        self.decodes_alone = False
+        """Whether the rows of a batch would not have the logits that they have alone."""
         self._parameters = frozenset(inspect.signature(model.forward).parameters)
 
     @property
@@ -178,18 +180,14 @@ class LanguageModel:
         answer = AnswerInProgress(
             sampler, limit=max_new_tokens, eos_token_ids=self.eos_token_ids, thinking=thinking
         )
-        held = context
         try:
-            if after_question is None:
-                logits = self.read_question(
-                    context, question_ids, session=session, dense_question=dense_question
-                )
-            else:
-                assert dense_question, "keys are evicted after a dense question only"
-                both, logits = self.prefill_question(
-                    context, question_ids, witness=after_question.witness
-                )
-                held = after_question.keep(both)
+            held, logits = self.read_question(
+                context,
+                question_ids,
+                session=session,
+                dense_question=dense_question,
+                after_question=after_question,
+            )
             with session.attached(self.model):
                 while answer.advance(logits):
                     between_tokens()
@@ -205,11 +203,23 @@ class LanguageModel:
         question_ids: Sequence[int],
         *,
         session: AttentionSession,
-        dense_question: bool,
-    ) -> Tensor:
-        """Append a question to the cache; return the logits of its last token, [1, vocabulary]."""
+        dense_question: bool = False,
+        after_question: AfterQuestion | None = None,
+    ) -> tuple[PrefilledContext, Tensor]:
+        """Append a question to the cache of its context; arguments as in `answer`.
+
+        Returns:
+            What the answer is decoded from, whose cache shares layers with the context's, and the
+            logits of the question's last token, [1, vocabulary].
+        """
+        if after_question is not None:
+            assert dense_question, "keys are evicted after a dense question only"
+            both, logits = self.prefill_question(
+                context, question_ids, witness=after_question.witness
+            )
+            return after_question.keep(both), logits
         with nullcontext() if dense_question else session.attached(self.model, is_question=True):
-            return self._last_logits(list(question_ids), context.cache)
+            return context, self._last_logits(list(question_ids), context.cache)
 
     @torch.inference_mode()
     def prefill_question(
@@ -287,6 +297,25 @@ class LanguageModel:
         if not math.isfinite(total):
             raise NonFiniteLogits(f"the loss of the continuation is not finite ({total} nats)")
         return total / (len(token_ids) - 1), time.perf_counter() - started
+
+    def decode_rows(self, token_ids: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """Read the last token of each row of a batch; return the logits, [B, vocabulary].
+
+        The attention function in place gets the new keys and values only, and has the others.
+
+        Args:
+            token_ids: one for each row.
+            positions: of these tokens in their sequences.
+        """
+        self._check_ids(token_ids)
+        logits: Tensor = self.model(
+            input_ids=torch.tensor(token_ids, device=self.device)[:, None],
+            position_ids=torch.tensor(positions, device=self.device)[:, None],
+            past_key_values=PassThroughCache(),
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        return logits[:, -1]
 
     def accepts(self, argument: str) -> bool:
         """Whether the model's forward pass has an argument of this name."""

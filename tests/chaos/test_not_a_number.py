@@ -19,7 +19,8 @@ def break_model(monkeypatch):
     """Make every logit NaN after the given number of stored answers."""
 
     def install(after):
-        real_forward, real_append, stored = LanguageModel.forward, ResultStore.append, []
+        real_append, stored = ResultStore.append, []
+        real_forward, real_rows = LanguageModel.forward, LanguageModel.decode_rows
 
         def append(store, prediction):
             real_append(store, prediction)
@@ -29,33 +30,39 @@ def break_model(monkeypatch):
             computed = real_forward(model, ids, cache, logits=logits)
             return computed * torch.nan if len(stored) >= after else computed
 
+        def decode_rows(model, *arguments):
+            computed = real_rows(model, *arguments)
+            return computed * torch.nan if len(stored) >= after else computed
+
         monkeypatch.setattr(ResultStore, "append", append)
         monkeypatch.setattr(LanguageModel, "forward", forward)
+        monkeypatch.setattr(LanguageModel, "decode_rows", decode_rows)
 
     return install
 
 
 @pytest.mark.parametrize(
-    ("override", "after", "example"),
+    ("overrides", "after", "example"),
     [
-        ("generation.temperature=0.8", 2, "mock-2"),
-        ("generation.batch_questions=2", 0, "mock-0"),
-        ("protocol=forced", 0, "mock-0"),
+        (("generation.temperature=0.8", "generation.batch_rows=1"), 2, "mock-2"),
+        (("generation.batch_rows=2",), 2, "mock-2"),
+        (("generation.batch_rows=8",), 0, "mock-0"),
+        (("protocol=forced",), 0, "mock-0"),
     ],
 )
 def test_the_error_names_the_example_and_the_run_has_no_score(
-    override, after, example, break_model, here, configure, monkeypatch
+    overrides, after, example, break_model, here, configure, monkeypatch
 ):
     break_model(after)
     with pytest.raises(NonFiniteLogits, match=f"example '{example}': .*nan"):
-        here(override)
+        here(*overrides)
     monkeypatch.undo()
-    folder = directory(configure(override))
+    folder = directory(configure(*overrides))
     error = orjson.loads((folder / "error.json").read_bytes())
     assert (error["category"], example in error["message"]) == ("non_finite", True)
     assert not (folder / "results.json").exists()
     # Once the model works again, the experiment goes on.
-    here(override)
+    here(*overrides)
     results = orjson.loads((folder / "results.json").read_bytes())
     assert (results["n"], results["score"] is None) == (5, False)
 

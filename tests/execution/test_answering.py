@@ -32,10 +32,10 @@ def test_dense_attention_reads_every_key_that_its_queries_see(start, protocol):
     assert result.answer_tokens == sum(one["new_tokens"] for one in predictions) / 5
 
 
-@pytest.mark.parametrize("batch", ["null", "3"])
+@pytest.mark.parametrize("rows", [1, 3, 8])
 @pytest.mark.parametrize("protocol", ["default", "question_dense"])
 def test_keys_read_are_those_of_the_masks_and_of_all_dense_queries(
-    start, monkeypatch, protocol, batch
+    start, monkeypatch, protocol, rows
 ):
     counted = Counter()
     add = ReadCounter.add
@@ -47,7 +47,7 @@ def test_keys_read_are_those_of_the_masks_and_of_all_dense_queries(
     monkeypatch.setattr(ReadCounter, "add", recorded)
     _, folder = start(
         *(*MOCK, "attention=sparse", f"protocol={protocol}"),
-        *("sparse_attention.dense_layers=[1]", f"generation.batch_questions={batch}"),
+        *("sparse_attention.dense_layers=[1]", f"generation.batch_rows={rows}"),
     )
     expected = []
     # One counter for each answer, in their order.

@@ -86,10 +86,11 @@ def error_of(folder):
         (KINDS, ("metric_logging=off", "generation.temperature=1.5", "generation.top_k=20")),
         (
             KINDS,
-            ("metric_logging=full", "generation.batch_questions=2", "generation.temperature=0.8"),
+            ("metric_logging=full", "generation.batch_rows=2", "generation.temperature=0.8"),
         ),
         (KINDS, ("protocol=forced", "generation.temperature=0.8")),
-        (EVICTING, ("generation.batch_questions=2", "generation.temperature=0.8")),
+        (KINDS, ("protocol=forced", "generation.batch_rows=1")),
+        (EVICTING, ("generation.batch_rows=2", "generation.temperature=0.8")),
         (EVICTING, ("protocol=forced", "metric_logging=full")),
         (AFTER_QUESTION, ("protocol=question_dense", "metric_logging=full")),
     ],
@@ -132,16 +133,16 @@ def test_a_single_run_saves_nothing(bundle):
 # -- memory ----------------------------------------------------------------------------
 
 
-def test_one_cache_and_one_index_at_a_time(bundle, calls):
+@pytest.mark.parametrize(("rows", "together"), [(1, 1), (2, 1), (8, 2)])
+def test_the_caches_and_indexes_of_one_group_and_one_arm_at_a_time(bundle, calls, rows, together):
     made, caches = calls(AttentionSession, "__init__"), calls(RewindableCache, "mark")
 
     def look(session):
-        for other, *_ in made:
-            assert other is session or not other._indexes
+        indexed = {id(other._indexes) for other, *_ in made if other._indexes}
+        assert len(indexed) <= together
 
     seen = calls(AttentionSession, "keys_read", before=look)
-    bundle(KINDS)
-    assert len(made) == len(KINDS)
+    bundle(KINDS, f"generation.batch_rows={rows}")
     assert len(seen) == 5 * len(KINDS)
     assert len(caches) == 2, "one for each context"
     assert all(not session._indexes for session, *_ in made)
@@ -151,7 +152,7 @@ def test_one_cache_and_one_index_at_a_time(bundle, calls):
 
 
 def fail_in(name, error, *, times=1):
-    """Make a wrapper of `answer` that raises in the arm with this attention, `times` times."""
+    """Make a wrapper of `read_question` that raises in the arm of this name, `times` times."""
     raised = itertools.count()
 
     def answer(real):
@@ -177,7 +178,7 @@ def test_a_failed_arm_does_not_end_the_others(
     bundle, separately, outcome, monkeypatch, error, kind
 ):
     answer = fail_in("sparse", error, times=99)
-    monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
+    monkeypatch.setattr(LanguageModel, "read_question", answer(LanguageModel.read_question))
     ended, folders = bundle(THREE, "retries=0")
     monkeypatch.undo()
     assert [arm.error for arm in ended] == [None, error, None]
@@ -193,11 +194,11 @@ def test_a_retryable_error_is_retried_without_the_other_arms(
 ):
     error = torch.OutOfMemoryError("CUDA out of memory")
     answer = fail_in("sparse", error)
-    monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
+    monkeypatch.setattr(LanguageModel, "read_question", answer(LanguageModel.read_question))
     prefills = calls(LanguageModel, "prefill")
     ended, folders = bundle(THREE, "metric_logging=full", "retries=1")
     assert [arm.error for arm in ended] == [None, None, None]
-    assert len(prefills) == 4, "both contexts again, for the arm that failed at its first"
+    assert len(prefills) == 4, "both contexts again, for the arm that failed"
     alone = separately(THREE, "metric_logging=full")
     assert [outcome(folder) for folder in folders] == [outcome(folder) for folder in alone]
     assert not (folders[1] / "error.json").exists()
@@ -213,7 +214,7 @@ def test_an_error_of_the_shared_prefill_is_the_error_of_every_arm(bundle, calls)
 
 def test_a_failed_arm_releases_its_claim_while_the_others_run(bundle, calls, monkeypatch):
     answer = fail_in("dense", RuntimeError("bug"))
-    monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
+    monkeypatch.setattr(LanguageModel, "read_question", answer(LanguageModel.read_question))
     held = []
 
     def look(store, prediction):
@@ -236,7 +237,7 @@ def test_the_time_of_other_arms_does_not_count_for_a_timeout(bundle, monkeypatch
 
     monkeypatch.setattr(clock_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(ResultStore, "append", append)
-    ended, folders = bundle(THREE, "timeout_minutes=1")
+    ended, folders = bundle(THREE, "timeout_minutes=1", "generation.batch_rows=1")
     assert clock.now > 60
     assert isinstance(ended[1].error, ExperimentTimeout)
     assert error_of(folders[1])["category"] == "timeout"
@@ -257,7 +258,7 @@ def test_an_arm_that_another_process_computes_is_left_alone(bundle, configure):
 
 def test_each_arm_has_its_own_log(bundle, monkeypatch):
     answer = fail_in("sparse", OSError(5, "flaky"))
-    monkeypatch.setattr(LanguageModel, "answer", answer(LanguageModel.answer))
+    monkeypatch.setattr(LanguageModel, "read_question", answer(LanguageModel.read_question))
     logging.getLogger("sah").setLevel(logging.INFO)
     try:
         _, folders = bundle(THREE)
@@ -296,12 +297,13 @@ def test_a_finished_arm_is_left_alone_and_an_added_one_prefills_for_itself(bundl
 
 
 def test_only_contexts_that_an_arm_still_needs_are_prefilled(bundle, calls, monkeypatch):
+    one_by_one = "generation.batch_rows=1"
     calls(ResultStore, "append", raise_at=4, error=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        bundle(["sparse"])
+        bundle(["sparse"], one_by_one)
     monkeypatch.undo()
     prefills, answers = calls(LanguageModel, "prefill"), calls(LanguageModel, "answer")
-    bundle(["sparse"])
+    bundle(["sparse"], one_by_one)
     assert (len(prefills), len(answers)) == (1, 2)
 
 

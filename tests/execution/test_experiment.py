@@ -50,11 +50,12 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
         (["timeout_minutes=soon"], ["timeout_minutes must be a number or null, got 'soon'"]),
         (["generation.temperature=-1"], ["temperature must be at least 0", "-1"]),
         (["generation.top_k=5"], ["top_k", "temperature 0"]),
-        (["generation.batch_questions=1"], ["batch_questions must be at least 2, or null"]),
+        (["generation.batch_rows=0"], ["batch_rows must be at least 1", "got 0"]),
         (
-            ["generation.batch_questions=4", "protocol=forced"],
-            ["batch_questions=4 decodes free answers"],
+            ["generation.batch_rows=null"],
+            ["generation.batch_rows must be a whole number, got None"],
         ),
+        (["generation.batch_tokens=0"], ["batch_tokens must be at least 1", "got 0"]),
         (
             ["benchmark.repeats=4"],
             ["benchmark.repeats=4 samples", "temperature=0 is greedy", "temperature above 0"],
@@ -81,10 +82,6 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
         (["+x=1"], ["x is not a key of an experiment", "+study.x=VALUE", "benchmark, bundle"]),
         (["+masker=sink"], ["+masker@sparse_attention.maskers.NAME=OPTION"]),
         (["+evictor=snapkv"], ["+evictor@sparse_attention.evict.NAME=OPTION"]),
-        (
-            ["attention=knorm", "protocol=question_dense", "generation.batch_questions=2"],
-            ["batch_questions=2", "knorm evicts keys of context and question", "protocol=default"],
-        ),
         (["+pattern=a_shape"], ["+pattern@sparse_attention.prefill.NAME=OPTION"]),
         (
             ["attention=a_shape", "+pattern@sparse_attention.prefill.tri_shape=tri_shape"],
@@ -108,10 +105,6 @@ def test_an_unknown_option_or_key_is_an_error_of_hydra(configure, override, expe
         (["attention=kvzip", "sparse_attention.evict.kvzip.chunk=0"], ["chunk", "got 0"]),
         (["attention=kvzip", "sparse_attention.evict.kvzip.across=all"], ["across", "'all'"]),
         (["+rewriter=kivi"], ["+rewriter@sparse_attention.rewrite.NAME=OPTION"]),
-        (
-            ["attention=kivi", "protocol=question_dense", "generation.batch_questions=2"],
-            ["batch_questions=2", "kivi rewrites keys and values", "leave it null"],
-        ),
         (
             ["attention=kivi", "+rewriter@sparse_attention.rewrite.think=think"],
             ["2 rewriters (kivi, think)", "~sparse_attention.rewrite.NAME"],

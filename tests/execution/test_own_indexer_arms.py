@@ -107,9 +107,12 @@ def test_eviction_and_rewriting_are_refused_before_the_prefill(
     assert prefills == []
 
 
-def test_a_batch_of_questions_is_refused(configure: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"generation\.batch_questions must be null"):
-        compute(configure("attention=native", "generation.batch_questions=2"), [])
+@pytest.mark.parametrize("attention", ["native", "dense"])
+def test_answers_are_decoded_one_by_one(configure: Any, calls: Any, attention: str) -> None:
+    steps = calls(LanguageModel, "decode_rows")
+    result = compute(configure(f"attention={attention}", "generation.batch_rows=4"), [])
+    assert result.n == 3
+    assert steps == []
 
 
 def test_a_dense_question_is_refused(configure: Any, prefills: list[bool]) -> None:

@@ -39,14 +39,19 @@ def test_interrupted_run_resumes_to_identical_results(
     start, outcome, calls, configure, monkeypatch, benchmark, overrides
 ):
     _, undisturbed = start(*benchmark, *overrides, root="undisturbed")
-    # Once in the middle of an answer, once between its metrics and the answer itself.
-    for owner, name, number in ((LanguageModel, "forward", 6), (ResultStore, "append", 1)):
+    # In the middle of a batch, between the metrics of an answer and the answer itself, and between
+    # two answers of a batch.
+    for owner, name, number in (
+        (LanguageModel, "decode_rows", 3),
+        (ResultStore, "append", 1),
+        (ResultStore, "append", 2),
+    ):
         calls(owner, name, raise_at=number, error=KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             start(*benchmark, *overrides)
         monkeypatch.undo()
     folder = directory(configure(*benchmark, *overrides))
-    assert orjson.loads((folder / "error.json").read_bytes())["attempt"] == 2
+    assert orjson.loads((folder / "error.json").read_bytes())["attempt"] == 3
     start(*benchmark, *overrides)
     assert outcome(folder) == outcome(undisturbed)
     assert not (folder / "error.json").exists()
@@ -96,8 +101,8 @@ def test_the_highest_load_of_all_starts_is_reported(start, calls, monkeypatch):
 
 
 def test_cpu_time_is_measured_with_every_answer(start):
-    for options in ((), ("generation.batch_questions=2",)):
-        result, folder = start(*MOCK, *options)
+    for rows in (1, 2, 8):
+        result, folder = start(*MOCK, f"generation.batch_rows={rows}")
         timing = result.timing
         for name in ("decode_cpu_seconds", "decode_thread_seconds"):
             values = [prediction[name] for prediction in lines(folder / "predictions.jsonl")]
@@ -131,17 +136,43 @@ def test_a_run_that_lost_its_claim_writes_no_more_metrics(start, configure, monk
 def test_what_was_answered_before_the_interruption_is_not_answered_again(
     start, calls, configure, monkeypatch, answered
 ):
+    overrides = (*MOCK, "metric_logging=full", "generation.batch_rows=1")
     calls(ResultStore, "append", raise_at=answered + 1, error=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        start(*MOCK, "metric_logging=full")
+        start(*overrides)
     monkeypatch.undo()
-    path = directory(configure(*MOCK, "metric_logging=full")) / "predictions.jsonl"
+    path = directory(configure(*overrides)) / "predictions.jsonl"
     before = path.read_bytes()
     assert len(before.splitlines()) == answered
     answers = calls(LanguageModel, "answer")
-    start(*MOCK, "metric_logging=full")
+    start(*overrides)
     assert len(answers) == 5 - answered
     assert path.read_bytes().startswith(before)
+
+
+@pytest.mark.parametrize(("answered", "batches"), [(1, 2), (2, 1), (3, 1)])
+def test_an_interrupted_batch_is_decoded_again_and_only_its_missing_answers_are_stored(
+    start, calls, configure, monkeypatch, answered, batches
+):
+    # Three questions about the first context, two about the second.
+    overrides = (*MOCK, "metric_logging=full", "generation.batch_rows=2")
+    calls(ResultStore, "append", raise_at=answered + 1, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        start(*overrides)
+    monkeypatch.undo()
+    path = directory(configure(*overrides)) / "predictions.jsonl"
+    before = path.read_bytes()
+    assert len(before.splitlines()) == answered
+    questions = calls(LanguageModel, "read_question")
+    start(*overrides)
+    assert len(questions) == 5 - answered + (1 if answered == 1 else 0)
+    assert path.read_bytes().startswith(before)
+    records = [
+        line["metadata"]["example_id"] for line in lines(path.parent / "micro_metrics.jsonl")
+    ]
+    of_each = {example: records.count(example) for example in records}
+    # Shorter answers have fewer records; none has those of two decodings.
+    assert max(of_each.values()) < 2 * min(of_each.values())
 
 
 def test_an_answer_to_another_benchmark_stops_the_experiment(start, calls, configure, monkeypatch):
@@ -176,8 +207,8 @@ def test_error_json_counts_the_attempts(start, calls, configure, monkeypatch):
 def test_a_retryable_error_is_retried_to_the_same_result(start, outcome, calls):
     _, undisturbed = start(*MOCK, "metric_logging=full", root="undisturbed")
     error = torch.OutOfMemoryError("CUDA out of memory")
-    forwards = calls(LanguageModel, "forward", raise_at=13, error=error)
+    steps = calls(LanguageModel, "decode_rows", raise_at=5, error=error)
     _, folder = start(*MOCK, "metric_logging=full", "retries=1")
-    assert len(forwards) > 13
+    assert len(steps) > 5
     assert outcome(folder) == outcome(undisturbed)
     assert not (folder / "error.json").exists()

@@ -21,7 +21,8 @@ def lines(path):
 
 
 def test_a_timeout_keeps_the_answers(start, outcome, configure, monkeypatch):
-    _, undisturbed = start(*MOCK, root="undisturbed")
+    one_by_one = (*MOCK, "generation.batch_rows=1")
+    _, undisturbed = start(*one_by_one, root="undisturbed")
     clock = SimpleNamespace(now=0.0)
     real_append = ResultStore.append
 
@@ -33,13 +34,13 @@ def test_a_timeout_keeps_the_answers(start, outcome, configure, monkeypatch):
     monkeypatch.setattr(clock_module, "time", timer)
     monkeypatch.setattr(ResultStore, "append", append)
     with pytest.raises(ExperimentTimeout, match="timeout_minutes=1 "):
-        start(*MOCK, "timeout_minutes=1")
+        start(*one_by_one, "timeout_minutes=1")
     monkeypatch.undo()
     # Three answers of 25 seconds each, the third begun within the minute.
-    folder = directory(configure(*MOCK))
+    folder = directory(configure(*one_by_one))
     assert len(lines(folder / "predictions.jsonl")) == 3
     assert orjson.loads((folder / "error.json").read_bytes())["category"] == "timeout"
-    start(*MOCK, "timeout_minutes=1000")
+    start(*one_by_one, "timeout_minutes=1000")
     assert outcome(folder) == outcome(undisturbed)
 
 

@@ -77,7 +77,7 @@ def prefills(monkeypatch):
     [
         ("metric_logging=full", "generation.temperature=0.8"),
         ("protocol=forced",),
-        ("generation.batch_questions=2",),
+        ("generation.batch_rows=1",),
     ],
     ids=" ".join,
 )

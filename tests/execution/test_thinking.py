@@ -150,10 +150,10 @@ def test_every_arm_follows_the_dense_thought_and_its_forced_end(configure, budge
 
 
 @pytest.mark.parametrize("budget", ["null", "3"])
-def test_a_batch_of_questions_gives_the_same_thoughts_and_answers(run, budget):
+def test_a_batch_gives_the_same_thoughts_and_answers(run, budget):
     given = f"generation.thinking_tokens={budget}"
-    one, _, single = run(given)
-    other, _, batch = run(given, "generation.batch_questions=3")
+    one, _, single = run(given, "generation.batch_rows=1")
+    other, _, batch = run(given, "generation.batch_rows=3")
     for name in single:
         for key in ("text", "thought", "thought_tokens", "unfinished_thought", "new_tokens"):
             assert batch[name][key] == single[name][key]

@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from sah.attention import DenseAttention, EncodedKeys, SparseAttention
+from sah.attention import EncodedKeys, SparseAttention
 from sah.attention.session import AttentionSession
-from sah.errors import ConfigurationError
 from sah.maskers.oracle_top_k import OracleTopK
-from sah.models.batch import BatchedQuestion, answer_batch
+from sah.models.batch import Row, answer_rows
 from sah.models.generation import Generation
 
 CONTEXT = [1 + (7 * n) % 390 for n in range(300)]
@@ -44,8 +43,9 @@ def one_by_one(model, context, session, generation):
 
 def together(model, context, session, generation, turns=None):
     rows = [
-        BatchedQuestion(
+        Row(
             example_id=name,
+            context=context,
             question_ids=ids,
             session=session.fork(),
             sampler=RecordingSampler(generation.sampler(0, name, model.device)),
@@ -54,7 +54,7 @@ def together(model, context, session, generation, turns=None):
         )
         for name, (ids, limit) in QUESTIONS.items()
     ]
-    answers = answer_batch(model, context, rows, dense_question=False, between_tokens=lambda: None)
+    answers = answer_rows(model, rows)
     return {
         row.example_id: (answer, row.session.density(), row.sampler.logits)
         for row, answer in zip(rows, answers, strict=True)
@@ -123,10 +123,15 @@ def test_the_context_is_neither_copied_nor_changed(tiny, preset):
     assert turns.count("B") == 1 + 4 * 2
 
 
-def test_layers_that_cannot_be_rewound_are_refused(sliding):
-    context, session = start(sliding, DenseAttention())
-    with pytest.raises(ConfigurationError, match="sliding-window"):
-        together(sliding, context, session, Generation())
+@pytest.mark.parametrize("name", ["dense", "sparse"])
+def test_rows_of_a_model_with_sliding_windows_get_their_own_answers(sliding, preset, name):
+    context, session = start(sliding, preset(name))
+    single = one_by_one(sliding, context, session, Generation())
+    batch = together(sliding, context, session, Generation())
+    for question, (answer, _, logits) in single.items():
+        assert batch[question][0].token_ids == answer.token_ids
+        for one, same in zip(logits, batch[question][2], strict=True):
+            torch.testing.assert_close(same, one, rtol=1e-4, atol=1e-4)
 
 
 def test_an_index_holds_only_the_keys_of_its_own_question(tiny):

@@ -64,7 +64,7 @@ def forecast_jobs(
             outline = outlines.of(experiment)
         except SahError as error:
             return Rates(unknown=f"time of {experiment.model.name}: {error}")
-        rows = experiment.generation.batch_questions or 1
+        rows = experiment.generation.batch_rows
         return device.rates(outline.model, rows=rows, gpus=max(1, sweep.gpus_per_job))
 
     forecaster = Forecaster(rates_of, count=count)
@@ -116,7 +116,7 @@ def _with_memory(job: JobForecast, outlines: _Outlines) -> PlannedJob:
         return PlannedJob(forecast=job, memory=None, memory_unknown=job.unknown, dtype=name)
     try:
         attentions = [one.sparse_attention for one in job.experiments]
-        memory = estimate_memory(outlines.of(first), attentions, longest)
+        memory = estimate_memory(outlines.of(first), attentions, longest, first.generation)
     except SahError as error:
         reason = f"memory of {first.model.name}: {error}"
         return PlannedJob(forecast=job, memory=None, memory_unknown=reason, dtype=name)

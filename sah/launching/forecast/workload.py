@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from sah.attention import DenseAttention, SparseAttention
 from sah.errors import ConfigurationError
-from sah.execution.answering import by_context, encode_context
 from sah.execution.experiment import Experiment
+from sah.execution.groups.grouping import encoded_contexts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +60,10 @@ def count_prompts(experiment: Experiment) -> PromptSizes:
     prompts = experiment.model.prompts()
     examples = experiment.benchmark.examples(prompts, experiment.seed)
     contexts = context_tokens = new_tokens = longest = 0
-    for group in by_context(examples):
-        encoded, rooms = encode_context(experiment, prompts, group)
+    for asked in encoded_contexts(experiment, prompts, examples):
         contexts += 1
-        context_tokens += len(encoded[0].context_ids)
-        for example, prompt, room in zip(group, encoded, rooms, strict=True):
+        context_tokens += len(asked.context_ids)
+        for example, prompt, room in zip(asked.examples, asked.prompts, asked.rooms, strict=True):
             new_tokens += 0 if example.is_continuation else room
             whole = len(prompt.context_ids) + len(prompt.question_ids) + room
             longest = max(longest, whole)

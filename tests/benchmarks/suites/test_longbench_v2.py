@@ -125,10 +125,13 @@ def test_answers_to_another_second_request_are_not_resumed(suite, tiny):
     assert hashes[-1] == prompt.input_hash
 
 
-def test_a_batch_of_questions_follows_up_each_alike(compose, published, tmp_path):
-    one = run(compose, published, tmp_path / "1", "attention=dense")
-    other = run(
-        compose, published, tmp_path / "2", "attention=dense", "generation.batch_questions=2"
+def test_a_batch_follows_up_each_alike(compose, published, tmp_path):
+    one, other = (
+        run(
+            *(compose, published, tmp_path / str(rows)),
+            *("attention=dense", f"generation.batch_rows={rows}"),
+        )
+        for rows in (1, 2)
     )
     texts = [[(line["text"], line["first_answer"]) for line in run[1]] for run in (one, other)]
     assert texts[0] == texts[1]

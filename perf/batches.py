@@ -1,0 +1,158 @@
+"""Decoding of several rows in one batch against one row, and whether the answers are the same.
+
+    python perf/batches.py
+
+For each attention, rows of about --tokens tokens of context, each of a length of its own, are
+answered by SmolLM2: one after the other, and in one batch. Prints the tokens per second of the
+batch divided by those of a single row (medians over decode steps; questions and indexes are left
+out), how many rows get the same tokens, and the largest relative difference of their logits.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sah.attention import DenseAttention, SparseAttention
+from sah.attention.session import AttentionSession
+from sah.execution.building import build, compose
+from sah.models.batch import Row, answer_rows
+from sah.models.eviction import evicted
+from sah.models.gate import relative_difference
+from sah.models.language_model import LanguageModel, PrefilledContext
+from sah.models.smollm2 import SmolLM2
+
+PRESETS = (
+    *("dense", "streaming_llm", "oracle_top_k", "oracle_top_p", "sparse", "random_sampling"),
+    *("quest", "double_sparsity", "hash_attention", "pq_cache", "socket", "vattention"),
+    *("vattention_pq", "vattention_hash", "magic_pig", "loki", "snapkv", "h2o", "adakv", "kivi"),
+    *("tova_decoding", "decoding"),
+)
+QUESTION, ANSWER = 16, 24
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, nargs="*", default=[1024, 4096])
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--presets", nargs="*", default=list(PRESETS))
+    options = parser.parse_args()
+    model = SmolLM2().load()
+    for tokens in options.tokens:
+        print(f"{options.rows} rows of about {tokens:,} tokens against one row")
+        print(f"{'':18s}{'alone':>10}{'step':>10}{'tokens/s':>10}{'equal':>8}{'logits':>10}")
+        ids = text_ids(model, tokens + QUESTION)
+        witness_of_all = [attention_of(name) for name in options.presets]
+        needed = [
+            one.witness
+            for one in witness_of_all
+            if isinstance(one, SparseAttention) and one.witness is not None
+        ]
+        witness = None
+        for one in needed:
+            witness = one if witness is None else witness | one
+        contexts = [
+            model.prefill(
+                ids[17 * row : tokens - 13 * row],
+                reserve_tokens=QUESTION + ANSWER,
+                witness=witness,
+            )
+            for row in range(options.rows)
+        ]
+        for name, attention in zip(options.presets, witness_of_all, strict=True):
+            measure(model, name, attention, contexts, ids)
+        print()
+
+
+def attention_of(name: str) -> DenseAttention | SparseAttention:
+    return build(compose([f"attention={name}"]), "sparse_attention")
+
+
+def text_ids(model: LanguageModel, count: int) -> list[int]:
+    text = " ".join(
+        f"The registration number of ship {n} is {(7919 * n) % 9973}, says the harbour master."
+        for n in range(count // 12 + 40)
+    )
+    return model.prompts.tokenizer(text).input_ids[:count]
+
+
+class Given:
+    """Chooses the best token that does not end the answer, and notes the logits."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.ends = sorted(model.eos_token_ids)
+        self.logits: list[Tensor] = []
+
+    def choose(self, logits: Tensor) -> int:
+        self.logits.append(logits.clone())
+        logits = logits.clone()
+        logits[:, self.ends] = -torch.inf
+        return int(logits.argmax())
+
+
+def measure(
+    model: LanguageModel,
+    name: str,
+    attention: Any,
+    contexts: Sequence[PrefilledContext],
+    ids: Sequence[int],
+) -> None:
+    own = contexts
+    if isinstance(attention, SparseAttention):
+        if attention.witness is not None:
+            own = [evicted(one, attention, model.model.config, seed=0) for one in contexts]
+        attention = attention.after_context
+    sessions = []
+    for context in own:
+        session = AttentionSession(attention, seed=0)
+        session.begin_context(context.length, context.kept)
+        sessions.append(session)
+
+    def rows() -> list[Row]:
+        return [
+            Row(
+                example_id=f"row {number}",
+                context=context,
+                question_ids=ids[number : number + QUESTION],
+                session=session.fork(),
+                sampler=Given(model),
+                max_new_tokens=ANSWER,
+            )
+            for number, (context, session) in enumerate(zip(own, sessions, strict=True))
+        ]
+
+    alone, seconds = [], []
+    for row in rows():
+        (answer,) = answer_rows(model, [row], between_tokens=lambda: seconds.append(now()))
+        alone.append((answer, row.sampler.logits))
+    steps = [end - begin for begin, end in itertools.pairwise(seconds)]
+    # The largest are between two rows.
+    single = statistics.median(steps)
+    together, seconds = rows(), []
+    answers = answer_rows(model, together, between_tokens=lambda: seconds.append(now()))
+    step = statistics.median(end - begin for begin, end in itertools.pairwise(seconds))
+    equal = sum(
+        one.token_ids == other.token_ids for (one, _), other in zip(alone, answers, strict=False)
+    )
+    differences = [
+        relative_difference(model, torch.cat(row.sampler.logits), torch.cat(logits))
+        for row, (_, logits) in zip(together, alone, strict=True)
+    ]
+    print(
+        f"{name:18s}{1000 * single:8.1f}ms{1000 * step:8.1f}ms"
+        f"{len(together) * single / step:10.2f}{equal:>5}/{len(together)}{max(differences):>10.1e}",
+        flush=True,
+    )
+
+
+def now() -> float:
+    return time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Groups of contexts: what is prefilled and decoded together, and what arms share of it."""

@@ -1,0 +1,118 @@
+"""Groups of contexts that are prefilled together, and the batches of questions in them.
+
+They depend on the configuration and the data alone, not on what is already answered: the rounding
+of a batch depends on all of its rows, so that a resumed experiment gives the same answers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from sah.execution.experiment import Experiment
+from sah.models.prompts import EncodedPrompt, PromptEncoder
+from sah.types import Example
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedContext:
+    """A context with all questions about it, answered or not."""
+
+    examples: Sequence[Example]
+    prompts: Sequence[EncodedPrompt]
+    """Of the examples; all have the same context."""
+    rooms: Sequence[int]
+    """Most tokens of each answer."""
+
+    @property
+    def context_ids(self) -> Sequence[int]:
+        """Tokens of the context."""
+        return self.prompts[0].context_ids
+
+    @property
+    def reserve_tokens(self) -> int:
+        """Most tokens of a question and its answer."""
+        return max(self.after_context)
+
+    @property
+    def tokens(self) -> int:
+        """Most tokens in the cache of the context and its questions together."""
+        return len(self.context_ids) + sum(self.after_context)
+
+    @property
+    def after_context(self) -> list[int]:
+        """Most tokens of each question and its answer."""
+        return [
+            len(prompt.question_ids) + room
+            for prompt, room in zip(self.prompts, self.rooms, strict=True)
+        ]
+
+
+def encoded_contexts(
+    experiment: Experiment, prompts: PromptEncoder, examples: Sequence[Example]
+) -> Iterator[AskedContext]:
+    """Encode the prompts of consecutive examples that share a prefill, one context at a time."""
+    for _, group in groupby(examples, key=_prefilled_as):
+        asked = list(group)
+        # All questions, pending or not: where the context is cut must not depend on a resume.
+        encoded = [prompts.encode(example) for example in asked]
+        rooms = [
+            prompts.room(example, prompt, experiment.generation)
+            for example, prompt in zip(asked, encoded, strict=True)
+        ]
+        encoded = prompts.fit(asked, encoded, rooms)
+        yield AskedContext(examples=asked, prompts=encoded, rooms=rooms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Contexts that are prefilled together, and the batches that their questions are decoded in."""
+
+    contexts: Sequence[AskedContext]
+    batches: Sequence[Sequence[tuple[int, int]]]
+    """The rows of each batch: number of the context in the group, and of the question about it."""
+
+    @property
+    def examples(self) -> list[Example]:
+        """All examples, in order."""
+        return [example for asked in self.contexts for example in asked.examples]
+
+
+def grouped(
+    contexts: Iterator[AskedContext], *, batch_rows: int, batch_tokens: int
+) -> Iterator[Group]:
+    """Group consecutive contexts whose questions fit into one batch together.
+
+    A context with too many questions or tokens for one batch is a group by itself.
+    """
+    group: list[AskedContext] = []
+    rows = tokens = 0
+    for context in contexts:
+        rows += len(context.examples)
+        tokens += context.tokens
+        if group and (rows > batch_rows or tokens > batch_tokens):
+            yield Group(contexts=group, batches=_batches(group, batch_rows, batch_tokens))
+            group, rows, tokens = [], len(context.examples), context.tokens
+        group.append(context)
+    if group:
+        yield Group(contexts=group, batches=_batches(group, batch_rows, batch_tokens))
+
+
+def _batches(
+    group: Sequence[AskedContext], batch_rows: int, batch_tokens: int
+) -> list[list[tuple[int, int]]]:
+    """Divide the questions of a group into batches, in order."""
+    found: list[list[tuple[int, int]]] = []
+    tokens = 0
+    for number, asked in enumerate(group):
+        for question, after_context in enumerate(asked.after_context):
+            is_new = not found or found[-1][-1][0] != number
+            tokens += after_context + (len(asked.context_ids) if is_new else 0)
+            if not found or len(found[-1]) == batch_rows or tokens > batch_tokens:
+                found.append([])
+                tokens = len(asked.context_ids) + after_context
+            found[-1].append((number, question))
+    return found
+
+
+def _prefilled_as(example: Example) -> tuple[str, bool]:
+    return example.context, example.chat_template and not example.is_continuation
