@@ -75,20 +75,19 @@ def estimate_memory(
     rows = max(1, min(generation.batch_rows, generation.batch_tokens // max(1, tokens)))
     config = model.model.config.get_text_config(decoder=True)
     cache = rows * model.cache_bytes(tokens)
+    itemsize = model.model.dtype.itemsize
     width = 4 * config.hidden_size + 3 * getattr(config, "intermediate_size", 0)
     sparse = [one for one in attentions if isinstance(one, SparseAttention)]
     witnesses = [one.witness for one in sparse if one.witness is not None]
     repeated = max((repetition_room(one, tokens) for one in witnesses), default=0)
-    hidden = (
-        rows * tokens * config.hidden_size * config.num_hidden_layers * model.model.dtype.itemsize
-    )
+    hidden = rows * tokens * config.hidden_size * config.num_hidden_layers * itemsize
     return MemoryEstimate(
         weights=sum(weight.nbytes for weight in model.model.parameters()),
         cache=cache,
         copied=cache if witnesses else 0,
         repetition=rows * model.cache_bytes(tokens + repeated) - cache,
         remembered=hidden if any(one.calls for one in witnesses) else 0,
-        prefill=tokens * width * model.model.dtype.itemsize,
+        prefill=tokens * width * itemsize,
         workspace=max((one.workspace_bytes for one in sparse), default=0),
         indexes=len(attentions) * _INDEX_SHARE * cache,
     )
