@@ -157,6 +157,8 @@ def _step(model: LanguageModel, rows: Sequence[Row]) -> Tensor:
     ) -> tuple[Tensor, None]:
         # query is B H 1 D, key and value are B G 1 D: the last token of each row
         layer, window = layer_number(module), kwargs.get("sliding_window")
+        # Some pass it by name; it is None, since a single query sees all that its row has cached.
+        kwargs.pop("attention_mask", None)
         outputs = []
         for number, row in enumerate(rows):
             row.begin_turn()

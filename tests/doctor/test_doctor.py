@@ -10,7 +10,7 @@ import orjson
 import pytest
 from rich.console import Console
 
-from sah.attention import SparseAttention
+from sah.attention import DenseAttention, SparseAttention
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.eviction.witness import Witness
 from sah.attention.prefill import compute
@@ -67,7 +67,8 @@ def test_every_check_of_a_healthy_experiment_is_ok():
     assert {finding.status for finding in findings} == {"ok"}
     assert set(by_check(findings)) == {
         *("configuration", "weights", "data", "BOS", "template", "needle", "answer limit"),
-        *("thoughts", "EOS", "positions", "full budget", "density", "attention", "memory"),
+        *("thoughts", "EOS", "positions", "full budget", "density", "batches"),
+        *("attention", "memory"),
     }
 
 

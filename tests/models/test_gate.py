@@ -52,7 +52,7 @@ def broken(model: LanguageModel, change: Callable[[dict[str, Any]], None]) -> La
 
 def test_a_model_passes_with_a_density_counted_by_hand(tiny: LanguageModel) -> None:
     messages = dict(gate.checks(tiny))
-    assert list(messages) == ["positions", "full budget", "density"]
+    assert list(messages) == ["positions", "full budget", "density", "batches"]
     # Queries 57 to 84 see as many keys, and a window of 20 reads 20 of them.
     by_hand = sum(20 / seen for seen in range(57, 85)) / 28
     assert messages["density"].startswith(f"{by_hand:.3f} ")

@@ -17,6 +17,7 @@ from zoo import NOT_BUILT, model_types, small_model
 from sah.attention import DenseAttention, SparseAttention
 from sah.attention.session import AttentionSession
 from sah.maskers.causal import Causal
+from sah.models.batch import Row, answer_rows
 from sah.models.gate import check_model
 from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel
@@ -84,8 +85,10 @@ def test_a_measured_type_answers_as_generate_does(
     expected = generated[0, ids.shape[1] :].tolist()
     model.eos_token_ids = frozenset()
     every_key = SparseAttention(name="all", maskers={"all": Causal()})
-    assert answer(model, DenseAttention()) == expected
-    assert answer(model, every_key) == expected
+    for attention in (DenseAttention(), every_key):
+        assert answer(model, attention) == expected
+        other = answer(model, attention, begin=9)
+        assert answers_together(model, attention, begins=[0, 9]) == [expected, other]
 
 
 @pytest.mark.parametrize("model_type", MEASURED)
@@ -101,18 +104,33 @@ def test_the_size_of_a_measured_type_s_cache_is_that_of_its_tensors(
     assert model.cache_bytes(len(CONTEXT)) == pytest.approx(held, rel=0.1)
 
 
-def answer(model: LanguageModel, attention: DenseAttention | SparseAttention) -> list[int]:
-    context = model.prefill(CONTEXT, reserve_tokens=len(QUESTION) + NEW_TOKENS)
-    session = AttentionSession(attention, seed=0)
-    session.begin_context(context.length)
-    session.begin_example("one")
-    return model.answer(
-        context,
-        QUESTION,
-        session=session,
-        sampler=Generation().sampler(0, "one", model.device),
-        max_new_tokens=NEW_TOKENS,
-    ).token_ids
+def answer(
+    model: LanguageModel, attention: DenseAttention | SparseAttention, begin: int = 0
+) -> list[int]:
+    (tokens,) = answers_together(model, attention, begins=[begin])
+    return tokens
+
+
+def answers_together(
+    model: LanguageModel, attention: DenseAttention | SparseAttention, begins: list[int]
+) -> list[list[int]]:
+    """Answer in one batch about contexts that lack this many of the first tokens."""
+    rows = []
+    for begin in begins:
+        context = model.prefill(CONTEXT[begin:], reserve_tokens=len(QUESTION) + NEW_TOKENS)
+        session = AttentionSession(attention, seed=0)
+        session.begin_context(context.length)
+        rows.append(
+            Row(
+                example_id="one",
+                context=context,
+                question_ids=QUESTION,
+                session=session,
+                sampler=Generation().sampler(0, "one", model.device),
+                max_new_tokens=NEW_TOKENS,
+            )
+        )
+    return [answer.token_ids for answer in answer_rows(model, rows)]
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
