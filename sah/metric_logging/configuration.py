@@ -24,9 +24,8 @@ class MetricLogging:
     sampling_factor: float = 1.0
     """Share of the queries of each example that are measured, in [0, 1]; a query counts once in
     each layer, and they are drawn evenly over question, answer and layers."""
-    per_head: bool | None = None
-    """True: every record also has the values of the heads (`PER_HEAD`). Null: only their mean.
-    False is refused: it would be another experiment than null."""
+    per_head: bool = False
+    """Whether every record has the values of the heads (`PER_HEAD`) beside their mean."""
     flush_every: int = 1000
     """Number of pending records at which they are written."""
     flush_interval: float = 60.0
@@ -51,10 +50,6 @@ class MetricLogging:
                 f"metric_logging.flush_interval must be positive, got {self.flush_interval}"
             )
         enabled = MicroMetricLogger.enabled_names(self.enabled_metrics)
-        if self.per_head is False:
-            raise ValueError(
-                "metric_logging.per_head must be true or null, got false; null records no heads"
-            )
         if self.per_head:
             self._check_per_head(enabled)
 
@@ -71,7 +66,7 @@ class MetricLogging:
             return
         raise ValueError(
             f"metric_logging.per_head=true records no head, because {problem}; {way_out}, or "
-            "leave per_head null"
+            "leave per_head false"
         )
 
     def logger(
@@ -102,6 +97,6 @@ class MetricLogging:
             enabled,
             max_records=self.max_records,
             sampling_factor=self.sampling_factor,
-            per_head=bool(self.per_head),
+            per_head=self.per_head,
             seed=seed,
         )

@@ -38,8 +38,7 @@ def test_every_option_of_the_group_makes_a_logger(option, compose, path):
         ({"flush_interval": float("nan")}, "flush_interval"),
         ({"enabled_metrics": ["research_attention_recal"]}, "known are.*research_attention_recall"),
         ({"enabled_metrics": None}, "enabled_metrics"),
-        ({"per_head": False}, "per_head must be true or null, got false"),
-        ({"per_head": 1}, "per_head must be true or false or null, got 1"),
+        ({"per_head": 1}, "per_head must be true or false, got 1"),
         (
             {"per_head": True, "enabled_metrics": []},
             r"=\[\] has no attention metric; enable one of",

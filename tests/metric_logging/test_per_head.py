@@ -138,7 +138,7 @@ def test_of_a_single_query_the_mean_over_heads_is_exactly_the_value(inputs, mask
 def test_a_limit_keeps_the_same_records_with_and_without_heads(inputs, mask, output, recorded):
     calls = [(inputs, mask, output * scale) for scale in (1, 2, 3)]
     without, with_heads = (
-        recorded(*calls, max_records=5, per_head=per_head) for per_head in (None, True)
+        recorded(*calls, max_records=5, per_head=per_head) for per_head in (False, True)
     )
     assert len(without) == 5
     assert [one["value"] for one in with_heads] == [one["value"] for one in without]
