@@ -1,82 +1,87 @@
-"""The process between a local sweep and one of its jobs: `python -m sah.launching.supervisor`.
+"""The process between a sweep and one of its jobs, forked like the job itself.
 
-It runs one job in a session of its own. When the sweep dies in any way, or asks the supervisor to
-stop, the job is interrupted and given time to write what it has; then the whole session is
-killed, grandchildren included, because a process that still holds the GPU would disturb the
-next job in its slot.
+It runs one job in a session and a process group of its own. When the sweep dies in any way, or
+asks the supervisor to stop, the job is interrupted and given time to write what it has; then its
+whole group is killed, grandchildren included, because a process that still holds the GPU would
+disturb the next job in its slot.
 """
 
 import ctypes
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import IO
+from typing import NoReturn
 
-_SWEEP = "SAH_SWEEP_PID"
-_GRACE = "SAH_GRACE_SECONDS"
 _PR_SET_PDEATHSIG = 1
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.02
 
 
-def start(
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    output: IO[bytes],
+def supervise(
+    work: Callable[[], None],
+    report: Callable[[int, int | None], None],
+    *,
+    parent: int,
     grace_seconds: float,
-) -> "subprocess.Popen[bytes]":
-    """Start a command under a supervisor, whose process id is the id of the session."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "sah.launching.supervisor", *command],
-        env={**environment, _SWEEP: str(os.getpid()), _GRACE: str(grace_seconds)},
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+) -> NoReturn:
+    """Fork a job and supervise it in this process, which ends after it.
 
+    Args:
+        work: what the job does; ends its process.
+        report: called with the id of the job's process when it begins, and again with its exit
+            status when its group has ended; -n where signal n killed it.
+        parent: the process that forked this one; its end stops the job.
+        grace_seconds: how long the job may take to end when it is stopped.
+    """
+    is_stopped = False
 
-def main() -> None:
-    """Run the command given as arguments until it ends or is told to stop."""
-    ending = False
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal is_stopped
+        is_stopped = True
 
-    def end(signum: int, frame: FrameType | None) -> None:
-        nonlocal ending
-        ending = True
-
+    os.setsid()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, end)
+        signal.signal(number, stop)
+    # The server does not collect its children; this process does.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    sweep = int(os.environ[_SWEEP])
-    # submitit names a job by its process id; here that is the id of the session.
-    environment = {**os.environ, "SUBMITIT_LOCAL_JOB_ID": str(os.getpid())}
-    job = subprocess.Popen(sys.argv[1:], env=environment, preexec_fn=_default_signals)
+    job = os.fork()
+    if job == 0:
+        os.setpgid(0, 0)
+        # The job must receive what the supervisor handles, or the sweep ignored (nohup).
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        work()
+    with suppress(OSError):
+        # Whichever of the two comes first: a group must exist before it is signalled.
+        os.setpgid(job, job)
+    report(job, None)
     deadline: float | None = None
-    while job.poll() is None:
-        ending = ending or os.getppid() != sweep
-        if ending and deadline is None:
-            job.send_signal(signal.SIGINT)
-            deadline = time.monotonic() + float(os.environ[_GRACE])
+    while (code := _exit_status(job)) is None:
+        is_stopped = is_stopped or os.getppid() != parent
+        if is_stopped and deadline is None:
+            os.kill(job, signal.SIGINT)
+            deadline = time.monotonic() + grace_seconds
         if deadline is not None and time.monotonic() > deadline:
-            break
+            os.kill(job, signal.SIGKILL)
         time.sleep(_POLL_SECONDS)
-    code = job.poll()
-    # A living sweep reads the exit code and kills the session itself.
-    if code is None or os.getppid() != sweep:
-        os.killpg(0, signal.SIGKILL)
-    assert code is not None, "the line above ends this process too"
-    sys.exit(code if code >= 0 else 128 - code)
+    kill_group(job)
+    report(job, code)
+    # Nothing of the server that was forked may run here, such as its exit handlers.
+    os._exit(0)
 
 
-def _default_signals() -> None:
-    # The job must receive what this process handles, or its parent ignored (nohup).
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+def kill_group(job: int) -> None:
+    """Kill all processes of a job's group."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(job, signal.SIGKILL)
 
 
-if __name__ == "__main__":
-    main()
+def _exit_status(job: int) -> int | None:
+    pid, status = os.waitpid(job, os.WNOHANG)
+    return None if pid == 0 else os.waitstatus_to_exitcode(status)
