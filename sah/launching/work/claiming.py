@@ -1,0 +1,206 @@
+"""A worker of a sweep: it takes bundles that nobody works on, until none is left."""
+
+import logging
+import os
+import random
+import signal
+import socket
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.types import HydraContext, RunMode
+from submitit.core.utils import cloudpickle_dump
+
+from sah.errors import ConfigurationError
+from sah.execution.signals import SWEEP_SIGNALS, signals_interrupt
+from sah.launching.bundles import Bundle, bundle_cells
+from sah.launching.composer import Composer
+from sah.launching.forecast.composing import main_hydra
+from sah.launching.outcome import CellWatch, stamp
+from sah.launching.plan import Cell
+from sah.launching.pool import Running, settle, stop
+from sah.launching.processes.bundle_job import BundleJob
+from sah.launching.processes.fork_server import import_heavy
+from sah.launching.processes.worker import Worker, fork_worker, wait_for
+from sah.launching.work.plan_file import WorkPlan, read_plan
+from sah.results.contents import fix_contents
+from sah.results.identity import directory
+from sah.results.state import read_state
+from sah.results.store import ERROR
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+
+
+class SweepWorker:
+    """Computes cells of a sweep in processes that it forks, one at a time.
+
+    It touches no device itself: a crash costs one bundle, whose cells fail as in a local sweep.
+    What another worker computes, has computed or has failed at, is left alone; what a dead one
+    left is taken over.
+    """
+
+    def __init__(self, folder: Path, *, grace_seconds: float) -> None:
+        """Read the plan of a sweep, and go to the folder that it was started in, if there is one.
+
+        Args:
+            folder: of the sweep.
+            grace_seconds: how long a job may take to end when the worker is stopped.
+
+        Raises:
+            ConfigurationError: if there is no plan, or it cannot be read.
+        """
+        folder = folder.absolute()
+        self._plan: WorkPlan = read_plan(folder)
+        if Path(self._plan.working_folder).is_dir():
+            os.chdir(self._plan.working_folder)
+        cells = self._plan.cells(folder)
+        self._bundles = bundle_cells(cells, slots=1)
+        self._earlier = self._plan.earlier_errors()
+        self._grace_seconds = grace_seconds
+        name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.pickle"
+        self._job = folder / "jobs" / name
+        self._job.parent.mkdir(parents=True, exist_ok=True)
+        self._states: dict[int, str] = {}
+        self._tried: set[int] = set()
+        self._contents: dict[str, Any] = {}
+
+    def work(self) -> Counter[str]:
+        """Compute what is left; return the number of cells by state.
+
+        The states are those of `sah status`; `failed here` are cells that this worker computed.
+
+        Raises:
+            ConfigurationError: if a cell composes to another experiment than the planned one.
+            Interrupted: on SIGINT, SIGTERM or SIGHUP, once its job has ended.
+        """
+        with main_hydra(list(map(Path, self._plan.config_folders))) as hydra:
+            master = hydra.compose_config(
+                self._plan.config_name, list(self._plan.hydra_overrides), RunMode.MULTIRUN
+            )
+            loader: Any = hydra.config_loader
+            composer = Composer(loader, master)
+            context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
+            import_heavy()
+            with _children_end_by_themselves(), signals_interrupt(SWEEP_SIGNALS):
+                running: Running | None = None
+                try:
+                    while (bundle := self._take(running)) is not None:
+                        configs = [(cell.number, self._compose(composer, cell)) for cell in bundle]
+                        if running is not None and running.bundle.model_key != bundle[0].model_key:
+                            running.worker.finish()
+                            self._wait(running)
+                            running = None
+                        worker = self._fork() if running is None else running.worker
+                        cloudpickle_dump(BundleJob.of(configs, context), self._job)
+                        running = Running(
+                            bundle=Bundle(cells=bundle),
+                            worker=worker,
+                            watch=CellWatch(bundle),
+                            started=time.monotonic(),
+                        )
+                        worker.run(self._job, None)
+                        self._wait(running)
+                        self._tried.update(cell.number for cell in bundle)
+                        if worker.exit_code is not None:
+                            running = None
+                    if running is not None:
+                        running.worker.finish()
+                        self._wait(running)
+                        running = None
+                finally:
+                    if running is not None:
+                        stop([running.worker], self._grace_seconds)
+                    self._job.unlink(missing_ok=True)
+        return self._counts()
+
+    def _take(self, running: Running | None) -> tuple[Cell, ...] | None:
+        """Choose cells to compute together; None if nothing is left.
+
+        Bundles of the model at hand come first, and those that a dead process left come last:
+        they may have killed it. Among the others chance decides, so that workers rarely meet.
+        """
+        left = [cells for bundle in self._bundles if (cells := self._left(bundle))]
+        if not left:
+            return None
+        model = None if running is None else running.bundle.model_key
+
+        def rank(cells: Sequence[Cell]) -> tuple[bool, bool, float]:
+            was_dead = any(self._states[cell.number] == "dead" for cell in cells)
+            return was_dead, cells[0].model_key != model, random.random()
+
+        return min(left, key=rank)
+
+    def _left(self, bundle: Bundle) -> tuple[Cell, ...]:
+        """Return the cells of a bundle that nobody has computed, computes or failed at."""
+        for cell in bundle.cells:
+            if self._states.get(cell.number) not in ("done", "failed"):
+                self._states[cell.number] = self._state(cell)
+        states = ("waiting", "interrupted", "dead")
+        return tuple(cell for cell in bundle.cells if self._states[cell.number] in states)
+
+    def _state(self, cell: Cell) -> str:
+        state = read_state(cell.directory).state
+        if state == "failed" and stamp(cell.directory / ERROR) == self._earlier.get(cell.number):
+            # It failed before the sweep.
+            return "waiting"
+        return state
+
+    def _compose(self, composer: Composer, cell: Cell) -> Any:
+        config = composer.compose(cell.overrides)
+        # Relative to the sweep, wherever this worker runs.
+        config.output_root = str(cell.directory.parents[3])
+        fix_contents(config, self._contents)
+        if directory(config) != cell.directory:
+            raise ConfigurationError(
+                f"#{cell.number} {cell.label} is another experiment here ("
+                f"{directory(config).name}) than in the plan ({cell.directory.name}): a yaml, a "
+                "local file or the code has changed, or this host has other files; start the sweep "
+                "again, or give this worker the same files"
+            )
+        if not config.resume:
+            raise ConfigurationError(
+                "resume=false computes what is complete again, and workers could not tell it from "
+                "what they have computed; plan the sweep without it, with another output_root"
+            )
+        return config
+
+    def _fork(self) -> Worker:
+        ours, its = socket.socketpair()
+        with its:
+            supervisor = fork_worker(
+                its, {}, keeps_model=True, grace_seconds=self._grace_seconds, closes=[ours]
+            )
+        return Worker(supervisor, ours)
+
+    def _wait(self, running: Running) -> None:
+        """Wait until a worker has ended its bundle, or has ended itself."""
+        worker = running.worker
+        while worker.exit_code is None and not worker.is_free:
+            wait_for([worker], _POLL_SECONDS)
+            worker.look()
+        if worker.exit_code is not None:
+            settle(running)
+
+    def _counts(self) -> Counter[str]:
+        counts = Counter(self._states.values())
+        here = sum(self._states[number] == "failed" for number in self._tried)
+        counts["failed here"] = here
+        return counts
+
+
+@contextmanager
+def _children_end_by_themselves() -> Iterator[None]:
+    """Let supervisors end without being waited for, as in the fork server."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
