@@ -62,10 +62,13 @@ class CellLauncher(BaseSubmititLauncher):
         return BundleJob.of(configs, self.hydra_context)
 
 
-def _log_jobs(bundles: "Sequence[Bundle]", folder: Path, *, verb: str = "", how: str = "") -> None:
+def _log_jobs(
+    bundles: "Sequence[Bundle]", number: int, folder: Path, *, verb: str = "", how: str = ""
+) -> None:
     arms = sum(len(bundle.cells) for bundle in bundles)
-    shared = "" if arms == len(bundles) else f" for {arms} experiments, which share prefills"
-    jobs = "1 job" if len(bundles) == 1 else f"{len(bundles)} jobs"
+    what = "prefills" if arms > len(bundles) else "models"
+    shared = "" if arms == number else f" for {arms} experiments, which share {what}"
+    jobs = "1 job" if number == 1 else f"{number} jobs"
     logger.info("%s%s%s%s; logs in %s", jobs, verb, shared, how, folder)
 
 
@@ -89,7 +92,7 @@ class LocalLauncher(CellLauncher):
 
         slots, jobs = find_slots(settings), folder / "jobs"
         bundles = bundle_cells(cells, len(slots))
-        _log_jobs(bundles, jobs, how=f", {len(slots)} at a time")
+        _log_jobs(bundles, len(bundles), jobs, how=f", {len(slots)} at a time")
         with SweepMonitor(cells, finished=finished) as monitor:
             run_pool(bundles, self._make_job, slots, jobs, settings, monitor.update)
         return False
@@ -118,7 +121,7 @@ class SlurmLauncher(CellLauncher):
         bundles, jobs = bundle_cells(cells, slurm.free_slots(settings)), folder / "jobs"
         watch = CellWatch(cells)
         submitted = slurm.submit(bundles, self._make_job, jobs, str(name), settings)
-        _log_jobs(bundles, jobs, verb=" submitted")
+        _log_jobs(bundles, len(submitted), jobs, verb=" submitted")
         if settings.detach:
             logger.info("detached; use `sah status` to follow them")
             return True

@@ -30,13 +30,19 @@ from sah.launching.processes.fork_server import import_heavy
 from sah.launching.processes.worker import Worker, fork_worker, wait_for
 from sah.launching.work.plan_file import WorkPlan, read_plan
 from sah.results.contents import fix_contents
-from sah.results.identity import directory
+from sah.results.identity import as_literals, directory
 from sah.results.state import read_state
 from sah.results.store import ERROR
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
+
+_LEFT = ("waiting", "interrupted", "dead")
+"""States of cells that nobody has computed, computes or failed at."""
+
+# A process that ends without a word would otherwise be started for ever.
+_MOST_TRIES = 3
 
 
 class SweepWorker:
@@ -69,8 +75,9 @@ class SweepWorker:
         self._job = folder / "jobs" / name
         self._job.parent.mkdir(parents=True, exist_ok=True)
         self._states: dict[int, str] = {}
-        self._tried: set[int] = set()
+        self._tries = Counter[int]()
         self._contents: dict[str, Any] = {}
+        self._running: Running | None = None
 
     def work(self) -> Counter[str]:
         """Compute what is left; return the number of cells by state.
@@ -87,41 +94,42 @@ class SweepWorker:
             )
             loader: Any = hydra.config_loader
             composer = Composer(loader, master)
-            context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
+            context = HydraContext(config_loader=loader, callbacks=Callbacks())
             import_heavy()
             with _children_end_by_themselves(), signals_interrupt(SWEEP_SIGNALS):
-                running: Running | None = None
                 try:
-                    while (bundle := self._take(running)) is not None:
-                        configs = [(cell.number, self._compose(composer, cell)) for cell in bundle]
-                        if running is not None and running.bundle.model_key != bundle[0].model_key:
-                            running.worker.finish()
-                            self._wait(running)
-                            running = None
-                        worker = self._fork() if running is None else running.worker
-                        cloudpickle_dump(BundleJob.of(configs, context), self._job)
-                        running = Running(
-                            bundle=Bundle(cells=bundle),
-                            worker=worker,
-                            watch=CellWatch(bundle),
-                            started=time.monotonic(),
-                        )
-                        worker.run(self._job, None)
-                        self._wait(running)
-                        self._tried.update(cell.number for cell in bundle)
-                        if worker.exit_code is not None:
-                            running = None
-                    if running is not None:
-                        running.worker.finish()
-                        self._wait(running)
-                        running = None
+                    while (cells := self._take()) is not None:
+                        configs = [(cell.number, self._compose(composer, cell)) for cell in cells]
+                        self._compute(cells, BundleJob.of(configs, context))
+                    self._end_process()
                 finally:
-                    if running is not None:
-                        stop([running.worker], self._grace_seconds)
+                    if self._running is not None:
+                        stop([self._running.worker], self._grace_seconds)
                     self._job.unlink(missing_ok=True)
         return self._counts()
 
-    def _take(self, running: Running | None) -> tuple[Cell, ...] | None:
+    def _compute(self, cells: tuple[Cell, ...], job: BundleJob) -> None:
+        """Compute cells in the process that has their model, or else in a new one."""
+        if self._running is not None and self._running.bundle.model_key != cells[0].model_key:
+            self._end_process()
+        worker = self._fork() if self._running is None else self._running.worker
+        cloudpickle_dump(job, self._job)
+        self._running = Running(
+            bundle=Bundle(cells=cells),
+            worker=worker,
+            watch=CellWatch(cells),
+            started=time.monotonic(),
+        )
+        worker.run(self._job, None)
+        self._wait(self._running)
+        self._tries.update(cell.number for cell in cells)
+
+    def _end_process(self) -> None:
+        if self._running is not None:
+            self._running.worker.finish()
+            self._wait(self._running)
+
+    def _take(self) -> tuple[Cell, ...] | None:
         """Choose cells to compute together; None if nothing is left.
 
         Bundles of the model at hand come first, and those that a dead process left come last:
@@ -130,7 +138,7 @@ class SweepWorker:
         left = [cells for bundle in self._bundles if (cells := self._left(bundle))]
         if not left:
             return None
-        model = None if running is None else running.bundle.model_key
+        model = None if self._running is None else self._running.bundle.model_key
 
         def rank(cells: Sequence[Cell]) -> tuple[bool, bool, float]:
             was_dead = any(self._states[cell.number] == "dead" for cell in cells)
@@ -143,8 +151,11 @@ class SweepWorker:
         for cell in bundle.cells:
             if self._states.get(cell.number) not in ("done", "failed"):
                 self._states[cell.number] = self._state(cell)
-        states = ("waiting", "interrupted", "dead")
-        return tuple(cell for cell in bundle.cells if self._states[cell.number] in states)
+        return tuple(
+            cell
+            for cell in bundle.cells
+            if self._states[cell.number] in _LEFT and self._tries[cell.number] < _MOST_TRIES
+        )
 
     def _state(self, cell: Cell) -> str:
         state = read_state(cell.directory).state
@@ -156,7 +167,7 @@ class SweepWorker:
     def _compose(self, composer: Composer, cell: Cell) -> Any:
         config = composer.compose(cell.overrides)
         # Relative to the sweep, wherever this worker runs.
-        config.output_root = str(cell.directory.parents[3])
+        config.output_root = as_literals(str(cell.directory.parents[3]))
         fix_contents(config, self._contents)
         if directory(config) != cell.directory:
             raise ConfigurationError(
@@ -188,11 +199,13 @@ class SweepWorker:
             worker.look()
         if worker.exit_code is not None:
             settle(running)
+            self._running = None
 
     def _counts(self) -> Counter[str]:
         counts = Counter(self._states.values())
-        here = sum(self._states[number] == "failed" for number in self._tried)
-        counts["failed here"] = here
+        counts["failed here"] = sum(
+            self._states[number] in ("failed", *_LEFT) for number in self._tries
+        )
         return counts
 
 

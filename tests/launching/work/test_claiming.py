@@ -73,7 +73,14 @@ def test_bundles_that_killed_a_process_come_last(worker):
     claim = {"token": "1", "host": socket.gethostname(), "pid": ended.pid}
     (cells[0].directory / CLAIM_NAME).write_text(json.dumps(claim))
     for _ in range(8):
-        assert [cell.number for cell in made._take(None)] == [3, 4]
+        assert [cell.number for cell in made._take()] == [3, 4]
+
+
+def test_a_cell_whose_process_ends_without_a_word_is_given_up_in_the_end(worker):
+    made, _ = worker
+    made._tries[1] = 3
+    assert left(made) == [[0, 2], [3, 4]]
+    assert made._counts()["failed here"] == 1
 
 
 def test_the_folder_of_a_sweep_without_a_plan_is_refused(tmp_path):
