@@ -1,6 +1,8 @@
 """A model that stays loaded for the next experiments of its process."""
 
+import ctypes
 import gc
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -53,7 +55,10 @@ class KeptModel:
 
 
 def free_memory() -> None:
-    """Collect unreachable tensors and return cached GPU memory to the device."""
+    """Collect unreachable tensors, and return what is cached to the device and the system."""
     gc.collect()
+    with suppress(AttributeError, OSError):
+        # glibc keeps freed memory, which would count in the peak of the next experiment.
+        ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
