@@ -15,9 +15,9 @@ def make_parser() -> Parser:
     """Return the parser of this subcommand."""
     parser = Parser(
         "work",
-        "Compute what is left of a sweep, bundle after bundle, until all of it is complete, failed "
-        "or being computed by another worker. Any number of workers may share a sweep, on any "
-        "hosts that see its folder; what a dead worker leaves is taken over. Uses the GPUs that "
+        "Compute what is left of a sweep, bundle after bundle, until all of it is complete or "
+        "has failed. Any number of workers may share a sweep, on any "
+        "hosts that see its folder, and take over what a dead one has begun. Uses the GPUs that "
         "CUDA_VISIBLE_DEVICES shows, and runs whatever the sweep's plan says: give it a folder of "
         "your own.",
         examples=[
@@ -35,6 +35,12 @@ def make_parser() -> Parser:
         default=20.0,
         metavar="SECONDS",
         help="time to end an answer when the worker is stopped by SIGINT, SIGTERM or SIGHUP (20)",
+    )
+    parser.add_argument(
+        "--no-wait",
+        action="store_true",
+        help="end when the rest is being computed by other workers, instead of waiting in case one "
+        "of them dies",
     )
     return parser
 
@@ -55,7 +61,10 @@ def main(arguments: list[str]) -> None:
     from sah.launching.work.claiming import SweepWorker
 
     try:
-        counts = SweepWorker(options.folder, grace_seconds=options.grace_seconds).work()
+        worker = SweepWorker(
+            options.folder, grace_seconds=options.grace_seconds, waits=not options.no_wait
+        )
+        counts = worker.work()
     except (SahError, HydraException, OmegaConfBaseException) as error:
         sys.exit(plain(f"sah work: {explain(error)}"))
     except Interrupted as interruption:

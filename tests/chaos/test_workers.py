@@ -36,7 +36,7 @@ def test_workers_killed_at_random_finish_every_cell_once(drawing, runs, answered
     workers = [start() for _ in range(WORKERS)]
     cells = len(ATTENTIONS) * SEEDS
     seen = []
-    # Fewer than all, so that somebody is at work.
+    # Fewer than all, so that the victim may be at work.
     for count in sorted(drawing.sample(range(1, EXAMPLES * (cells - 1)), KILLS)):
         victim = drawing.choice(workers)
         number = drawing.choice([9, 9, 15, 2])

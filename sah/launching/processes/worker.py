@@ -24,7 +24,7 @@ _JOB = "job"
 
 
 class Worker:
-    """A worker, as the process sees it that gives it bundles.
+    """The handle of a worker, in the process that gives it bundles.
 
     The two talk over a socket, one JSON list a line: the worker is sent jobs, and answers when it
     is free for another one; its supervisor says when it begins, and how it ended.
@@ -92,8 +92,9 @@ class Worker:
 
     def stop(self) -> None:
         """Ask its supervisor to interrupt it, and to kill it after its time of grace."""
-        with suppress(ProcessLookupError):
-            os.kill(self.supervisor, signal.SIGTERM)
+        if self.exit_code is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.supervisor, signal.SIGTERM)
 
     def end(self) -> None:
         """Kill what is left of it."""
@@ -132,7 +133,7 @@ def fork_worker(
         one.close()
 
     def report(job: int, status: int | None) -> None:
-        # Nobody reads it where the sweep has died.
+        # The sweep may have died.
         with suppress(OSError):
             channel.sendall(_line(_JOB, job) if status is None else _line(_EXIT, status))
 
@@ -154,13 +155,15 @@ def _end_after(work: Callable[[], None]) -> NoReturn:
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
     finally:
-        if sys.exc_info()[0] is not None:
-            traceback.print_exc()
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        try:
+            if sys.exc_info()[0] is not None:
+                traceback.print_exc()
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
 
 
 def _serve(channel: socket.socket, *, keeps_model: bool) -> None:
@@ -209,7 +212,8 @@ def _has_children() -> bool:
 def _exists(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
+        # Another user's process may have the id by now.
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""A worker of a sweep: it takes bundles that nobody works on, until none is left."""
+"""A worker of a sweep: it computes bundles that no other worker computes, until none is left."""
 
 import logging
 import os
@@ -37,11 +37,12 @@ from sah.results.store import ERROR
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
+_WAIT_SECONDS = 2.0
 
 _LEFT = ("waiting", "interrupted", "dead")
-"""States of cells that nobody has computed, computes or failed at."""
+"""States of cells that are still to be computed."""
 
-# A process that ends without a word would otherwise be started for ever.
+# A cell whose process ends without an error would otherwise be tried without end.
 _MOST_TRIES = 3
 
 
@@ -49,16 +50,17 @@ class SweepWorker:
     """Computes cells of a sweep in processes that it forks, one at a time.
 
     It touches no device itself: a crash costs one bundle, whose cells fail as in a local sweep.
-    What another worker computes, has computed or has failed at, is left alone; what a dead one
-    left is taken over.
+    It skips cells that are complete, that have failed, or that another worker computes, and takes
+    over those of dead workers.
     """
 
-    def __init__(self, folder: Path, *, grace_seconds: float) -> None:
+    def __init__(self, folder: Path, *, grace_seconds: float, waits: bool = True) -> None:
         """Read the plan of a sweep, and go to the folder that it was started in, if there is one.
 
         Args:
             folder: of the sweep.
             grace_seconds: how long a job may take to end when the worker is stopped.
+            waits: whether it waits for the cells of other workers, to take over those of dead ones.
 
         Raises:
             ConfigurationError: if there is no plan, or it cannot be read.
@@ -71,6 +73,7 @@ class SweepWorker:
         self._bundles = bundle_cells(cells, slots=1)
         self._earlier = self._plan.earlier_errors()
         self._grace_seconds = grace_seconds
+        self._waits = waits
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.pickle"
         self._job = folder / "jobs" / name
         self._job.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +101,7 @@ class SweepWorker:
             import_heavy()
             with _children_end_by_themselves(), signals_interrupt(SWEEP_SIGNALS):
                 try:
-                    while (cells := self._take()) is not None:
+                    while (cells := self._next()) is not None:
                         configs = [(cell.number, self._compose(composer, cell)) for cell in cells]
                         self._compute(cells, BundleJob.of(configs, context))
                     self._end_process()
@@ -129,8 +132,18 @@ class SweepWorker:
             self._running.worker.finish()
             self._wait(self._running)
 
+    def _next(self) -> tuple[Cell, ...] | None:
+        """Return cells to compute together; None if the worker is done."""
+        while (cells := self._take()) is None and self._waits:
+            if "running" not in self._states.values():
+                break
+            # Frees the GPU for as long as others work.
+            self._end_process()
+            time.sleep(_WAIT_SECONDS)
+        return cells
+
     def _take(self) -> tuple[Cell, ...] | None:
-        """Choose cells to compute together; None if nothing is left.
+        """Choose cells to compute together; None if there are none now.
 
         Bundles of the model at hand come first, and those that a dead process left come last:
         they may have killed it. Among the others chance decides, so that workers rarely meet.
@@ -147,7 +160,7 @@ class SweepWorker:
         return min(left, key=rank)
 
     def _left(self, bundle: Bundle) -> tuple[Cell, ...]:
-        """Return the cells of a bundle that nobody has computed, computes or failed at."""
+        """Return the cells of a bundle that are still to be computed."""
         for cell in bundle.cells:
             if self._states.get(cell.number) not in ("done", "failed"):
                 self._states[cell.number] = self._state(cell)

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from sah.errors import ConfigurationError
 from sah.launching.plan import Cell
+from sah.launching.work import claiming
 from sah.launching.work.claiming import SweepWorker
 from sah.launching.work.plan_file import write_plan
 from sah.results.claim import CLAIM_NAME
@@ -76,7 +77,28 @@ def test_bundles_that_killed_a_process_come_last(worker):
         assert [cell.number for cell in made._take()] == [3, 4]
 
 
-def test_a_cell_whose_process_ends_without_a_word_is_given_up_in_the_end(worker):
+def test_a_worker_waits_for_the_cells_of_others_unless_it_is_told_not_to(worker, monkeypatch):
+    made, cells = worker
+    for cell in cells:
+        made._states[cell.number] = "done"
+    made._states[2] = "running"
+    monkeypatch.setattr(made, "_state", lambda cell: made._states[cell.number])
+    waited = []
+
+    def sleep(seconds):
+        waited.append(seconds)
+        # The process that computed it has died.
+        made._states[2] = "dead"
+
+    monkeypatch.setattr(claiming.time, "sleep", sleep)
+    made._waits = False
+    assert made._next() is None
+    made._waits = True
+    assert [cell.number for cell in made._next()] == [2]
+    assert len(waited) == 1
+
+
+def test_a_cell_whose_process_ends_three_times_without_an_error_is_given_up(worker):
     made, _ = worker
     made._tries[1] = 3
     assert left(made) == [[0, 2], [3, 4]]
