@@ -1,18 +1,27 @@
-"""Measure what planning a sweep costs, compared with stock Hydra.
+"""Measure what a sweep costs beside its work: planning, compared with stock Hydra, and processes.
 
-    python perf/sweep_overhead.py [--new 1000] [--finished 10000] [--stock 50]
+    python perf/sweep_overhead.py [--new 1000] [--finished 10000] [--stock 50] [--cells 8]
+        [--model tiny]
 
-Prints milliseconds per new cell for planning (composing, identity, checks) and for stock Hydra's
-sweeper and launcher around an empty task, their ratio, and the wall time of `python run.py -m ...`
-over a finished matrix, the first time and again.
+Prints
+
+- the seconds from the end of one cell to the end of the next of the same model in a local sweep,
+  without those of its prefill and decode, with the model kept and with a process for each cell
+  (--cells 0 leaves this out);
+- milliseconds per new cell for planning (composing, identity, checks) and for stock Hydra's sweeper
+  and launcher around an empty task, their ratio, and the wall time of `python run.py -m ...` over a
+  finished matrix, the first time and again (--new 0 leaves this out).
 """
 
 import argparse
+import itertools
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 import orjson
@@ -46,7 +55,17 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=1000)
     parser.add_argument("--finished", type=int, default=10_000)
     parser.add_argument("--stock", type=int, default=50)
+    parser.add_argument("--cells", type=int, default=8)
+    parser.add_argument("--model", default="tiny")
     arguments = parser.parse_args()
+    for keeps in (True, False) if arguments.cells else ():
+        with tempfile.TemporaryDirectory() as folder:
+            beside = seconds_beside_work(arguments.cells, arguments.model, keeps, Path(folder))
+        how = "model kept" if keeps else "a process for each cell"
+        shown = f"{statistics.median(beside):.2f} s, {min(beside):.2f} to {max(beside):.2f}"
+        print(f"next cell, {how:<24}{shown}   (of {len(beside)})", flush=True)
+    if not arguments.new:
+        return
     with tempfile.TemporaryDirectory() as folder:
         ours = planning_seconds(arguments.new, Path(folder)) / arguments.new
         stock = stock_seconds(arguments.stock, Path(folder)) / arguments.stock
@@ -59,6 +78,28 @@ def main() -> None:
         print(f"first / again                    {first / again:7.1f}")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"peak memory of a sweep's process {peak:7.0f} MiB")
+
+
+def seconds_beside_work(cells: int, model: str, keeps_model: bool, folder: Path) -> list[float]:
+    """Measure the time between the ends of cells, without that of their answers."""
+    command = [sys.executable, str(ROOT / "run.py"), "-m", f"model={model}", "benchmark=mock"]
+    command += [seeds(cells + 1), f"hydra.launcher.keep_model={str(keeps_model).lower()}"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    results = [
+        orjson.loads(path.read_bytes()) for path in folder.glob("outputs/*/*/*/*/results.json")
+    ]
+    ends = sorted(
+        (datetime.fromisoformat(result["provenance"]["finished"]), answer_seconds(result["timing"]))
+        for result in results
+    )
+    return [
+        (end - before).total_seconds() - work
+        for (before, _), (end, work) in itertools.pairwise(ends)
+    ]
+
+
+def answer_seconds(timing: dict[str, float]) -> float:
+    return timing["prefill_seconds"] + timing["decode_seconds"]
 
 
 def seeds(count: int) -> str:

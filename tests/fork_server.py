@@ -18,11 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import hydra
-import submitit
-import tokenizers.trainers
 from hydra import initialize_config_dir
-from hydra.core.plugins import Plugins
-from transformers import LlamaForCausalLM, LogitsProcessorList, PreTrainedTokenizerFast
 
 import sah.benchmarks.jsonl
 import sah.benchmarks.mock
@@ -36,25 +32,21 @@ import sah.models.tiny
 import sah.report.html.page
 import sah.report.statistics.comparison
 import sah.report.tables.comparison_table
-import sah.results.show
 from sah.cli.main import main as sah_main
 from sah.errors import Interrupted
 from sah.execution import accounting
 from sah.execution.attempts import compute_arms
+from sah.launching.processes.fork_server import import_heavy
 from sah.paths import config_folder
 
-IMPORTED = (
-    *(submitit, tokenizers.trainers, LlamaForCausalLM, LogitsProcessorList),
-    *(PreTrainedTokenizerFast, sah),
-)
-"""What a run would import when it needs it."""
+IMPORTED = (sah,)
+"""What a run would import when it needs it, besides what jobs need."""
 
 LIMITED_MEMORY_BYTES = 8 * 2**30
 
 
 def serve() -> None:
-    # Imports all installed plugins.
-    Plugins.instance()
+    import_heavy()
     # A fork would collect what was imported when it ends, which takes 1.2 s.
     gc.collect()
     gc.freeze()

@@ -204,7 +204,7 @@ def _launcher_of_unused(
     """Name the launcher that uses a key, if it is not the one of this file."""
     node, _ = _read(path)
     names = list(node)
-    for name in names[: names.index(key[0]) + 1]:
+    for name in reversed(names[: names.index(key[0]) + 1]):
         for other in re.findall(r"hydra/launcher=(\w+)", comments.get((name,), "")):
             if path.with_stem(other).exists():
                 return str(other)

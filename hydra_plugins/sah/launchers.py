@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
-from omegaconf import open_dict
 
 if TYPE_CHECKING:
-    from sah.launching.bundles import Bundle, BundleJob
+    from sah.launching.bundles import Bundle
     from sah.launching.plan import Cell
+    from sah.launching.processes.bundle_job import BundleJob
     from sah.launching.settings import LauncherSettings
 
 logger = logging.getLogger(__name__)
@@ -57,27 +56,19 @@ class CellLauncher(BaseSubmititLauncher):
         """Run cells to their end, or return True if they are detached."""
 
     def _make_job(self, bundle: "Bundle") -> "BundleJob":
-        from sah.launching.bundles import BundleJob
+        from sah.launching.processes.bundle_job import BundleJob
 
-        configs = []
-        for cell in bundle.cells:
-            config = cell.config
-            with open_dict(config.hydra.job):
-                config.hydra.job.num = cell.number
-                config.hydra.job.id = str(cell.number)
-            configs.append(config)
-        return BundleJob(
-            configs=tuple(configs),
-            hydra_context=self.hydra_context,
-            task_function=self.task_function,
-            singletons=Singleton.get_state(),
-        )
+        configs = ((cell.number, cell.config) for cell in bundle.cells)
+        return BundleJob.of(configs, self.hydra_context)
 
 
-def _log_jobs(bundles: "Sequence[Bundle]", folder: Path, *, verb: str = "", how: str = "") -> None:
+def _log_jobs(
+    bundles: "Sequence[Bundle]", number: int, folder: Path, *, verb: str = "", how: str = ""
+) -> None:
     arms = sum(len(bundle.cells) for bundle in bundles)
-    shared = "" if arms == len(bundles) else f" for {arms} experiments, which share prefills"
-    jobs = "1 job" if len(bundles) == 1 else f"{len(bundles)} jobs"
+    what = "prefills" if arms > len(bundles) else "models"
+    shared = "" if arms == number else f" for {arms} experiments, which share {what}"
+    jobs = "1 job" if number == 1 else f"{number} jobs"
     logger.info("%s%s%s%s; logs in %s", jobs, verb, shared, how, folder)
 
 
@@ -101,7 +92,7 @@ class LocalLauncher(CellLauncher):
 
         slots, jobs = find_slots(settings), folder / "jobs"
         bundles = bundle_cells(cells, len(slots))
-        _log_jobs(bundles, jobs, how=f", {len(slots)} at a time")
+        _log_jobs(bundles, len(bundles), jobs, how=f", {len(slots)} at a time")
         with SweepMonitor(cells, finished=finished) as monitor:
             run_pool(bundles, self._make_job, slots, jobs, settings, monitor.update)
         return False
@@ -130,10 +121,31 @@ class SlurmLauncher(CellLauncher):
         bundles, jobs = bundle_cells(cells, slurm.free_slots(settings)), folder / "jobs"
         watch = CellWatch(cells)
         submitted = slurm.submit(bundles, self._make_job, jobs, str(name), settings)
-        _log_jobs(bundles, jobs, verb=" submitted")
+        _log_jobs(bundles, len(submitted), jobs, verb=" submitted")
         if settings.detach:
             logger.info("detached; use `sah status` to follow them")
             return True
         with SweepMonitor(cells, finished=finished) as monitor:
             slurm.watch(submitted, watch, settings, monitor.update)
         return False
+
+
+class WorkersLauncher(CellLauncher):
+    """Plans the sweep and leaves it to workers, which any scheduler runs: `sah work FOLDER`."""
+
+    _EXECUTOR = "local"
+
+    def slots(self) -> int:
+        """The number of workers to expect; only `sah plan` needs it."""
+        return self.settings().max_concurrent or 1
+
+    def _run(
+        self, cells: "Sequence[Cell]", folder: Path, settings: "LauncherSettings", finished: int
+    ) -> bool:
+        from sah.launching.bundles import bundle_cells
+
+        bundles = len(bundle_cells(cells, 1))
+        logger.info(
+            "%d bundles wait for workers: sah work %s (see docs/schedulers.md)", bundles, folder
+        )
+        return True

@@ -1,6 +1,5 @@
 """An arm: one experiment at work in its output directory, from its claim to its outcome."""
 
-import gc
 import logging
 import traceback
 from collections import Counter
@@ -9,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
-import torch
 from omegaconf import DictConfig
 
 from sah.attention import Matched, SparseAttention
@@ -23,6 +21,7 @@ from sah.execution.logs import lines_of, log_file
 from sah.execution.progress import Progress
 from sah.metric_logging.metrics import DenseOutputs
 from sah.models.language_model import LanguageModel, PrefilledContext
+from sah.models.loading.kept_model import free_memory
 from sah.results import Result, ResultStore, directory, fingerprint
 from sah.results.contents import fix_contents
 from sah.results.stored_lines import MICRO_METRICS
@@ -158,7 +157,7 @@ class Arm:
             logger.warning("%s: %s; trying again", kind, error)
         else:
             self._fail_for_good(error)
-        _free_memory()
+        free_memory()
 
     def end_attempt(self) -> None:
         """Flush pending metrics and close the progress bar."""
@@ -345,10 +344,3 @@ def _log_pending(examples: Sequence[Example], pending: set[str]) -> None:
                 "%s: %d of %d examples already answered, %d to go",
                 *(task, size - left[task], size, left[task]),
             )
-
-
-def _free_memory() -> None:
-    """Return the memory of a failed attempt to the GPU."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

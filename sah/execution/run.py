@@ -13,9 +13,11 @@ from sah.execution.arm import Arm
 from sah.execution.groups.grouping import encoded_contexts
 from sah.execution.groups.sharing import answer_group, at_work, groups_of, together
 from sah.models.language_model import LanguageModel
+from sah.models.loading.kept_model import KeptModel
 from sah.results.aggregate import summarise
 from sah.results.contents import describe_contents
 from sah.results.excerpts import origins, shown
+from sah.results.identity import model_key
 from sah.results.provenance import device_name, load_per_core, provenance
 from sah.results.schema import Provenance, Result
 from sah.results.stored_lines import with_references
@@ -24,23 +26,29 @@ from sah.types import Example
 logger = logging.getLogger(__name__)
 
 
-def run(arms: Sequence[Arm]) -> None:
+def run(arms: Sequence[Arm], models: KeptModel) -> None:
     """Answer the pending examples of each arm, score all answers, and complete its results.
 
     Several arms, which differ only in sparse attention and metric logging, share the model and
     one prefill per context. Each attempt ends with `finish` or `fail`, independently of the
     others.
+
+    Args:
+        arms: at least one.
+        models: where the model is loaded, or held from before.
     """
     # Asked at the start: a commit made while this runs is not the code that runs.
     started, code, load = datetime.now(UTC), provenance(), load_per_core()
     try:
         with together(arms):
             load_started = time.perf_counter()
-            model = arms[0].experiment.model.load()
+            model = models.load(arms[0].experiment.model, model_key(arms[0].config))
             load_seconds = time.perf_counter() - load_started
             examples = _examples(arms[0], model)
             contexts = _contexts_if_matched(arms, model, examples)
             groups = groups_of(arms, model, examples)
+        for arm in arms:
+            arm.memory.bytes = models.with_loading(arm.memory.bytes)
         if not at_work(arms):
             return
         if model.prompts.marks is not None:

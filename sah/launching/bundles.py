@@ -1,23 +1,15 @@
 """Bundles: cells that share a model and prefills, and run as the arms of one job."""
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from hydra.core.singleton import Singleton
-from hydra.core.utils import run_job, setup_globals
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
 
 from sah.launching.plan import Cell
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """The cells of one job: it loads one model and prefills each context once."""
+    """Cells that need one model, and that prefill each context once."""
 
     cells: tuple[Cell, ...]
     """At least one, in the order of the sweep."""
@@ -27,57 +19,10 @@ class Bundle:
         """The number of its first cell, which names the job."""
         return self.cells[0].number
 
-
-@dataclass(frozen=True, kw_only=True)
-class BundleJob:
-    """What submitit pickles and runs in a process of its own.
-
-    It carries the configurations as they were composed at the start of the sweep: editing a
-    yaml file while jobs are queued has no effect.
-    """
-
-    configs: tuple[DictConfig, ...]
-    hydra_context: HydraContext
-    task_function: TaskFunction
-    """Runs a single cell."""
-    singletons: Mapping[Any, Any]
-
-    def __call__(self) -> str:
-        """Run the cells; return the name of Hydra's job status.
-
-        The outcome of each cell is in its directory; nothing else has to be pickled.
-        """
-        Singleton.set_state(dict(self.singletons))
-        setup_globals()
-        done = run_job(
-            hydra_context=self.hydra_context,
-            task_function=self.task_function if len(self.configs) == 1 else self._run_arms,
-            config=self.configs[0],
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
-        return str(done.status.name)
-
-    def checkpoint(self) -> Any:
-        """Submit the same job again after a preemption: all state is on disk."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
-
-    def _run_arms(self, _: DictConfig) -> None:
-        from sah.errors import category
-        from sah.execution.attempts import compute_arms
-        from sah.execution.progress import quiet_libraries
-        from sah.results.show import show_result
-
-        quiet_libraries()
-        outcomes = compute_arms([_without_hydra(config) for config in self.configs])
-        for outcome in outcomes:
-            if outcome.result is not None:
-                show_result(outcome.result)
-            elif outcome.error is not None:
-                error = outcome.error
-                logger.error("%s: %s", category(error), error, exc_info=error)
+    @property
+    def model_key(self) -> str:
+        """Equal for bundles that load the same model."""
+        return self.cells[0].model_key
 
 
 def bundle_cells(cells: Sequence[Cell], slots: int) -> list[Bundle]:
@@ -106,6 +51,28 @@ def bundle_cells(cells: Sequence[Cell], slots: int) -> list[Bundle]:
     return sorted(bundles, key=lambda bundle: bundle.number)
 
 
+def take_next(waiting: deque[Bundle], model_key: str) -> Bundle | None:
+    """Take the first waiting bundle of a model out of the queue; None if there is none."""
+    for bundle in waiting:
+        if bundle.model_key == model_key:
+            waiting.remove(bundle)
+            return bundle
+    return None
+
+
+def group_by_model(bundles: Sequence[Bundle], size: int) -> list[list[Bundle]]:
+    """Put bundles of one model into groups of at most this size, in order."""
+    groups: list[list[Bundle]] = []
+    filling: dict[str, list[Bundle]] = {}
+    for bundle in bundles:
+        group = filling.get(bundle.model_key)
+        if group is None or len(group) == size:
+            groups.append(group := [])
+            filling[bundle.model_key] = group
+        group.append(bundle)
+    return groups
+
+
 def _within_limit(group: list[Cell]) -> list[list[Cell]]:
     limit = group[0].bundle_max
     return [group] if limit is None else _evenly(group, -(-len(group) // limit))
@@ -120,12 +87,3 @@ def _evenly(cells: list[Cell], parts: int) -> list[list[Cell]]:
         found.append(cells[start:stop])
         start = stop
     return found
-
-
-def _without_hydra(config: DictConfig) -> tuple[DictConfig, list[str]]:
-    """Return a cell's configuration without Hydra's part, and its overrides as typed."""
-    overrides = [str(override) for override in config.hydra.overrides.task]
-    own = config.copy()
-    with open_dict(own):
-        del own["hydra"]
-    return own, overrides

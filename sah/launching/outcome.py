@@ -22,6 +22,9 @@ Outcome = Literal[
     "detached",
     "not started",
 ]
+Stamp = tuple[int, int]
+"""The version of a file: its inode and time of change in nanoseconds."""
+
 UNFINISHED = ("failed", "interrupted", "not started")
 """Outcomes without a result that the same command computes again."""
 
@@ -46,7 +49,7 @@ class CellWatch:
 
     def __init__(self, cells: Iterable[Cell]) -> None:
         """Note the present files; call before the jobs are started."""
-        self._before = {cell.number: _stamp(cell.directory / ERROR) for cell in cells}
+        self._before = {cell.number: stamp(cell.directory / ERROR) for cell in cells}
 
     def has_ended(self, cell: Cell) -> bool:
         """Whether a cell ended by itself since then; other arms of its job may still run.
@@ -80,8 +83,8 @@ class CellWatch:
                 _write(cell, category, message)
 
     def _has_error(self, cell: Cell) -> bool:
-        stamp = _stamp(cell.directory / ERROR)
-        return stamp is not None and stamp != self._before[cell.number]
+        now = stamp(cell.directory / ERROR)
+        return now is not None and now != self._before[cell.number]
 
 
 def _refresh_listing(directory: Path) -> None:
@@ -90,8 +93,8 @@ def _refresh_listing(directory: Path) -> None:
         os.listdir(directory)
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Identify a version of a file; None if it does not exist."""
+def stamp(path: Path) -> Stamp | None:
+    """Identify a version of a file by its inode and time of change; None if it does not exist."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from sah.execution.checks import check, find_complete
 from sah.launching.composer import Composer
 from sah.launching.composition_memory import CompositionMemory
 from sah.results.contents import fix_contents
-from sah.results.identity import resolved, shared_key
+from sah.results.identity import model_key, resolved, shared_key
 from sah.results.schema import subset_name
 from sah.results.sweep_folders import PlannedCell
 
@@ -60,6 +60,8 @@ class Cell:
     shared_key: str | None = None
     """Equal for cells that may be arms of one job; None for a job of a single cell."""
     bundle_max: int | None = None
+    model_key: str = ""
+    """Equal for pending cells that load the same model."""
     planned: PlannedCell = field(default_factory=PlannedCell)
     """What `sah status` shows of it until it begins."""
 
@@ -160,6 +162,7 @@ def plan_sweep(
             packed_config=packed if runs else None,
             shared_key=shared_key(config) if runs and config.bundle == "attention" else None,
             bundle_max=config.bundle_max,
+            model_key=model_key(config) if runs else "",
             planned=_planned(config, overrides) if runs else PlannedCell(),
         )
         plan.cells.append(cell)

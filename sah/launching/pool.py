@@ -2,24 +2,23 @@
 
 import logging
 import os
-import shlex
 import signal
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from submitit.local.local import LocalExecutor, LocalJob
+from submitit.core.utils import cloudpickle_dump
 
 from sah.execution.signals import SWEEP_SIGNALS, signals_interrupt
-from sah.launching.bundles import Bundle, BundleJob
+from sah.launching.bundles import Bundle, take_next
 from sah.launching.gpus import chosen_gpus, divide_gpus
 from sah.launching.outcome import CellWatch
+from sah.launching.processes.bundle_job import BundleJob
+from sah.launching.processes.fork_server import ForkServer
+from sah.launching.processes.worker import Worker, wait_for
 from sah.launching.settings import LauncherSettings
-from sah.launching.supervisor import start
 
 logger = logging.getLogger(__name__)
 
@@ -36,20 +35,27 @@ class Slot:
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables of a job in this slot."""
-        found = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
-        if self.threads is not None:
-            found |= {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
-        return found
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
+
+    @property
+    def threads_environment(self) -> dict[str, str]:
+        """Environment variables that torch reads when it is imported."""
+        if self.threads is None:
+            return {}
+        return {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Running:
+class Running:
+    """A bundle at work in a process."""
+
     bundle: Bundle
-    process: "subprocess.Popen[bytes]"
+    worker: Worker
     watch: CellWatch
     started: float
     """On the monotonic clock."""
-    log: Path
+    log: Path | None = None
+    """Of the process; None if it writes where this process does."""
 
 
 def find_slots(settings: LauncherSettings) -> list[Slot]:
@@ -72,34 +78,6 @@ def find_slots(settings: LauncherSettings) -> list[Slot]:
     return found[: settings.max_concurrent]
 
 
-class SupervisedExecutor(LocalExecutor):
-    """submitit's local executor, starting processes under a supervisor in a slot's environment."""
-
-    def __init__(self, folder: Path, grace_seconds: float) -> None:
-        super().__init__(folder)
-        self.grace_seconds = grace_seconds
-        self.environment: Mapping[str, str] = {}
-        self.log = Path(os.devnull)
-        self.process: subprocess.Popen[bytes]
-
-    def _submit_command(self, command: str) -> LocalJob[Any]:
-        environment = {
-            **os.environ,
-            **self.environment,
-            "SUBMITIT_EXECUTOR": "local",
-            "SUBMITIT_LOCAL_NTASKS": "1",
-            "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
-            "SUBMITIT_LOCAL_NODEID": "0",
-            "SUBMITIT_LOCAL_GLOBALID": "0",
-            "SUBMITIT_LOCAL_LOCALID": "0",
-        }
-        with open(self.log, "ab") as output:
-            self.process = start(shlex.split(command), environment, output, self.grace_seconds)
-        return LocalJob(
-            folder=self.folder, job_id=str(self.process.pid), process=self.process, tasks=[0]
-        )
-
-
 def run_pool(
     bundles: Sequence[Bundle],
     make_job: Callable[[Bundle], BundleJob],
@@ -110,31 +88,56 @@ def run_pool(
 ) -> None:
     """Run every bundle, at most one in a slot; each cell's outcome is in its directory.
 
+    A slot's process goes on with the next waiting bundle of its model, if there is one
+    (`settings.keep_model`).
+
     Args:
         bundles: in starting order.
         make_job: makes what a process runs.
-        slots: at least one.
-        folder: for pickles and logs; must be new, since submitit names jobs by process id.
+        slots: at least one, all with the same number of threads.
+        folder: for pickles and logs.
         settings: times and delays.
         update: called repeatedly with the running cells and the names of their slots.
 
     Raises:
         Interrupted: on SIGINT, SIGTERM or SIGHUP, once no process is left.
     """
-    executor = SupervisedExecutor(folder / "%j", settings.grace_seconds)
     waiting = deque(bundles)
     free = deque(range(len(slots)))
-    running: dict[int, _Running] = {}
-    with signals_interrupt(SWEEP_SIGNALS):
+    running: dict[int, Running] = {}
+
+    def start(worker: Worker, bundle: Bundle) -> Running:
+        job, log = folder / f"{bundle.number}.pickle", folder / f"{bundle.number}.log"
+        cloudpickle_dump(make_job(bundle), job)
+        watch = CellWatch(bundle.cells)
+        worker.run(job, log)
+        return Running(bundle=bundle, worker=worker, watch=watch, started=time.monotonic(), log=log)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        signals_interrupt(SWEEP_SIGNALS),
+        ForkServer(folder / "fork_server.log", slots[0].threads_environment) as server,
+    ):
         try:
             while waiting or running:
                 while waiting and free:
                     slot = free.popleft()
-                    running[slot] = _start(executor, waiting.popleft(), make_job, slots[slot])
-                ended = [slot for slot, job in running.items() if _is_over(job, settings)]
-                for slot in ended:
-                    _settle(running.pop(slot))
-                    free.append(slot)
+                    worker = server.start(
+                        slots[slot].environment,
+                        keeps_model=settings.keep_model,
+                        grace_seconds=settings.grace_seconds,
+                    )
+                    running[slot] = start(worker, waiting.popleft())
+                for slot, job in list(running.items()):
+                    if _is_over(job, settings):
+                        settle(running.pop(slot))
+                        free.append(slot)
+                    elif job.worker.is_free:
+                        following = take_next(waiting, job.bundle.model_key)
+                        if following is None:
+                            job.worker.finish()
+                        else:
+                            running[slot] = start(job.worker, following)
                 update(
                     {
                         cell.number: _name(slot, slots)
@@ -143,36 +146,18 @@ def run_pool(
                         if not job.watch.has_ended(cell)
                     }
                 )
-                if not ended:
-                    time.sleep(settings.poll_seconds)
+                if not (waiting and free):
+                    wait_for([job.worker for job in running.values()], settings.poll_seconds)
         finally:
-            _stop(list(running.values()), settings.grace_seconds)
+            stop([job.worker for job in running.values()], settings.grace_seconds)
 
 
-def _start(
-    executor: SupervisedExecutor,
-    bundle: Bundle,
-    make_job: Callable[[Bundle], BundleJob],
-    slot: Slot,
-) -> _Running:
-    executor.environment = slot.environment
-    executor.log = Path(str(executor.folder).removesuffix("%j")) / f"{bundle.number}.log"
-    watch, started = CellWatch(bundle.cells), time.monotonic()
-    executor.submit(make_job(bundle))
-    return _Running(
-        bundle=bundle,
-        process=executor.process,
-        watch=watch,
-        started=started,
-        log=executor.log,
-    )
-
-
-def _is_over(running: _Running, settings: LauncherSettings) -> bool:
-    if running.process.poll() is not None:
+def _is_over(running: Running, settings: LauncherSettings) -> bool:
+    running.worker.look()
+    if running.worker.exit_code is not None:
         return True
-    if _limit_is_over(running, settings):
-        _stop([running], settings.grace_seconds)
+    if not running.worker.is_free and _limit_is_over(running, settings):
+        stop([running.worker], settings.grace_seconds)
         message = (
             f"hydra.launcher.timeout_min={settings.timeout_min} is over; what was answered is kept"
         )
@@ -181,17 +166,19 @@ def _is_over(running: _Running, settings: LauncherSettings) -> bool:
     return False
 
 
-def _limit_is_over(running: _Running, settings: LauncherSettings) -> bool:
+def _limit_is_over(running: Running, settings: LauncherSettings) -> bool:
     limit = settings.timeout_min
     return limit is not None and time.monotonic() - running.started > 60 * limit
 
 
-def _settle(running: _Running) -> None:
-    """Kill what is left of a job's session, and record how the job ended."""
-    # Grandchildren (data loaders) would hold the GPU of the next job.
-    _kill_session(running.process)
-    code = running.process.returncode
-    # 128 + n: signal n killed the job; -n: signal n killed the supervisor itself.
+def settle(running: Running) -> None:
+    """Record how a process ended whose cells left no outcome, and kill what is left of it."""
+    running.worker.end()
+    code = running.worker.exit_code
+    if code is None or code == 0:
+        return
+    log = "" if running.log is None else f"; its log is {running.log}"
+    # 128 + n: it ended by itself after signal n; -n: signal n killed it.
     number = -code if code < 0 else code - 128
     if number in list(signal.Signals):
         name = signal.Signals(number).name
@@ -199,35 +186,28 @@ def _settle(running: _Running) -> None:
         kind = "memory" if name == "SIGKILL" else "unknown"
         if number in SWEEP_SIGNALS:
             kind = "interrupt"
-        message = f"killed by {name}; its log is {running.log}"
-    elif code:
-        kind, message = "unknown", f"ended with status {code}; its log is {running.log}"
+        message = f"killed by {name}{log}"
     else:
-        return
+        kind, message = "unknown", f"ended with status {code}{log}"
     for cell in running.bundle.cells:
         running.watch.ensure_error(cell, kind, message)
 
 
-def _stop(jobs: Sequence[_Running], grace_seconds: float) -> None:
-    """Stop jobs: their supervisors interrupt them, wait, and kill."""
-    for job in jobs:
-        if job.process.poll() is None:
-            job.process.terminate()
+def stop(workers: Sequence[Worker], grace_seconds: float) -> None:
+    """Stop workers: their supervisors interrupt them, wait, and kill."""
+    for worker in workers:
+        worker.stop()
     end = time.monotonic() + grace_seconds + 5
-    for job in jobs:
-        try:
-            job.process.wait(timeout=max(0.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            logger.warning("process %d does not end; killing it", job.process.pid)
-        _kill_session(job.process)
-        job.process.wait()
-
-
-def _kill_session(process: "subprocess.Popen[bytes]") -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    living = list(workers)
+    while living and time.monotonic() < end:
+        wait_for(living, 0.1)
+        for worker in living:
+            worker.look()
+        living = [worker for worker in living if worker.exit_code is None]
+    for worker in living:
+        logger.warning("process %d does not end; killing it", worker.supervisor)
+    for worker in workers:
+        worker.end()
 
 
 def _name(number: int, slots: Sequence[Slot]) -> str:

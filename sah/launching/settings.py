@@ -35,12 +35,14 @@ class LauncherSettings:
     additional_parameters: Mapping[str, Any] = field(default_factory=dict)
     down_minutes: float = 30.0
     detach: bool = False
+    keep_model: bool = True
+    bundles_per_job: int = 1
 
     def __post_init__(self) -> None:
         check_types(self)
         for name in ("gpus_per_job", "cpu_workers"):
             self._at_least(name, 0 if name == "gpus_per_job" else 1)
-        for name in ("max_concurrent", "cpus_per_job", "mem_gb"):
+        for name in ("max_concurrent", "cpus_per_job", "mem_gb", "bundles_per_job"):
             self._at_least(name, 1)
         for name in ("max_num_timeout", "signal_delay_s"):
             self._at_least(name, 0)

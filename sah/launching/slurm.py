@@ -15,8 +15,10 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from sah.errors import ConfigurationError, Interrupted
 from sah.execution.signals import SWEEP_SIGNALS, signals_interrupt
-from sah.launching.bundles import Bundle, BundleJob
+from sah.launching.bundles import Bundle, group_by_model
 from sah.launching.outcome import CellWatch
+from sah.launching.plan import Cell
+from sah.launching.processes.bundle_job import BundleJob, SlurmJob
 from sah.launching.settings import LauncherSettings
 
 logger = logging.getLogger(__name__)
@@ -53,8 +55,11 @@ def submit(
     folder: Path,
     name: str,
     settings: LauncherSettings,
-) -> dict[str, Bundle]:
-    """Submit one job a bundle, in arrays below the cluster's limit; return bundles by job id.
+) -> dict[str, list[Cell]]:
+    """Submit jobs of `bundles_per_job` bundles, in arrays below the cluster's limit.
+
+    Returns:
+        The cells of each job, by its id.
 
     Raises:
         ConfigurationError: if there is no SLURM, or it refuses the jobs; with its own message.
@@ -68,14 +73,18 @@ def submit(
         folder=folder / "%j", cluster="slurm", slurm_max_num_timeout=settings.max_num_timeout
     )
     step = max_array_size() - 1
-    arrays = -(-len(bundles) // step)
+    groups = group_by_model(bundles, settings.bundles_per_job)
+    arrays = -(-len(groups) // step)
     executor.update_parameters(**_parameters(name, settings, arrays))
-    submitted: dict[str, Bundle] = {}
+    submitted: dict[str, list[Cell]] = {}
     try:
-        for start in range(0, len(bundles), step):
-            chunk = bundles[start : start + step]
-            jobs = executor.submit_array([make_job(bundle) for bundle in chunk])
-            submitted |= {job.job_id: bundle for job, bundle in zip(jobs, chunk, strict=True)}
+        for start in range(0, len(groups), step):
+            chunk = groups[start : start + step]
+            jobs = executor.submit_array(
+                [SlurmJob(bundles=tuple(map(make_job, group))) for group in chunk]
+            )
+            for job, group in zip(jobs, chunk, strict=True):
+                submitted[job.job_id] = [cell for bundle in group for cell in bundle.cells]
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
         cancel(list(submitted))
         reason = str(error).strip().splitlines()
@@ -86,8 +95,8 @@ def submit(
 
 
 def watch(
-    submitted: Mapping[str, Bundle],
-    cells: CellWatch,
+    submitted: Mapping[str, list[Cell]],
+    watched: CellWatch,
     settings: LauncherSettings,
     update: Callable[[Mapping[int, str]], None],
 ) -> None:
@@ -97,8 +106,8 @@ def watch(
     job whose task raised ends as COMPLETED too.
 
     Args:
-        submitted: bundles by job id.
-        cells: the watch over all their cells, begun before they were submitted.
+        submitted: cells by job id.
+        watched: the watch over all of them, begun before they were submitted.
         settings: times and delays.
         update: called repeatedly with the running cells and their jobs.
 
@@ -113,32 +122,32 @@ def watch(
             while waiting:
                 states = job_states(list(waiting))
                 for job, (state, reason) in states.items():
-                    bundle = waiting[job]
+                    cells = waiting[job]
                     if state not in _ENDED:
                         ended_since.pop(job, None)
                         if _is_down(job, state, reason, down_since, settings):
-                            _give_up(job, bundle, reason, cells, settings)
+                            _give_up(job, cells, reason, watched, settings)
                             del down_since[job]
                         continue
                     since = ended_since.setdefault(job, time.monotonic())
                     settled = time.monotonic() - since >= _SETTLED_SECONDS
-                    if settled or all(cells.has_ended(cell) for cell in bundle.cells):
-                        _settle(job, bundle, state, cells)
+                    if settled or all(map(watched.has_ended, cells)):
+                        _settle(job, cells, state, watched)
                         del waiting[job]
                 update(
                     {
                         cell.number: f"job {job}"
                         for job, (state, _) in states.items()
                         if job in waiting and state == "RUNNING"
-                        for cell in waiting[job].cells
-                        if not cells.has_ended(cell)
+                        for cell in waiting[job]
+                        if not watched.has_ended(cell)
                     }
                 )
                 if waiting:
                     time.sleep(settings.poll_seconds)
         except Interrupted as interruption:
             cancel(list(waiting))
-            cancelled = [cell.number for bundle in waiting.values() for cell in bundle.cells]
+            cancelled = [cell.number for cells in waiting.values() for cell in cells]
             raise Interrupted(interruption.signum, cancelled=cancelled) from None
         except BaseException:
             cancel(list(waiting))
@@ -226,12 +235,12 @@ def _parameters(name: str, settings: LauncherSettings, arrays: int) -> dict[str,
     return {key: value for key, value in wanted.items() if value is not None}
 
 
-def _settle(job: str, bundle: Bundle, state: str, cells: CellWatch) -> None:
+def _settle(job: str, cells: Sequence[Cell], state: str, watched: CellWatch) -> None:
     message = (
         f"SLURM job {job} ended as {state} without a result; its log is in the folder of the sweep"
     )
-    for cell in bundle.cells:
-        cells.ensure_error(cell, _ENDED[state], message)
+    for cell in cells:
+        watched.ensure_error(cell, _ENDED[state], message)
 
 
 def _is_down(
@@ -250,10 +259,10 @@ def _is_down(
 
 
 def _give_up(
-    job: str, bundle: Bundle, reason: str, cells: CellWatch, settings: LauncherSettings
+    job: str, cells: Sequence[Cell], reason: str, watched: CellWatch, settings: LauncherSettings
 ) -> None:
     message = f"SLURM job {job} waited {settings.down_minutes} min for nodes: {reason}"
-    cells.end(bundle.cells, "unknown", message)
+    watched.end(cells, "unknown", message)
     cancel([job])
 
 

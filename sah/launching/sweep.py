@@ -18,6 +18,7 @@ from sah.launching.outcome import CellOutcome, outcome_of
 from sah.launching.plan import Cell, SweepPlan, plan_sweep
 from sah.launching.subsets import expand_subsets
 from sah.launching.sweep_summary import show_results, show_summary, write_summary
+from sah.launching.work.plan_file import write_plan
 from sah.paths import calibration_home
 from sah.results.sweep_folders import SWEEPS, new_sweep_folder, remove_sweep_folder, write_planned
 
@@ -77,6 +78,7 @@ class Sweep:
         OmegaConf.save(self._config, folder / "multirun.yaml")
         planned = {cell.directory: cell.planned for cell in plan.pending}
         write_planned(folder, planned, self._output_root)
+        write_plan(folder, plan.pending, self._config)
         detached = False
         try:
             detached = launch(plan, folder)

@@ -83,6 +83,11 @@ def shared_key(config: DictConfig) -> str:
     return _hash(_canonical(shared, ""))
 
 
+def model_key(config: DictConfig) -> str:
+    """Hash the model of an experiment: equal for experiments that load the same one."""
+    return _hash(_canonical(resolved(config.model), "model"))
+
+
 def directory(config: DictConfig) -> Path:
     """Return <output_root>/<model>/<attention>/<benchmark>_<subset>/<fingerprint>."""
     subset = OmegaConf.select(config, "benchmark.subset")

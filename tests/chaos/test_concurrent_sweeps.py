@@ -9,6 +9,11 @@ MATRIX = (
     *("attention=sparse,streaming_llm", "seed=1,2", "bundle=none", "metric_logging=full"),
 )
 CELLS = 4
+LAUNCHERS = {
+    "basic": ("hydra/launcher=basic",),
+    # A load for each cell.
+    "local": ("hydra/launcher=local", "hydra.launcher.keep_model=false"),
+}
 
 
 @pytest.mark.parametrize(
@@ -23,7 +28,7 @@ def test_sweeps_of_one_matrix_compute_every_cell_once_and_all_succeed(
     started = [
         runs.start(
             tmp_path,
-            *(*MATRIX, f"hydra/launcher={launcher}"),
+            *(*MATRIX, *LAUNCHERS[launcher]),
             log=tmp_path / f"log{sweep}",
             environment=environment,
         )

@@ -141,7 +141,7 @@ def test_questions_of_a_batch_share_the_reading_of_the_weights(planned):
     arguments = (*EXPERIMENT, "attention=dense", "--device", "a100", "--json")
     alone, together = (
         planned(*arguments, *batch)["jobs"][0]["rates"]
-        for batch in ((), ("generation.batch_questions=4",))
+        for batch in ((), ("generation.batch_rows=4",))
     )
     assert together["decode"] == pytest.approx(4 * alone["decode"])
     assert together["prefill"] == alone["prefill"]

@@ -215,7 +215,7 @@ def test_stopped_sweep_leaves_no_process(number, start, tmp_path):
     mark = f"SAH_TEST_{uuid.uuid4().hex}"
     process = start(*LONG, "seed=1,2", environment={mark: "1"})
     _wait_for_answers(process, tmp_path)
-    assert len(list(_processes_with(mark))) == 3, "the sweep, a supervisor, its job"
+    assert len(list(_processes_with(mark))) == 4, "sweep, fork server, supervisor, job"
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)

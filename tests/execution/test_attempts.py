@@ -24,7 +24,7 @@ def fail(monkeypatch, make_result):
         attempts: list[int] = []
         waiting = list(errors)
 
-        def run(arms):
+        def run(arms, models):
             (arm,) = arms
             attempts.append(len(attempts))
             with arm.alone():
@@ -65,10 +65,10 @@ def test_answers_damaged_before_a_retry_end_their_own_arm_only(compose, tmp_path
     ]
     attempted = []
 
-    def run(arms):
+    def run(arms, models):
         attempted.append([arm.experiment.sparse_attention.name for arm in arms])
         if len(attempted) > 1:
-            real_run(arms)
+            real_run(arms, models)
             return
         for arm in arms:
             with arm.alone():

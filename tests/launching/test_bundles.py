@@ -1,11 +1,12 @@
 """Which cells are bundled into one job, and into how many jobs."""
 
 import itertools
+from collections import deque
 from pathlib import Path
 
 import pytest
 
-from sah.launching.bundles import bundle_cells
+from sah.launching.bundles import Bundle, bundle_cells, group_by_model, take_next
 from sah.launching.plan import Cell
 from sah.results.identity import shared_key
 
@@ -78,3 +79,33 @@ def test_the_arms_of_a_job_differ_only_in_attention_and_metric_logging(compose, 
     base = ("model=tiny", "benchmark=mock")
     same = shared_key(compose(*base)) == shared_key(compose(*base, override))
     assert same == together
+
+
+def of_models(*models: str) -> list[Bundle]:
+    return [
+        Bundle(
+            cells=(
+                Cell(
+                    number=number,
+                    overrides=(),
+                    directory=Path(str(number)),
+                    packed_config=None,
+                    model_key=model,
+                ),
+            )
+        )
+        for number, model in enumerate(models)
+    ]
+
+
+def test_the_next_bundle_of_a_process_is_the_first_that_waits_for_its_model():
+    waiting = deque(of_models("a", "b", "a", "b"))
+    taken = [take_next(waiting, "b") for _ in range(3)]
+    assert [bundle and bundle.number for bundle in taken] == [1, 3, None]
+    assert [bundle.number for bundle in waiting] == [0, 2]
+
+
+def test_a_slurm_job_has_bundles_of_one_model_in_the_order_of_the_sweep():
+    groups = group_by_model(of_models("a", "b", "a", "a", "b", "a"), 3)
+    assert [[bundle.number for bundle in group] for group in groups] == [[0, 2, 3], [1, 4], [5]]
+    assert len(group_by_model(of_models("a", "a"), 1)) == 2

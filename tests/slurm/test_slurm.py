@@ -100,6 +100,21 @@ def test_arms_share_jobs_once_every_gpu_has_one(sweep, cluster, tmp_path):
     )
 
 
+def test_a_job_runs_bundles_of_one_model_one_after_the_other(sweep, cluster, tmp_path):
+    matrix = (*TINY, "attention=dense", "seed=1,2,3", "model.weight_seed=0,1")
+    process = sweep(*matrix, "hydra.launcher.bundles_per_job=2")
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "6 done" in output
+    assert "4 jobs submitted for 6 experiments, which share models" in output
+    jobs: dict[str, list[int]] = {}
+    for path in tmp_path.glob("outputs/*/*/*/*/results.json"):
+        result = json.loads(path.read_text())
+        models = jobs.setdefault(result["provenance"]["slurm_job"], [])
+        models.append(result["config"]["model"]["weight_seed"])
+    assert sorted(jobs.values()) == [[0], [0, 0], [1], [1, 1]]
+
+
 def test_requeued_bundle_goes_on_with_every_arm(sweep, cluster, tmp_path, undisturbed):
     process = sweep(*LONG, "attention=sparse,streaming_llm", "hydra.launcher.max_concurrent=1")
     job, _ = wait_for_work(process, cluster, tmp_path, answered=3)

@@ -5,16 +5,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from sah.attention.eviction.received import strongest_attention
-from sah.attention.interface import attention_observed, layer_number, scaling_of
 from sah.attention.layers import full_attention_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Reconstructed:
 
 @contextmanager
 def attending_to_chunk(
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     strongest: dict[int, Float[Tensor, "B G K"]],
     *,
     begin: int,
@@ -62,6 +63,9 @@ def attending_to_chunk(
         sinks: keys at the beginning; at most `begin`.
         length: keys of the context, K.
     """
+    # Draws in half of transformers, which planning a sweep does not need.
+    from sah.attention.interface import attention_observed, layer_number, scaling_of
+
     layers = full_attention_layers(model.config)
 
     def observe(module: nn.Module, query: Tensor, key: Tensor, keywords: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ COMMANDS = {
         "plan": "show jobs, tokens, memory and hours of a sweep before it starts",
         "match": "find the budgets at which methods hold or read the same",
         "run": "run an experiment, or a sweep with -m; same as python run.py",
+        "work": "compute what is left of a sweep, beside other workers",
         "status": "show what is done, running and failed, and the time left",
     },
     "read results": {

@@ -1,6 +1,7 @@
 """Compose and bundle a sweep as `sah run -m` does, without starting it or writing anything."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,18 +55,28 @@ def plan_command(
             refuses its settings. What is refused of single cells is in the plans.
         HydraException, OmegaConfBaseException: if the sweep itself does not compose.
     """
-    search_path = create_automatic_config_search_path(None, None, str(config_folder()))
-    if config_dir is not None:
-        folder = Path(config_dir).absolute()
-        if not folder.is_dir():
-            raise ConfigurationError(f"--config-dir {config_dir}: there is no such folder")
-        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    hydra = Hydra.create_main_hydra2("sah", search_path)
-    try:
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigurationError(f"--config-dir {config_dir}: there is no such folder")
+    with main_hydra([] if config_dir is None else [Path(config_dir)]) as hydra:
         name, given = config_name or "config", list(overrides)
         if hydra.get_mode(name, given) != RunMode.MULTIRUN:
             given.append("hydra.mode=MULTIRUN")
         return _plan(hydra, hydra.compose_config(name, given, RunMode.MULTIRUN))
+
+
+@contextmanager
+def main_hydra(folders: Sequence[Path]) -> Iterator[Hydra]:
+    """Make Hydra as its own main function does.
+
+    Args:
+        folders: with options and configurations besides those of SAH, as with --config-dir.
+    """
+    search_path = create_automatic_config_search_path(None, None, str(config_folder()))
+    for folder in folders:
+        place = f"file://{folder.absolute()}"
+        search_path.prepend("command-line", place, SearchPathQuery(provider="schema"))
+    try:
+        yield Hydra.create_main_hydra2("sah", search_path)
     finally:
         GlobalHydra.instance().clear()
 

@@ -1,0 +1,1 @@
+"""The processes of jobs on this machine: forked from one that has imported what they need."""
