@@ -158,8 +158,10 @@ def test_a_process_that_is_killed_ends_the_model_with_its_signal(odd):
     _, split = odd
     (other,) = split.model.processes.ids
     os.kill(other, signal.SIGKILL)
+    assert split.is_usable
     with pytest.raises(ProcessEnded, match=r"process 1 of model.tensor_parallel=2 .* signal 9"):
         split.forward(IDS, None, logits=1)
+    assert not split.is_usable
     with pytest.raises(ProcessEnded, match=r"signal 9.*run the command again"):
         split.forward(IDS, None, logits=1)
 
