@@ -66,7 +66,7 @@ def estimate_memory(
     width = 4 * config.hidden_size + 3 * getattr(config, "intermediate_size", 0)
     sparse = [one for one in attentions if isinstance(one, SparseAttention)]
     return MemoryEstimate(
-        weights=sum(weight.nbytes for weight in model.model.parameters()),
+        weights=sum(_held_bytes(weight) for weight in model.model.parameters()),
         cache=cache,
         copied=cache if any(one.witness is not None for one in sparse) else 0,
         prefill=tokens * width * model.model.dtype.itemsize,
@@ -109,3 +109,9 @@ def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
+
+
+def _held_bytes(weight: Any) -> int:
+    """Return what this process holds of a weight, which may be split over several."""
+    part = weight.to_local() if hasattr(weight, "to_local") else weight
+    return int(part.nbytes)

@@ -1,7 +1,8 @@
 """The jobs of a planned sweep: tokens, seconds and memory."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sah.doctor.memory_estimate import MemoryEstimate, estimate_memory
@@ -84,6 +85,9 @@ def _with_memory(job: JobForecast, sweep: PlannedSweep, outlines: dict[str, Any]
             outlines[key] = first.model.outline(resolved)
         attentions = [one.sparse_attention for one in job.experiments]
         memory = estimate_memory(outlines[key], attentions, longest)
+        # On the first GPU, which has the whole cache.
+        parts = getattr(first.model, "tensor_parallel", None) or 1
+        memory = replace(memory, weights=math.ceil(memory.weights / parts))
     except SahError as error:
         reason = f"memory of {first.model.name}: {error}"
         return PlannedJob(forecast=job, memory=None, memory_unknown=reason, dtype=name)
