@@ -29,7 +29,7 @@ from zoo import model_types, save_checkpoint
 from sah.models.cache import RewindableCache
 from sah.models.hub import HubModel
 from sah.models.language_model import LanguageModel
-from sah.models.tensor_parallel import other_process, plan, processes
+from sah.models.tensor_parallel import other_process, others, plan
 
 LIMIT = 1e-3
 """Largest difference of logits, relative to their spread, that rounding explains in float32."""
@@ -43,6 +43,12 @@ class _Fork:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
@@ -69,7 +75,7 @@ def _forked(log: Path) -> tuple[_Fork, Connection]:
 
 @contextmanager
 def _split(folder: Path) -> Iterator[LanguageModel]:
-    with mock.patch.object(processes, "_started", _forked):
+    with mock.patch.object(others, "_start", _forked):
         model = HubModel(name="split", name_or_path=str(folder), tensor_parallel=2).load()
     try:
         yield model

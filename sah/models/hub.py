@@ -140,7 +140,7 @@ class HubModel:
             model = self._load_weights(common, config, loader, placed)
             processes.attach(model)
         except BaseException:
-            processes.close("it could not be loaded")
+            processes.others.close("it could not be loaded")
             raise
         return model
 

@@ -23,8 +23,8 @@ from sah.errors import ConfigurationError
 from sah.execution.attempts import compute_arms
 from sah.models.hub import HubModel
 from sah.models.tensor_parallel import plan as split_plan
+from sah.models.tensor_parallel.others import ProcessEnded
 from sah.models.tensor_parallel.plan import SplitPlan
-from sah.models.tensor_parallel.processes import ProcessEnded
 from sah.models.tiny import TinyModel
 from sah.results import directory, fingerprint
 

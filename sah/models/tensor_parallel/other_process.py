@@ -135,6 +135,7 @@ def main() -> None:
     assert isinstance(start, Start)
     os.environ["LOCAL_RANK"] = str(start.rank)  # the GPU that transformers chooses
     try:
+        send(connection, Idle())
         processes = start.plan.processes
         join_group(start.device, store=start.store, rank=start.rank, processes=processes)
         model = start.source.load_part(start.plan)

@@ -9,38 +9,27 @@ import functools
 import gc
 import inspect
 import logging
-import multiprocessing.connection
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, NoReturn
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-from sah.errors import ConfigurationError, ModelLoadingError, SahError
+from sah.errors import ConfigurationError, ModelLoadingError
 from sah.models.tensor_parallel.messages import (
     Abort,
     CallModule,
-    Failed,
     Forward,
     GatherWeight,
     Hidden,
     Idle,
     Output,
     SendHidden,
-    Start,
-    join_group,
-    receive,
-    send,
 )
+from sah.models.tensor_parallel.others import Others, ProcessEnded
 from sah.models.tensor_parallel.plan import SplitPlan
 
 logger = logging.getLogger(__name__)
@@ -50,10 +39,6 @@ _ABORT_SECONDS = 10.0
 
 # Of the cache and of attention, which only the first process has.
 _NOT_SENT = frozenset({"attention_mask", "cache_position", "past_key_values", "use_cache"})
-
-
-class ProcessEnded(SahError, RuntimeError):
-    """A process of a split model has ended, and the model with it."""
 
 
 class Processes:
@@ -69,6 +54,7 @@ class Processes:
 
         Raises:
             ConfigurationError: if this process is part of a process group of torch already.
+            ModelLoadingError: if a process cannot start.
         """
         _close_unused()
         if distributed.is_initialized():
@@ -78,28 +64,11 @@ class Processes:
             )
         self.plan = plan
         self.device = device
-        self._end_reason: str | None = None
+        self.others = Others(source, plan, device)
         self._in_forward = False
         self._called: set[str] = set()
         self._hidden: Tensor | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="sah-")
-        self._others: list[tuple[subprocess.Popen[bytes], Connection]] = []
-        folder = Path(self._folder.name)
-        try:
-            for rank in range(1, plan.processes):
-                self._others.append(_started(folder / f"{rank}.log"))
-                send(
-                    self._others[-1][1],
-                    Start(
-                        source=source, plan=plan, device=device, rank=rank, store=folder / "store"
-                    ),
-                )
-            self._watch_from_thread()
-            join_group(device, store=folder / "store", rank=0, processes=plan.processes)
-        except BaseException:
-            self.close("it could not be started")
-            raise
-        _open.add(self)
+        _open.add(self.others)
 
     def attach(self, model: Any) -> None:
         """Wait until all parts are loaded, and mirror the calls of the model from here on.
@@ -107,11 +76,7 @@ class Processes:
         Raises:
             ModelLoadingError: if a process cannot load its part, or they compute different states.
         """
-        try:
-            for rank in range(1, self.plan.processes):
-                self._receive(rank, Idle, timeout=None)
-        except ProcessEnded as error:
-            raise ModelLoadingError(str(error)) from error
+        self.others.await_idle()
         outputs = set(self.plan.outputs)
         for name, module in model.named_modules():
             if getattr(module, "_is_hooked", False):
@@ -123,30 +88,14 @@ class Processes:
         head = model.get_output_embeddings()
         head.register_forward_pre_hook(self._remember_hidden)
         model.forward = self._mirrored(model.forward)
-        model.processes = self
+        model.processes = self.others
         # A model that is dropped ends its processes.
-        weakref.finalize(model, self.close, "the model was dropped")
+        weakref.finalize(model, self.others.close, "the model was dropped")
         self._require_equal_states(model)
         logger.info(
             "the weights are split over %d processes; attention and cache are in the first",
             self.plan.processes,
         )
-
-    def close(self, reason: str) -> None:
-        """End the other processes; the model cannot be used any more. The first reason counts."""
-        if self._end_reason is not None:
-            return
-        self._end_reason = reason
-        for process, connection in self._others:
-            connection.close()
-            process.kill()
-        for process, _ in self._others:
-            process.wait()
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-        self._folder.cleanup()
-
-    # -- forward passes ----------------------------------------------------------------------
 
     def _mirrored(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         parameters = list(inspect.signature(forward).parameters)
@@ -160,7 +109,7 @@ class Processes:
                 for name, value in named.items()
                 if name not in _NOT_SENT
             }
-            self._send(Forward(arguments=sent))
+            self.others.send(Forward(arguments=sent))
             with self._recovering():
                 return forward(**named)
 
@@ -173,18 +122,18 @@ class Processes:
         try:
             yield
             if self.device.type == "cuda":
-                # A process that ends leaves wrong values behind: they must not be returned.
                 torch.cuda.synchronize(self.device)
         except Exception as error:
             self._abort(error)
             raise
         except BaseException:
-            self.close("interrupted")
+            self.others.close("interrupted")
             raise
         finally:
             self._in_forward = False
             self._called.clear()
-        self._require_open()
+        # A process that ends may leave wrong values behind, which must not be returned.
+        self.others.require_alive()
 
     def _abort(self, error: Exception) -> None:
         """Let the others leave the present forward pass.
@@ -194,12 +143,12 @@ class Processes:
         """
         deadline = time.monotonic() + _ABORT_SECONDS
         try:
-            self._send(Abort())
+            self.others.send(Abort())
             for rank in range(1, self.plan.processes):
-                self._receive(rank, Idle, timeout=deadline - time.monotonic())
+                self.others.receive(rank, Idle, timeout=deadline - time.monotonic())
         except TimeoutError:
             # It waits in the midst of a collective operation for this process.
-            self.close(f"a forward pass failed: {error}")
+            self.others.close(f"a forward pass failed: {error}")
         except (ProcessEnded, torch.OutOfMemoryError) as reason:
             raise reason from error
 
@@ -208,7 +157,7 @@ class Processes:
             self._broadcast(Output, arguments[0])
 
     def _broadcast(self, kind: Callable[..., object], states: Tensor, **about: Any) -> None:
-        self._send(kind(shape=tuple(states.shape), dtype=states.dtype, **about))
+        self.others.send(kind(shape=tuple(states.shape), dtype=states.dtype, **about))
         distributed.broadcast(states.contiguous(), src=0)
 
     def _before_module(
@@ -234,7 +183,7 @@ class Processes:
                 "gathered in the midst of a forward pass; set model.tensor_parallel=1, or choose "
                 "another attention"
             )
-        self._send(GatherWeight(name=name))
+        self.others.send(GatherWeight(name=name))
         weight: Any = module.weight
         whole: Tensor = weight.full_tensor()
         return whole
@@ -252,11 +201,11 @@ class Processes:
             ids = torch.arange(begin, end, device=self.device)[None]
             model(input_ids=ids, position_ids=ids - 1, past_key_values=cache, use_cache=True)
             assert self._hidden is not None, "the output layer was called"
-            self._send(SendHidden())
+            self.others.send(SendHidden())
             for rank in range(1, self.plan.processes):
-                states = self._receive(rank, Hidden, timeout=None).states
+                states = self.others.receive(rank, Hidden, timeout=None).states
                 if not torch.equal(states, self._hidden.cpu()):
-                    self.close("its states differ")
+                    self.others.close("its states differ")
                     raise ModelLoadingError(
                         f"model.tensor_parallel={self.plan.processes}: process {rank} computes "
                         "other hidden states than process 0, so that this model has states beside "
@@ -264,138 +213,20 @@ class Processes:
                         "model.tensor_parallel=1, or use GPUs of one kind"
                     )
 
-    # -- messages ----------------------------------------------------------------------------
-
-    def _send(self, message: object) -> None:
-        self._require_open()
-        for rank, (_, connection) in enumerate(self._others, start=1):
-            try:
-                send(connection, message)
-            except OSError:
-                self._fail(rank, self._last_words(rank))
-
-    def _receive(self, rank: int, kind: type[Any], timeout: float | None) -> Any:
-        """Return the answer of a process.
-
-        Raises:
-            TimeoutError: if it has not answered in time.
-            ProcessEnded, torch.OutOfMemoryError: if it has ended.
-        """
-        connection = self._others[rank - 1][1]
-        if not connection.poll(None if timeout is None else max(0.0, timeout)):
-            raise TimeoutError
-        try:
-            answer = receive(connection)
-        except (EOFError, OSError):
-            self._fail(rank, None)
-        if isinstance(answer, Failed):
-            self._fail(rank, answer)
-        assert isinstance(answer, kind), answer
-        return answer
-
-    def _last_words(self, rank: int) -> Failed | None:
-        """Return why a process has ended, if it said so."""
-        connection = self._others[rank - 1][1]
-        with suppress(EOFError, OSError):
-            while connection.poll():
-                answer = receive(connection)
-                if isinstance(answer, Failed):
-                    return answer
-        return None
-
-    def _fail(self, rank: int, failed: Failed | None) -> NoReturn:
-        process = self._others[rank - 1][0]
-        if failed is None:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=_ABORT_SECONDS)
-            code = process.returncode
-            why = f"signal {-code}" if code and code < 0 else f"exit code {code}"
-            reason = f"it ended with {why}{self._log_line(rank)}"
-        else:
-            reason = failed.text
-        self.close(f"process {rank}: {reason}")
-        message = (
-            f"process {rank} of model.tensor_parallel={self.plan.processes} failed: {reason}; run "
-            "the command again to resume"
-        )
-        if failed is not None and failed.out_of_memory:
-            raise torch.OutOfMemoryError(message)
-        raise ProcessEnded(message)
-
-    def _log_line(self, rank: int) -> str:
-        with suppress(OSError):
-            log = Path(self._folder.name, f"{rank}.log").read_text(errors="replace").strip()
-            return f" ({log.splitlines()[-1]})" if log else ""
-        return ""
-
-    def _require_open(self) -> None:
-        if self._end_reason is not None:
-            raise ProcessEnded(
-                f"the {self.plan.processes} processes of model.tensor_parallel have ended "
-                f"({self._end_reason}); run the command again to resume"
-            )
-
     def _require_inference(self) -> None:
-        self._require_open()
+        self.others.require_open()
         if torch.is_grad_enabled():
             raise ConfigurationError(
                 f"model.tensor_parallel={self.plan.processes} splits a model for inference; set "
                 "model.tensor_parallel=1 to compute gradients"
             )
 
-    def _watch_from_thread(self) -> None:
-        """Where a GPU would wait for a process that has ended, let go of it."""
-        if self.device.type == "cuda":
-            threading.Thread(target=_watch, args=(weakref.ref(self),), daemon=True).start()
 
-    def has_lost_process(self) -> bool:
-        """Whether a process has ended that should not have."""
-        lost = any(process.poll() is not None for process, _ in self._others)
-        return lost and self._end_reason is None
-
-    @property
-    def ids(self) -> list[int]:
-        """The process ids of the others."""
-        return [process.pid for process, _ in self._others]
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the processes have ended."""
-        return self._end_reason is not None
-
-
-_open: "weakref.WeakSet[Processes]" = weakref.WeakSet()
+_open: "weakref.WeakSet[Others]" = weakref.WeakSet()
 """Those whose model may still be used; torch has one process group at a time."""
 
 
 def _close_unused() -> None:
     gc.collect()
-    for processes in list(_open):
-        processes.close("another model was loaded")
-
-
-def _started(log: Path) -> tuple[subprocess.Popen[bytes], Connection]:
-    """Start a process; return it with the connection to it."""
-    here, there = multiprocessing.connection.Pipe()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sah.models.tensor_parallel.other_process", str(there.fileno())],
-            pass_fds=[there.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            # Ctrl-C is for the first process, which ends the others.
-            start_new_session=True,
-        )
-    there.close()
-    return process, here
-
-
-def _watch(reference: "weakref.ref[Processes]") -> None:
-    while (processes := reference()) is not None and not processes.is_closed:
-        if processes.has_lost_process():
-            # Ends the kernels that wait for it; the call in progress then finds that it has ended.
-            distributed.distributed_c10d._abort_process_group()
-            return
-        del processes
-        time.sleep(1.0)
+    for others in list(_open):
+        others.close("another model was loaded")
