@@ -55,7 +55,7 @@ def answers(saved, compose, composed, tmp_path):
             f"model.tensor_parallel={processes}",
             "benchmark=mock",
             "benchmark.limit=1",
-            "generation.max_new_tokens=4",
+            "generation.max_new_tokens=3",
             f"output_root={tmp_path / str(processes)}",
         )
         configs = {}
@@ -234,10 +234,8 @@ def test_attention_has_all_heads_in_one_process():
     assert made.outputs == tuple(f"model.layers.{layer}.self_attn.o_proj" for layer in range(2))
 
 
-# Rotary gates, windows, experts, shared latent keys, a fused projection, linear attention.
-@pytest.mark.parametrize(
-    "model_type", ["qwen3", "gemma2", "mixtral", "deepseek_v3", "phi3", "qwen3_next"]
-)
+# Experts, shared latent keys, linear attention.
+@pytest.mark.parametrize("model_type", ["mixtral", "deepseek_v3", "qwen3_next"])
 def test_a_split_model_of_each_kind_has_the_logits_of_a_whole_one(model_type, tmp_path):
     assert split_types.difference(model_type, tmp_path) < split_types.LIMIT
 
