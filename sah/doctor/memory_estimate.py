@@ -82,7 +82,7 @@ def estimate_memory(
     repeated = max((repetition_room(one, tokens) for one in witnesses), default=0)
     hidden = rows * tokens * config.hidden_size * config.num_hidden_layers * itemsize
     return MemoryEstimate(
-        weights=sum(weight.nbytes for weight in model.model.parameters()),
+        weights=sum(_held_bytes(weight) for weight in model.model.parameters()),
         cache=cache,
         copied=cache if witnesses else 0,
         repetition=rows * model.cache_bytes(tokens + repeated) - cache,
@@ -130,3 +130,9 @@ def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
+
+
+def _held_bytes(weight: Any) -> int:
+    """Return what this process holds of a weight, which may be split over several."""
+    part = weight.to_local() if hasattr(weight, "to_local") else weight
+    return int(part.nbytes)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, flag_override
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 
 class Composer:
@@ -32,12 +32,15 @@ class Composer:
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """Compose one job, with the same result as `load_sweep_config`.
 
+        But a job with several GPUs splits its model over them, unless the model is placed in
+        another way.
+
         Raises:
             HydraException: as Hydra would, for an unknown group, option or key.
         """
         parsed = [self._parse(override) for override in overrides]
         if any(override.is_hydra_override() for override, _ in parsed):
-            return self._loader.load_sweep_config(self._master, list(overrides))
+            return _split_over_gpus(self._loader.load_sweep_config(self._master, list(overrides)))
         groups = tuple(
             text for text, (_, is_group) in zip(overrides, parsed, strict=True) if is_group
         )
@@ -56,7 +59,7 @@ class Composer:
                 item_sep=naming.item_sep,
                 exclude_keys=naming.exclude_keys,
             )
-        return config
+        return _split_over_gpus(config)
 
     def parse(self, text: str) -> Override:
         """Parse an override as Hydra does."""
@@ -70,3 +73,23 @@ class Composer:
             is_group = not is_value and self._repository.group_exists(override.key_or_group)
             self._parsed[text] = (override, is_group)
         return self._parsed[text]
+
+
+def _split_over_gpus(config: DictConfig) -> DictConfig:
+    """Set `model.tensor_parallel`, where it is null, to the GPUs of the job; changed in place."""
+    gpus = OmegaConf.select(config, "hydra.launcher.gpus_per_job", default=1)
+    model = config.get("model")
+    is_open = (
+        OmegaConf.is_dict(model)
+        and "tensor_parallel" in model
+        and model.tensor_parallel is None
+        and model.get("device") == "auto"
+        and "device_map" not in model.get("model_kwargs", {})
+    )
+    if is_open and isinstance(gpus, int) and gpus > 1:
+        with flag_override(config, ["struct", "readonly"], False):
+            config.model.tensor_parallel = gpus
+        with flag_override(config.hydra, ["struct", "readonly"], False):
+            # As if it had been typed: it is part of the experiment's identity.
+            config.hydra.overrides.task.append(f"model.tensor_parallel={gpus}")
+    return config

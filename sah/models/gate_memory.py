@@ -70,7 +70,9 @@ def _content(model: LanguageModel) -> str:
 
 def _sample(weight: torch.Tensor) -> bytes:
     """Return some values of a weight, spread evenly over it."""
-    flat = weight.detach().reshape(-1)
+    # Of a weight that is split over processes, the part of this one.
+    part = weight.to_local() if hasattr(weight, "to_local") else weight
+    flat = part.detach().reshape(-1)
     if flat.numel() == 0 or weight.is_meta:  # offloaded to the disk
         return b""
     where = torch.linspace(0, flat.numel() - 1, _SAMPLES, dtype=torch.float64)

@@ -1,6 +1,5 @@
 """Models in the Hugging Face format, from the Hub or a local folder."""
 
-import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sah.content import checkpoint_digest, is_reachable
+from sah.content import checkpoint_digest
 from sah.errors import ModelLoadingError, ModelNotFound, TokenizerError
+from sah.models.loading.hub_files import find_config, how_to_get, max_tokens_on_disk
 from sah.models.loading.options import (
     check_model_kwargs,
     check_read_by_tokenizer,
+    check_tensor_parallel,
     check_tokenizer_kwargs,
     split,
 )
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sah.models.language_model import LanguageModel
     from sah.models.loading.outline import ModelOutline
     from sah.models.prompts import PromptEncoder
+    from sah.models.tensor_parallel.plan import SplitPlan
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,11 @@ class HubModel:
     them, and with null all that the model writes is its answer."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model; leave it off unless you trust the author."""
+    tensor_parallel: int | None = None
+    """Processes that the weights are split over, each with its GPU; null and 1 do not split.
+
+    Sums of the parts round differently, so that a token may occasionally differ.
+    """
     content: Mapping[str, Any] | None = None
     """Digest of the folder, or commit on the Hub, as composed; another one is refused. None:
     nothing is checked."""
@@ -69,6 +76,11 @@ class HubModel:
         check_tokenizer_kwargs(self.tokenizer_kwargs)
         check_thinking(self.thinking)
         resolve_device_and_dtype(self.device, self.dtype)
+        check_tensor_parallel(self.tensor_parallel, self.device, self.model_kwargs)
+
+    @property
+    def _is_split(self) -> bool:
+        return self.tensor_parallel is not None and self.tensor_parallel > 1
 
     def load(self) -> "LanguageModel":
         """Load tokenizer and weights; refuse what would not be the model that was saved.
@@ -82,40 +94,93 @@ class HubModel:
         """
         from sah.models.gate_memory import require_measurable
         from sah.models.language_model import LanguageModel
-        from sah.models.loading.architecture import auto_class, check_quantization, read_config
-        from sah.models.loading.weights import load_weights, warn_of_ids_beyond
+        from sah.models.loading.weights import warn_of_ids_beyond
 
-        device, dtype = resolve_device_and_dtype(self.device, self.dtype)
-        options, overrides = split(self.model_kwargs)
-        options.setdefault("device_map", {"": device})
+        device, _ = resolve_device_and_dtype(self.device, self.dtype)
         common = self._common()
-        config = read_config(self.name_or_path, common, overrides)
-        self._require_composed_commit(config)
-        loader = auto_class(self.name_or_path, config, trust_remote_code=self.trust_remote_code)
-        check_quantization(
-            self.name_or_path, config, options.get("quantization_config"), options["device_map"]
-        )
+        config, loader = self._config(common)
         # Before the weights: it refuses a chat template that fails.
         prompts = self._encoder(common, config)
-        model = load_weights(
-            loader,
-            self.name_or_path,
-            config,
-            dtype=dtype,
-            common=common,
-            options=options,
-            overridden=bool(overrides),
-            way_out=(
-                f"{'check model.model_kwargs, or ' if self.model_kwargs else ''}"
-                f"{_how_to_get(self.name_or_path)}"
-            ),
-        )
+        if self._is_split:
+            model = self._load_split(common, config, loader, device)
+        else:
+            options = split(self.model_kwargs)[0]
+            placed = {"device_map": options.get("device_map", {"": device})}
+            model = self._load_weights(common, config, loader, placed)
         # Once more, since loading takes a while.
         self._require_composed_folder()
         warn_of_ids_beyond(model, prompts.tokenizer, self.name_or_path)
         loaded = LanguageModel(model, prompts)
         require_measurable(loaded)
         return loaded
+
+    def load_part(self, plan: "SplitPlan") -> Any:
+        """Load this process's part of the weights, in one that joined the others.
+
+        Raises:
+            SahError: as `load` does.
+        """
+        common = self._common()
+        config, loader = self._config(common)
+        return self._load_weights(
+            common, config, loader, {"distributed_config": plan.distributed_config()}
+        )
+
+    def _load_split(
+        self, common: Mapping[str, Any], config: Any, loader: Any, device: torch.device
+    ) -> Any:
+        from sah.models.tensor_parallel.plan import SplitPlan
+        from sah.models.tensor_parallel.processes import Processes
+
+        assert self.tensor_parallel is not None
+        plan = SplitPlan.of(loader, config, self.tensor_parallel, device, self.name_or_path)
+        processes = Processes(self, plan, device)
+        try:
+            placed = {"distributed_config": plan.distributed_config()}
+            model = self._load_weights(common, config, loader, placed)
+            processes.attach(model)
+        except BaseException:
+            processes.others.close("it could not be loaded")
+            raise
+        return model
+
+    def _config(self, common: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Read the config; return it with the class of transformers that loads the model."""
+        from sah.models.loading.architecture import auto_class, check_quantization, read_config
+
+        options, overrides = split(self.model_kwargs)
+        config = read_config(self.name_or_path, common, overrides)
+        self._require_composed_commit(config)
+        loader = auto_class(self.name_or_path, config, trust_remote_code=self.trust_remote_code)
+        device, _ = resolve_device_and_dtype(self.device, self.dtype)
+        check_quantization(
+            self.name_or_path,
+            config,
+            options.get("quantization_config"),
+            options.get("device_map", {"": device}),
+        )
+        return config, loader
+
+    def _load_weights(
+        self, common: Mapping[str, Any], config: Any, loader: Any, placed: Mapping[str, Any]
+    ) -> Any:
+        """Load the weights, placed by `device_map` or `distributed_config`."""
+        from sah.models.loading.weights import load_weights
+
+        options, overrides = split(self.model_kwargs)
+        return load_weights(
+            loader,
+            self.name_or_path,
+            config,
+            dtype=resolve_device_and_dtype(self.device, self.dtype)[1],
+            common=common,
+            options={**options, **placed},
+            overridden=bool(overrides),
+            way_out=(
+                f"{'check model.model_kwargs, or ' if self.model_kwargs else ''}"
+                f"{how_to_get(self.name_or_path)}"
+            ),
+        )
 
     def prompts(self) -> "PromptEncoder":
         """Load only the tokenizer, which is enough to make a benchmark's examples.
@@ -201,7 +266,7 @@ class HubModel:
         ):
             raise ModelNotFound(
                 f"{folder} has no weights, and the Hub cannot be reached; "
-                f"{_how_to_get(self.name_or_path)}"
+                f"{how_to_get(self.name_or_path)}"
             )
         return f"{self.name_or_path} is in {folder}"
 
@@ -211,7 +276,9 @@ class HubModel:
         return {
             "revision": self._cached_revision(),
             "trust_remote_code": self.trust_remote_code,
-            "local_files_only": self._find(),
+            "local_files_only": find_config(
+                self.name_or_path, self.revision, self._cached_revision()
+            ),
         }
 
     def _cached_revision(self) -> str:
@@ -274,7 +341,7 @@ class HubModel:
                 raise
             raise TokenizerError(
                 f"cannot load the tokenizer of {self.name_or_path!r}: {reason(error)}; "
-                f"{_how_to_get(self.name_or_path)}"
+                f"{how_to_get(self.name_or_path)}"
             ) from error
         check_read_by_tokenizer(tokenizer, self.tokenizer_kwargs)
         return tokenizer
@@ -286,70 +353,7 @@ class HubModel:
         """
         # model_kwargs set it together with the rotary parameters of an extended context.
         given: int | None = self.model_kwargs.get("max_position_embeddings")
-        return given or _known_max_tokens(self.name_or_path, self._cached_revision())
-
-    def _find(self) -> bool:
-        """Look for the model's config; return whether to load without the network.
-
-        Fails within seconds, where transformers would retry for minutes.
-        """
-        from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-        )
-
-        folder = Path(self.name_or_path)
-        if folder.is_dir():
-            if not (folder / "config.json").is_file():
-                raise ModelNotFound(
-                    f"model.name_or_path={self.name_or_path!r} is a folder without config.json"
-                    f"{_other_format(folder)}; give one that `hf download` or `save_pretrained` "
-                    "wrote"
-                )
-            return True
-        if folder.is_file():
-            raise ModelNotFound(
-                f"model.name_or_path={self.name_or_path!r} is a file; give the folder that holds "
-                "config.json, the tokenizer and the weights"
-            )
-        offline = constants.HF_HUB_OFFLINE or not is_reachable(constants.ENDPOINT)
-        try:
-            cached = try_to_load_from_cache(
-                self.name_or_path, "config.json", revision=self._cached_revision()
-            )
-            if offline and not isinstance(cached, str):
-                state = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "it is unreachable"
-                raise ModelNotFound(
-                    f"config.json of {self.name_or_path!r} (revision {self.revision or 'main'}) is "
-                    f"not in the cache {constants.HF_HUB_CACHE} and cannot be fetched from "
-                    f"{constants.ENDPOINT} ({state}); {_how_to_get(self.name_or_path)}"
-                )
-            if not offline:
-                hf_hub_download(self.name_or_path, "config.json", revision=self._cached_revision())
-        except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
-            raise ModelNotFound(
-                f"{self.name_or_path!r} cannot be fetched from {constants.ENDPOINT}: "
-                f"{str(error).strip().splitlines()[0]}; {_how_to_get(self.name_or_path)}"
-            ) from error
-        return bool(offline)
-
-
-@functools.cache
-def _known_max_tokens(name_or_path: str, revision: str) -> int | None:
-    from transformers import AutoConfig
-
-    from sah.models.loading.architecture import LOADING_ERRORS, max_tokens
-
-    try:
-        # Explicitly False; otherwise transformers asks on the terminal whether to run the code.
-        config = AutoConfig.from_pretrained(
-            name_or_path, revision=revision, local_files_only=True, trust_remote_code=False
-        )
-    except LOADING_ERRORS:
-        return None
-    return max_tokens(config)
+        return given or max_tokens_on_disk(self.name_or_path, self._cached_revision())
 
 
 def resolve_device_and_dtype(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
@@ -380,32 +384,3 @@ def resolve_device_and_dtype(device: str, dtype: str) -> tuple[torch.device, tor
             "float16 or bfloat16"
         )
     return found, kind
-
-
-def _how_to_get(name: str) -> str:
-    if Path(name).is_dir():
-        return "set model.name_or_path to a folder that holds the whole model"
-    return (
-        f"run `hf download {name}` on a machine with a network, or set model.name_or_path to a "
-        "folder that holds the model"
-    )
-
-
-# Files of formats without config.json, and what a folder with them holds.
-_OTHER_FORMATS = {
-    "adapter_config.json": "a LoRA adapter: merge it into its base model with peft",
-    "model_index.json": "a diffusers pipeline",
-    "params.json": "weights in their author's own format: convert them to the Hugging Face format",
-    "*.gguf": "a GGUF file: load it once with transformers, and write it with save_pretrained",
-    "*.onnx": "an ONNX model",
-    "*.nemo": "a NeMo model: convert it to the Hugging Face format",
-}
-
-
-def _other_format(folder: Path) -> str:
-    """Say what a folder without config.json holds instead, where its files tell."""
-    for pattern, what in _OTHER_FORMATS.items():
-        found = next(folder.glob(pattern), None)
-        if found is not None:
-            return f" but with {found.name} ({what})"
-    return ""

@@ -86,6 +86,12 @@ class LanguageModel:
         return getattr(self.model.config, "_commit_hash", None)
 
     @property
+    def is_usable(self) -> bool:
+        """Whether it can still be called; not if a process with a part of its weights has ended."""
+        processes = getattr(self.model, "processes", None)
+        return processes is None or not processes.is_closed
+
+    @property
     def cache_bytes_per_token(self) -> int | None:
         """Bytes that each token adds to the cache, in the layers that keep all keys.
 

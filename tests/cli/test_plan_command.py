@@ -137,11 +137,11 @@ def test_the_time_on_a_device_is_a_lower_bound_by_weights_and_peak_numbers(plann
     assert "NVIDIA H100 SXM 80 GB (989.5 TFLOPS, 3.35 TB/s; https://www.nvidia.com" in shown
 
 
-def test_questions_of_a_batch_share_the_reading_of_the_weights(planned):
+def test_the_rows_of_a_batch_share_the_reading_of_the_weights(planned):
     arguments = (*EXPERIMENT, "attention=dense", "--device", "a100", "--json")
     alone, together = (
         planned(*arguments, *batch)["jobs"][0]["rates"]
-        for batch in ((), ("generation.batch_rows=4",))
+        for batch in (["generation.batch_rows=1"], ["generation.batch_rows=4"])
     )
     assert together["decode"] == pytest.approx(4 * alone["decode"])
     assert together["prefill"] == alone["prefill"]

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from sah.launching.composer import Composer
@@ -80,6 +81,37 @@ def test_composes_the_same_as_hydra(hydra_loader):
         assert OmegaConf.to_container(composer.compose(overrides)) == OmegaConf.to_container(
             expected
         ), overrides
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processes"),
+    [
+        (["model=llama"], 2),
+        (["model=llama", "model.tensor_parallel=1"], 1),
+        (["model=llama", "model.device=cpu"], None),
+        (["model=llama", "+model.model_kwargs.device_map=auto"], None),
+    ],
+)
+def test_a_job_with_two_gpus_splits_a_model_that_is_not_placed_otherwise(
+    hydra_loader, overrides, processes
+):
+    loader, _ = hydra_loader
+    master = loader.load_configuration(
+        "config", ["hydra.launcher.gpus_per_job=2"], RunMode.MULTIRUN, from_shell=False
+    )
+    config = Composer(loader, master).compose(overrides)
+    assert config.model.tensor_parallel == processes
+    # Another composition from what is stored gives the same experiment.
+    stored = list(config.hydra.overrides.task)
+    assert stored == overrides + ["model.tensor_parallel=2"] * (processes == 2)
+
+
+def test_a_model_without_the_key_is_composed_for_two_gpus(hydra_loader):
+    loader, _ = hydra_loader
+    master = loader.load_configuration(
+        "config", ["hydra.launcher.gpus_per_job=2"], RunMode.MULTIRUN, from_shell=False
+    )
+    assert "tensor_parallel" not in Composer(loader, master).compose(["model=tiny"]).model
 
 
 def test_composed_cells_are_independent(hydra_loader):

@@ -17,6 +17,7 @@ from torch.testing import assert_close
 from sah.attention import DenseAttention
 from sah.attention.session import AttentionSession
 from sah.errors import ModelLoadingError, ModelNotFound, TokenizerError
+from sah.models import hub
 from sah.models.generation import Generation
 from sah.models.hub import HubModel
 from sah.models.language_model import LanguageModel
@@ -254,7 +255,7 @@ def downloads(saved: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return name
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    monkeypatch.setattr(HubModel, "_find", lambda model: False)
+    monkeypatch.setattr(hub, "find_config", lambda *_: False)
     return patterns
 
 

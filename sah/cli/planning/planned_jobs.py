@@ -1,7 +1,8 @@
 """The jobs of a planned sweep: tokens, seconds and memory."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -117,6 +118,9 @@ def _with_memory(job: JobForecast, outlines: _Outlines) -> PlannedJob:
     try:
         attentions = [one.sparse_attention for one in job.experiments]
         memory = estimate_memory(outlines.of(first), attentions, longest, first.generation)
+        # On the first GPU, which has the whole cache.
+        parts = getattr(first.model, "tensor_parallel", None) or 1
+        memory = replace(memory, weights=math.ceil(memory.weights / parts))
     except SahError as error:
         reason = f"memory of {first.model.name}: {error}"
         return PlannedJob(forecast=job, memory=None, memory_unknown=reason, dtype=name)

@@ -34,7 +34,9 @@ def _output_weight(layer: ContextLayer) -> Float[Tensor, "E HV"]:
     for name in ("o_proj", "out_proj", "dense", "wo"):
         projection = getattr(module, name, None)
         if isinstance(projection, nn.Linear) and projection.weight.shape[1] == width:
-            return projection.weight.detach()
+            # Of a model whose weights are split over processes.
+            whole = getattr(projection, "whole_weight", None)
+            return projection.weight.detach() if whole is None else whole().detach()
     raise ConfigurationError(
         f"sparse_attention.evict: CriticalKV needs the output projection of layer "
         f"{layer.layer_idx}, but {type(module).__name__} has no plain linear layer o_proj, "

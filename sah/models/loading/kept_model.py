@@ -30,7 +30,7 @@ class KeptModel:
             source: the model of an experiment.
             key: hash of its configuration and content, `sah.results.identity.model_key`.
         """
-        if self._model is None or key != self._key:
+        if self._model is None or key != self._key or not self._model.is_usable:
             self.forget()
             self._model = source.load()
             self._key = key

@@ -48,9 +48,9 @@ _OWN_TOKEN = (
     "set the environment variable HF_TOKEN or run `hf auth login`, since options are stored with "
     "the results"
 )
-_ONE_PROCESS = (
-    "an experiment runs in one process; model.model_kwargs.device_map=auto spreads the layers over "
-    "its GPUs"
+_SPLIT = (
+    "set model.tensor_parallel=2 to split each layer over 2 GPUs, or "
+    "model.model_kwargs.device_map=auto to spread whole layers over the GPUs"
 )
 
 # Options that both kinds of `from_pretrained` take, but that SAH sets itself or does not support.
@@ -89,10 +89,10 @@ _MODEL_ELSEWHERE = _ELSEWHERE | {
     "load_in_4bit": "set model.model_kwargs.quantization_config.load_in_4bit",
     "load_in_8bit": "set model.model_kwargs.quantization_config.load_in_8bit",
     "use_flash_attention_2": "set model.model_kwargs.attn_implementation=flash_attention_2",
-    "distributed_config": _ONE_PROCESS,
-    "device_mesh": _ONE_PROCESS,
-    "tp_plan": _ONE_PROCESS,
-    "tp_size": _ONE_PROCESS,
+    "distributed_config": _SPLIT,
+    "device_mesh": _SPLIT,
+    "tp_plan": _SPLIT,
+    "tp_size": _SPLIT,
 }
 
 # Fields that every config has and that do not change what a causal language model computes.
@@ -183,6 +183,35 @@ def check_model_kwargs(options: Mapping[str, Any], *, trust_remote_code: bool) -
                 f"model.model_kwargs.attn_implementation={attention!r} is not one of "
                 f"{', '.join(_ATTENTIONS)}; a kernel from the Hub is code and needs "
                 "model.trust_remote_code=true"
+            )
+
+
+def check_tensor_parallel(
+    processes: int | None, device: str, model_kwargs: Mapping[str, Any]
+) -> None:
+    """Check `model.tensor_parallel` against the options that also place weights.
+
+    Raises:
+        ValueError: if it is below 1, or does not go together with one of them.
+    """
+    if processes is not None and processes < 1:
+        raise ValueError(
+            f"model.tensor_parallel must be at least 1, or null for 1, got {processes}"
+        )
+    if processes in (None, 1):
+        return
+    if device != "auto":
+        raise ValueError(
+            f"model.tensor_parallel={processes} uses the first {processes} visible GPUs, but "
+            f"model.device={device!r} names one device; leave model.device=auto, and choose GPUs "
+            "with CUDA_VISIBLE_DEVICES"
+        )
+    for name in ("device_map", "max_memory", "offload_folder", "quantization_config"):
+        if name in model_kwargs:
+            raise ValueError(
+                f"model.tensor_parallel={processes} places the weights of each layer in "
+                f"{processes} processes, which does not go together with model.model_kwargs.{name};"
+                " leave one of them out"
             )
 
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("calibrated")
 PRESETS = ("dense", *SELECTING, *EVICTING, *REWRITING, *PREFILLING)
 # Eight contexts of lengths of their own, with one question each and answers of 24 tokens.
 RAGGED = (
-    *("model=tiny", "benchmark=ruler", "benchmark.context_tokens=300", "benchmark.samples=1"),
+    *("model=tiny", "benchmark=ruler", "benchmark.context_tokens=400", "benchmark.samples=1"),
     *("benchmark.limit=8", "generation.max_new_tokens=24", "metric_logging=full"),
     "metric_logging.max_records=0",
 )

@@ -39,7 +39,7 @@ def source(folder: Path, **options: Any) -> HubModel:
         ("ignore_mismatched_sizes", True, "random values"),
         ("weights_only", False, "can run code"),
         ("generation_config", {}, "set generation"),
-        ("tp_plan", "auto", "device_map=auto"),
+        ("tp_plan", "auto", "model.tensor_parallel=2"),
         ("load_in_4bit", True, "quantization_config.load_in_4bit"),
         ("use_flash_attention_2", True, "attn_implementation=flash_attention_2"),
         ("tie_word_embeddings", True, "config.json"),

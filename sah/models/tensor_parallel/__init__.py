@@ -1,0 +1,1 @@
+"""Models whose weights are split over several processes of one job."""
