@@ -49,7 +49,7 @@ class MemoryEstimate:
     """Activations of one layer: hidden states and feed-forward."""
     workspace: int
     indexes: float
-    """Of all arms together."""
+    """Of one arm: the next one builds its own."""
 
     @property
     def total(self) -> float:
@@ -89,7 +89,7 @@ def estimate_memory(
         remembered=hidden if any(one.calls for one in witnesses) else 0,
         prefill=tokens * width * itemsize,
         workspace=max((one.workspace_bytes for one in sparse), default=0),
-        indexes=len(attentions) * _INDEX_SHARE * cache,
+        indexes=_INDEX_SHARE * cache if sparse else 0.0,
     )
 
 

@@ -118,6 +118,7 @@ def test_given_rates_replace_measured_ones(planned):
 
 def test_the_time_on_a_device_is_a_lower_bound_by_weights_and_peak_numbers(planned):
     shape = ("model=tiny", *EXPERIMENT[1:], "model.layers=2", "attention=dense,quest")
+    shape = (*shape, "generation.batch_rows=1")
     (job,) = planned(*shape, "--device", "h100", "--json")["jobs"]
     model = TinyModel(layers=2)
     width, inner = model.heads * model.head_dim, 2 * model.heads * model.head_dim
