@@ -109,7 +109,7 @@ def last_queries() -> list[AttentionInputs]:
     session = AttentionSession(attention, seed=0, observers=(keep,))
     session.begin_context(context.length)
     session.begin_example(example.id)
-    model.read_question(context, prompt.question_ids, session=session, dense_question=False)
+    model.read_question(context, prompt.question_ids, session=session)
     return seen
 
 

@@ -376,9 +376,21 @@ def test_dense_attention_in_a_batch_uses_the_model_s_scaling(
     assert_close(output, (share @ values).transpose(1, 2))
 
 
-@pytest.mark.parametrize("option", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}])
-def test_a_batch_refuses_soft_caps_and_sinks(option: dict[str, Any], tiny: LanguageModel) -> None:
-    module = tiny.model.model.layers[0].self_attn
-    given = torch.zeros(1, 4, 1, 16), torch.zeros(1, 2, 3, 16), torch.zeros(1, 2, 3, 16)
-    with pytest.raises(ConfigurationError, match="soft-caps its scores or has sinks"):
-        AttentionSession(DenseAttention(), seed=0).attend(module, *given, **option)
+@pytest.mark.parametrize("cap", [None, 2.0])
+@pytest.mark.parametrize("sink", [None, 0.7])
+def test_dense_attention_of_a_row_has_soft_caps_and_sinks(
+    cap: float | None, sink: float | None, tiny: LanguageModel
+) -> None:
+    module, scaling = tiny.model.model.layers[0].self_attn, 0.5
+    query, key, value = torch.randn(1, 4, 1, 16), torch.randn(1, 2, 9, 16), torch.randn(1, 2, 9, 16)
+    options = {} if sink is None else {"s_aux": torch.full((4,), sink)}
+    output = AttentionSession(DenseAttention(), seed=0).attend(
+        module, query, key, value, scaling=scaling, softcap=cap, **options
+    )
+    keys, values = (kept.repeat_interleave(2, dim=1) for kept in (key, value))
+    scores = scaling * query @ keys.transpose(-1, -2)
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    weights = scores.exp()
+    total = weights.sum(-1, keepdim=True) + (0 if sink is None else math.exp(sink))
+    assert_close(output, (weights / total @ values).transpose(1, 2))

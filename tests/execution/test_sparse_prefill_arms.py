@@ -94,7 +94,7 @@ def test_every_arm_has_the_results_of_a_separate_run(bundle, configure, outcome,
 def test_arms_that_read_the_context_alike_share_a_prefill_and_the_dense_one_is_first(
     bundle, prefills
 ):
-    ended = bundle(ARMS)
+    ended = bundle(ARMS, "generation.batch_rows=1")
     # The last one has another layer dense.
     assert prefills == 2 * ["dense", "AShape", "TriShape", "AShape"]
     saved = [arm.result.timing.prefill_seconds_saved > 0 for arm in ended]
@@ -120,14 +120,15 @@ def test_after_a_sparse_prefill_alone_queries_read_everything(bundle):
 
 
 def test_the_forced_answer_is_that_of_a_dense_prefill(bundle, configure, prefills):
-    (dense,) = bundle(["dense"], "protocol=forced")
+    one_by_one = ("protocol=forced", "generation.batch_rows=1")
+    (dense,) = bundle(["dense"], *one_by_one)
     assert prefills == 2 * ["dense"]
-    ended = bundle(SPARSE, "protocol=forced")
+    ended = bundle(SPARSE, *one_by_one)
     assert prefills[2:] == 2 * ["dense", "AShape"]
     assert all(arm.result.dense_agreement.kl > 1e-4 for arm in ended)
     texts = [
         [orjson.loads(line)["text"] for line in (folder / "predictions.jsonl").open("rb")]
-        for folder in folders(configure, ["dense", *SPARSE], "protocol=forced")
+        for folder in folders(configure, ["dense", *SPARSE], *one_by_one)
     ]
     assert all(one == texts[0] for one in texts)
     assert dense.result.dense_agreement.kl == pytest.approx(0, abs=1e-6)
@@ -135,7 +136,8 @@ def test_the_forced_answer_is_that_of_a_dense_prefill(bundle, configure, prefill
 
 def test_a_prefill_that_fails_is_the_error_of_its_own_arms(bundle, calls):
     error = RuntimeError("bug")
-    calls(LanguageModel, "prefill", raise_at=2, error=error)
+    # Both contexts are prefilled for the dense arm first.
+    calls(LanguageModel, "prefill", raise_at=3, error=error)
     ended = bundle(["dense", "a_shape", "a_shape and selection", "tri_shape"], "retries=0")
     assert [arm.error for arm in ended] == [None, error, error, None]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from batches import answered_together
 from jaxtyping import Bool
 from test_eviction import CONTEXT, QUESTION, SELECTING, Logits, Ragged, answered, begun, evicting
 from torch import Tensor
@@ -28,8 +29,6 @@ from sah.evictors.sink_and_recent import SinkAndRecent
 from sah.evictors.snapkv import SnapKV
 from sah.execution.teacher_forcing import LayerErrors
 from sah.metric_logging.metrics import output_error
-from sah.models.batch import BatchedQuestion, answer_batch
-from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel, PrefilledContext
 
 BUDGET, WINDOW, EVERY = 20, 4, 5
@@ -256,19 +255,8 @@ def test_questions_of_a_batch_do_not_share_evictions(tiny: LanguageModel) -> Non
         _, own, session = begun(tiny, evicting(evictor))
         asked = [QUESTION, QUESTION[:5], QUESTION[3:]]
         alone = [answered(tiny, own, session, question=question)[0] for question in asked]
-        rows = [
-            BatchedQuestion(
-                example_id="one",
-                question_ids=question,
-                session=session.fork(),
-                sampler=Generation().sampler(0, "one", tiny.device),
-                max_new_tokens=10,
-                begin_turn=lambda: None,
-            )
-            for question in asked
-        ]
-        answers = answer_batch(tiny, own, rows, dense_question=False, between_tokens=lambda: None)
-        assert [answer.token_ids for answer in answers] == alone
+        tokens, _ = answered_together(tiny, own, session, asked)
+        assert tokens == alone
 
 
 def test_a_continuation_has_the_same_loss_in_any_chunks(

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from batches import answered_together
 from jaxtyping import Bool
 from torch import Tensor
 from torch.testing import assert_close
@@ -22,9 +23,7 @@ from sah.maskers.local import Local
 from sah.maskers.oracle_top_k import OracleTopK
 from sah.maskers.sink import Sink
 from sah.metric_logging.metrics import output_error
-from sah.models.batch import BatchedQuestion, answer_batch
 from sah.models.eviction import evicted
-from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import PromptEncoder
 from sah.models.tiny import tiny_tokenizer
@@ -231,20 +230,9 @@ def test_questions_of_a_batch_get_the_answers_of_one_by_one(tiny: LanguageModel)
     _, own, session = begun(tiny, evicting(KNorm(fraction=0.3)))
     asked = [QUESTION, QUESTION[:5], QUESTION[3:]]
     alone = [answered(tiny, own, session, question=question)[0] for question in asked]
-    rows = [
-        BatchedQuestion(
-            example_id="one",
-            question_ids=question,
-            session=session.fork(),
-            sampler=Generation().sampler(0, "one", tiny.device),
-            max_new_tokens=10,
-            begin_turn=lambda: None,
-        )
-        for question in asked
-    ]
-    answers = answer_batch(tiny, own, rows, dense_question=False, between_tokens=lambda: None)
-    assert [answer.token_ids for answer in answers] == alone
-    assert rows[0].session.density() is not None
+    tokens, sessions = answered_together(tiny, own, session, asked)
+    assert tokens == alone
+    assert sessions[0].density() is not None
 
 
 def test_error_is_measured_against_the_whole_context(tiny: LanguageModel) -> None:

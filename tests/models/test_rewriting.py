@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from batches import answered_together
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.testing import assert_close
@@ -18,9 +19,7 @@ from sah.evictors.knorm import KNorm
 from sah.evictors.wrappers.adakv import AdaKV
 from sah.maskers.quest import Quest
 from sah.metric_logging.metrics import output_error, recall
-from sah.models.batch import BatchedQuestion, answer_batch
 from sah.models.eviction import evicted
-from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel, PrefilledContext
 from sah.models.prompts import PromptEncoder
 from sah.models.tiny import tiny_tokenizer
@@ -211,19 +210,8 @@ def test_questions_of_a_batch_get_the_answers_of_one_by_one(tiny: LanguageModel)
     _, own, session = begun(tiny, rewriting(REWRITERS["kivi"]))
     asked = [QUESTION, QUESTION[:5], QUESTION[3:]]
     alone = [answered(tiny, own, session, question=question)[0] for question in asked]
-    rows = [
-        BatchedQuestion(
-            example_id="one",
-            question_ids=question,
-            session=session.fork(),
-            sampler=Generation().sampler(0, "one", tiny.device),
-            max_new_tokens=10,
-            begin_turn=lambda: None,
-        )
-        for question in asked
-    ]
-    answers = answer_batch(tiny, own, rows, dense_question=False, between_tokens=lambda: None)
-    assert [answer.token_ids for answer in answers] == alone
+    tokens, _ = answered_together(tiny, own, session, asked)
+    assert tokens == alone
 
 
 def test_error_and_recall_are_measured_against_the_exact_context(tiny: LanguageModel) -> None:

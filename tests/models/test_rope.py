@@ -80,7 +80,7 @@ def dense() -> AttentionSession:
 
 def question_logits(model: LanguageModel, context: PrefilledContext, tokens: int) -> torch.Tensor:
     ids = IDS[context.length : tokens]
-    logits = model.read_question(context, ids, session=dense(), dense_question=True)
+    _, logits = model.read_question(context, ids, session=dense(), dense_question=True)
     context.cache.rewind()
     return logits
 

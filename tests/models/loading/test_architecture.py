@@ -101,7 +101,7 @@ def logits(model: LanguageModel, attention: DenseAttention | SparseAttention) ->
     session = AttentionSession(attention, seed=0)
     session.begin_context(context.length)
     session.begin_example("one")
-    return model.read_question(context, QUESTION, session=session, dense_question=False)
+    return model.read_question(context, QUESTION, session=session)[1]
 
 
 @pytest.fixture

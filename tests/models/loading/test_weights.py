@@ -235,7 +235,7 @@ def feed(model: LanguageModel, token: int, place: str) -> None:
     ids = [5, token, 6]
     context = model.prefill(ids if place == "context" else [5, 6], reserve_tokens=9)
     if place == "question":
-        model.read_question(context, ids, session=session, dense_question=False)
+        model.read_question(context, ids, session=session)
     else:
         model.continuation_loss(context, ids, session=session)
 
