@@ -62,7 +62,7 @@ def test_an_interrupted_run_raises_keyboard_interrupt_and_resumes():
         def interrupt(*_: object, **__: object) -> None:
             raise Interrupted(2)
 
-        patch.setattr(Arm, "answer_context", interrupt)
+        patch.setattr(Arm, "answer_group", interrupt)
         with pytest.raises(KeyboardInterrupt, match=r"0 of 2 .*same overrides again to resume"):
             sah.run(*TINY)
     assert sah.run(*TINY).n == 2

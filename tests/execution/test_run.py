@@ -19,7 +19,7 @@ from sah.attention.eviction.reconstruction import Reconstruction
 from sah.attention.eviction.witness import Witness
 from sah.benchmarks.mock import Mock
 from sah.errors import ConfigurationError
-from sah.execution.run import _answer_in_turn
+from sah.execution.groups.sharing import _answer_in_turn
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import PromptEncoder
 from sah.models.tiny import TinyModel, tiny_tokenizer
@@ -366,11 +366,10 @@ def test_sharing_saves_the_prefill_and_the_repetition_of_all_arms_but_the_first(
     context = SimpleNamespace(seconds=2.0, reconstructions={zipped: SimpleNamespace(seconds=5.0)})
     arms = [
         SimpleNamespace(
-            witness=needs,
+            experiment=SimpleNamespace(witness=needs),
             alone=nullcontext,
-            pending=lambda _: [],
-            answer_context=lambda *_, **__: None,
+            answer_group=lambda *_, **__: None,
         )
         for needs in (None, witness, witness, Witness(received=True))
     ]
-    assert _answer_in_turn(arms, None, context, {}, []) == 3 * 2.0 + 5.0
+    assert _answer_in_turn(arms, None, [context, context], []) == 2 * (3 * 2.0 + 5.0)
