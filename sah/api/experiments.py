@@ -38,6 +38,7 @@ def run(*overrides: str, config_dir: str | Path | None = None) -> Result:
     """
     from sah.execution.attempts import compute
     from sah.execution.checks import check, find_complete
+    from sah.execution.progress import quiet_libraries
     from sah.results.state import read_state
 
     config = composed(overrides, config_dir)
@@ -46,6 +47,7 @@ def run(*overrides: str, config_dir: str | Path | None = None) -> Result:
     if result is not None:
         return result
     check(config, typed)
+    quiet_libraries()
     try:
         with _logged():
             return compute(config, typed)

@@ -107,7 +107,8 @@ def check(config: DictConfig, overrides: Sequence[str], *, writes: bool = True) 
     chosen = {override.lstrip("+~").partition("=")[0] for override in overrides}
     if {"attention", "sparse_attention"} <= chosen:
         raise ConfigurationError(
-            "attention= and sparse_attention= are two names of one choice; give only one of them"
+            "attention= and sparse_attention= are two names of one choice; give only one of them "
+            "(a study that chooses sparse_attention is changed by sparse_attention=)"
         )
     _check_options(config, *_Options.__dataclass_fields__)
     if config.retries < 0:

@@ -68,8 +68,9 @@ class Sweep:
         check_objective(str(self._config.objective))
         plan = self._plan(jobs)
         logger.info(
-            "%d experiments: %d finished already, %d duplicates, %d to run",
-            *(len(plan.cells), len(plan.finished), len(plan.repeated), len(plan.pending)),
+            "%d %s: %d finished already, %d duplicates, %d to run",
+            *(len(plan.cells), "experiment" if len(plan.cells) == 1 else "experiments"),
+            *(len(plan.finished), len(plan.repeated), len(plan.pending)),
         )
         if not plan.pending:
             self._outcomes += (outcomes := _outcomes(plan))

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sah.launching.outcome import UNFINISHED, CellOutcome
+from sah.launching.outcome import UNFINISHED, CellOutcome, Outcome
 from sah.results.files import write_json
 from sah.results.schema import Result
 from sah.results.show import command_line, folder_argument
@@ -54,7 +54,8 @@ def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
     """
     console = Console(stderr=True, highlight=False)
     counts = Counter(outcome.outcome for outcome in outcomes)
-    console.print(Text(", ".join(f"{number} {name}" for name, number in counts.items())))
+    order = sorted(counts, key=get_args(Outcome).index)
+    console.print(Text(", ".join(f"{counts[name]} {name}" for name in order)))
     taken, saved = _prefill_saved(outcomes)
     if saved:
         console.print(
