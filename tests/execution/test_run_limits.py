@@ -11,6 +11,7 @@ from sah.errors import DatasetError, ExperimentTimeout
 from sah.execution import accounting as clock_module
 from sah.execution.arm import Arm
 from sah.execution.run import run as run_experiment
+from sah.models.loading.kept_model import KeptModel
 from sah.results import ResultStore, directory
 
 MOCK = ("model=tiny", "benchmark=mock")
@@ -85,7 +86,7 @@ def run_changed(configure):
         with Arm(config, []) as arm:
             arm.experiment = dataclasses.replace(arm.experiment, benchmark=Changed(**fields))
             arm.begin_attempt()
-            run_experiment([arm])
+            run_experiment([arm], KeptModel())
         assert arm.outcome is not None
         if arm.outcome.error is not None:
             raise arm.outcome.error

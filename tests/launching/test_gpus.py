@@ -130,7 +130,7 @@ def test_max_concurrent_caps_the_slots():
 def test_cpu_workers_divide_the_threads_and_see_no_gpu(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
     found = find_slots(LauncherSettings(gpus_per_job=0, cpu_workers=3))
-    assert [slot.environment["OMP_NUM_THREADS"] for slot in found] == ["2", "2", "2"]
+    assert [slot.threads_environment["OMP_NUM_THREADS"] for slot in found] == ["2", "2", "2"]
     assert {slot.environment["CUDA_VISIBLE_DEVICES"] for slot in found} == {""}
 
 
