@@ -75,7 +75,8 @@ def run(request: dict[str, Any]) -> None:
     else:
         sys.argv = [request["program"], *request["arguments"]]
         # What an interpreter would have read at its start.
-        sys.path[:0] = request["environment"].get("PYTHONPATH", "").split(os.pathsep)
+        folders = request["environment"].get("PYTHONPATH", "").split(os.pathsep)
+        sys.path[:0] = [folder for folder in folders if folder]
         if Path(sys.argv[0]).name in ("run.py", "sah"):
             sah_main()
         else:

@@ -32,7 +32,9 @@ sah run -m hydra/launcher=slurm hydra.launcher.partition=main \
 # > dense 100.0 ...
 # > sparse 100.0 ...
 # > next: sah compare
-sacct -X --noheader --format State%12
+
+# The job ends a moment after its last result.
+until sacct -X --noheader --format State%12 | grep -E 'COMPLETED|FAILED'; do sleep 1; done
 # > COMPLETED
 
 # Each result names the job and the GPU that SLURM gave it.
