@@ -22,7 +22,6 @@ from sah.attention.session import AttentionSession
 from sah.execution.building import build, compose
 from sah.models.batch import Row, answer_rows
 from sah.models.eviction import evicted
-from sah.models.generation import Generation
 from sah.models.language_model import LanguageModel
 from sah.models.prompts import PromptEncoder
 from sah.models.tiny import tiny_tokenizer

@@ -38,7 +38,7 @@ def test_interrupted_cells_are_rows_of_their_own_and_run_again(capsys, tmp_path,
     ]
     show_summary([*outcomes, outcome("done", 2)], tmp_path)
     shown = capsys.readouterr().err
-    assert "2 interrupted, 1 done" in shown
+    assert "1 done, 2 interrupted" in shown
     assert shown.count("interrupted, 2 of 5 answered") == 2
 
 
