@@ -9,7 +9,9 @@ out), how many rows get the same tokens, and the largest relative difference of 
 """
 
 import argparse
+import functools
 import itertools
+import operator
 import statistics
 import time
 from collections.abc import Sequence
@@ -47,15 +49,10 @@ def main() -> None:
         print(f"{options.rows} rows of about {tokens:,} tokens against one row")
         print(f"{'':18s}{'alone':>10}{'step':>10}{'tokens/s':>10}{'equal':>8}{'logits':>10}")
         ids = text_ids(model, tokens + QUESTION)
-        witness_of_all = [attention_of(name) for name in options.presets]
-        needed = [
-            one.witness
-            for one in witness_of_all
-            if isinstance(one, SparseAttention) and one.witness is not None
-        ]
-        witness = None
-        for one in needed:
-            witness = one if witness is None else witness | one
+        attentions = [attention_of(name) for name in options.presets]
+        sparse = [one for one in attentions if isinstance(one, SparseAttention)]
+        needed = [one.witness for one in sparse if one.witness is not None]
+        witness = functools.reduce(operator.or_, needed) if needed else None
         contexts = [
             model.prefill(
                 ids[17 * row : tokens - 13 * row],
@@ -64,7 +61,7 @@ def main() -> None:
             )
             for row in range(options.rows)
         ]
-        for name, attention in zip(options.presets, witness_of_all, strict=True):
+        for name, attention in zip(options.presets, attentions, strict=True):
             measure(model, name, attention, contexts, ids)
         print()
 

@@ -136,16 +136,18 @@ def _saved_seconds(arms: Sequence[Arm], context: PrefilledContext) -> float:
 
 def _check_answered(arms: Sequence[Arm], group: Group) -> None:
     """Fail the resumed arms whose stored answers are to other prompts under the same ids."""
-    for arm in at_work(arms):
-        if len(arm.pending(group.examples)) < len(group.examples):
-            with arm.alone():
-                arm.store.check_inputs(
-                    {
-                        example.id: inputs_of(arm.experiment, example, prompt)
-                        for asked in group.contexts
-                        for example, prompt in zip(asked.examples, asked.prompts, strict=True)
-                    }
-                )
+    examples = group.examples
+    resumed = [arm for arm in at_work(arms) if len(arm.pending(examples)) < len(examples)]
+    if not resumed:
+        return
+    inputs = {
+        example.id: inputs_of(resumed[0].experiment, example, prompt)
+        for asked in group.contexts
+        for example, prompt in zip(asked.examples, asked.prompts, strict=True)
+    }
+    for arm in resumed:
+        with arm.alone():
+            arm.store.check_inputs(inputs)
 
 
 def _prefill(
