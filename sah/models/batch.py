@@ -107,7 +107,8 @@ def answer_rows(
             row.context = model.prefill((), reserve_tokens=row.context.cache.capacity)
     try:
         active = [row for row in rows if _read(model, row, dense_question, shared)]
-        fits = sum(row.context.cache.capacity for row in rows) <= stacked_tokens
+        # Every row of the copy has room for the longest.
+        fits = len(rows) * max(row.context.cache.capacity for row in rows) <= stacked_tokens
         decoding = (_SideBySide if fits else _InTurn)(model, active) if active else None
         while decoding is not None and decoding.rows:
             between_tokens()

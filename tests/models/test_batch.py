@@ -142,6 +142,28 @@ def test_rows_take_turns_in_a_context_too_long_to_copy(tiny, preset):
     assert turns.count("B") == 1 + 4 * 2
 
 
+def test_every_row_of_the_copy_has_room_for_the_longest(tiny):
+    def turns_of(stacked_tokens):
+        turns = []
+        rows = [
+            Row(
+                example_id=str(length),
+                context=tiny.prefill(CONTEXT[:length], reserve_tokens=20),
+                question_ids=[200],
+                session=AttentionSession(DenseAttention(), seed=0),
+                sampler=Generation().sampler(0, str(length), tiny.device),
+                max_new_tokens=3,
+                begin_turn=lambda length=length: turns.append(length),
+            )
+            for length in (280, 30, 30)
+        ]
+        answer_rows(tiny, rows, stacked_tokens=stacked_tokens)
+        return turns
+
+    assert turns_of(3 * (280 + 20)) == [280, 30, 30]
+    assert len(turns_of(3 * (280 + 20) - 1)) > 3
+
+
 def test_rows_of_a_model_with_sliding_windows_get_their_own_answers(sliding):
     context, session = start(sliding, DenseAttention())
     single = one_by_one(sliding, context, session, Generation())

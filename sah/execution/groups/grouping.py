@@ -34,9 +34,9 @@ class AskedContext:
         return max(self.after_context)
 
     @property
-    def tokens(self) -> int:
-        """Most tokens in the cache of the context and its questions together."""
-        return len(self.context_ids) + sum(self.after_context)
+    def longest(self) -> int:
+        """Most tokens of the context with a question and its answer."""
+        return len(self.context_ids) + self.reserve_tokens
 
     @property
     def after_context(self) -> list[int]:
@@ -82,16 +82,16 @@ def grouped(
 ) -> Iterator[Group]:
     """Group consecutive contexts whose questions fit into one batch together.
 
-    A context with too many questions or tokens for one batch is a group by itself.
+    The rows of a batch lie side by side, each with room for the longest. A context with too many
+    questions or tokens for one batch is a group by itself.
     """
     group: list[AskedContext] = []
-    rows = tokens = 0
+    rows = longest = 0
     for context in contexts:
-        rows += len(context.examples)
-        tokens += context.tokens
-        if group and (rows > batch_rows or tokens > batch_tokens):
+        rows, longest = rows + len(context.examples), max(longest, context.longest)
+        if group and (rows > batch_rows or rows * longest > batch_tokens):
             yield Group(contexts=group, batches=_batches(group, batch_rows, batch_tokens))
-            group, rows, tokens = [], len(context.examples), context.tokens
+            group, rows, longest = [], len(context.examples), context.longest
         group.append(context)
     if group:
         yield Group(contexts=group, batches=_batches(group, batch_rows, batch_tokens))
@@ -101,16 +101,22 @@ def _batches(
     group: Sequence[AskedContext], batch_rows: int, batch_tokens: int
 ) -> list[list[tuple[int, int]]]:
     """Divide the questions of a group into batches, in order."""
-    found: list[list[tuple[int, int]]] = []
-    tokens = 0
-    for number, asked in enumerate(group):
-        for question, after_context in enumerate(asked.after_context):
-            is_new = not found or found[-1][-1][0] != number
-            tokens += after_context + (len(asked.context_ids) if is_new else 0)
-            if not found or len(found[-1]) == batch_rows or tokens > batch_tokens:
-                found.append([])
-                tokens = len(asked.context_ids) + after_context
-            found[-1].append((number, question))
+    if len(group) > 1:
+        return [[(n, asked) for n, one in enumerate(group) for asked in range(len(one.examples))]]
+    (context,) = group
+    shared = len(context.context_ids)
+    # Rows may take turns in the cache of a long context, which counts once.
+    takes_turns = shared > context.reserve_tokens
+    found: list[list[tuple[int, int]]] = [[]]
+    tokens = longest = 0
+    for question, after_context in enumerate(context.after_context):
+        tokens, longest = tokens + after_context, max(longest, after_context)
+        rows = len(found[-1]) + 1
+        needed = shared + tokens if takes_turns else rows * (shared + longest)
+        if rows > 1 and (rows > batch_rows or needed > batch_tokens):
+            found.append([])
+            tokens = longest = after_context
+        found[-1].append((0, question))
     return found
 
 

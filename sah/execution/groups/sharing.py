@@ -216,7 +216,7 @@ def _with_dense_answers(
                 )
             followed.append((number, question))
         if rows:
-            answer_rows(model, rows)
+            answer_rows(model, rows, stacked_tokens=generation.batch_tokens)
         found.append(followed)
     return found
 

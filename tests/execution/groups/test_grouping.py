@@ -51,6 +51,16 @@ def test_the_tokens_of_a_batch_are_those_of_contexts_questions_and_answers():
     assert shape(contexts, 8, 1) == 3 * [(1, [[(0, 0)]])]
 
 
+def test_every_row_of_a_batch_has_room_for_the_longest():
+    contexts = [asked(90, [10]), asked(10, [10]), asked(10, [10])]
+    assert shape(contexts, 8, 300) == [(3, [[(0, 0), (1, 0), (2, 0)]])]
+    assert shape(contexts, 8, 299) == [(2, [[(0, 0), (1, 0)]]), (1, [[(0, 0)]])]
+    # Answers are longer than the context, so that rows do not take turns in its cache.
+    contexts = [asked(10, [90, 20, 20])]
+    assert shape(contexts, 8, 300) == [(1, [[(0, 0), (0, 1), (0, 2)]])]
+    assert shape(contexts, 8, 299) == [(1, [[(0, 0), (0, 1)], [(0, 2)]])]
+
+
 def test_a_shared_context_counts_once_in_a_batch():
     assert shape([asked(100, [10, 10, 10])], 8, 120) == [(1, [[(0, 0), (0, 1)], [(0, 2)]])]
 
