@@ -13,6 +13,7 @@ from sah.attention import (
     Visibility,
 )
 from sah.attention.session import AttentionSession
+from sah.attention.stacked.stacked_layer import StackedLayer
 from sah.execution.attempts import compute_arms
 from sah.execution.teacher_forcing import DenseAnswer, LayerErrors, TeacherForcing, kl_divergence
 from sah.launching.objective import objective
@@ -190,3 +191,16 @@ def test_dense_layers_have_no_error(tiny, compose):
     sampler = Generation().sampler(0, "x", tiny.device)
     tiny.answer(context, QUESTION, session=session, sampler=sampler, max_new_tokens=3)
     assert set(errors.measured()["output_error"]) == {"1"}
+
+
+@pytest.mark.parametrize(("batch_tokens", "is_copied"), [(290, False), (1000, True)])
+def test_the_dense_answers_of_long_contexts_are_decoded_without_a_copy_of_them(
+    arms, monkeypatch, batch_tokens, is_copied
+):
+    made = []
+    init = StackedLayer.__init__
+    monkeypatch.setattr(
+        StackedLayer, "__init__", lambda *args, **named: made.append(init(*args, **named))
+    )
+    arms(["dense"], "protocol=forced", f"generation.batch_tokens={batch_tokens}")
+    assert bool(made) == is_copied
