@@ -173,7 +173,7 @@ class RowsBuffer:
 
     def append(self, new: Tensor) -> None:
         """Write what belongs to the last keys of every row."""
-        self._grow()
+        self.grow()
         count = new.shape[self._dim]
         at, rows = self._lengths.last(count), self._lengths.rows.unsqueeze(1)  # B N, B 1
         self._buffer.movedim(self._dim, 1)[rows, at] = new.movedim(self._dim, 1)
@@ -187,7 +187,8 @@ class RowsBuffer:
         """View of one row up to its end, [1, ...]."""
         return self._buffer[number : number + 1].narrow(self._dim, 0, self._lengths.keys[number])
 
-    def _grow(self) -> None:
+    def grow(self) -> None:
+        """Make room for the longest row; where nothing is written, there are zeros."""
         longest, room = self._lengths.longest, self._buffer.shape[self._dim]
         if longest > room:
             shape = list(self._buffer.shape)

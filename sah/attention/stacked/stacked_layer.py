@@ -70,6 +70,8 @@ class StackedLayer:
         """Append the key and value of this step to each row."""
         self._keys.append(key)
         self._values.append(value)
+        if self._padding is not None:
+            self._padding.grow()
 
     def last(self, count: int) -> tuple[Float[Tensor, "B G N D"], Float[Tensor, "B G N V"]]:
         """Return the last keys and values of each row."""
