@@ -45,8 +45,8 @@ class RowsIndex(Protocol):
     def keep(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
         """Put rows in the place of others, as (from, to), and continue with the first `rows`."""
 
-    def row(self, number: int) -> KeyIndex:
-        """Return the index of one row, to be measured; it shares the memory."""
+    def row(self, number: int, keys: int) -> KeyIndex:
+        """Return the index of one row over this many keys, to be measured; it shares the memory."""
 
 
 @runtime_checkable
@@ -183,9 +183,10 @@ class RowsBuffer:
         for source, target in moves:
             self._buffer[target].copy_(self._buffer[source])
 
-    def row(self, number: int) -> Tensor:
-        """View of one row up to its end, [1, ...]."""
-        return self._buffer[number : number + 1].narrow(self._dim, 0, self._lengths.keys[number])
+    def row(self, number: int, keys: int | None = None) -> Tensor:
+        """View of one row up to its end, or of its first keys, [1, ...]."""
+        count = self._lengths.keys[number] if keys is None else keys
+        return self._buffer[number : number + 1].narrow(self._dim, 0, count)
 
     def grow(self) -> None:
         """Make room for the longest row; where nothing is written, there are zeros."""
@@ -246,7 +247,12 @@ class EncodedKeys:
         cls, indexes: Iterable["EncodedKeys"], lengths: RowLengths, room: int
     ) -> "EncodedKeys":
         """Copy the indexes of a batch's rows into one, as in `StackableIndex`."""
-        assert cls.row_tensors is not None
+        if cls.row_tensors is None:
+            raise TypeError(
+                f"{cls.__name__} sets no `row_tensors`, so that the indexes of a batch's rows "
+                "cannot stand side by side; set it, () if contexts share everything, or remove "
+                "`batched` from the masker"
+            )
         tensors: dict[str, list[Tensor]] = {name: [] for name in cls.row_tensors}
         whole: EncodedKeys | None = None
         buffers: list[RowsBuffer] = []
@@ -275,13 +281,13 @@ class EncodedKeys:
         for name in self.row_tensors or ():
             setattr(self, name, rows_kept(getattr(self, name), moves, rows))
 
-    def row(self, number: int) -> "EncodedKeys":
+    def row(self, number: int, keys: int) -> "EncodedKeys":
         """Return the index of one row, as in `RowsIndex`."""
         one, codes = copy.copy(self), []
         for buffer in self._buffers:
             assert isinstance(buffer, RowsBuffer)
-            codes.append(KeyBuffer.of(buffer.row(number), dim=self._dim))
-        one._buffers, one.length = codes, codes[0].length
+            codes.append(KeyBuffer.of(buffer.row(number, keys), dim=self._dim))
+        one._buffers, one.length = codes, keys
         for name in self.row_tensors or ():
             setattr(one, name, getattr(self, name)[number : number + 1])
         return one

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sah.attention import AttentionInputs, AttentionMask, KeyBuffer, TopKMasker
 from sah.attention.index import rows_kept
@@ -155,7 +156,7 @@ class PageBoundsOfRows(PageBounds):
     _highest: Float[Tensor, "B G P D"]  # type: ignore[assignment]
 
     def __init__(self, like: PageBounds, lengths: RowLengths, room: int) -> None:
-        """Reserve memory for `room` keys a row; `like` is the index of one row."""
+        """Reserve memory for `room` keys a row, and more later; `like` is the index of one row."""
         self._like, self._lengths, self.page_size = like, lengths, like.page_size
         pages = -(-room // self.page_size)
         self._lowest, self._highest = (
@@ -182,6 +183,10 @@ class PageBoundsOfRows(PageBounds):
 
     def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
         """Widen the bounds of each row's last page, or begin a page."""
+        needed = -(-self._lengths.longest // self.page_size)
+        if needed > self._lowest.shape[2]:
+            more = (0, 0, 0, needed * 5 // 4 - self._lowest.shape[2])
+            self._lowest, self._highest = (pad(one, more) for one in (self._lowest, self._highest))
         rows, last = self._lengths.rows, self._lengths.last(key.shape[2])
         for number in range(key.shape[2]):
             new, position = key[:, :, number], last[:, number]  # B G D, B
@@ -203,10 +208,9 @@ class PageBoundsOfRows(PageBounds):
         self._lowest = rows_kept(self._lowest, moves, rows)
         self._highest = rows_kept(self._highest, moves, rows)
 
-    def row(self, number: int) -> PageBounds:
-        """Return the index of one row, which shares the memory."""
-        one, keys = copy.copy(self._like), self._lengths.keys[number]
-        pages = -(-keys // self.page_size)
+    def row(self, number: int, keys: int) -> PageBounds:
+        """Return the index of one row over this many keys, which shares the memory."""
+        one, pages = copy.copy(self._like), -(-keys // self.page_size)
         one.hold(
             self._lowest[number : number + 1, :, :pages],
             self._highest[number : number + 1, :, :pages],

@@ -146,7 +146,10 @@ class StackedSession:
         self._reads.move_to(session.counter, number)
         session.adopt_indexes(
             {
-                layer: {owner: one.index.row(number) for owner, one in indexes.items()}
+                layer: {
+                    owner: one.index.row(number, self._indexed_keys(layer, number, one))
+                    for owner, one in indexes.items()
+                }
                 for layer, indexes in self._indexes.items()
             }
         )
@@ -247,6 +250,11 @@ class StackedSession:
             one.steps = steps
         return one.index  # type: ignore[return-value]
 
+    def _indexed_keys(self, layer: int, row: int, one: _Indexed) -> int:
+        """Return how many keys of a row an index has; it waits while selections are reused."""
+        lengths = self._layers[layer].lengths
+        return lengths.keys[row] - (lengths.steps - one.steps)
+
     def _stacked(
         self, number: int, owner: Hashable, build: Callable[[Tensor, Tensor], KeyIndex]
     ) -> RowsIndex:
@@ -261,7 +269,8 @@ class StackedSession:
                 f"{type(owner).__name__} is `batched`, but its {type(first).__name__} is not a "
                 "StackableIndex; add `side_by_side`, or remove `batched`"
             )
-        return type(first).side_by_side(_chained(first, found), layer.lengths, layer.room)
+        room = max(layer.room, layer.lengths.longest)
+        return type(first).side_by_side(_chained(first, found), layer.lengths, room)
 
 
 def _chained(first: Any, others: Any) -> Any:
