@@ -73,8 +73,8 @@ class AttentionMask:
         Args:
             keys: to select.
             weight: of these keys.
-            at_most: upper bound on the keys that any query gets; None if the host knows none.
-                On a GPU, a decode step gathers this many keys, and reads all of them without it.
+            at_most: upper bound on the keys that any query gets; None if the host knows none. A
+                decode step on a GPU gathers by the bounds of its maskers, or reads all keys.
         """
         added = keys & self.candidates
         sampled_weight = self.sampled_weight
