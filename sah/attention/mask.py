@@ -103,6 +103,15 @@ class AttentionMask:
             at_most=self.at_most,
         )
 
+    def row(self, number: int, keys: int) -> "AttentionMask":
+        """Return the mask of one row of a batch, which has this many keys, without copies."""
+        this, weight = slice(number, number + 1), self.sampled_weight
+        return AttentionMask(
+            visible=self.visible[this, ..., :keys],
+            selected=self.selected[this, ..., :keys],
+            sampled_weight=None if weight is None else weight[this, ..., :keys],
+        )
+
     def density(self) -> Float[Tensor, "B H Q"]:
         """Return the share of visible keys selected; NaN for a query that sees none (padding)."""
         return self.selected_count / self.visible.sum(-1)

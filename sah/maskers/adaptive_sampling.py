@@ -41,6 +41,7 @@ class AdaptiveSampling:
     where a kernel would read the sampled keys only.
     """
 
+    batched: ClassVar[bool] = True
     budget_options: ClassVar = ("epsilon",)
 
     epsilon: float = 0.05

@@ -16,6 +16,7 @@ class Local:
     """
 
     positions_only: ClassVar[bool] = True
+    batched: ClassVar[bool] = True
     budget_options: ClassVar = ("tokens",)
 
     tokens: int

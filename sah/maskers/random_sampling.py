@@ -1,6 +1,7 @@
 """Random keys: the baseline that every selector must beat."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sah.attention import AttentionInputs, AttentionMask, Budget, select_top
 
@@ -12,6 +13,8 @@ class RandomSampling(Budget):
     With n candidates and b draws, each candidate is included with probability b/n and weighs n/b,
     so that numerator and denominator of the attention are unbiased.
     """
+
+    batched: ClassVar[bool] = True
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         budget, bound = self.per_query(inputs)

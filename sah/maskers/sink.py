@@ -16,6 +16,7 @@ class Sink:
     """
 
     positions_only: ClassVar[bool] = True
+    batched: ClassVar[bool] = True
 
     tokens: int
     """Keys to add."""
