@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, SelectedKeys
+from sah.attention import AttentionInputs, AttentionMask, SelectedKeys, host
 from sah.attention.index import encode_in_chunks
 from sah.maskers.shared.hyperplanes import Hyperplanes
 
@@ -64,24 +64,41 @@ class MagicPIG:
         )
         is_later = torch.arange(inputs.key.shape[2], device=inputs.key.device) >= tables.hashed
         mask = mask.add(is_later.view(1, 1, 1, -1))
-        query = inputs.query.float()
-        collisions = inputs.per_head(tables.collisions(inputs.grouped(query)))  # B H Q N
-        sampled = torch.nn.functional.pad(
-            collisions >= self.min_collisions, (0, inputs.key.shape[2] - tables.hashed)
-        )
+        collisions = inputs.per_head(tables.collisions(inputs.grouped(inputs.query.float())))
+        hashed = collisions.shape[-1]
+        later = inputs.key.shape[2] - hashed
+        sampled = torch.nn.functional.pad(collisions >= self.min_collisions, (0, later))  # B H Q K
+        if not host.holds(sampled):
+            # Of every key, because the host does not know how many are sampled.
+            norms = tables.norms.unsqueeze(2).expand_as(inputs.grouped(collisions))
+            products = inputs.dot_products[..., :hashed]
+            weight = self._weight(inputs, tables, products, inputs.per_head(norms))
+            return mask.add(sampled, torch.nn.functional.pad(weight, (0, later), value=1.0))
         keys = SelectedKeys.of(sampled, sampled.sum(-1))
         if keys.position.shape[-1] == 0:
             return mask
-        products = inputs.dot_products_at(keys) - inputs.dot(query, tables.mean)  # q·(k - mean)
         grouped = inputs.grouped(keys.position)
         norms = tables.norms.unsqueeze(2).expand(*grouped.shape[:3], -1).gather(-1, grouped)
-        lengths = query.norm(dim=-1, keepdim=True) * inputs.per_head(norms)
-        # In float64, because a small probability is the difference of two numbers near 1.
-        cosine = products.double() / lengths.clamp(min=1e-30)
-        probability = self.inclusion_probability(cosine.clamp(-1, 1).acos())
-        weight = (1 / probability.clamp(min=1 / self.max_weight)).float()
+        products = inputs.dot_products_at(keys)
+        weight = self._weight(inputs, tables, products, inputs.per_head(norms))
         weights = torch.ones(sampled.shape, device=weight.device)
         return mask.add(sampled, weights.masked_scatter_(sampled, weight[keys.valid]))
+
+    def _weight(
+        self,
+        inputs: AttentionInputs,
+        tables: "HashTables",
+        products: Float[Tensor, "B H Q some"],
+        norms: Float[Tensor, "B H Q some"],
+    ) -> Float[Tensor, "B H Q some"]:
+        """Return the weight of some keys, given q·k and the norms of the centred keys."""
+        query = inputs.query.float()
+        centred = products - inputs.dot(query, tables.mean)  # q·(k - mean)
+        lengths = query.norm(dim=-1, keepdim=True) * norms
+        # In float64, because a small probability is the difference of two numbers near 1.
+        cosine = centred.double() / lengths.clamp(min=1e-30)
+        probability = self.inclusion_probability(cosine.clamp(-1, 1).acos())
+        return (1 / probability.clamp(min=1 / self.max_weight)).float()
 
     def inclusion_probability(self, angle: Tensor) -> Tensor:
         """Return the probability of sampling a key at this angle (radians, float64)."""
@@ -96,10 +113,18 @@ class MagicPIG:
 # Number of keys that are hashed, and of query rows that are looked up, at a time.
 _CHUNK_KEYS = 1024
 _CHUNK_ROWS = 16
+# Number of codes that are compared at a time, one byte each.
+_CHUNK_COMPARISONS = 2**26
 
 
 class HashTables:
-    """Hash tables of the context's keys, and their norms. Later keys are only counted."""
+    """Hash tables of the context's keys, and their norms. Later keys are only counted.
+
+    On the CPU they hold the keys of each table sorted by bucket, four bytes per key and table, and
+    the start of each bucket: a query reads its own buckets only. How many keys these have would
+    have to be read from a device, so that elsewhere the tables hold the bucket of each key, two
+    bytes per key and table, and a query compares its buckets with all of them.
+    """
 
     def __init__(
         self,
@@ -114,6 +139,10 @@ class HashTables:
         self.mean: Float[Tensor, "B G 1 D"] = mean if settings.centre else torch.zeros_like(mean)
         codes, self.norms = encode_in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
         self.hashed = self.length = key.shape[2]
+        self._codes: Int[Tensor, "B G L N"] | None = None
+        if not host.holds(codes):
+            self._codes = codes.contiguous()
+            return
         # Per table: the keys sorted by bucket, and the start of each bucket among them.
         in_order, order = codes.contiguous().sort(dim=-1, stable=True)
         self._order: Int[Tensor, "B G L N"] = order.int()
@@ -128,7 +157,8 @@ class HashTables:
     @property
     def nbytes(self) -> int:
         """Memory of tables, norms, planes and mean, in bytes."""
-        tensors = (self._order, self._starts, self.norms, self.hyperplanes.normals, self.mean)
+        buckets = (self._order, self._starts) if self._codes is None else (self._codes,)
+        tensors = (*buckets, self.norms, self.hyperplanes.normals, self.mean)
         return sum(tensor.nbytes for tensor in tensors)
 
     def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
@@ -145,7 +175,9 @@ class HashTables:
         parts = []
         for start in range(0, query.shape[2], _CHUNK_ROWS):
             codes = self.hyperplanes.buckets(query[:, :, start : start + _CHUNK_ROWS])
-            parts.append(self._in_tables(codes))
+            parts.append(
+                self._in_tables(codes) if self._codes is None else _equal(codes, self._codes)
+            )
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
     def _encode(
@@ -172,3 +204,15 @@ class HashTables:
         cell = row_start[bucket_of_hit] + self._order.flatten()[entry]
         counts = torch.bincount(cell, minlength=batch * groups * rows * self.hashed)
         return counts.view(batch, groups, rows, self.hashed)
+
+
+def _equal(query: Int[Tensor, "B G S L"], keys: Int[Tensor, "B G L N"]) -> Int[Tensor, "B G S N"]:
+    """Count the tables in which queries and keys have equal codes, some tables at a time."""
+    query = query.unsqueeze(-1)  # B G S L 1
+    per_table = query.shape[:3].numel() * keys.shape[-1]
+    shape = (*query.shape[:3], keys.shape[-1])
+    count = torch.zeros(shape, dtype=torch.int32, device=keys.device)
+    at_once = max(1, _CHUNK_COMPARISONS // per_table)
+    for mine, theirs in zip(query.split(at_once, dim=3), keys.split(at_once, dim=2), strict=True):
+        count += (mine == theirs.unsqueeze(2)).sum(3, dtype=count.dtype)
+    return count
