@@ -95,8 +95,11 @@ class TopKMasker(Budget, ABC):
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         """Return the mask with each query's best candidates added, at weight 1."""
         if self.every == 1 or inputs.held is None:
-            return mask.add(self.select(inputs, mask))
-        return mask.add(self._select_or_reuse(inputs, mask, inputs.held))
+            selected = self.select(inputs, mask)
+        else:
+            # No budget shrinks as the sequence grows: the bound holds for earlier selections too.
+            selected = self._select_or_reuse(inputs, mask, inputs.held)
+        return mask.add(selected, at_most=self.bound(inputs))
 
     def _select_or_reuse(
         self,

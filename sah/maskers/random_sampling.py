@@ -22,4 +22,4 @@ class RandomSampling(Budget):
         drawn = select_top(inputs.uniform(), candidates, budget, bound)
         available = candidates.sum(-1, keepdim=True)
         weight = available / budget.minimum(available).clamp(min=1)
-        return mask.add(drawn, weight)
+        return mask.add(drawn, weight, at_most=bound)

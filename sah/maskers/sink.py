@@ -25,4 +25,4 @@ class Sink:
         require_tokens("Sink", self.tokens)
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
-        return mask.add(inputs.visible_rank <= self.tokens)
+        return mask.add(inputs.visible_rank <= self.tokens, at_most=self.tokens)
