@@ -231,7 +231,7 @@ class HashTablesOfRows(HashTables):
         """Copy the tables of each row."""
         first = rows[0]
         self.hyperplanes = first.hyperplanes  # equal in all, since the seed is that of the layer
-        self._rows, self._lengths, self.length = list(rows), lengths, lengths.longest
+        self._rows, self.length = list(rows), lengths.longest
         self.hashed = max(row.hashed for row in rows)
         self.norms, self.mean = self._padded("norms"), torch.cat([row.mean for row in rows])
         self._codes = None if first._codes is None else self._padded("_codes", -1)
@@ -265,10 +265,10 @@ class HashTablesOfRows(HashTables):
             setattr(self, name, tensor)
         self._place()
 
-    def row(self, number: int) -> HashTables:
+    def row(self, number: int, keys: int) -> HashTables:
         """Return the index of one row, as in `RowsIndex`."""
         one = copy.copy(self._rows[number])
-        one.length = self._lengths.keys[number]
+        one.length = keys
         return one
 
     def _padded(self, name: str, value: int = 0) -> Tensor:

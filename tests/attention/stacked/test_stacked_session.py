@@ -45,7 +45,7 @@ def test_rows_that_end_together_leave_together(tiny, answered, alone):
             row.assert_as(alone[limits[number]][number])
 
 
-@pytest.mark.parametrize("name", ["pq_cache", "loki", "quest", "hash_attention"])
+@pytest.mark.parametrize("name", ["pq_cache", "loki", "quest", "hash_attention", "magic_pig"])
 def test_the_index_of_a_row_is_as_large_as_alone(tiny, preset, answered, name):
     limits = [9, 2, 6, 4]
     both = [answered(tiny, preset(name), limits, together=way) for way in (True, False)]
