@@ -1,7 +1,7 @@
 """An estimate of the memory that an experiment needs, compared with what is available."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import psutil
@@ -38,9 +38,11 @@ class MemoryEstimate:
 
     weights: int
     cache: int
-    """Of all contexts of the batch; so are the next four."""
+    """Of all contexts of the batch; so are the next five."""
     copied: int
     """Copy of the cache from which an arm decodes that evicts or rewrites: at most everything."""
+    side_by_side: int
+    """Copy in which an arm decodes the rows of a batch together: at most everything."""
     repetition: int
     """Room in the cache for a part of the context that the model repeats (KVzip)."""
     remembered: int
@@ -49,13 +51,14 @@ class MemoryEstimate:
     """Activations of one layer: hidden states and feed-forward."""
     workspace: int
     indexes: float
-    """Of one arm: the next one builds its own."""
+    """Of one arm that has maskers, and their copy side by side: the next arm builds its own."""
 
     @property
     def total(self) -> float:
         """The sum."""
-        contexts = self.cache + self.copied + self.repetition + self.remembered + self.indexes
-        return self.weights + contexts + self.prefill + self.workspace
+        contexts = self.cache + self.copied + self.side_by_side + self.repetition
+        contexts += self.remembered + self.prefill
+        return self.weights + contexts + self.workspace + self.indexes
 
 
 def estimate_memory(
@@ -72,7 +75,7 @@ def estimate_memory(
         tokens: of context, question and answer.
         generation: says how many contexts may be in one batch.
     """
-    rows = max(1, min(generation.batch_rows, generation.batch_tokens // max(1, tokens)))
+    rows = generation.rows_together(tokens)
     config = model.model.config.get_text_config(decoder=True)
     cache = rows * model.cache_bytes(tokens)
     itemsize = model.model.dtype.itemsize
@@ -80,16 +83,19 @@ def estimate_memory(
     sparse = [one for one in attentions if isinstance(one, SparseAttention)]
     witnesses = [one.witness for one in sparse if one.witness is not None]
     repeated = max((repetition_room(one, tokens) for one in witnesses), default=0)
+    has_maskers = any(one.maskers or one.layers for one in sparse)
+    stacked = cache if rows > 1 else 0
     hidden = rows * tokens * config.hidden_size * config.num_hidden_layers * itemsize
     return MemoryEstimate(
         weights=sum(_held_bytes(weight) for weight in model.model.parameters()),
         cache=cache,
         copied=cache if witnesses else 0,
+        side_by_side=stacked,
         repetition=rows * model.cache_bytes(tokens + repeated) - cache,
         remembered=hidden if any(one.calls for one in witnesses) else 0,
         prefill=tokens * width * itemsize,
         workspace=max((one.workspace_bytes for one in sparse), default=0),
-        indexes=_INDEX_SHARE * cache if sparse else 0.0,
+        indexes=_INDEX_SHARE * (cache + stacked) if has_maskers else 0.0,
     )
 
 
@@ -102,16 +108,20 @@ def check_memory(
 ) -> Finding:
     """Estimate what the longest prompt needs, and compare it with what is free."""
     longest = max(len(one.context_ids) + len(one.question_ids) for one in prompts)
+    generation = experiment.generation
+    if model.decodes_alone:
+        generation = replace(generation, batch_rows=1)
     needed = estimate_memory(
-        model, [experiment.sparse_attention] * arms, longest + new_tokens, experiment.generation
+        model, [experiment.sparse_attention] * arms, longest + new_tokens, generation
     )
     total = needed.total
     # The weights are already loaded, so that free memory does not include them.
     available = _free_bytes(model.device) + needed.weights
+    together = f"{sized(needed.side_by_side)} to decode them side by side, "
     message = (
         f"needs about {sized(total)} of {sized(available)} (weights {sized(needed.weights)}, cache "
         f"{sized(needed.cache)} for batches of prompts of {longest} tokens, "
-        f"{counted(arms, 'arm')})"
+        f"{together if needed.side_by_side else ''}{counted(arms, 'arm')})"
     )
     if total > available:
         return error(

@@ -33,7 +33,7 @@ class Generation:
     top_p: float | None = None
     seed: int | None = None
     """Seed of the sampling only; null uses the experiment's seed."""
-    batch_rows: int = 1
+    batch_rows: int = 8
     """Decode up to this many answers in one batch: to questions of one context and of several.
 
     Matrix products of another shape round differently, so that a token may occasionally differ.
@@ -41,9 +41,14 @@ class Generation:
     batches decodes its answers one by one.
     """
     batch_tokens: int = 65536
-    """Most tokens that the caches of a batch may hold together: contexts, questions and answers.
+    """Most tokens in the rows of a batch: contexts, questions and answers, every row counted as
+    long as the longest. A longer prompt is answered alone.
 
-    A context that is longer is answered alone.
+    Two things of up to this size are in memory together: the caches of the contexts, which the
+    arms of a job share, and a copy of them in which the rows of the arm at work lie side by side;
+    of evicted contexts, only what is kept is copied. A context that is longer than its questions
+    and answers counts once: if a copy for each row would be larger, its rows take turns in the
+    cache.
     """
 
     def __post_init__(self) -> None:
@@ -92,6 +97,10 @@ class Generation:
         if self.temperature == 0:
             return "temperature=0"
         return "top_k=1" if self.top_k == 1 else None
+
+    def rows_together(self, tokens: int) -> int:
+        """Return how many rows of this many tokens each a batch may have."""
+        return max(1, min(self.batch_rows, self.batch_tokens // max(1, tokens)))
 
     def token_limit(self, example_limit: int) -> int:
         """Return an example's limit, capped at `max_new_tokens`."""

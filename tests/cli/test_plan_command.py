@@ -148,6 +148,18 @@ def test_the_rows_of_a_batch_share_the_reading_of_the_weights(planned):
     assert together["prefill"] == alone["prefill"]
 
 
+@pytest.mark.parametrize("count", [(), ("--count",)], ids=["bounded", "counted"])
+def test_rows_beyond_the_tokens_of_a_batch_share_nothing(planned, count):
+    arguments = (*EXPERIMENT, "benchmark.samples=5", "attention=dense", "--device", "a100")
+    alone, together = (
+        planned(*arguments, "--json", *count, *batch)["jobs"][0]
+        for batch in (["generation.batch_rows=1"], ["generation.batch_tokens=1100"])
+    )
+    # Two prompts of at most 512 tokens fit; the limit of rows is 8.
+    assert together["sizes_of_one_arm"]["batch_rows"] == 2
+    assert together["rates"]["decode"] == pytest.approx(2 * alone["rates"]["decode"])
+
+
 def test_the_bound_of_a_mixture_leaves_its_experts_out():
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from rich.console import Console
 
-from sah.attention import DenseAttention, SparseAttention
+from sah.attention import SparseAttention
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.eviction.witness import Witness
 from sah.attention.prefill import compute
@@ -331,7 +331,7 @@ def test_the_estimate_is_compared_with_free_memory(
 def test_the_estimate_counts_the_repeated_part_and_the_hidden_states_that_evictors_read(tiny):
     def estimate(evictor):
         attention = SparseAttention(name="mine", evict={"mine": evictor})
-        return estimate_memory(tiny, [attention], 1000, Generation())
+        return estimate_memory(tiny, [attention], 1000, Generation(batch_rows=1))
 
     plain, config = estimate(KNorm(fraction=0.5)), tiny.model.config
     assert (plain.repetition, plain.remembered) == (0, 0)
@@ -341,16 +341,6 @@ def test_the_estimate_counts_the_repeated_part_and_the_hidden_states_that_evicto
     watching = estimate(WatchingKNorm(fraction=0.5))
     assert watching.remembered == config.num_hidden_layers * 1000 * config.hidden_size * 4
     assert watching.total == plain.total + watching.remembered
-
-
-def test_the_estimate_counts_the_caches_of_a_batch(tiny):
-    def cache(**limits):
-        generation = Generation(**limits)
-        return estimate_memory(tiny, [DenseAttention()], 1000, generation).cache
-
-    assert cache(batch_rows=8) == 8 * cache()
-    assert cache(batch_rows=8, batch_tokens=4500) == 4 * cache()
-    assert cache(batch_rows=8, batch_tokens=10) == cache()
 
 
 def test_the_report_fits_80_columns():

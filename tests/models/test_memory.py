@@ -1,12 +1,11 @@
 """On long contexts the cache fills the GPU, so it must never be copied."""
 
 import copy
-import itertools
 
 import pytest
 from hydra.utils import instantiate
+from peak_memory import peak_bytes
 from presets import SELECTING
-from torch.profiler import ProfilerActivity, profile
 
 from sah.attention.session import AttentionSession
 from sah.models.generation import Generation
@@ -20,17 +19,6 @@ LAYERS, GROUPS, HEAD_DIM, CONTEXT = 16, 2, 16, 1000
 CACHE_BYTES = 2 * LAYERS * GROUPS * CONTEXT * HEAD_DIM * 4
 CONTEXT_IDS = [1 + (7 * n) % 390 for n in range(CONTEXT)]
 QUESTION_IDS = [5, 9, 14, 30]
-
-
-def peak_bytes(action):
-    """Return the peak of memory above that at the beginning, and what the action returned."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        kept = action()
-    # profiler.events() omits allocations inside operators.
-    events = profiler.profiler.kineto_results.events()
-    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
-    held = itertools.accumulate(size for _, size in sorted(changes, key=lambda change: change[0]))
-    return max(held, default=0), kept
 
 
 def addresses(cache):

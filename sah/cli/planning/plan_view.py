@@ -197,9 +197,10 @@ def _memory(jobs: Sequence[PlannedJob]) -> list[str]:
     if not known:
         return []
     needed, job = max(known, key=lambda one: one[0].total)
+    together = f", rows side by side {sized(needed.side_by_side)}" if needed.side_by_side else ""
     return [
         f"memory: the largest job needs about {sized(needed.total)} ({job.dtype} weights "
-        f"{sized(needed.weights)}, cache {sized(needed.cache)})"
+        f"{sized(needed.weights)}, cache {sized(needed.cache)}{together})"
     ]
 
 
@@ -230,9 +231,10 @@ def _rates_used(jobs: Sequence[PlannedJob]) -> str:
     decode = rates.decode_by_attention.values() or [rates.decode or 0.0]
     shown = dict.fromkeys(compact(value).text for value in (min(decode), max(decode)))
     if rates.bound:
+        fastest = max(job.forecast.rates.decode or 0.0 for job in jobs)
         return (
             f"a lower bound, not a forecast: {model} prefills at most "
-            f"{compact(rates.prefill).text} and decodes at most {compact(rates.decode).text} "
+            f"{compact(rates.prefill).text} and decodes at most {compact(fastest).text} "
             f"tokens/s at the peak of {rates.device} ({rates.bound}), by its weights alone"
         )
     speed = (

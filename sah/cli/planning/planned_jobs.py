@@ -56,7 +56,7 @@ def forecast_jobs(
     is_gpu = device is not None or (sweep.launcher == "slurm" and sweep.gpus_per_job > 0)
     outlines = _Outlines(is_gpu=is_gpu)
 
-    def rates_of(model: Mapping[str, Any], experiment: Experiment) -> Rates:
+    def rates_of(model: Mapping[str, Any], experiment: Experiment, rows: int) -> Rates:
         if rates is not None:
             return Rates(prefill=rates[0], decode=rates[1])
         if device is None:
@@ -65,7 +65,6 @@ def forecast_jobs(
             outline = outlines.of(experiment)
         except SahError as error:
             return Rates(unknown=f"time of {experiment.model.name}: {error}")
-        rows = experiment.generation.batch_rows
         return device.rates(outline.model, rows=rows, gpus=max(1, sweep.gpus_per_job))
 
     forecaster = Forecaster(rates_of, count=count)

@@ -42,11 +42,14 @@ class JobForecast:
 class Forecaster:
     """Forecasts the jobs of a sweep; prompts and rates that jobs share are looked up once."""
 
-    def __init__(self, rates_of: Callable[[Mapping[str, Any], Experiment], Rates], *, count: bool):
+    def __init__(
+        self, rates_of: Callable[[Mapping[str, Any], Experiment, int], Rates], *, count: bool
+    ) -> None:
         """Prepare.
 
         Args:
-            rates_of: returns the rates of a model, given its configuration and an experiment.
+            rates_of: returns the rates of a model, given its configuration, an experiment, and how
+                many answers are decoded together.
             count: whether to count tokens with the tokenizer instead of bounding them.
         """
         self._rates_of = rates_of
@@ -59,12 +62,15 @@ class Forecaster:
         configs = [cell.config for cell in bundle.cells]
         experiments = [Experiment.from_config(config) for config in configs]
         first = experiments[0]
-        key = repr((first.model, first.generation))
+        sizes = self._sizes_of(first)
+        rows = first.generation.batch_rows if isinstance(sizes, SahError) else sizes.batch_rows
+        key = repr((first.model, rows))
         if key not in self._rates:
-            self._rates[key] = self._rates_of(resolved(configs[0].model), first)
+            self._rates[key] = self._rates_of(resolved(configs[0].model), first, rows)
         job = JobForecast(bundle=bundle, experiments=experiments, rates=self._rates[key])
+        if isinstance(sizes, SahError):
+            return replace(job, unknown=str(sizes))
         try:
-            sizes = self._sizes_of(first)
             job = replace(job, sizes=sizes, new_tokens=len(experiments) * sizes.new_tokens)
             tokens = prefills(experiments) * require_bounded(sizes, first.benchmark.name)
             job = replace(job, prefill_tokens=tokens)
@@ -72,7 +78,7 @@ class Forecaster:
         except SahError as error:
             return replace(job, unknown=str(error))
 
-    def _sizes_of(self, experiment: Experiment) -> PromptSizes:
+    def _sizes_of(self, experiment: Experiment) -> PromptSizes | SahError:
         parts = (experiment.model, experiment.benchmark, experiment.generation, experiment.seed)
         key = repr(parts)
         if key not in self._sizes:
@@ -80,10 +86,7 @@ class Forecaster:
                 self._sizes[key] = (count_prompts if self._count else bound_prompts)(experiment)
             except SahError as error:
                 self._sizes[key] = error
-        found = self._sizes[key]
-        if isinstance(found, SahError):
-            raise found
-        return found
+        return self._sizes[key]
 
 
 def _seconds(job: JobForecast, sizes: PromptSizes, prefill_tokens: int) -> float:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from sah.attention import DenseAttention, SparseAttention
 from sah.errors import ConfigurationError
 from sah.execution.experiment import Experiment
-from sah.execution.groups.grouping import encoded_contexts
+from sah.execution.groups.grouping import encoded_contexts, grouped
+from sah.models.generation import Generation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class PromptSizes:
     """Tokens of the longest prompt with its answer."""
     is_counted: bool
     """Whether `context_tokens` and `longest` were counted with the tokenizer."""
+    batch_rows: int
+    """Most answers that are decoded together; of prompts at their limit unless `is_counted`."""
     follow_ups: int = 0
     """Answers with a second request; its context is in none of these numbers."""
 
@@ -47,8 +50,16 @@ def bound_prompts(experiment: Experiment) -> PromptSizes:
         new_tokens=sum(limits),
         longest=longest,
         is_counted=False,
+        batch_rows=_bound_rows(generation, longest, shares_contexts=size.contexts < len(limits)),
         follow_ups=size.follow_ups,
     )
+
+
+def _bound_rows(generation: Generation, longest: int | None, *, shares_contexts: bool) -> int:
+    # Rows about one long context may take turns in its cache, which counts once.
+    if longest is None or shares_contexts:
+        return generation.batch_rows
+    return generation.rows_together(longest)
 
 
 def count_prompts(experiment: Experiment) -> PromptSizes:
@@ -59,14 +70,20 @@ def count_prompts(experiment: Experiment) -> PromptSizes:
     """
     prompts = experiment.model.prompts()
     examples = experiment.benchmark.examples(prompts, experiment.seed)
-    contexts = context_tokens = new_tokens = longest = 0
-    for asked in encoded_contexts(experiment, prompts, examples):
-        contexts += 1
-        context_tokens += len(asked.context_ids)
-        for example, prompt, room in zip(asked.examples, asked.prompts, asked.rooms, strict=True):
-            new_tokens += 0 if example.is_continuation else room
-            whole = len(prompt.context_ids) + len(prompt.question_ids) + room
-            longest = max(longest, whole)
+    generation = experiment.generation
+    contexts = context_tokens = new_tokens = longest = rows = 0
+    for group in grouped(
+        encoded_contexts(experiment, prompts, examples),
+        batch_rows=generation.batch_rows,
+        batch_tokens=generation.batch_tokens,
+    ):
+        rows = max(rows, *map(len, group.batches))
+        for asked in group.contexts:
+            contexts += 1
+            context_tokens += len(asked.context_ids)
+            longest = max(longest, asked.longest)
+            for example, room in zip(asked.examples, asked.rooms, strict=True):
+                new_tokens += 0 if example.is_continuation else room
     return PromptSizes(
         contexts=contexts,
         answers=len(examples),
@@ -74,6 +91,7 @@ def count_prompts(experiment: Experiment) -> PromptSizes:
         new_tokens=new_tokens,
         longest=longest,
         is_counted=True,
+        batch_rows=rows,
         follow_ups=sum(one.follow_up is not None for one in examples),
     )
 
