@@ -58,11 +58,8 @@ def show_summary(outcomes: Sequence[CellOutcome], folder: Path) -> None:
     console.print(Text(", ".join(f"{counts[name]} {name}" for name in order)))
     taken, saved = _prefill_saved(outcomes)
     if saved:
-        console.print(
-            Text(
-                f"prefill took {taken:.1f} s; separately it would have taken {saved + taken:.1f} s"
-            )
-        )
+        apart = _time(taken + saved)
+        console.print(Text(f"prefill took {_time(taken)}; separately it would have taken {apart}"))
     bad = [outcome for outcome in outcomes if outcome.outcome in UNFINISHED]
     if not bad:
         return
@@ -145,6 +142,10 @@ def _prefill_saved(outcomes: Sequence[CellOutcome]) -> tuple[float, float]:
                 total += result.timing.prefill_seconds
                 saved += result.timing.prefill_seconds_saved
     return total - saved, saved
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{1000 * seconds:.2g} ms"
 
 
 def _row(outcome: CellOutcome) -> dict[str, Any]:

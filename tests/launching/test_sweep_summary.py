@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sah.launching import sweep_summary
 from sah.launching.monitor import SweepMonitor
 from sah.launching.outcome import CellOutcome
 from sah.launching.plan import Cell
@@ -40,6 +41,25 @@ def test_interrupted_cells_are_rows_of_their_own_and_run_again(capsys, tmp_path,
     shown = capsys.readouterr().err
     assert "1 done, 2 interrupted" in shown
     assert shown.count("interrupted, 2 of 5 answered") == 2
+
+
+@pytest.mark.parametrize(
+    ("taken", "saved", "shown"),
+    [
+        (0.2, 0.3, "prefill took 0.2 s; separately it would have taken 0.5 s"),
+        (0.0473, 1.2, "prefill took 47 ms; separately it would have taken 1.2 s"),
+        (0.0021, 0.0063, "prefill took 2.1 ms; separately it would have taken 8.4 ms"),
+    ],
+)
+def test_a_short_prefill_is_shown_in_milliseconds(
+    taken, saved, shown, capsys, tmp_path, make_result, monkeypatch
+):
+    made = make_result()
+    timing = replace(made.timing, prefill_seconds=taken + saved, prefill_seconds_saved=saved)
+    result = replace(made, timing=timing)
+    monkeypatch.setattr(sweep_summary, "read_result", lambda folder: result)
+    show_summary([outcome("done")], tmp_path)
+    assert shown in capsys.readouterr().err.splitlines()
 
 
 @pytest.fixture
