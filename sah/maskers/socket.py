@@ -78,8 +78,9 @@ class SOCKET(TopKMasker):
     ) -> Float[Tensor, "B G S K"]:
         """Sum, over the tables, each query's probability of each key's bucket."""
         low, high = self._half_probabilities(query, index)
-        buckets = buckets.flatten(0, 1)  # M K L
-        count, keys = buckets.shape[:2]
+        keys = buckets.shape[2]
+        buckets = buckets.reshape(-1, keys, self.tables)  # M K L
+        count = buckets.shape[0]
         some = self._heads_at_once(count, keys, query)
         places = inputs.visibility.cached(
             ("places", some, self.tables, keys),
@@ -88,7 +89,9 @@ class SOCKET(TopKMasker):
         sums = [
             # Bit p of a bucket's number is the side of plane p, so that the first planes vary
             # fastest.
-            sum_of_looked_up_rows((last.unsqueeze(1) * first).flatten(0, 1), codes, places)
+            sum_of_looked_up_rows(
+                (last.unsqueeze(1) * first).view(-1, *first.shape[1:]), codes, places
+            )
             for first, last, codes in zip(
                 low.split(some, dim=1), high.split(some, dim=1), buckets.split(some), strict=True
             )
@@ -114,9 +117,10 @@ class SOCKET(TopKMasker):
 
         The softmax over all corners is the product of the two.
         """
-        signs = torch.tanh_(query.flatten(0, 1) @ index.hyperplanes.normals)  # M S LP
-        signs = signs.unflatten(-1, (self.tables, self.planes)).permute(3, 0, 2, 1)  # P M L S
-        logits = torch.addmm(index.absent, index.corners, signs.flatten(1))
+        signs = torch.tanh_(query.reshape(-1, *query.shape[2:]) @ index.hyperplanes.normals)
+        signs = signs.view(*signs.shape[:2], self.tables, self.planes)  # M S L P
+        signs = signs.permute(3, 0, 2, 1)  # P M L S
+        logits = torch.addmm(index.absent, index.corners, signs.reshape(self.planes, -1))
         halves = torch.softmax(logits.view(2, -1, *signs.shape[1:]), dim=1)
         return halves[0, : 2 ** (self.planes // 2)], halves[1]
 
