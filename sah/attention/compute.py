@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sah.attention import host
 from sah.attention.inputs import BLOCK_KEYS, AttentionInputs
 from sah.attention.mask import AttentionMask
 
-# Fixed cost of gathering, in rows that dense attention could read in the same time.
+# Fixed cost of a call of gathering, in rows that dense attention could read in the same time.
 GATHER_ROWS = 4096
 
 
@@ -50,13 +51,16 @@ def gathered_attention(inputs: AttentionInputs, mask: AttentionMask) -> Float[Te
 def weighted_attention(inputs: AttentionInputs, mask: AttentionMask) -> Float[Tensor, "B H Q V"]:
     """Compute weighted attention by the cheaper of the two ways.
 
-    Gathering reads H·N rows, dense attention G·K; perf/attention_paths.py measures the
-    break-even point.
+    Gathering reads B·H·N rows, dense attention B·G·K; perf/attention_paths.py measures the
+    break-even point. N is the largest number of selected keys on the CPU, and the mask's bound on
+    it elsewhere; without a bound, attention is dense.
     """
     # One query is a decode step; for more, dense scores are one large matrix product.
     if inputs.query.shape[2] == 1:
-        saved = inputs.key.shape[1] * inputs.key.shape[2] - GATHER_ROWS
-        if inputs.query.shape[1] * int(mask.selected_count.max()) < saved:
+        most = int(mask.selected_count.max()) if host.holds(mask.selected) else mask.at_most
+        batch, groups, keys = inputs.key.shape[:3]
+        saved = batch * groups * keys - GATHER_ROWS
+        if most is not None and batch * inputs.query.shape[1] * most < saved:
             return gathered_attention(inputs, mask)
     return dense_attention(inputs, mask)
 
@@ -72,7 +76,7 @@ def _softmax(
         share = torch.softmax(scores, dim=-1)
         # Without selected keys (padding) the softmax is NaN; such a query gets zeros.
         empty = count.unsqueeze(-1) == 0
-        return share.masked_fill(empty, 0.0) if empty.any() else share
+        return share if host.holds(empty) and not empty.any() else share.masked_fill(empty, 0.0)
     sink = sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)  # in the denominator only
     return torch.softmax(torch.cat([scores, sink], dim=-1), dim=-1)[..., :-1]
 

@@ -1,7 +1,7 @@
 """Gathering: read only the keys and values that were selected."""
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, D/V dimensions
-# N most keys that any query selects, M B·H·Q rows of queries
+# N most keys that any query selects, or a bound on them, M B·H·Q rows of queries
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sah.attention import gather_fused
+from sah.attention import gather_fused, host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +23,28 @@ class SelectedKeys:
     _rows: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, selected: Bool[Tensor, "B H Q K"], count: Int[Tensor, "B H Q"]) -> "SelectedKeys":
-        """Find the selected keys; `count` is `selected.sum(-1)`."""
+    def of(
+        cls,
+        selected: Bool[Tensor, "B H Q K"],
+        count: Int[Tensor, "B H Q"],
+        at_most: int | None = None,
+    ) -> "SelectedKeys":
+        """Find the selected keys.
+
+        Args:
+            selected: the keys of each query.
+            count: `selected.sum(-1)`.
+            at_most: upper bound on `count`, by which rows are padded where the host cannot read
+                it; None pads them to K.
+
+        Raises:
+            RuntimeError: if `count` exceeds the bound there.
+        """
         *shape, keys = selected.shape
+        if not host.holds(selected):
+            return cls._padded(selected, count, keys if at_most is None else min(at_most, keys))
         flat = selected.reshape(-1)
-        if flat.device.type == "cpu":
-            found = gather_fused.true_positions(flat)
-        else:
-            found = flat.nonzero().squeeze(-1)
+        found = gather_fused.true_positions(flat)
         longest = int(count.max())
         valid = torch.arange(longest, device=flat.device) < count.unsqueeze(-1)
         start = torch.arange(0, len(flat), keys, device=flat.device).view(*shape, 1)  # B H Q 1
@@ -39,13 +53,26 @@ class SelectedKeys:
         slots = start.repeat(1, 1, 1, longest)
         return cls(position=slots.masked_scatter_(valid, found) - start, valid=valid)
 
+    @classmethod
+    def _padded(
+        cls, selected: Bool[Tensor, "B H Q K"], count: Int[Tensor, "B H Q"], width: int
+    ) -> "SelectedKeys":
+        """Pad every row to `width`; nothing waits for the device."""
+        # Selected keys go to slots 1 to `width`, all others to slot 0, which is dropped. A key
+        # beyond the width has no slot, which the device reports.
+        slot = selected.cumsum(-1) * selected
+        position = torch.arange(selected.shape[-1], device=selected.device).expand_as(slot)
+        slots = slot.new_zeros(*slot.shape[:-1], width + 1).scatter_(-1, slot, position)
+        valid = torch.arange(width, device=selected.device) < count.unsqueeze(-1)
+        return cls(position=slots[..., 1:], valid=valid)
+
     def products(
         self, query: Float[Tensor, "B H Q D"], key: Float[Tensor, "B G K D"]
     ) -> Float[Tensor, "B H Q N"]:
         """Return q·k in float32 of each query with its selected keys."""
         matrix, rows = self._as_rows(key)
         query = query.flatten(0, 2)  # M D
-        if matrix.dtype == query.dtype == torch.float32 and matrix.device.type == "cpu":
+        if matrix.dtype == query.dtype == torch.float32 and host.holds(matrix):
             products = gather_fused.products_with_rows(matrix, rows, query)
         else:
             gathered = matrix.index_select(0, rows.flatten()).view(*rows.shape, -1)  # M N D

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -14,69 +14,13 @@ from torch import Tensor
 
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.gather import SelectedKeys
-from sah.attention.index import Index, KeyIndex
+from sah.attention.index import Index, KeyIndex, index_of
+from sah.attention.stacked.batch_rows import BatchRows
+from sah.attention.visibility import Visibility
 from sah.seeding import derive
 
 # Number of half-precision keys or values that are converted to float32 at a time.
 BLOCK_KEYS = 4096
-
-Made = TypeVar("Made")
-
-
-@dataclass(frozen=True)
-class Visibility:
-    """Keys that each query may read, with their counts and ranks.
-
-    All layers of a step share one instance, but for those with rows that pad a head.
-    """
-
-    keys: Bool[Tensor, "#B #H Q K"]
-    """Causal and not padding; equal for all heads, unless they keep different numbers of keys."""
-
-    @classmethod
-    def of_call(cls, query: Tensor, key: Tensor, attention_mask: Tensor | None) -> "Visibility":
-        """Return the keys that each query of an attention call may read, [B, 1, Q, K].
-
-        Without a mask from transformers, attention is causal and the queries are at the last
-        positions.
-        """
-        batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
-        if attention_mask is not None:
-            return cls(attention_mask[..., :keys].expand(batch, 1, queries, keys))
-        position = torch.arange(keys, device=key.device)
-        visible = position <= position[keys - queries :, None]
-        return cls(visible.expand(batch, 1, queries, keys))
-
-    @cached_property
-    def count(self) -> Int[Tensor, "#B #H Q 1"]:
-        """Number of keys that each query may read."""
-        return self.keys.sum(-1, keepdim=True)
-
-    @cached_property
-    def rank(self) -> Int[Tensor, "#B #H Q K"]:
-        """1 for each query's first visible key, 2 for the second, and so on."""
-        return self.keys.cumsum(-1)
-
-    def share(self, fraction: float) -> Int[Tensor, "#B #H Q 1"]:
-        """Return a fraction of `count`, rounded up."""
-        # In floating point 0.1 * 30 is slightly more than 3, which must not become 4.
-        return self.cached(
-            ("share", fraction),
-            lambda: (self.count.double() * fraction - 1e-9).ceil().long(),
-        )
-
-    def cached(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """Return the result of `make`, computed once and shared by all layers of the step.
-
-        Only for results that depend on nothing but visibility.
-        """
-        if key not in self._made:
-            self._made[key] = make()
-        return cast(Made, self._made[key])
-
-    @cached_property
-    def _made(self) -> dict[Hashable, object]:
-        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +70,18 @@ class AttentionInputs:
     """Keys that the model's own indexer selects; None unless it is on."""
     held: MutableMapping[Hashable, HeldSelection] | None = None
     """Selections by masker that later decode steps reuse; None while a question is read."""
+    rows: BatchRows | None = None
+    """Set where sequences of different lengths are decoded together. `first_position`,
+    `context_length`, `seed` and `kept` then say nothing; only maskers that are `batched` get such
+    inputs."""
+
+    @property
+    def query_position(self) -> Int[Tensor, "#B Q"]:
+        """Position of each query."""
+        if self.rows is not None:
+            return self.rows.lengths.last()
+        position = torch.arange(self.query.shape[2], device=self.query.device)
+        return (position + self.first_position).unsqueeze(0)
 
     @property
     def group_size(self) -> int:
@@ -206,6 +162,8 @@ class AttentionInputs:
     @property
     def sequence_count(self) -> Int[Tensor, "#B 1 Q 1"]:
         """Number of keys that each query could read if none had been evicted."""
+        if self.rows is not None:
+            return self.rows.sequence_count()
         if self.kept is None:
             return self.visible_count
         first = self.first_position + self.kept.dropped
@@ -224,6 +182,8 @@ class AttentionInputs:
         call continues its sequence.
         """
         heads, keys = self.query.shape[1], self.key.shape[2]
+        if self.rows is not None:
+            return self._uniform_of_rows(self.rows)
         noise = [
             torch.rand(heads, keys, generator=generator, device=self.query.device)
             for generators in self._generators
@@ -234,8 +194,23 @@ class AttentionInputs:
         batch, _, queries, _ = self.query.shape
         return torch.stack(noise).view(batch, queries, heads, keys).transpose(1, 2)
 
+    def _uniform_of_rows(self, rows: BatchRows) -> Float[Tensor, "B H 1 K"]:
+        """Draw for each row what it draws alone; 0 beyond its end."""
+        batch, heads, queries, _ = self.query.shape
+        noise = self.query.new_zeros(batch, heads, queries, self.key.shape[2], dtype=torch.float32)
+        for number, (keys, (generator,)) in enumerate(
+            zip(rows.lengths.keys, self._generators, strict=True)
+        ):
+            torch.rand(heads, keys, generator=generator, out=noise[number, :, 0, :keys])
+        return noise
+
     @cached_property
     def _generators(self) -> list[list[torch.Generator]]:
+        if self.rows is not None:
+            return [
+                [torch.Generator(self.query.device).manual_seed(derive(seed, 0, keys - 1))]
+                for seed, keys in zip(self.rows.seeds, self.rows.lengths.keys, strict=True)
+            ]
         batch, queries = self.query.shape[0], self.query.shape[2]
         return [
             [
@@ -255,13 +230,9 @@ class AttentionInputs:
         context it is built from all keys of the first call, so that `build` never gets an empty
         tensor. Equal owners share one index.
         """
-        if owner not in self.indexes:
-            length = self.context_length or self.key.shape[2]
-            self.indexes[owner] = build(self.key[:, :, :length], self.value[:, :, :length])
-        index = cast(Index, self.indexes[owner])
-        if index.length < self.key.shape[2]:
-            index.append(self.key[:, :, index.length :], self.value[:, :, index.length :])
-        return index
+        if self.rows is not None:
+            return cast(Index, self.rows.index(owner, build))
+        return index_of(self.indexes, owner, build, self.key, self.value, self.context_length)
 
     def at_queries(self, start: int, end: int) -> "AttentionInputs":
         """Return the inputs of the queries from `start` to `end`, without copies.
@@ -278,6 +249,31 @@ class AttentionInputs:
         for name in ("dot_products", "scores"):
             if name in vars(self):
                 vars(part)[name] = vars(self)[name][:, :, start:end]
+        return part
+
+    def row(self, number: int) -> "AttentionInputs":
+        """Return the inputs of one row of a batch, without copies.
+
+        Scores that have been computed are not computed again.
+        """
+        rows = self.rows
+        assert rows is not None
+        this, keys = slice(number, number + 1), rows.lengths.keys[number]
+        part = replace(
+            self,
+            query=self.query[this],
+            key=self.key[this, :, :keys],
+            value=self.value[this, :, :keys],
+            visibility=Visibility(self.visible[this, ..., :keys]),
+            first_position=keys - 1,
+            context_length=rows.context_rows[number],
+            seed=rows.seeds[number],
+            kept=rows.kept[number],
+            rows=None,
+        )
+        for name in ("dot_products", "scores"):
+            if name in vars(self):
+                vars(part)[name] = vars(self)[name][this, ..., :keys]
         return part
 
     def chunks(self, queries: int) -> "list[AttentionInputs]":

@@ -2,12 +2,15 @@
 
 # B batch, H query heads, G key-value heads, Q queries, K keys, N queries of several calls
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
+from sah.attention.eviction.kept import KeptKeys
 from sah.attention.inputs import AttentionInputs
 from sah.attention.mask import AttentionMask
 
@@ -79,21 +82,51 @@ class ReadCounter:
         self._sparse.setdefault(kind, []).append((*counts, inputs.sequence_count))
         self._layers.add(inputs.layer_idx)
 
-    def add_all_kept(self, inputs: AttentionInputs) -> None:
-        """Count one call of a layer whose queries read all the rows that it holds.
+    def add_counts(
+        self,
+        layers: Iterable[int],
+        *,
+        heads: int,
+        groups: int,
+        selected: Int[Tensor, " N"],
+        read: Int[Tensor, " N"],
+        visible: Int[Tensor, " N"],
+    ) -> None:
+        """Count N queries of sparse layers, each with its sums over heads.
+
+        Args:
+            layers: their numbers.
+            heads: query heads.
+            groups: key-value heads.
+            selected: keys that the query heads select.
+            read: key-value rows that they read together.
+            visible: keys that the query could read.
+        """
+        kind = _Kind(selected.device, 1, heads, groups, True)
+        counts = selected.view(1, 1, -1), read.view(1, 1, -1), visible.view(1, 1, -1, 1)
+        self._sparse.setdefault(kind, []).append(counts)
+        self._layers.update(layers)
+
+    def add_all_kept(self, layer: int, kept: KeptKeys | None, *, queries: int, keys: int) -> None:
+        """Count queries of a layer that read all the rows that it holds, at the last positions.
 
         Known without asking the device. Heads that keep different numbers count by their mean.
+
+        Args:
+            layer: its number.
+            kept: what it keeps of the context.
+            queries: number of queries.
+            keys: rows of the layer, those of the queries included.
         """
-        kept, queries = inputs.kept, inputs.query.shape[2]
         rows, per_head, length = (
             (0, 0.0, 0) if kept is None else (kept.rows, kept.per_head, kept.key.shape[2])
         )
-        first = inputs.first_position - rows + 1
+        first = keys - queries - rows + 1
         for after in range(first, first + queries):
             self._kept_share += (per_head + after) / (length + after)
             self._kept_keys += per_head + after
         self._kept_queries += queries
-        self._layers.add(inputs.layer_idx)
+        self._layers.add(layer)
 
     def add_dense(self, layer: int, *, batch: int, queries: int, keys: int) -> None:
         """Count one call of a layer that is kept dense; its queries are at the last positions."""

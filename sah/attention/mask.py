@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sah.attention import host
 from sah.attention.gather import SelectedKeys
 from sah.attention.inputs import AttentionInputs
 
@@ -25,13 +26,15 @@ class AttentionMask:
     selected: Bool[Tensor, "B H Q K"]
     sampled_weight: Float[Tensor, "B H Q K"] | None = None
     """Weights of the selected keys; None while every selected key has weight 1."""
+    at_most: int | None = None
+    """Upper bound on `selected_count`, known without asking the device; None if there is none."""
 
     @classmethod
     def empty(cls, inputs: AttentionInputs) -> "AttentionMask":
         """Return a mask that selects nothing."""
         shape = (*inputs.query.shape[:3], inputs.key.shape[2])
         nothing = torch.zeros(shape, dtype=torch.bool, device=inputs.query.device)
-        return cls(visible=inputs.visible, selected=nothing)
+        return cls(visible=inputs.visible, selected=nothing, at_most=0)
 
     @cached_property
     def candidates(self) -> Bool[Tensor, "B H Q K"]:
@@ -46,7 +49,7 @@ class AttentionMask:
     @cached_property
     def selected_keys(self) -> SelectedKeys:
         """Positions of the selected keys."""
-        return SelectedKeys.of(self.selected, self.selected_count)
+        return SelectedKeys.of(self.selected, self.selected_count, self.at_most)
 
     @property
     def weights(self) -> Float[Tensor, "B H Q K"]:
@@ -59,11 +62,19 @@ class AttentionMask:
         self,
         keys: Bool[Tensor, "#B #H #Q K"],
         weight: Float[Tensor, "#B #H #Q #K"] | None = None,
+        *,
+        at_most: int | None = None,
     ) -> "AttentionMask":
         """Select more keys, with weight 1 or the given weight.
 
         Invisible keys are ignored, and keys that are already selected keep their weight, so that
         no later masker can change it.
+
+        Args:
+            keys: to select.
+            weight: of these keys.
+            at_most: upper bound on the keys that any query gets; None if the host knows none. A
+                decode step on a GPU gathers by the bounds of its maskers, or reads all keys.
         """
         added = keys & self.candidates
         sampled_weight = self.sampled_weight
@@ -74,7 +85,13 @@ class AttentionMask:
             visible=self.visible,
             selected=self.selected | added,
             sampled_weight=sampled_weight,
+            at_most=self._bound_after(at_most),
         )
+
+    def _bound_after(self, added: int | None) -> int | None:
+        if self.at_most is None or added is None:
+            return None
+        return min(self.at_most + added, self.selected.shape[-1])
 
     def at_queries(self, start: int, end: int) -> "AttentionMask":
         """Return the mask of the queries from `start` to `end`, without copies."""
@@ -83,6 +100,17 @@ class AttentionMask:
             visible=self.visible[:, :, start:end],
             selected=self.selected[:, :, start:end],
             sampled_weight=None if weight is None else weight[:, :, start:end],
+            at_most=self.at_most,
+        )
+
+    def row(self, number: int, keys: int) -> "AttentionMask":
+        """Return the mask of one row of a batch, which has this many keys, without copies."""
+        this, weight = slice(number, number + 1), self.sampled_weight
+        return AttentionMask(
+            visible=self.visible[this, ..., :keys],
+            selected=self.selected[this, ..., :keys],
+            sampled_weight=None if weight is None else weight[this, ..., :keys],
+            at_most=self.at_most,
         )
 
     def density(self) -> Float[Tensor, "B H Q"]:
@@ -97,8 +125,8 @@ class AttentionMask:
         if groups == self.selected.shape[1]:
             return self.selected_count
         by_group = self.selected.unflatten(1, (groups, -1))  # B G H/G Q K
-        if self.selected.device.type == "cpu":
-            # There, `any` over a dimension in the middle takes twenty times as long.
+        if host.holds(self.selected):
+            # On the CPU, `any` over a dimension in the middle takes twenty times as long.
             union: Tensor = reduce(torch.bitwise_or, by_group.unbind(2))
         else:
             union = by_group.any(2)

@@ -33,6 +33,12 @@ class Masker(Protocol):
     alone may set `positions_only: ClassVar = True`: if only such maskers precede it, it runs once
     per step instead of once per layer. `uses_indexer: ClassVar = True` switches the model's own
     indexer on.
+
+    `batched: ClassVar = True` says that it also works on sequences of different lengths at once
+    (`AttentionInputs.rows`): it reads the positions of the queries from `inputs.query_position`,
+    nothing from `first_position`, `context_length`, `seed` or `kept`, and its index, if it has one,
+    is a `StackableIndex`. Without it, the rows of a batch are computed one by one. A subclass does
+    not inherit it.
     """
 
     def __hash__(self) -> int:
@@ -262,6 +268,11 @@ class SparseAttention:
                 f"keys beside those of attention, in layers {sorted(indexed)}, where they cannot "
                 f"be {verb}; choose maskers, sparse_attention=native, or another model"
             )
+
+    def batched_at(self, layer: int) -> bool:
+        """Whether all maskers of a layer work on sequences of different lengths at once."""
+        maskers = self.maskers_at(layer) or {}
+        return all(vars(type(masker)).get("batched", False) for masker in maskers.values())
 
     def nothing_to_do(self) -> ConfigurationError:
         """Return the error of an attention without a layer to work on."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sah.attention import selection_cpu
+from sah.attention import host, selection_cpu
 from sah.attention.inputs import AttentionInputs
 
 
@@ -34,16 +34,19 @@ class Budget:
         require_budget(type(self).__name__, self.tokens, self.fraction)
 
     def per_query(self, inputs: AttentionInputs) -> tuple[Int[Tensor, "#B #H Q 1"], int]:
-        """Return the budget of each query, and an upper bound on all of them.
+        """Return the budget of each query, and an upper bound on all of them (`bound`)."""
+        if self.tokens is not None:
+            return torch.full_like(inputs.visible_count, self.tokens), self.bound(inputs)
+        assert self.fraction is not None
+        return inputs.visibility.share(float(self.fraction)), self.bound(inputs)
 
-        The bound is computed on the host, without waiting for the device.
-        """
+    def bound(self, inputs: AttentionInputs) -> int:
+        """Return an upper bound on the budgets of all queries, known on the host."""
         total = inputs.key.shape[2]
         if self.tokens is not None:
-            return torch.full_like(inputs.visible_count, self.tokens), min(self.tokens, total)
+            return min(self.tokens, total)
         assert self.fraction is not None
-        bound = math.ceil(total * self.fraction - 1e-9)
-        return inputs.visibility.share(float(self.fraction)), bound
+        return math.ceil(total * self.fraction - 1e-9)
 
 
 def require_budget(name: str, tokens: object, fraction: object) -> None:
@@ -111,7 +114,7 @@ def select_top(
     """
     if candidates is not None:
         scores = scores.masked_fill(~candidates, -torch.inf)
-    if scores.device.type == "cpu" and scores.dtype == torch.float32:
+    if host.holds(scores) and scores.dtype == torch.float32:
         threshold, ties = selection_cpu.threshold(scores, budget)
         return select_from_threshold(scores, threshold, budget) if ties else scores >= threshold
     return select_from_threshold(scores, threshold_by_topk(scores, budget, budget_bound), budget)
@@ -184,7 +187,7 @@ def select_units(
 
 def sort_descending(values: Float[Tensor, "*rest N"]) -> Float[Tensor, "*rest N"]:
     """Sort the last dimension, NaN first."""
-    if values.device.type == "cpu" and values.dtype == torch.float32:
+    if host.holds(values) and values.dtype == torch.float32:
         return selection_cpu.sort_descending(values)
     return values.sort(dim=-1, descending=True).values
 
@@ -194,7 +197,7 @@ def order_descending(scores: Float[Tensor, "*rest N"]) -> Int[Tensor, "*rest N"]
 
     NaN counts as plus infinity, as in `select_top`.
     """
-    if scores.device.type == "cpu" and scores.dtype == torch.float32:
+    if host.holds(scores) and scores.dtype == torch.float32:
         return selection_cpu.order_descending(scores)
     scores = scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     return scores.argsort(dim=-1, descending=True, stable=True)

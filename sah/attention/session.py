@@ -17,8 +17,9 @@ from sah.attention.compute import dense_attention, weighted_attention
 from sah.attention.eviction.evictor import DecodingEvictor
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.eviction.later_evictions import LaterEvictions
-from sah.attention.index import KeyIndex
-from sah.attention.inputs import AttentionInputs, HeldSelection, Visibility
+from sah.attention.index import KeyIndex, index_of
+from sah.attention.index_sizes import bytes_of, bytes_per_key
+from sah.attention.inputs import AttentionInputs, HeldSelection
 from sah.attention.interface import attention_replaced, layer_number
 from sah.attention.keys_read import KeysRead, ReadCounter
 from sah.attention.keywords import check_keywords
@@ -26,6 +27,7 @@ from sah.attention.layers import full_attention_layers
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, SparseAttention, all_visible
 from sah.attention.native.indexer import IndexerSelections
+from sah.attention.visibility import StepVisibility, Visibility
 from sah.seeding import derive
 
 logger = logging.getLogger(__name__)
@@ -60,10 +62,11 @@ class AttentionSession:
         self._context_length = 0
         self._kept: Mapping[int, KeptKeys] = {}
         self._example_id = ""
-        self._counter = ReadCounter()
+        self.counter = ReadCounter()
+        """Counts what the queries of the example read."""
         self.calls = 0
         """Calls of the attention function in this example, local and dense layers included."""
-        self._visibility: tuple[tuple[Any, ...], Tensor | None, Visibility] | None = None
+        self._visibility = StepVisibility()
         self._full_layers: frozenset[int] | None = None
         """Layers that attend to every earlier token; None stands for all of them."""
         self._layers = 0
@@ -86,7 +89,7 @@ class AttentionSession:
     def end_context(self) -> None:
         """Drop the indexes of the context, and what its layers keep."""
         self._indexes.clear()
-        self._visibility = None
+        self._visibility = StepVisibility()
         self._kept = {}
         self._rewind_evictions()
 
@@ -97,7 +100,7 @@ class AttentionSession:
         self._held.clear()
         self._rewind_evictions()
         self._example_id = example_id
-        self._counter = ReadCounter()
+        self.counter = ReadCounter()
         self.calls = 0
 
     def _rewind_evictions(self) -> None:
@@ -111,9 +114,48 @@ class AttentionSession:
             # Without a context they were built from the previous question.
             indexes.clear()
         for index in indexes.values():
-            index.rewind(self._context_rows(layer))
+            index.rewind(self.context_rows(layer))
 
-    def _context_rows(self, layer: int) -> int:
+    def rewind_shared(self, layer: int) -> None:
+        """Rewind one layer's indexes if other rows may have used them since."""
+        if self._context_length:
+            self.rewind(layer)
+
+    def own_index(
+        self,
+        layer: int,
+        owner: Hashable,
+        build: Callable[[Tensor, Tensor], KeyIndex],
+        key: Tensor,
+        value: Tensor,
+    ) -> KeyIndex:
+        """Return a masker's index over all keys of a layer, [1, G, K, D]; see `AttentionInputs`."""
+        self.rewind_shared(layer)
+        indexes = self._indexes.setdefault(layer, {})
+        return index_of(indexes, owner, build, key, value, self.context_rows(layer))
+
+    def adopt_indexes(self, indexes: Mapping[int, Mapping[Hashable, KeyIndex]]) -> None:
+        """Measure these indexes of some layers in place of those that other rows share."""
+        self._indexes = {**self._indexes, **{n: dict(one) for n, one in indexes.items()}}
+
+    def seed_at(self, layer: int) -> int:
+        """Return the seed of the example's draws in a layer."""
+        return derive(self.seed, self._example_id, layer)
+
+    def index_seed(self, layer: int) -> int:
+        """Return the seed of a layer's indexes, equal for all examples."""
+        return derive(self.seed, "index", layer)
+
+    def kept_at(self, layer: int) -> KeptKeys | None:
+        """Return what a layer keeps of the context; None if all keys stay."""
+        return self._kept.get(layer)
+
+    @property
+    def evicts_later(self) -> bool:
+        """Whether keys are evicted after the context, too."""
+        return self._later is not None
+
+    def context_rows(self, layer: int) -> int:
         """Return the rows that a layer holds of the context."""
         kept = self._kept.get(layer)
         return self._context_length if kept is None else kept.rows
@@ -161,9 +203,9 @@ class AttentionSession:
             return KeysRead(density=1.0, rows_read=1.0, sparse_queries=0, dense_queries=0, keys=0.0)
         if self.calls == 0:
             return None
-        if not self._counter.is_sparse:
+        if not self.counter.is_sparse:
             raise self.attention.nothing_to_do()
-        return self._counter.total()
+        return self.counter.total()
 
     def density(self) -> float | None:
         """Return the mean density of the example so far, as in `keys_read`."""
@@ -175,29 +217,16 @@ class AttentionSession:
 
         The size of constant parts (centroids, planes) is spread over the keys.
         """
-        attention = self.attention
-        per_layer: dict[str, list[float]] = {}
-        for layer, indexes in self._indexes.items():
-            assert isinstance(attention, SparseAttention)
-            for name, masker in (attention.maskers_at(layer) or {}).items():
-                index = indexes.get(masker)
-                if index is not None and index.length:
-                    per_layer.setdefault(name, []).append(index.nbytes / index.length)
-        return {name: sum(values) / len(values) for name, values in per_layer.items()}
+        if isinstance(self.attention, DenseAttention):
+            return {}
+        return bytes_per_key(self._indexes, self.attention.maskers_at)
 
     def context_index_bytes(self) -> float:
         """Return the bytes of all key indexes, without the share of the keys after the context.
 
         With that share if keys are evicted while decoding, of evicted keys too.
         """
-        total = 0.0
-        for layer, indexes in self._indexes.items():
-            rows = self._context_rows(layer)
-            for index in indexes.values():
-                if index.length:
-                    share = 1.0 if self._later is not None else min(1.0, rows / index.length)
-                    total += index.nbytes * share
-        return total
+        return bytes_of(self._indexes, None if self.evicts_later else self.context_rows)
 
     @contextmanager
     def attached(self, model: PreTrainedModel, *, is_question: bool = False) -> Iterator[None]:
@@ -297,7 +326,7 @@ class AttentionSession:
         is_dense = is_local or attention.maskers_at(layer) is None
         is_dense = is_dense or (attention.uses_indexer and indexed is None)
         if is_dense and not is_local:
-            self._counter.add_dense(layer, batch=batch, queries=queries, keys=keys)
+            self.counter.add_dense(layer, batch=batch, queries=queries, keys=keys)
         if is_dense and softcap is None and s_aux is None:
             output, _ = sdpa_attention_forward(
                 module, query, key, value, attention_mask, scaling=scaling, **kwargs
@@ -309,15 +338,15 @@ class AttentionSession:
             query=query,
             key=key,
             value=value,
-            visibility=self._visibility_in_step(query, key, attention_mask, kept),
+            visibility=self._visibility.of_call(query, key, attention_mask, kept),
             scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
             softcap=softcap,
             sinks=s_aux,
             layer_idx=layer,
             first_position=keys - queries,
-            context_length=self._context_rows(layer),
-            seed=derive(self.seed, self._example_id, layer),
-            index_seed=derive(self.seed, "index", layer),
+            context_length=self.context_rows(layer),
+            seed=self.seed_at(layer),
+            index_seed=self.index_seed(layer),
             indexes=self._indexes.setdefault(layer, {}),
             indexed=indexed,
             held=None if self._is_question else self._held.setdefault(layer, {}),
@@ -354,36 +383,17 @@ class AttentionSession:
             inputs.visible if queries > 1 or padded else None,
             scaling=inputs.scaling,
         )[0]
-        self._counter.add_all_kept(inputs)
+        self.counter.add_all_kept(inputs.layer_idx, kept, queries=queries, keys=inputs.key.shape[2])
         if self.observers:
             mask, by_head = all_visible(inputs), output.transpose(1, 2)
             for observe in self.observers:
                 observe(inputs, mask, by_head)
         return output
 
-    def _visibility_in_step(
-        self, query: Tensor, key: Tensor, attention_mask: Tensor | None, kept: KeptKeys | None
-    ) -> Visibility:
-        """Return the visibility of the step; the first layer creates it, the others share it."""
-        if kept is not None:
-            # The mask of transformers is of the whole sequence. There is no padding in it.
-            attention_mask = None
-        step = (query.shape[0], query.shape[2], key.shape[2], key.device)
-        known = self._visibility
-        if known is None or known[0] != step or known[1] is not attention_mask:
-            known = step, attention_mask, Visibility.of_call(query, key, attention_mask)
-            self._visibility = known
-        if kept is None or kept.valid is None:
-            return known[2]
-        valid = kept.valid.repeat_interleave(query.shape[1] // key.shape[1], dim=1).unsqueeze(2)
-        visible = known[2].keys.expand(-1, query.shape[1], -1, -1).clone()  # B H Q K
-        visible[..., : kept.rows] &= valid
-        return Visibility(visible)
-
     def _attend(self, attention: SparseAttention, inputs: AttentionInputs) -> Tensor:
         mask = attention.select(inputs)
         output = weighted_attention(inputs, mask)
-        self._counter.add(inputs, mask)
+        self.counter.add(inputs, mask)
         for observe in self.observers:
             observe(inputs, mask, output)
         return output

@@ -95,8 +95,11 @@ class TopKMasker(Budget, ABC):
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         """Return the mask with each query's best candidates added, at weight 1."""
         if self.every == 1 or inputs.held is None:
-            return mask.add(self.select(inputs, mask))
-        return mask.add(self._select_or_reuse(inputs, mask, inputs.held))
+            selected = self.select(inputs, mask)
+        else:
+            # No budget shrinks as the sequence grows: the bound holds for earlier selections too.
+            selected = self._select_or_reuse(inputs, mask, inputs.held)
+        return mask.add(selected, at_most=self.bound(inputs))
 
     def _select_or_reuse(
         self,
@@ -106,10 +109,12 @@ class TopKMasker(Budget, ABC):
     ) -> Bool[Tensor, "B H #Q K"]:
         """Return each query's selection: its own at every n-th query, else the last one made."""
         queries = range(inputs.query.shape[2])
+        # Rows of a batch take their steps together.
+        now = inputs.first_position if inputs.rows is None else inputs.rows.lengths.steps
         before = held.get(self)
-        first = inputs.first_position if before is None else before.first_position
+        first = now if before is None else before.first_position
         # Queries since the last selection.
-        age = [(inputs.first_position + query - first) % self.every for query in queries]
+        age = [(now + query - first) % self.every for query in queries]
         if before is not None:
             room = inputs.key.shape[2] - before.keys.shape[3]
             reused = torch.nn.functional.pad(before.keys, (0, room))  # B H 1 K

@@ -88,7 +88,7 @@ class ScoringEvictor(RankingEvictor):
 
 def keep_best(scores: Float[Tensor, "B G K"], budget: int) -> Bool[Tensor, "B G K"]:
     """Return the `budget` keys with the highest scores of each head."""
-    limit = torch.tensor(budget, device=scores.device).view(1, 1, 1, 1)
+    limit = torch.full((1, 1, 1, 1), budget, device=scores.device)
     return select_top(scores.float().unsqueeze(2), None, limit, budget).squeeze(2)
 
 

@@ -196,6 +196,7 @@ class Answering:
                     [one.row for one in work],
                     dense_question=self.experiment.protocol.question == "dense",
                     between_tokens=self.clock.check,
+                    stacked_tokens=self.experiment.generation.batch_tokens,
                 )
         used = tuple(seconds / len(work) for seconds in cpu.used())
         for one, answer in zip(work, answers, strict=True):

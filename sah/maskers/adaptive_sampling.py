@@ -8,10 +8,10 @@ from statistics import NormalDist
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from sah.attention import AttentionInputs, AttentionMask, SelectedKeys, select_top
+from sah.attention import AttentionInputs, AttentionMask, SelectedKeys, host, select_top
 from sah.attention.selection import require_fraction
 
 
@@ -41,6 +41,7 @@ class AdaptiveSampling:
     where a kernel would read the sampled keys only.
     """
 
+    batched: ClassVar[bool] = True
     budget_options: ClassVar = ("epsilon",)
 
     epsilon: float = 0.05
@@ -68,24 +69,25 @@ class AdaptiveSampling:
         count = candidates.sum(-1, keepdim=True)
         share = (count * self.base_fraction - 1e-9).ceil()
         base = share.clamp(min=self.base_tokens).minimum(count).long()
-        base_bound = max(self.base_tokens, math.ceil(inputs.key.shape[2] * self.base_fraction))
+        keys = inputs.key.shape[2]
+        # One more, because `share` is rounded up in float32.
+        bound = min(keys, max(self.base_tokens, math.ceil(keys * self.base_fraction) + 1))
         # The same noise ranks both, so that the base sample is part of the final sample.
         noise = inputs.uniform().masked_fill_(~candidates, -torch.inf)
-        drawn = select_top(noise, None, base, min(base_bound, inputs.key.shape[2]))
-        sample = self._sample_size(inputs.scores, mask, drawn, base, count).maximum(base)
-        keys = select_top(noise, None, sample, int(sample.max()))
-        return mask.add(keys, count / sample.clamp(min=1))
+        drawn = select_top(noise, None, base, bound)
+        base_keys = SelectedKeys.of(drawn, base.squeeze(-1), bound)
+        sample = self._sample_size(inputs.scores, mask, base_keys, base, count).maximum(base)
+        return mask.add(select_top(noise, None, sample, keys), count / sample.clamp(min=1))
 
     def _sample_size(
         self,
         scores: Float[Tensor, "B H Q K"],
         mask: AttentionMask,
-        drawn: Bool[Tensor, "B H Q K"],
+        keys: SelectedKeys,
         base: Tensor,
         count: Tensor,
     ) -> Tensor:
-        """Return b of every query, at most n, [B, H, Q, 1]."""
-        keys = SelectedKeys.of(drawn, base.squeeze(-1))
+        """Return b of every query, at most n, [B, H, Q, 1]; `keys` are the base sample."""
         if keys.position.shape[-1] == 0:
             return torch.zeros_like(count)
         sampled = scores.gather(-1, keys.position).masked_fill(~keys.valid, -torch.inf)  # B H Q N
@@ -112,6 +114,10 @@ class AdaptiveSampling:
         self, scores: Float[Tensor, "B H Q K"], mask: AttentionMask
     ) -> Float[Tensor, "B H Q 1"]:
         """Return log Σ_selected w·a; minus infinity where nothing is selected."""
+        if not host.holds(scores):
+            # The host does not know how many keys are selected.
+            mass = scores if mask.sampled_weight is None else scores + mask.sampled_weight.log()
+            return mass.masked_fill(~mask.selected, -torch.inf).logsumexp(-1, keepdim=True)
         position = mask.selected_keys.position
         mass = scores.gather(-1, position)
         if mask.sampled_weight is not None:

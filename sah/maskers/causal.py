@@ -15,6 +15,7 @@ class Causal:
     """
 
     positions_only: ClassVar[bool] = True
+    batched: ClassVar[bool] = True
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         return mask.add(inputs.visible)

@@ -7,10 +7,10 @@
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -37,6 +37,8 @@ class DoubleSparsity(TopKMasker):
     key-value head, with a cache H/G times smaller. Offsets and steps are kept in float16. The
     authors keep layers 0 and 1 dense; the preset does not.
     """
+
+    batched: ClassVar[bool] = True
 
     channels: str
     """Channel file: `model@digest`, composed from the model, or the path of a JSON file."""
@@ -116,6 +118,8 @@ def _ranked_channels(path: Path, modified: int, composed: str | None) -> dict[st
 class LabelCache(EncodedKeys):
     """Kept channels of all keys, quantised and packed."""
 
+    row_tensors = ()
+
     def __init__(
         self,
         channels: Int[Tensor, "X R"],
@@ -126,8 +130,13 @@ class LabelCache(EncodedKeys):
     ) -> None:
         self._channels = channels
         self._bits = label_bits
-        encode = self._kept_channels if label_bits == 16 else self._quantised
-        super().__init__(encode, key, value)
+        super().__init__(None, key, value)
+
+    def encode(
+        self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
+    ) -> Sequence[Tensor]:
+        """Return the labels of the keys, quantised unless they take 16 bits."""
+        return (self._kept_channels if self._bits == 16 else self._quantised)(key, value)
 
     def scores(self, query: Float[Tensor, "B H Q D"]) -> Float[Tensor, "B H Q K"]:
         """Return q·k on the kept channels, in float32."""

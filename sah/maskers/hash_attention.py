@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int32
@@ -32,6 +32,8 @@ class HashAttention(TopKMasker):
     order open. The paper selects per query head; for heads that select together (`share`) the
     number of equal bits counts as a logit.
     """
+
+    batched: ClassVar[bool] = True
 
     weights: str
     """Weight file: `model@digest`, composed from the model, or the path of a safetensors file."""
@@ -169,6 +171,8 @@ _CHUNK_KEYS = 1024
 class Signatures(EncodedKeys):
     """Packed signatures of all keys, one per query head."""
 
+    row_tensors = ()
+
     def __init__(
         self,
         networks: HashNetworks,
@@ -176,7 +180,7 @@ class Signatures(EncodedKeys):
         value: Float[Tensor, "B G N V"],
     ) -> None:
         self._networks = networks
-        super().__init__(self._sign, key, value)
+        super().__init__(None, key, value)
 
     def equal_bits(self, query: Float[Tensor, "B H Q D"]) -> Float[Tensor, "B H Q K"]:
         """Count the bits that each key's signature shares with each query's."""
@@ -189,7 +193,10 @@ class Signatures(EncodedKeys):
         assert isinstance(different, Tensor)
         return (self._networks.bits - different).float()
 
-    def _sign(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> list[Tensor]:
+    def encode(
+        self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
+    ) -> list[Int32[Tensor, "B H W N"]]:
+        """Return the packed signatures."""
         return encode_in_chunks(self._sign_chunk, key, value, chunk_keys=_CHUNK_KEYS)
 
     def _sign_chunk(

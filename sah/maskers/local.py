@@ -16,6 +16,7 @@ class Local:
     """
 
     positions_only: ClassVar[bool] = True
+    batched: ClassVar[bool] = True
     budget_options: ClassVar = ("tokens",)
 
     tokens: int
@@ -26,4 +27,4 @@ class Local:
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
         first = inputs.visible_count - self.tokens
-        return mask.add(inputs.visible_rank > first)
+        return mask.add(inputs.visible_rank > first, at_most=self.tokens)

@@ -6,6 +6,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -35,6 +36,8 @@ class Loki(TopKMasker):
     cache, in the dtype of the keys.
     """
 
+    batched: ClassVar[bool] = True
+
     components_fraction: float = 0.25
     """Share of the head dimension that ranks the keys, in (0, 1]; rounded up."""
 
@@ -57,20 +60,24 @@ _CHUNK_KEYS = 4096
 class ProjectedKeys(EncodedKeys):
     """Projections of the keys on the first principal components of the context's keys."""
 
+    row_tensors = ("directions",)
+
     def __init__(
         self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"], *, components: int
     ) -> None:
         self.directions: Float[Tensor, "B G D R"] = _principal_components(key)[..., :components]
-        super().__init__(self._projected, key, value, dim=2)
+        super().__init__(None, key, value, dim=2)
 
     @property
     def nbytes(self) -> int:
         """Memory of projected keys and directions, in bytes."""
         return super().nbytes + self.directions.nbytes
 
-    def _projected(
+    def encode(
         self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
     ) -> list[Float[Tensor, "B G N R"]]:
+        """Project keys, [B, G, N, R]."""
+
         def project(some: Tensor, _: Tensor) -> list[Tensor]:
             return [(some.float() @ self.directions).to(some.dtype)]
 

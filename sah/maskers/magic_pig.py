@@ -4,15 +4,20 @@
 # N hashed keys: those of the context
 # D head dimension, L tables, P planes per table, C bucket limits: 2^P + 1
 
+import copy
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
-from sah.attention import AttentionInputs, AttentionMask, SelectedKeys
-from sah.attention.index import encode_in_chunks
+from sah.attention import AttentionInputs, AttentionMask, SelectedKeys, host
+from sah.attention.index import encode_in_chunks, rows_kept
+from sah.attention.stacked.row_lengths import RowLengths
 from sah.maskers.shared.hyperplanes import Hyperplanes
 
 
@@ -33,6 +38,8 @@ class MagicPIG:
     1e4 weights are 1/max(p, 1e-4), unbiased from p = 1e-4 on; theirs are 1/(p + 1e-4). The
     question belongs to their prefill and is hashed; here it comes after the context.
     """
+
+    batched: ClassVar[bool] = True
 
     planes: int = 10
     """Hyperplanes per table, from 1 to 15 (K in the paper)."""
@@ -62,26 +69,42 @@ class MagicPIG:
         tables = inputs.index(
             self, lambda key, value: HashTables(self, key, value, inputs.index_seed)
         )
-        is_later = torch.arange(inputs.key.shape[2], device=inputs.key.device) >= tables.hashed
-        mask = mask.add(is_later.view(1, 1, 1, -1))
-        query = inputs.query.float()
-        collisions = inputs.per_head(tables.collisions(inputs.grouped(query)))  # B H Q N
-        sampled = torch.nn.functional.pad(
-            collisions >= self.min_collisions, (0, inputs.key.shape[2] - tables.hashed)
-        )
+        mask = mask.add(tables.are_later(inputs.key.shape[2]))
+        collisions = inputs.per_head(tables.collisions(inputs.grouped(inputs.query.float())))
+        hashed = collisions.shape[-1]
+        later = inputs.key.shape[2] - hashed
+        sampled = pad(collisions >= self.min_collisions, (0, later))  # B H Q K
+        if not host.holds(sampled):
+            # Of every key, because the host does not know how many are sampled.
+            norms = tables.norms.unsqueeze(2).expand_as(inputs.grouped(collisions))
+            products = inputs.dot_products[..., :hashed]
+            weight = self._weight(inputs, tables, products, inputs.per_head(norms))
+            return mask.add(sampled, pad(weight, (0, later), value=1.0))
         keys = SelectedKeys.of(sampled, sampled.sum(-1))
         if keys.position.shape[-1] == 0:
             return mask
-        products = inputs.dot_products_at(keys) - inputs.dot(query, tables.mean)  # q·(k - mean)
         grouped = inputs.grouped(keys.position)
         norms = tables.norms.unsqueeze(2).expand(*grouped.shape[:3], -1).gather(-1, grouped)
-        lengths = query.norm(dim=-1, keepdim=True) * inputs.per_head(norms)
-        # In float64, because a small probability is the difference of two numbers near 1.
-        cosine = products.double() / lengths.clamp(min=1e-30)
-        probability = self.inclusion_probability(cosine.clamp(-1, 1).acos())
-        weight = (1 / probability.clamp(min=1 / self.max_weight)).float()
+        products = inputs.dot_products_at(keys)
+        weight = self._weight(inputs, tables, products, inputs.per_head(norms))
         weights = torch.ones(sampled.shape, device=weight.device)
         return mask.add(sampled, weights.masked_scatter_(sampled, weight[keys.valid]))
+
+    def _weight(
+        self,
+        inputs: AttentionInputs,
+        tables: "HashTables",
+        products: Float[Tensor, "B H Q some"],
+        norms: Float[Tensor, "B H Q some"],
+    ) -> Float[Tensor, "B H Q some"]:
+        """Return the weight of some keys, given q·k and the norms of the centred keys."""
+        query = inputs.query.float()
+        centred = products - inputs.dot(query, tables.mean)  # q·(k - mean)
+        lengths = query.norm(dim=-1, keepdim=True) * norms
+        # In float64, because a small probability is the difference of two numbers near 1.
+        cosine = centred.double() / lengths.clamp(min=1e-30)
+        probability = self.inclusion_probability(cosine.clamp(-1, 1).acos())
+        return (1 / probability.clamp(min=1 / self.max_weight)).float()
 
     def inclusion_probability(self, angle: Tensor) -> Tensor:
         """Return the probability of sampling a key at this angle (radians, float64)."""
@@ -96,10 +119,18 @@ class MagicPIG:
 # Number of keys that are hashed, and of query rows that are looked up, at a time.
 _CHUNK_KEYS = 1024
 _CHUNK_ROWS = 16
+# Number of codes that are compared at a time, one byte each.
+_CHUNK_COMPARISONS = 2**26
 
 
 class HashTables:
-    """Hash tables of the context's keys, and their norms. Later keys are only counted."""
+    """Hash tables of the context's keys, and their norms. Later keys are only counted.
+
+    On the CPU they hold the keys of each table sorted by bucket, four bytes per key and table, and
+    the start of each bucket: a query reads its own buckets only. How many keys these have would
+    have to be read from a device, so that elsewhere the tables hold the bucket of each key, two
+    bytes per key and table, and a query compares its buckets with all of them.
+    """
 
     def __init__(
         self,
@@ -114,6 +145,10 @@ class HashTables:
         self.mean: Float[Tensor, "B G 1 D"] = mean if settings.centre else torch.zeros_like(mean)
         codes, self.norms = encode_in_chunks(self._encode, key, value, chunk_keys=_CHUNK_KEYS)
         self.hashed = self.length = key.shape[2]
+        self._codes: Int[Tensor, "B G L N"] | None = None
+        if not host.holds(codes):
+            self._codes = codes.contiguous()
+            return
         # Per table: the keys sorted by bucket, and the start of each bucket among them.
         in_order, order = codes.contiguous().sort(dim=-1, stable=True)
         self._order: Int[Tensor, "B G L N"] = order.int()
@@ -123,12 +158,13 @@ class HashTables:
         ends = torch.searchsorted(
             in_order, bucket.expand(*in_order.shape[:3], -1).contiguous(), right=True
         )
-        self._starts: Int[Tensor, "B G L C"] = torch.nn.functional.pad(ends, (1, 0)).int()
+        self._starts: Int[Tensor, "B G L C"] = pad(ends, (1, 0)).int()
 
     @property
     def nbytes(self) -> int:
         """Memory of tables, norms, planes and mean, in bytes."""
-        tensors = (self._order, self._starts, self.norms, self.hyperplanes.normals, self.mean)
+        buckets = (self._order, self._starts) if self._codes is None else (self._codes,)
+        tensors = (*buckets, self.norms, self.hyperplanes.normals, self.mean)
         return sum(tensor.nbytes for tensor in tensors)
 
     def append(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> None:
@@ -140,12 +176,26 @@ class HashTables:
         assert length >= self.hashed, "the tables hold the whole context"
         self.length = min(self.length, length)
 
+    @classmethod
+    def side_by_side(
+        cls, indexes: Iterable["HashTables"], lengths: RowLengths, room: int
+    ) -> "HashTablesOfRows":
+        """Put the tables of a batch's rows into one index."""
+        return HashTablesOfRows([copy.copy(index) for index in indexes], lengths)
+
+    def are_later(self, keys: int) -> Bool[Tensor, "#B 1 1 K"]:
+        """Return which of the first `keys` keys are not hashed, since they follow the context."""
+        position = torch.arange(keys, device=self.norms.device)
+        return (position >= self.hashed).view(1, 1, 1, -1)
+
     def collisions(self, query: Float[Tensor, "B G S D"]) -> Int[Tensor, "B G S N"]:
         """Count the tables in which query and hashed key are in the same bucket."""
         parts = []
         for start in range(0, query.shape[2], _CHUNK_ROWS):
             codes = self.hyperplanes.buckets(query[:, :, start : start + _CHUNK_ROWS])
-            parts.append(self._in_tables(codes))
+            parts.append(
+                self._in_tables(codes) if self._codes is None else _equal(codes, self._codes)
+            )
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
     def _encode(
@@ -172,3 +222,73 @@ class HashTables:
         cell = row_start[bucket_of_hit] + self._order.flatten()[entry]
         counts = torch.bincount(cell, minlength=batch * groups * rows * self.hashed)
         return counts.view(batch, groups, rows, self.hashed)
+
+
+class HashTablesOfRows(HashTables):
+    """The tables of each row of a batch, padded to the longest context."""
+
+    def __init__(self, rows: Sequence[HashTables], lengths: RowLengths) -> None:
+        """Copy the tables of each row."""
+        first = rows[0]
+        self.hyperplanes = first.hyperplanes  # equal in all, since the seed is that of the layer
+        self._rows, self._lengths, self.length = list(rows), lengths, lengths.longest
+        self.hashed = max(row.hashed for row in rows)
+        self.norms, self.mean = self._padded("norms"), torch.cat([row.mean for row in rows])
+        self._codes = None if first._codes is None else self._padded("_codes", -1)
+        if self._codes is None:
+            self._order = self._padded("_order")
+            self._starts = torch.cat([row._starts for row in rows])
+        self._place()
+
+    def are_later(self, keys: int) -> Bool[Tensor, "B 1 1 K"]:
+        """Return which of the first `keys` keys of each row are not hashed."""
+        position = torch.arange(keys, device=self.norms.device)
+        return position >= self._hashed
+
+    def rewind(self, length: int) -> None:
+        """Refuse; rows side by side grow only."""
+        raise NotImplementedError("the indexes of a batch's rows grow only")
+
+    def keep(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
+        """Continue with some rows, as in `RowsIndex`."""
+        for source, target in moves:
+            self._rows[target] = self._rows[source]
+        del self._rows[rows:]
+        self.hashed = max(row.hashed for row in self._rows)
+        for name in ("norms", "mean", "_codes", "_order", "_starts"):
+            tensor = getattr(self, name, None)
+            if tensor is None:
+                continue
+            tensor = rows_kept(tensor, moves, rows)
+            if name in ("norms", "_codes", "_order"):
+                tensor = tensor[..., : self.hashed].contiguous()
+            setattr(self, name, tensor)
+        self._place()
+
+    def row(self, number: int) -> HashTables:
+        """Return the index of one row, as in `RowsIndex`."""
+        one = copy.copy(self._rows[number])
+        one.length = self._lengths.keys[number]
+        return one
+
+    def _padded(self, name: str, value: int = 0) -> Tensor:
+        parts = [getattr(row, name) for row in self._rows]
+        return torch.cat(
+            [pad(part, (0, self.hashed - part.shape[-1]), value=value) for part in parts]
+        )
+
+    def _place(self) -> None:
+        hashed = [row.hashed for row in self._rows]
+        self._hashed = torch.tensor(hashed, device=self.norms.device).view(-1, 1, 1, 1)
+
+
+def _equal(query: Int[Tensor, "B G S L"], keys: Int[Tensor, "B G L N"]) -> Int[Tensor, "B G S N"]:
+    """Count the tables in which queries and keys have equal codes, some tables at a time."""
+    query = query.unsqueeze(-1)  # B G S L 1
+    per_table = query.shape[:3].numel() * keys.shape[-1]
+    shape = (*query.shape[:3], keys.shape[-1])
+    count = torch.zeros(shape, dtype=torch.int32, device=keys.device)
+    at_once = max(1, _CHUNK_COMPARISONS // per_table)
+    for mine, theirs in zip(query.split(at_once, dim=3), keys.split(at_once, dim=2), strict=True):
+        count += (mine == theirs.unsqueeze(2)).sum(3, dtype=count.dtype)
+    return count

@@ -3,6 +3,7 @@
 # B batch, H query heads, Q queries, K keys
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +18,8 @@ class OracleTopK(TopKMasker):
     An upper bound on the recall of approximate selectors such as Quest (arXiv:2406.10774) at the
     same number of keys.
     """
+
+    batched: ClassVar[bool] = True
 
     def scores(self, inputs: AttentionInputs) -> Float[Tensor, "B H Q K"]:
         return inputs.scores

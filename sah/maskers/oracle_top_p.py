@@ -19,6 +19,7 @@ class OracleTopP:
     the selection already holds it.
     """
 
+    batched: ClassVar[bool] = True
     budget_options: ClassVar = ("p",)
 
     p: float

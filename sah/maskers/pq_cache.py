@@ -4,7 +4,7 @@
 # D head dimension, M sub-vectors, C centroids, E dimension of a clustered sub-vector
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -33,6 +33,8 @@ class PQCache(TopKMasker):
     With `metric="ip"` keys are extended by one dimension to a common norm before clustering, so
     that the nearest centroid has the largest inner product.
     """
+
+    batched: ClassVar[bool] = True
 
     share: Literal["head", "group", "all"] = "group"
     """Query heads that select together, as in `TopKMasker`; the group as in the authors' code."""
@@ -83,6 +85,8 @@ class PQCache(TopKMasker):
 class ProductQuantisedKeys(EncodedKeys):
     """Codes of all keys, one byte per sub-vector, and their centroids."""
 
+    row_tensors = ("centroids", "_longest")
+
     def __init__(
         self,
         settings: PQCache,
@@ -94,12 +98,18 @@ class ProductQuantisedKeys(EncodedKeys):
         self._longest = self._split(key).norm(dim=-1, keepdim=True).amax(3, keepdim=True)
         vectors = self._vectors(key)
         self.centroids = self._clustered(vectors, seed)
-        super().__init__(lambda key, value: [self._nearest(self._vectors(key))], key, value)
+        super().__init__(None, key, value)
 
     @property
     def nbytes(self) -> int:
         """Memory of codes and centroids, in bytes."""
         return super().nbytes + self.centroids.nbytes
+
+    def encode(
+        self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
+    ) -> list[UInt8[Tensor, "B G M N"]]:
+        """Return the code of every sub-vector."""
+        return [self._nearest(self._vectors(key))]
 
     def _split(self, key: Float[Tensor, "B G N D"]) -> Float[Tensor, "B G M N E"]:
         parts: Tensor = key.float().unflatten(-1, (self._settings.subvectors, -1))

@@ -16,6 +16,7 @@ class Sink:
     """
 
     positions_only: ClassVar[bool] = True
+    batched: ClassVar[bool] = True
 
     tokens: int
     """Keys to add."""
@@ -24,4 +25,4 @@ class Sink:
         require_tokens("Sink", self.tokens)
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask) -> AttentionMask:
-        return mask.add(inputs.visible_rank <= self.tokens)
+        return mask.add(inputs.visible_rank <= self.tokens, at_most=self.tokens)

@@ -1,12 +1,13 @@
-"""Decoding in batches of rows: questions about one context or several, each with its own cache.
+"""Decoding in batches of rows: questions about one context or several.
 
-Each decode step reads the weights once for all rows. Attention works row by row, over the keys of
-that row alone, so that rows need no padding and read what they would read alone.
+Each decode step reads the weights once for all rows, and computes the attention of all rows
+together. A row reads what it would read alone.
 """
 
 # B rows, H query heads, G key-value heads, R rows of a layer's cache, S of them after the context,
 # D head dimension
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,9 +20,12 @@ from torch import Tensor
 
 from sah.attention.interface import attention_replaced, layer_number
 from sah.attention.session import AttentionSession
+from sah.attention.stacked.row_lengths import RowLengths
+from sah.attention.stacked.stacked_layer import Part, StackedLayer
+from sah.attention.stacked.stacked_session import StackedSession
 from sah.models.cache import BufferedLayer
 from sah.models.decoding import Answer, AnswerInProgress
-from sah.models.generation import TokenChooser, naming_example
+from sah.models.generation import Sampler, TokenChooser, best_tokens, naming_example
 from sah.models.language_model import AfterQuestion, LanguageModel, PrefilledContext
 from sah.models.thoughts import Thinking
 
@@ -52,6 +56,17 @@ class Row:
     """Time of question and answer; of a step of the batch, an equal share."""
     cache: "_RowCache" = field(init=False)
 
+    @property
+    def takes_the_best(self) -> bool:
+        """Whether the next token is the one with the highest logit."""
+        greedy = isinstance(self.sampler, Sampler) and self.sampler.greedy
+        return greedy and self.answer.next_forced() is None
+
+    @property
+    def room(self) -> int:
+        """Tokens for which memory is reserved."""
+        return max(1, self.context.cache.capacity - self.cache.length)
+
     def advance(self, logits: Tensor) -> bool:
         """Take the next token; return whether the answer continues."""
         with naming_example(self.example_id):
@@ -65,17 +80,22 @@ def answer_rows(
     *,
     dense_question: bool = False,
     between_tokens: Callable[[], None] = lambda: None,
+    stacked_tokens: int = sys.maxsize,
 ) -> list[Answer]:
     """Answer the questions of some rows together, and rewind the caches of their contexts.
 
     Questions are read row by row. Then each step decodes one token of every row whose answer goes
     on. A single row, and the rows of a model that `decodes_alone`, are answered one by one.
 
+    Attention is computed for all rows together, on a copy of their keys and values side by side.
+    Rows that share a context which is too long for that take turns in its cache.
+
     Args:
         model: prefilled the contexts.
         rows: at least one.
         dense_question: compute the questions with the model's own attention.
         between_tokens: called before every decode step; may raise to stop all answers.
+        stacked_tokens: the most tokens that the copy may have room for.
     """
     if len(rows) == 1 or model.decodes_alone:
         return [_alone(model, row, dense_question, between_tokens) for row in rows]
@@ -87,15 +107,17 @@ def answer_rows(
             row.context = model.prefill((), reserve_tokens=row.context.cache.capacity)
     try:
         active = [row for row in rows if _read(model, row, dense_question, shared)]
-        while active:
+        fits = sum(row.context.cache.capacity for row in rows) <= stacked_tokens
+        decoding = (_SideBySide if fits else _InTurn)(model, active) if active else None
+        while decoding is not None and decoding.rows:
             between_tokens()
             started = time.perf_counter()
-            logits = _step(model, active)
-            going = [row.advance(logits[number : number + 1]) for number, row in enumerate(active)]
-            share = (time.perf_counter() - started) / len(active)
-            for row in active:
+            logits = decoding.step()
+            going = _advanced(decoding.rows, logits)
+            share = (time.perf_counter() - started) / len(going)
+            for row in decoding.rows:
                 row.seconds += share
-            active = [row for row, goes_on in zip(active, going, strict=True) if goes_on]
+            decoding.keep(going)
     finally:
         for row in rows:
             row.context.cache.rewind()
@@ -149,18 +171,52 @@ def _read(model: LanguageModel, row: Row, dense_question: bool, shared: Collecti
     return goes_on
 
 
-def _step(model: LanguageModel, rows: Sequence[Row]) -> Tensor:
-    """Feed the last token of each row; return the logits, [B, vocabulary]."""
+def _advanced(rows: Sequence[Row], logits: Tensor) -> list[bool]:
+    """Take the next token of each row; return which answers continue."""
+    best: list[int | None] = [None] * len(rows)
+    if any(row.takes_the_best for row in rows):
+        best = best_tokens(logits)
+    going = []
+    for number, (row, token) in enumerate(zip(rows, best, strict=True)):
+        if token is not None and row.takes_the_best:
+            going.append(row.answer.take(token))
+        else:
+            going.append(row.advance(logits[number : number + 1]))
+    return going
 
-    def attention(
-        module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **kwargs: Any
+
+class _InTurn:
+    """Decodes rows whose attention is computed one after the other, in their own caches."""
+
+    def __init__(self, model: LanguageModel, rows: Sequence[Row]) -> None:
+        self.rows = list(rows)
+        self._model = model
+
+    def step(self) -> Tensor:
+        """Feed the last token of each row; return the logits, [B, vocabulary]."""
+        with attention_replaced(self._model.model, self._attention, lambda **_: None):
+            logits = _decoded(self._model, self.rows)
+        for row in self.rows:
+            row.cache.length += 1
+        return logits
+
+    def keep(self, going: Sequence[bool]) -> None:
+        """Continue with the rows whose answers go on."""
+        self.rows = [row for row, goes_on in zip(self.rows, going, strict=True) if goes_on]
+
+    def _attention(
+        self,
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
     ) -> tuple[Tensor, None]:
         # query is B H 1 D, key and value are B G 1 D: the last token of each row
         layer, window = layer_number(module), kwargs.get("sliding_window")
-        # Some pass it by name; it is None, since a single query sees all that its row has cached.
-        kwargs.pop("attention_mask", None)
         outputs = []
-        for number, row in enumerate(rows):
+        for number, row in enumerate(self.rows):
             row.begin_turn()
             this = slice(number, number + 1)
             with row.cache.turn(layer, row.session) as cached:
@@ -170,13 +226,90 @@ def _step(model: LanguageModel, rows: Sequence[Row]) -> Tensor:
                 outputs.append(row.session.attend(module, query[this], keys, values, **kwargs))
         return torch.cat(outputs), None
 
-    with attention_replaced(model.model, attention, lambda **_: None):
-        logits = model.decode_rows(
-            [row.answer.tokens[-1] for row in rows], [row.cache.length for row in rows]
+
+class _SideBySide:
+    """Decodes rows whose keys and values have been copied into one tensor a layer."""
+
+    def __init__(self, model: LanguageModel, rows: Sequence[Row]) -> None:
+        self.rows = list(rows)
+        self._model = model
+        self._session = StackedSession(
+            [row.session for row in rows], [row.begin_turn for row in rows]
         )
-    for row in rows:
-        row.cache.length += 1
-    return logits
+        self._layers: dict[int, StackedLayer] = {}
+        self._lengths: dict[tuple[int, ...], RowLengths] = {}
+        """By the numbers of keys at the first step: layers with the same ones share them."""
+
+    def step(self) -> Tensor:
+        """Feed the last token of each row; return the logits, [B, vocabulary]."""
+        for lengths in self._lengths.values():
+            lengths.advance()
+        with attention_replaced(self._model.model, self._attention, lambda **_: None):
+            logits = _decoded(self._model, self.rows)
+        self._session.end_step()
+        for row in self.rows:
+            row.cache.length += 1
+        return logits
+
+    def keep(self, going: Sequence[bool]) -> None:
+        """Continue with the rows whose answers go on."""
+        for number, goes_on in enumerate(going):
+            if not goes_on:
+                self._session.retire(number)
+        count = sum(going)
+        if count in (0, len(going)):
+            self.rows = self.rows[:count]
+            return
+        # The last rows that go on take the places of those that have ended.
+        free = [number for number in range(count) if not going[number]]
+        late = [number for number in range(count, len(going)) if going[number]]
+        moves = list(zip(late, free, strict=True))
+        order = list(range(count))
+        for source, target in moves:
+            order[target] = source
+        self.rows = [self.rows[number] for number in order]
+        self._session.keep(moves, count)
+        for layer in self._layers.values():
+            layer.keep(moves, count)
+        for lengths in self._lengths.values():
+            lengths.keep(order)
+
+    def _attention(
+        self,
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        # query is B H 1 D, key and value are B G 1 D: the last token of each row
+        number = layer_number(module)
+        if number not in self._layers:
+            self._layers[number] = self._stacked(number, kwargs.get("sliding_window"))
+        layer = self._layers[number]
+        layer.append(key, value)
+        return self._session.attend(module, query, layer, **kwargs), None
+
+    def _stacked(self, number: int, window: int | None) -> StackedLayer:
+        parts = [row.cache.parts(number) for row in self.rows]
+        cached = [sum(key.shape[2] for key, _ in of_row) for of_row in parts]
+        known = tuple(keys + 1 for keys in cached)
+        if known not in self._lengths:
+            self._lengths[known] = RowLengths(known, self._model.device)
+        return StackedLayer(
+            parts,
+            self._lengths[known],
+            room=max(keys + row.room for keys, row in zip(cached, self.rows, strict=True)),
+            kept=[row.session.kept_at(number) for row in self.rows],
+            window=window,
+        )
+
+
+def _decoded(model: LanguageModel, rows: Sequence[Row]) -> Tensor:
+    return model.decode_rows(
+        [row.answer.tokens[-1] for row in rows], [row.cache.length for row in rows]
+    )
 
 
 class _RowCache:
@@ -209,6 +342,12 @@ class _RowCache:
             if layer is context.cache.layers[number] and isinstance(layer, BufferedLayer):
                 begin = layer.keys.shape[2] - (layer.get_seq_length() - context.length)
                 self._after_context[number] = _copied(layer, begin)
+
+    def parts(self, layer: int) -> list[Part]:
+        """Return the keys and values of a layer: of the context, and what comes after it."""
+        cached = self._layers[layer]
+        after = self._after_context.get(layer)
+        return [(cached.keys, cached.values)] + ([] if after is None else [after])
 
     @contextmanager
     def turn(self, layer: int, session: AttentionSession) -> Iterator[Any]:

@@ -70,10 +70,18 @@ class AnswerInProgress:
         Raises:
             NonFiniteLogits: if the token is chosen and the best logit is NaN or infinite.
         """
-        forced = None if self._tracker is None else self._tracker.next_forced()
+        forced = self.next_forced()
         token = self._chooser.choose(logits) if forced is None else forced
+        return self.take(token, is_forced=forced is not None)
+
+    def next_forced(self) -> int | None:
+        """Return the next token if a thinking budget forces it; None if it is to be chosen."""
+        return None if self._tracker is None else self._tracker.next_forced()
+
+    def take(self, token: int, *, is_forced: bool = False) -> bool:
+        """Take a token that has been chosen or is forced; return whether the answer continues."""
         self._steps += 1
-        if forced is None and token in self._eos_token_ids:
+        if not is_forced and token in self._eos_token_ids:
             self._finish_reason = "eos"
             return False
         self.tokens.append(token)

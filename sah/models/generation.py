@@ -169,6 +169,16 @@ def naming_example(example_id: str) -> Iterator[None]:
         ) from error
 
 
+def best_tokens(logits: Float[Tensor, "B vocabulary"]) -> list[int | None]:
+    """Return the token with the highest logit of each row; None where it is NaN or infinite.
+
+    The host waits for the device once.
+    """
+    best, token = logits.float().max(dim=-1)
+    found = torch.where(torch.isfinite(best), token, -1).tolist()
+    return [None if token < 0 else token for token in found]
+
+
 def best_token(logits: Float[Tensor, "1 vocabulary"]) -> int:
     """Return the token with the highest logit.
 

@@ -51,6 +51,17 @@ def test_a_mask_cannot_be_assigned_to(make_inputs: Make) -> None:
         mask.selected = mask.visible  # type: ignore[misc]
 
 
+def test_bounds_add_up_to_at_most_all_keys_until_one_is_unknown(make_inputs: Make) -> None:
+    inputs = make_inputs(keys=12)
+    mask = AttentionMask.empty(inputs)
+    bounds = [mask.at_most]
+    for added in (3, 4, 9, None, 2):
+        mask = mask.add(inputs.visible, at_most=added)
+        bounds.append(mask.at_most)
+    assert bounds == [0, 3, 7, 12, None, None]
+    assert mask.at_queries(0, 1).at_most is None
+
+
 def test_keys_broadcast_over_heads_and_queries(make_inputs: Make) -> None:
     inputs = make_inputs(queries=2, keys=6)
     mask = AttentionMask.empty(inputs).add((torch.arange(6) < 2).view(1, 1, 1, 6))

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from device_path import as_on_a_device
 from torch import Tensor
 
 from sah.attention import AttentionInputs, AttentionMask, Visibility
@@ -185,17 +187,19 @@ def expected_collisions(tables: HashTables, query: Tensor, keys: Tensor) -> Tens
     return counts
 
 
+@pytest.mark.parametrize("path", [nullcontext, as_on_a_device], ids=["cpu", "device"])
 @pytest.mark.parametrize("centre", [True, False])
 @pytest.mark.parametrize("context_length", [1, 31])
 def test_collisions_are_those_of_the_context_whatever_comes_later(
-    context_length: int, centre: bool
+    context_length: int, centre: bool, path: Make
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     context, first, second = (
         torch.randn(2, 2, n, 8, generator=generator) + 2 for n in (context_length, 9, 9)
     )
     query = torch.randn(2, 2, 3, 8, generator=generator)
-    tables = tables_of(context, planes=3, centre=centre)
+    with path():
+        tables = tables_of(context, planes=3, centre=centre)
     mean = tables.mean.clone()
     expected_mean = context.mean(2, keepdim=True) if centre else torch.zeros(2, 2, 1, 8)
     assert torch.allclose(mean, expected_mean, atol=1e-6)
@@ -236,6 +240,19 @@ def test_collisions_do_not_depend_on_chunking(
     chunked = tables_of(keys)
     assert torch.equal(chunked.collisions(keys), expected)
     assert chunked.nbytes == whole.nbytes
+    monkeypatch.setattr(magic_pig, "_CHUNK_COMPARISONS", 2000)
+    with as_on_a_device():
+        compared = tables_of(keys)
+    assert torch.equal(compared.collisions(keys), expected)
+
+
+def test_tables_take_two_bytes_per_key_and_table_on_a_device_and_four_on_the_cpu() -> None:
+    keys = torch.randn(1, 2, 50, 8, generator=torch.Generator().manual_seed(0))
+    on_cpu = tables_of(keys)
+    with as_on_a_device():
+        on_device = tables_of(keys)
+    starts = 2 * 20 * (2**4 + 1) * 4  # of the buckets of 2 heads and 20 tables
+    assert on_cpu.nbytes - on_device.nbytes == 2 * 20 * 50 * (4 - 2) + starts
 
 
 @pytest.mark.parametrize(

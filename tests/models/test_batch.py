@@ -41,7 +41,7 @@ def one_by_one(model, context, session, generation):
     return answers
 
 
-def together(model, context, session, generation, turns=None):
+def together(model, context, session, generation, turns=None, **options):
     rows = [
         Row(
             example_id=name,
@@ -54,7 +54,7 @@ def together(model, context, session, generation, turns=None):
         )
         for name, (ids, limit) in QUESTIONS.items()
     ]
-    answers = answer_rows(model, rows)
+    answers = answer_rows(model, rows, **options)
     return {
         row.example_id: (answer, row.session.density(), row.sampler.logits)
         for row, answer in zip(rows, answers, strict=True)
@@ -108,15 +108,34 @@ def test_questions_of_a_batch_reuse_their_own_selections(tiny):
     assert not torch.equal(always[2], reusing[2])
 
 
-def test_the_context_is_neither_copied_nor_changed(tiny, preset):
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_rows_that_take_turns_have_the_logits_of_rows_side_by_side(tiny, preset, name):
+    context, session = start(tiny, preset(name))
+    side_by_side = together(tiny, context, session, Generation())
+    in_turn = together(tiny, context, session, Generation(), stacked_tokens=0)
+    for question, (answer, density, logits) in in_turn.items():
+        other, other_density, other_logits = side_by_side[question]
+        assert other.token_ids == answer.token_ids
+        assert other_density == pytest.approx(density)
+        for one, same in zip(logits, other_logits, strict=True):
+            torch.testing.assert_close(same, one, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stacked_tokens", [0, 10**6], ids=["in turn", "side by side"])
+def test_the_context_is_not_changed(tiny, preset, stacked_tokens):
     context, session = start(tiny, preset("sparse"))
     layers = context.cache.layers
     before = [(layer.keys.data_ptr(), layer.keys.clone()) for layer in layers]
-    turns = []
-    together(tiny, context, session, Generation(), turns)
+    together(tiny, context, session, Generation(), stacked_tokens=stacked_tokens)
     for layer, (address, keys) in zip(context.cache.layers, before, strict=True):
         assert layer.keys.data_ptr() == address
         assert torch.equal(layer.keys, keys)
+
+
+def test_rows_take_turns_in_a_context_too_long_to_copy(tiny, preset):
+    context, session = start(tiny, preset("sparse"))
+    turns = []
+    together(tiny, context, session, Generation(), turns, stacked_tokens=4 * context.length)
     # Questions are read one by one, then take turns in every layer until their answers end.
     assert turns[:4] == ["A", "B", "C", "D"]
     assert turns[4:].count("C") == 0

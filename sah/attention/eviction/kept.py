@@ -34,17 +34,33 @@ class KeptKeys:
         alive: Bool[Tensor, "B G C"],
         key: Float[Tensor, "B G C D"],
         value: Float[Tensor, "B G C V"],
+        each: int | None = None,
     ) -> "KeptKeys":
         """Find the kept keys.
+
+        Args:
+            alive: false for the others.
+            key: all keys of the context.
+            value: its values.
+            each: keys that every head keeps, if the host knows it: nothing waits for the device.
 
         Raises:
             ValueError: if a head keeps none.
         """
+        in_order = (~alive).to(torch.uint8).argsort(dim=-1, stable=True)  # kept ones first
+        if each is not None:
+            return cls(
+                position=in_order[..., :each],
+                valid=None,
+                key=key,
+                value=value,
+                per_head=float(each),
+            )
         count = alive.sum(-1, keepdim=True)  # B G 1
         least, most = int(count.min()), int(count.max())
         if least == 0:
             raise ValueError("an evictor kept no key of a head; at least one has to stay")
-        position = (~alive).to(torch.uint8).argsort(dim=-1, stable=True)[..., :most]
+        position = in_order[..., :most]
         valid = None
         if least < most:
             valid = torch.arange(most, device=alive.device) < count

@@ -12,7 +12,8 @@ from torch.nn.functional import pad
 from sah.attention.eviction.evictor import DecodingEvictor
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.eviction.query_step import HeldKeys, QueryStep
-from sah.attention.inputs import AttentionInputs, Visibility
+from sah.attention.inputs import AttentionInputs
+from sah.attention.visibility import Visibility
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,5 +80,5 @@ class QueryStep:
         if held.alive.shape[-1] <= budget:
             return held.alive
         scores = scores.expand(held.alive.shape).float().unsqueeze(2)
-        limit = torch.tensor(budget, device=scores.device).view(1, 1, 1, 1)
+        limit = torch.full((1, 1, 1, 1), budget, device=scores.device)
         return select_top(scores, held.alive.unsqueeze(2), limit, budget).squeeze(2)

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sah.attention.inputs import AttentionInputs, Visibility
+from sah.attention.inputs import AttentionInputs
+from sah.attention.visibility import Visibility
 
 # Bytes of the weights of one block of queries: on a CPU they fit into its cache, which is four
 # times faster; on other devices they bound the memory.

@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sah.attention.inputs import AttentionInputs, Visibility
+from sah.attention.inputs import AttentionInputs
 from sah.attention.mask import AttentionMask
+from sah.attention.visibility import Visibility
 
 
 def whole(inputs: AttentionInputs, mask: AttentionMask) -> tuple[AttentionInputs, AttentionMask]:

@@ -90,17 +90,26 @@ def rescored(evictor: ScoringEvictor, every: int, held: HeldKeys, step: QuerySte
     queries = torch.cat([before, query], dim=2)
     queries = queries[:, :, max(0, queries.shape[2] - window) :]  # B H W D
     alive, budget = held.alive, evictor.capacity(step.context)
-    if step.after_context % every == 0 and alive.shape[2] > budget:
-        left = KeptKeys.of(alive, step.inputs.key, step.inputs.value)
-        if left.rows > budget:
+    if step.after_context % every == 0:
+        count = _held_by_each_head(every, budget, step)
+        if count > budget:
+            left = KeptKeys.of(alive, step.inputs.key, step.inputs.value, each=count)
             stays = keep_best(evictor.scores(_layer(left, queries, step)), budget)  # B G N
             alive = torch.zeros_like(alive).scatter(2, left.position, stays)
     return HeldKeys(alive=alive, memory=(queries,))
 
 
+def _held_by_each_head(every: int, budget: int, step: QueryStep) -> int:
+    """Return the number of keys that each head holds before an eviction, known on the host."""
+    kept = step.inputs.kept
+    assert kept is not None
+    assert kept.valid is None, "evictors that score keep the same number of keys in each head"
+    before = step.after_context - every  # queries when keys were evicted last
+    return (min(kept.rows + before, budget) if before else kept.rows) + every
+
+
 def _layer(left: KeptKeys, queries: Tensor, step: QueryStep) -> ContextLayer:
     """Return the keys that are left, as evictors of a context see them."""
-    assert left.valid is None, "evictors that score keep the same number of keys in each head"
     inputs = step.inputs
     key = left.rows_of(left.key)
     return ContextLayer(

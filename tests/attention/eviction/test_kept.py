@@ -8,11 +8,11 @@ from sah.attention.eviction.kept import KeptKeys
 from sah.attention.eviction.whole import whole
 
 
-def kept_of(*alive: str) -> KeptKeys:
+def kept_of(*alive: str, each: int | None = None) -> KeptKeys:
     """Keep the keys marked `x`, one string a head; the values of key k are all k."""
     marks = torch.tensor([[[mark == "x" for mark in head] for head in alive]])
     value = torch.arange(marks.shape[-1]).float().view(1, 1, -1, 1).expand(1, len(alive), -1, 3)
-    return KeptKeys.of(marks, value + 100, value)
+    return KeptKeys.of(marks, value + 100, value, each)
 
 
 def test_kept_rows_are_in_the_order_of_the_sequence() -> None:
@@ -26,6 +26,12 @@ def test_kept_rows_are_in_the_order_of_the_sequence() -> None:
 
 def test_heads_with_equally_many_keys_need_no_padding() -> None:
     assert kept_of(".x..xx", "x.x..x").valid is None
+
+
+def test_a_known_number_of_keys_per_head_is_not_counted_again() -> None:
+    known, counted = kept_of(".x..xx", "x.x..x", each=3), kept_of(".x..xx", "x.x..x")
+    assert torch.equal(known.position, counted.position)
+    assert (known.valid, known.per_head) == (counted.valid, counted.per_head)
 
 
 def test_a_head_without_any_key_is_an_error() -> None:

@@ -1,0 +1,1 @@
+"""Attention of the rows of a batch together, each with a sequence of its own length."""
