@@ -88,14 +88,16 @@ def answer_rows(
     on. A single row, and the rows of a model that `decodes_alone`, are answered one by one.
 
     Attention is computed for all rows together, on a copy of their keys and values side by side.
-    Rows that share a context which is too long for that take turns in its cache.
+    Rows for which it would be too large, such as those about one long context, take turns in the
+    caches.
 
     Args:
         model: prefilled the contexts.
         rows: at least one.
         dense_question: compute the questions with the model's own attention.
         between_tokens: called before every decode step; may raise to stop all answers.
-        stacked_tokens: the most tokens that the copy may have room for.
+        stacked_tokens: the most tokens that the copy may have room for: as many rows as there are,
+            each as long as the longest context with its question and answer.
     """
     if len(rows) == 1 or model.decodes_alone:
         return [_alone(model, row, dense_question, between_tokens) for row in rows]
