@@ -5,7 +5,8 @@ from collections import Counter
 import orjson
 import pytest
 
-from sah.attention.keys_read import ReadCounter
+from sah.attention import SparseAttention
+from sah.seeding import derive
 
 MOCK = ("model=tiny", "benchmark=mock")
 LAYERS = 3
@@ -38,20 +39,24 @@ def test_keys_read_are_those_of_the_masks_and_of_all_dense_queries(
     start, monkeypatch, protocol, rows
 ):
     counted = Counter()
-    add = ReadCounter.add
+    select = SparseAttention.select
 
-    def recorded(counter, inputs, mask):
-        counted[counter] += int(mask.selected.sum()) / inputs.query.shape[1]
-        add(counter, inputs, mask)
+    def recorded(attention, inputs):
+        mask = select(attention, inputs)
+        # Layers 0 and 2 are sparse, and each example has its own seed in a layer.
+        seeds = [inputs.seed] if inputs.rows is None else inputs.rows.seeds
+        for row, seed in enumerate(seeds):
+            counted[seed] += int(mask.selected[row].sum()) / inputs.query.shape[1]
+        return mask
 
-    monkeypatch.setattr(ReadCounter, "add", recorded)
+    monkeypatch.setattr(SparseAttention, "select", recorded)
     _, folder = start(
         *(*MOCK, "attention=sparse", f"protocol={protocol}"),
         *("sparse_attention.dense_layers=[1]", f"generation.batch_rows={rows}"),
     )
     expected = []
-    # One counter for each answer, in their order.
-    for one, selected in zip(answered(folder), counted.values(), strict=True):
+    for one in answered(folder):
+        selected = sum(counted[derive(0, one["example_id"], layer)] for layer in (0, 2))
         context, question = one["context_tokens"], one["question_tokens"]
         first = context + question if protocol == "question_dense" else context
         sparse_queries = context + question + one["new_tokens"] - 1 - first

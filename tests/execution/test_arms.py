@@ -135,17 +135,25 @@ def test_a_single_run_saves_nothing(bundle):
 
 @pytest.mark.parametrize(("rows", "together"), [(1, 1), (2, 1), (8, 2)])
 def test_the_caches_and_indexes_of_one_group_and_one_arm_at_a_time(bundle, calls, rows, together):
-    made, caches = calls(AttentionSession, "__init__"), calls(RewindableCache, "mark")
+    # Called by the sessions of contexts, not by those of their questions.
+    made, caches = calls(AttentionSession, "begin_context"), calls(RewindableCache, "mark")
+
+    def of_arms(calls):
+        # The check of the model after loading has sessions, too.
+        return [session for session, *_ in calls if session.attention.name in KINDS]
+
+    def indexed():
+        return {id(session._indexes) for session in of_arms(made) if session._indexes}
 
     def look(session):
-        indexed = {id(other._indexes) for other, *_ in made if other._indexes}
-        assert len(indexed) <= together
+        assert len(indexed()) <= together
 
     seen = calls(AttentionSession, "keys_read", before=look)
-    bundle(KINDS, f"generation.batch_rows={rows}")
-    assert len(seen) == 5 * len(KINDS)
+    ended, _ = bundle(KINDS, f"generation.batch_rows={rows}")
+    assert [arm.error for arm in ended] == [None] * len(KINDS)
+    assert len(of_arms(seen)) == 5 * len(KINDS)
     assert len(caches) == 2, "one for each context"
-    assert all(not session._indexes for session, *_ in made)
+    assert not indexed()
 
 
 # -- each arm on its own ---------------------------------------------------------------
