@@ -110,6 +110,7 @@ class AttentionMask:
             visible=self.visible[this, ..., :keys],
             selected=self.selected[this, ..., :keys],
             sampled_weight=None if weight is None else weight[this, ..., :keys],
+            at_most=self.at_most,
         )
 
     def density(self) -> Float[Tensor, "B H Q"]:

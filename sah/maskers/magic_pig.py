@@ -4,15 +4,20 @@
 # N hashed keys: those of the context
 # D head dimension, L tables, P planes per table, C bucket limits: 2^P + 1
 
+import copy
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sah.attention import AttentionInputs, AttentionMask, SelectedKeys, host
-from sah.attention.index import encode_in_chunks
+from sah.attention.index import encode_in_chunks, rows_kept
+from sah.attention.stacked.row_lengths import RowLengths
 from sah.maskers.shared.hyperplanes import Hyperplanes
 
 
@@ -33,6 +38,8 @@ class MagicPIG:
     1e4 weights are 1/max(p, 1e-4), unbiased from p = 1e-4 on; theirs are 1/(p + 1e-4). The
     question belongs to their prefill and is hashed; here it comes after the context.
     """
+
+    batched: ClassVar[bool] = True
 
     planes: int = 10
     """Hyperplanes per table, from 1 to 15 (K in the paper)."""
@@ -62,18 +69,17 @@ class MagicPIG:
         tables = inputs.index(
             self, lambda key, value: HashTables(self, key, value, inputs.index_seed)
         )
-        is_later = torch.arange(inputs.key.shape[2], device=inputs.key.device) >= tables.hashed
-        mask = mask.add(is_later.view(1, 1, 1, -1))
+        mask = mask.add(tables.are_later(inputs.key.shape[2]))
         collisions = inputs.per_head(tables.collisions(inputs.grouped(inputs.query.float())))
         hashed = collisions.shape[-1]
         later = inputs.key.shape[2] - hashed
-        sampled = torch.nn.functional.pad(collisions >= self.min_collisions, (0, later))  # B H Q K
+        sampled = pad(collisions >= self.min_collisions, (0, later))  # B H Q K
         if not host.holds(sampled):
             # Of every key, because the host does not know how many are sampled.
             norms = tables.norms.unsqueeze(2).expand_as(inputs.grouped(collisions))
             products = inputs.dot_products[..., :hashed]
             weight = self._weight(inputs, tables, products, inputs.per_head(norms))
-            return mask.add(sampled, torch.nn.functional.pad(weight, (0, later), value=1.0))
+            return mask.add(sampled, pad(weight, (0, later), value=1.0))
         keys = SelectedKeys.of(sampled, sampled.sum(-1))
         if keys.position.shape[-1] == 0:
             return mask
@@ -152,7 +158,7 @@ class HashTables:
         ends = torch.searchsorted(
             in_order, bucket.expand(*in_order.shape[:3], -1).contiguous(), right=True
         )
-        self._starts: Int[Tensor, "B G L C"] = torch.nn.functional.pad(ends, (1, 0)).int()
+        self._starts: Int[Tensor, "B G L C"] = pad(ends, (1, 0)).int()
 
     @property
     def nbytes(self) -> int:
@@ -169,6 +175,18 @@ class HashTables:
         """Forget every key from position `length` on."""
         assert length >= self.hashed, "the tables hold the whole context"
         self.length = min(self.length, length)
+
+    @classmethod
+    def side_by_side(
+        cls, indexes: Iterable["HashTables"], lengths: RowLengths, room: int
+    ) -> "HashTablesOfRows":
+        """Put the tables of a batch's rows into one index."""
+        return HashTablesOfRows([copy.copy(index) for index in indexes], lengths)
+
+    def are_later(self, keys: int) -> Bool[Tensor, "#B 1 1 K"]:
+        """Return which of the first `keys` keys are not hashed, since they follow the context."""
+        position = torch.arange(keys, device=self.norms.device)
+        return (position >= self.hashed).view(1, 1, 1, -1)
 
     def collisions(self, query: Float[Tensor, "B G S D"]) -> Int[Tensor, "B G S N"]:
         """Count the tables in which query and hashed key are in the same bucket."""
@@ -204,6 +222,64 @@ class HashTables:
         cell = row_start[bucket_of_hit] + self._order.flatten()[entry]
         counts = torch.bincount(cell, minlength=batch * groups * rows * self.hashed)
         return counts.view(batch, groups, rows, self.hashed)
+
+
+class HashTablesOfRows(HashTables):
+    """The tables of each row of a batch, padded to the longest context."""
+
+    def __init__(self, rows: Sequence[HashTables], lengths: RowLengths) -> None:
+        """Copy the tables of each row."""
+        first = rows[0]
+        self.hyperplanes = first.hyperplanes  # equal in all, since the seed is that of the layer
+        self._rows, self._lengths, self.length = list(rows), lengths, lengths.longest
+        self.hashed = max(row.hashed for row in rows)
+        self.norms, self.mean = self._padded("norms"), torch.cat([row.mean for row in rows])
+        self._codes = None if first._codes is None else self._padded("_codes", -1)
+        if self._codes is None:
+            self._order = self._padded("_order")
+            self._starts = torch.cat([row._starts for row in rows])
+        self._place()
+
+    def are_later(self, keys: int) -> Bool[Tensor, "B 1 1 K"]:
+        """Return which of the first `keys` keys of each row are not hashed."""
+        position = torch.arange(keys, device=self.norms.device)
+        return position >= self._hashed
+
+    def rewind(self, length: int) -> None:
+        """Refuse; rows side by side grow only."""
+        raise NotImplementedError("the indexes of a batch's rows grow only")
+
+    def keep(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
+        """Continue with some rows, as in `RowsIndex`."""
+        for source, target in moves:
+            self._rows[target] = self._rows[source]
+        del self._rows[rows:]
+        self.hashed = max(row.hashed for row in self._rows)
+        for name in ("norms", "mean", "_codes", "_order", "_starts"):
+            tensor = getattr(self, name, None)
+            if tensor is None:
+                continue
+            tensor = rows_kept(tensor, moves, rows)
+            if name in ("norms", "_codes", "_order"):
+                tensor = tensor[..., : self.hashed].contiguous()
+            setattr(self, name, tensor)
+        self._place()
+
+    def row(self, number: int) -> HashTables:
+        """Return the index of one row, as in `RowsIndex`."""
+        one = copy.copy(self._rows[number])
+        one.length = self._lengths.keys[number]
+        return one
+
+    def _padded(self, name: str, value: int = 0) -> Tensor:
+        parts = [getattr(row, name) for row in self._rows]
+        return torch.cat(
+            [pad(part, (0, self.hashed - part.shape[-1]), value=value) for part in parts]
+        )
+
+    def _place(self) -> None:
+        hashed = [row.hashed for row in self._rows]
+        self._hashed = torch.tensor(hashed, device=self.norms.device).view(-1, 1, 1, 1)
 
 
 def _equal(query: Int[Tensor, "B G S L"], keys: Int[Tensor, "B G L N"]) -> Int[Tensor, "B G S N"]:

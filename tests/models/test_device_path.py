@@ -20,6 +20,7 @@ from sah.attention.session import AttentionSession
 from sah.evictors.decoding.r_kv import RKV
 from sah.evictors.decoding.rescoring import Decoding
 from sah.evictors.snapkv import SnapKV
+from sah.models.batch import Row, answer_rows
 from sah.models.eviction import evicted
 from sah.models.language_model import LanguageModel
 
@@ -33,7 +34,7 @@ _spec.loader.exec_module(op_counts)
 
 CONTEXT = [1 + (7 * n) % 390 for n in range(150)]
 QUESTION = [5 + (11 * n) % 380 for n in range(5)]
-STEPS = 5
+STEPS = 4
 # Both evict at the context's end only, like adakv: KVzip by another pass over the context,
 # DuoAttention by scores of another shape than this model's.
 EVICTING = [name for name in presets.EVICTING if name not in ("kvzip", "duo_attention")]
@@ -67,49 +68,54 @@ class Given:
 
     def choose(self, logits: Tensor) -> int:
         self.seen.append(logits)
-        return 7 + len(self.seen)
+        return 7
 
 
-def answered(model: LanguageModel, attention: Any, *, on_a_device: bool) -> Answered:
-    """Answer a question; count all decode steps but the first."""
+def answered(model: LanguageModel, attention: Any, count: int, *, on_a_device: bool) -> Answered:
+    """Answer questions about contexts of different lengths; count all steps but the first."""
     masks: list[Tensor] = []
     sampler, counting = Given(), op_counts.Counting()
+    rows: list[Row] = []
     steps = iter(range(STEPS))
 
     def observe(inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
         masks.append(mask.selected)
 
-    def count() -> None:
+    def between() -> None:
         if next(steps) == 1:
             counting.__enter__()
 
     witness = attention.witness if isinstance(attention, SparseAttention) else None
     with as_on_a_device() if on_a_device else nullcontext():
-        context = model.prefill(CONTEXT, reserve_tokens=20, witness=witness)
-        if witness is not None:
-            context = evicted(context, attention, model.model.config, seed=0)
-        session = AttentionSession(attention, seed=0, observers=(observe,))
-        session.begin_context(context.length, context.kept)
-        session.begin_example("one")
-        try:
-            model.answer(
-                context,
-                QUESTION,
-                session=session,
-                sampler=sampler,
-                max_new_tokens=STEPS,
-                between_tokens=count,
+        for number in range(count):
+            context = model.prefill(CONTEXT[20 * number :], reserve_tokens=20, witness=witness)
+            if witness is not None:
+                context = evicted(context, attention, model.model.config, seed=0)
+            session = AttentionSession(attention, seed=0, observers=(observe,))
+            session.begin_context(context.length, context.kept)
+            rows.append(
+                Row(
+                    example_id=f"row {number}",
+                    context=context,
+                    question_ids=QUESTION,
+                    session=session,
+                    sampler=sampler,
+                    max_new_tokens=STEPS,
+                )
             )
+        try:
+            answer_rows(model, rows, between_tokens=between)
         finally:
             counting.__exit__(None, None, None)
     return Answered(torch.cat(sampler.seen), masks, counting.waited, counting.operations)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
 def test_a_decode_step_waits_nowhere_and_gives_what_the_cpu_gives(
-    attention: Any, tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+    rows: int, attention: Any, tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compute, "GATHER_ROWS", 0)  # gather however few keys there are
-    there, here = (answered(tiny, attention, on_a_device=device) for device in (True, False))
+    there, here = (answered(tiny, attention, rows, on_a_device=device) for device in (True, False))
     assert there.operations > 0
     assert there.waits == {}
     for same, mask in zip(there.masks, here.masks, strict=True):

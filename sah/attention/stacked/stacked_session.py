@@ -288,14 +288,21 @@ def _dense(inputs: AttentionInputs) -> Tensor:
     """Return dense attention of the last query of each row, [B, H, 1, V]."""
     if inputs.softcap is not None or inputs.sinks is not None:
         return dense_attention(inputs, all_visible(inputs))
-    visible = inputs.visible  # B #H 1 K
-    if visible.shape[1] > 1:
-        visible = visible[:, :: inputs.group_size]  # heads of a group see the same keys
+    dtype = inputs.query.dtype
+
+    def hidden() -> Tensor:
+        """What is added to the scores, so that no layer converts the booleans again."""
+        visible = inputs.visible  # B #H 1 K
+        if visible.shape[1] > 1:
+            visible = visible[:, :: inputs.group_size]  # heads of a group see the same keys
+        nothing = torch.zeros((), dtype=dtype, device=visible.device)
+        return nothing.where(visible, -torch.inf)
+
     output = scaled_dot_product_attention(
         inputs.grouped(inputs.query),  # B G S D; as queries of one head, so that keys are shared
         inputs.key,
         inputs.value,
-        attn_mask=visible,
+        attn_mask=inputs.visibility.cached(("hidden", dtype), hidden),
         scale=inputs.scaling,
     )
     return inputs.per_head(output)
