@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from test_eviction import CONTEXT, QUESTION, SELECTING, Logits, Ragged, evicting
 from torch import Tensor
 from torch.testing import assert_close
@@ -21,6 +21,7 @@ from sah.evictors.decoding.rescoring import Decoding
 from sah.evictors.decoding.tova_decoding import TOVADecoding
 from sah.evictors.knorm import KNorm
 from sah.evictors.random_eviction import RandomEviction
+from sah.evictors.scoring import ScoringEvictor
 from sah.evictors.snapkv import SnapKV
 from sah.maskers.quest import Quest
 from sah.models.batch import Row, answer_rows
@@ -52,11 +53,25 @@ class RaggedTOVA(TOVADecoding):
         return Ragged().at_context(layer)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeanQuery(ScoringEvictor):
+    """Keeps what the mean of the queries that it remembers attends to."""
+
+    witness: ClassVar = Witness(last_queries=24)
+
+    def scores(self, layer: ContextLayer) -> Float[Tensor, "B G K"]:
+        queries = layer.witnessed.queries
+        assert queries.ne(0).any(-1).all(), "no padding"
+        query = layer.mean_over_group(queries.mean(2, keepdim=True))
+        return (layer.key @ query.transpose(-1, -2)).squeeze(-1)
+
+
 EVICTORS = {
     "tova": TOVADecoding(tokens=20),
     "h2o": H2ODecoding(tokens=25, recent=0.3),
     "r_kv": RKV(tokens=12, window=8, kernel=3, mix=0.4, every=3),
     "snapkv": Decoding(of=SnapKV(tokens=16, window=9), every=1),
+    "mean_query": Decoding(of=MeanQuery(tokens=10), every=3),
     "random": Decoding(of=RandomEviction(tokens=10), every=2),
 }
 BY_CONTEXT = {
