@@ -1,7 +1,7 @@
 """Evicts keys of a batch's rows after each decode step, in all rows at once."""
 
-# B rows, H query heads, G key-value heads, K keys of the longest row, N keys or queries that an
-# evictor remembers of the row with the most
+# B rows, H query heads, G key-value heads, K keys of the longest row, N keys or queries of the row
+# that has the most
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -123,7 +123,9 @@ class StackedEvictions:
         )
 
 
-def _stacked(tensors: Sequence[Shaped[Tensor, "1 G N *rest"]]) -> Shaped[Tensor, "B G N *rest"]:
+def _stacked(
+    tensors: Sequence[Shaped[Tensor, "1 heads _ *rest"]],
+) -> Shaped[Tensor, "B heads N *rest"]:
     """Put the tensors of rows side by side, padded with zeros at the end of dimension 2."""
     longest = max(tensor.shape[2] for tensor in tensors)
     return torch.cat(
