@@ -241,8 +241,8 @@ BUGS = (
     Bug(
         "SOCKET's two halves of the planes are swapped",
         "sah/maskers/socket.py",
-        'einsum("bgslh,bgslw->bglhws"',
-        'einsum("bgslh,bgslw->bglwhs"',
+        "last.unsqueeze(1) * first",
+        "last * first.unsqueeze(1)",
     ),
     Bug(
         "DoubleSparsity swaps the two codes of a byte",

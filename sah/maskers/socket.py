@@ -2,17 +2,18 @@
 
 # B batch, H query heads, G key-value heads, Q queries, S query rows per group
 # K keys, N keys to encode, D head dimension, L tables, P planes per table, C corners: 2^P
+# M key-value heads of all rows of the batch: B·G
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
 from sah.attention.index import encode_in_chunks
 from sah.maskers.shared.hyperplanes import Hyperplanes
-from sah.maskers.shared.lookup import sum_of_looked_up_rows
+from sah.maskers.shared.lookup import LookUpPlaces, sum_of_looked_up_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +54,13 @@ class SOCKET(TopKMasker):
         index = inputs.index(
             self, lambda key, value: HashedKeys(self, key, value, inputs.index_seed)
         )
-        scores = self._collisions(inputs, index)
+        buckets, value_norms = index.codes  # B G K L, B G K
+        # A few queries at a time, because their probabilities take S · L · 2^P numbers.
+        queries = inputs.grouped(inputs.query).float().split(_QUERIES_AT_ONCE, dim=2)
+        parts = [self._collisions(inputs, index, some, buckets) for some in queries]
+        scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
         if self.weigh_by_value:
-            scores = scores * index.value_norms.unsqueeze(2)
+            scores = scores * value_norms.unsqueeze(2)
         return inputs.per_head(scores)
 
     def logits(
@@ -64,49 +69,75 @@ class SOCKET(TopKMasker):
         # A score estimates a share of attention: the softmax of its logarithm normalises it.
         return scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
 
-    def _collisions(self, inputs: AttentionInputs, index: "HashedKeys") -> Float[Tensor, "B G S K"]:
-        """Sum, over the tables, each query's probability of each key's bucket."""
-        query = inputs.grouped(inputs.query).float()  # B G S D
-        # A few queries at a time, because their probabilities take S · L · 2^P numbers.
-        chunks = [self._collisions_of(some, index) for some in query.split(_QUERIES_AT_ONCE, dim=2)]
-        return torch.cat(chunks, dim=2)
-
-    def _collisions_of(
-        self, query: Float[Tensor, "B G S D"], index: "HashedKeys"
+    def _collisions(
+        self,
+        inputs: AttentionInputs,
+        index: "HashedKeys",
+        query: Float[Tensor, "B G S D"],
+        buckets: Int[Tensor, "B G K L"],
     ) -> Float[Tensor, "B G S K"]:
-        signs = torch.tanh(query @ index.hyperplanes.normals) / query.shape[-1] ** 0.5
-        probability = self._bucket_probabilities(signs, index)
+        """Sum, over the tables, each query's probability of each key's bucket."""
+        low, high = self._half_probabilities(query, index)
+        keys = buckets.shape[2]
+        buckets = buckets.reshape(-1, keys, self.tables)  # M K L
+        count = buckets.shape[0]
+        some = self._heads_at_once(count, keys, query)
+        places = inputs.visibility.cached(
+            ("places", some, self.tables, keys),
+            lambda: LookUpPlaces.of(some, self.tables, keys, query.device),
+        )
         sums = [
-            sum_of_looked_up_rows(table, rows)  # S K
-            for number in range(query.shape[0])
-            for rows, table in zip(index.table_rows(number), probability[number], strict=True)
+            # Bit p of a bucket's number is the side of plane p, so that the first planes vary
+            # fastest.
+            sum_of_looked_up_rows(
+                (last.unsqueeze(1) * first).view(-1, *first.shape[1:]), codes, places
+            )
+            for first, last, codes in zip(
+                low.split(some, dim=1), high.split(some, dim=1), buckets.split(some), strict=True
+            )
         ]
-        collisions: Tensor = torch.stack(sums).unflatten(0, query.shape[:2])
-        return collisions
+        collisions: Tensor = torch.cat([part.transpose(1, 2) for part in sums])
+        return collisions.view(*query.shape[:3], keys)
 
-    def _bucket_probabilities(
-        self, signs: Float[Tensor, "B G S LP"], index: "HashedKeys"
-    ) -> Float[Tensor, "B G L2P S"]:
-        """Return each query's probability of each bucket, with the tables stacked."""
-        scaled: Tensor = signs.unflatten(-1, (self.tables, self.planes)) / self.tau
-        split = index.first_corners.shape[0]
-        # The softmax over all corners is the product of the softmaxes over each half of the planes.
-        low = torch.softmax(scaled[..., :split] @ index.first_corners.float(), dim=-1)
-        high = torch.softmax(scaled[..., split:] @ index.last_corners.float(), dim=-1)
-        # Bit p of a bucket's number is the side of plane p, so that the first planes vary fastest.
-        products = torch.einsum("bgslh,bgslw->bglhws", high, low)
-        return products.contiguous().flatten(2, 4)  # contiguous for sum_of_looked_up_rows
+    def _heads_at_once(self, count: int, keys: int, query: Float[Tensor, "B G S D"]) -> int:
+        """Return how many of `count` key-value heads, of all rows, share a look-up.
+
+        On the CPU the tables must stay in the cache between being written and being read: at
+        eight rows of 1,024 keys, one look-up for all heads takes twice as long as one per head.
+        More than 16 look-ups would cost more operations than they save.
+        """
+        each = 4 * self.tables * ((1 << self.planes) * query.shape[2] + keys)  # bytes
+        workspace = _CPU_WORKSPACE if query.device.type == "cpu" else _WORKSPACE
+        return min(count, max(workspace // each, -(-count // _MOST_LOOK_UPS), 1))
+
+    def _half_probabilities(
+        self, query: Float[Tensor, "B G S D"], index: "HashedKeys"
+    ) -> tuple[Float[Tensor, "C1 M L S"], Float[Tensor, "C2 M L S"]]:
+        """Return the probabilities of the corners of the first planes, and of the others.
+
+        The softmax over all corners is the product of the two.
+        """
+        signs = torch.tanh_(query.reshape(-1, *query.shape[2:]) @ index.hyperplanes.normals)
+        signs = signs.view(*signs.shape[:2], self.tables, self.planes)  # M S L P
+        signs = signs.permute(3, 0, 2, 1)  # P M L S
+        logits = torch.addmm(index.absent, index.corners, signs.reshape(self.planes, -1))
+        halves = torch.softmax(logits.view(2, -1, *signs.shape[1:]), dim=1)
+        return halves[0, : 2 ** (self.planes // 2)], halves[1]
 
 
 _QUERIES_AT_ONCE = 16
 _CHUNK_KEYS = 1024
+# Bytes of the tables of one look-up, and of the rows that its keys look up.
+_CPU_WORKSPACE = 2**20
+_WORKSPACE = 2**28
+_MOST_LOOK_UPS = 16
 
 
-def _corners(planes: int, device: torch.device) -> Int8[Tensor, "P C"]:
-    """Return all sign vectors as columns; bit p of b gives the sign of plane p in column b."""
+def _corners(planes: int, device: torch.device) -> Float[Tensor, "C P"]:
+    """Return all sign vectors as rows; bit p of b gives the sign of plane p in row b."""
     bucket = torch.arange(2**planes, device=device)
     plane = torch.arange(planes, device=device)
-    return ((bucket >> plane[:, None] & 1) * 2 - 1).to(torch.int8)
+    return (bucket[:, None] >> plane & 1) * 2.0 - 1
 
 
 class HashedKeys(EncodedKeys):
@@ -121,25 +152,22 @@ class HashedKeys(EncodedKeys):
     ) -> None:
         tables, planes = settings.tables, settings.planes
         self.hyperplanes = Hyperplanes(key, tables=tables, planes=planes, seed=seed)
-        half = planes // 2
-        self.first_corners = _corners(half, key.device)
-        self.last_corners = _corners(planes - half, key.device)
-        self._first_row = torch.arange(tables, device=key.device).int() << planes
+        # First the corners of the first planes, then those of the others, which may be one more.
+        half, larger = planes // 2, 2 ** (planes - planes // 2)
+        corners = torch.zeros(2 * larger, planes, device=key.device)
+        corners[: 2**half, :half] = _corners(half, key.device)
+        corners[larger:, half:] = _corners(planes - half, key.device)
+        self.corners = corners / (settings.tau * key.shape[-1] ** 0.5)
+        """Sign vectors of both halves, divided by tau · √D."""
+        self.absent = torch.zeros(2 * larger, 1, device=key.device)
+        """Minus infinity for the corners that the first half does not have, else 0."""
+        self.absent[2**half : larger] = -torch.inf
         super().__init__(self._hash, key, value, dim=2)
 
     @property
     def nbytes(self) -> int:
         """Memory of buckets, norms and planes, in bytes."""
         return super().nbytes + self.hyperplanes.normals.nbytes
-
-    @property
-    def value_norms(self) -> Float[Tensor, "B G K"]:
-        """Norm of every value vector."""
-        return self.codes[1]
-
-    def table_rows(self, batch: int) -> Int[Tensor, "G K L"]:
-        """Return the row of each key's bucket in the stacked tables."""
-        return self.codes[0][batch].int().add_(self._first_row)
 
     def _hash(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> list[Tensor]:
         return encode_in_chunks(self._hash_chunk, key, value, chunk_keys=_CHUNK_KEYS, dim=2)

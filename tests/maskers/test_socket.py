@@ -180,6 +180,33 @@ def test_scores_do_not_depend_on_the_size_of_query_chunks(
     assert torch.equal(select(masker, inputs), whole)
 
 
+@pytest.mark.parametrize(("workspace", "look_ups"), [(2**20, 16), (0, 1), (0, 4), (0, 99)])
+@pytest.mark.parametrize("planes", [1, 4, 5])
+def test_scores_are_the_looked_up_probabilities_of_each_row_of_the_batch(
+    planes: int,
+    workspace: int,
+    look_ups: int,
+    make_inputs: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(socket, "_CPU_WORKSPACE", workspace)
+    monkeypatch.setattr(socket, "_MOST_LOOK_UPS", look_ups)
+    inputs = make_inputs(padding=(0, 0, 0), keys=30, queries=2)
+    masker = SOCKET(tokens=5, planes=planes, tables=7)
+    scores = masker.scores(inputs)
+    index = inputs.indexes[masker]
+    assert isinstance(index, HashedKeys)
+    buckets, norms = index.codes
+    corner = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=planes))).flip(-1)  # C P
+    for b, h in torch.cartesian_prod(torch.arange(3), torch.arange(4)).tolist():
+        g = h // 2
+        soft = torch.tanh(inputs.query[b, h] @ index.hyperplanes.normals) / 16**0.5  # Q LP
+        table = torch.softmax(soft.unflatten(-1, (7, planes)) @ corner.T / masker.tau, dim=-1)
+        code = buckets[b, g].T.long().expand(2, -1, -1)  # Q L K
+        expected = table.gather(-1, code).sum(1) * norms[b, g]
+        torch.testing.assert_close(scores[b, h], expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

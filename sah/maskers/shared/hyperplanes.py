@@ -34,6 +34,6 @@ class Hyperplanes:
 
     def buckets(self, vectors: Float[Tensor, "*rest D"]) -> Int16[Tensor, "*rest L"]:
         """Return the bucket of each vector in each table; bit p is the side of plane p."""
-        side: Tensor = (vectors @ self.normals >= 0).float().unflatten(-1, (-1, self.planes))
+        side: Tensor = (vectors @ self.normals).ge_(0).unflatten(-1, (-1, self.planes))
         # float32 holds integers below 2^15 exactly.
         return (side @ self._bit_values).short()

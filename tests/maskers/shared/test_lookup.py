@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sah.maskers.shared.lookup import sum_of_looked_up_rows, sum_of_lookups
+from sah.maskers.shared.lookup import (
+    LookUpPlaces,
+    sum_of_looked_up_rows,
+    sum_of_lookups,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
@@ -20,9 +24,10 @@ def test_scores_are_sums_of_the_entries_of_a_key_s_codes(
         expected[b, g, :, k] += tables[b, g, t, :, int(codes[b, g, t, k])]
     assert_close(sum_of_lookups(tables, codes), expected)
 
-    for b, g in torch.cartesian_prod(torch.arange(2), torch.arange(3)).tolist():
-        stacked = tables[b, g].transpose(1, 2).reshape(count * entries, 4)
-        rows = codes[b, g].T.int() + torch.arange(count).int() * entries  # K T
-        looked_up = sum_of_looked_up_rows(stacked, rows)
-        assert_close(looked_up, expected[b, g])
-        assert_close(looked_up, stacked[rows.long()].sum(1).T)
+    stacked = tables.flatten(0, 1).permute(3, 0, 1, 2).contiguous()  # C N T S
+    by_key = codes.flatten(0, 1).transpose(1, 2)  # N K T
+    # Places for more heads than are looked up serve a part of them, too.
+    for heads in (6, 8):
+        places = LookUpPlaces.of(heads, count, 11, torch.device("cpu"))
+        looked_up = sum_of_looked_up_rows(stacked, by_key, places)  # N K S
+        assert_close(looked_up.transpose(1, 2).unflatten(0, (2, 3)), expected)
