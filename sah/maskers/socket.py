@@ -5,12 +5,13 @@
 # M key-value heads of all rows of the batch: B·G
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sah.attention import AttentionInputs, EncodedKeys, TopKMasker
+from sah.attention import AttentionInputs, EncodedKeys, TopKMasker, host
 from sah.attention.index import encode_in_chunks
 from sah.maskers.shared.hyperplanes import Hyperplanes
 from sah.maskers.shared.lookup import LookUpPlaces, sum_of_looked_up_rows
@@ -28,6 +29,8 @@ class SOCKET(TopKMasker):
     Deviations: none known. The softmax over 2^planes corners is computed as the product of the
     softmaxes over each half of the planes, which is equal.
     """
+
+    batched: ClassVar[bool] = True
 
     planes: int = 10
     """Hyperplanes per table, from 1 to 15 (K in the paper)."""
@@ -107,7 +110,7 @@ class SOCKET(TopKMasker):
         More than 16 look-ups would cost more operations than they save.
         """
         each = 4 * self.tables * ((1 << self.planes) * query.shape[2] + keys)  # bytes
-        workspace = _CPU_WORKSPACE if query.device.type == "cpu" else _WORKSPACE
+        workspace = _CPU_WORKSPACE if host.holds(query) else _WORKSPACE
         return min(count, max(workspace // each, -(-count // _MOST_LOOK_UPS), 1))
 
     def _half_probabilities(
@@ -143,6 +146,8 @@ def _corners(planes: int, device: torch.device) -> Float[Tensor, "C P"]:
 class HashedKeys(EncodedKeys):
     """Bucket of every key in every table, two bytes each, and norms of the values."""
 
+    row_tensors = ()
+
     def __init__(
         self,
         settings: SOCKET,
@@ -162,14 +167,17 @@ class HashedKeys(EncodedKeys):
         self.absent = torch.zeros(2 * larger, 1, device=key.device)
         """Minus infinity for the corners that the first half does not have, else 0."""
         self.absent[2**half : larger] = -torch.inf
-        super().__init__(self._hash, key, value, dim=2)
+        super().__init__(None, key, value, dim=2)
 
     @property
     def nbytes(self) -> int:
         """Memory of buckets, norms and planes, in bytes."""
         return super().nbytes + self.hyperplanes.normals.nbytes
 
-    def _hash(self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]) -> list[Tensor]:
+    def encode(
+        self, key: Float[Tensor, "B G N D"], value: Float[Tensor, "B G N V"]
+    ) -> list[Tensor]:
+        """Return buckets, [B, G, N, L], and norms, [B, G, N]."""
         return encode_in_chunks(self._hash_chunk, key, value, chunk_keys=_CHUNK_KEYS, dim=2)
 
     def _hash_chunk(

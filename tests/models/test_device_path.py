@@ -1,16 +1,15 @@
 """A decode step on a device waits for it nowhere, and computes what it computes on the CPU."""
 
-import importlib.util
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import presets
 import pytest
 import torch
 from device_path import as_on_a_device
+from operation_counts import Counting
 from presets import PREFILLING, REWRITING, SELECTING
 from torch import Tensor
 from torch.testing import assert_close
@@ -23,14 +22,6 @@ from sah.evictors.snapkv import SnapKV
 from sah.models.batch import Row, answer_rows
 from sah.models.eviction import evicted
 from sah.models.language_model import LanguageModel
-
-_spec = importlib.util.spec_from_file_location(
-    "op_counts", Path(__file__).resolve().parents[2] / "perf" / "op_counts.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-op_counts = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(op_counts)
 
 CONTEXT = [1 + (7 * n) % 390 for n in range(150)]
 QUESTION = [5 + (11 * n) % 380 for n in range(5)]
@@ -74,7 +65,7 @@ class Given:
 def answered(model: LanguageModel, attention: Any, count: int, *, on_a_device: bool) -> Answered:
     """Answer questions about contexts of different lengths; count all steps but the first."""
     masks: list[Tensor] = []
-    sampler, counting = Given(), op_counts.Counting()
+    sampler, counting = Given(), Counting()
     rows: list[Row] = []
     steps = iter(range(STEPS))
 
@@ -146,7 +137,7 @@ def test_after_a_sparse_prefill_a_decode_step_is_dense(
     ],
 )
 def test_whatever_reads_a_number_counts_as_a_wait(read: Callable[[Tensor], Any]) -> None:
-    counting = op_counts.Counting()
+    counting = Counting()
     with torch.inference_mode(), counting:
         read(torch.arange(4))
     assert counting.waits == 1
