@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 Observer = Callable[[AttentionInputs, AttentionMask, Tensor], None]
 """Called with a sparse layer's inputs, mask and output. Where keys were evicted, inputs and mask
-are of the rows that are held; see `sah.attention.eviction.whole`."""
+are of the rows that are held; see `sah.attention.eviction.whole`. An observer may have a method
+`skips(layer, queries)`, which a batch calls first, and which says that the call can be left out."""
 
 
 class AttentionSession:

@@ -18,7 +18,7 @@ from sah.attention.interface import layer_number
 from sah.attention.keywords import check_keywords
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import SparseAttention, all_visible
-from sah.attention.session import AttentionSession
+from sah.attention.session import AttentionSession, Observer
 from sah.attention.stacked.batch_rows import BatchRows
 from sah.attention.stacked.stacked_evictions import StackedEvictions
 from sah.attention.stacked.stacked_layer import StackedLayer
@@ -244,9 +244,13 @@ class StackedSession:
             if not session.observers:
                 continue
             begin_turn()
-            one = mask.row(number, inputs.rows.lengths.keys[number])
-            for observe in session.observers:
-                observe(inputs.row(number), one, output[number : number + 1])
+            # Most metrics measure few queries: a row is taken out of the batch only for those.
+            observers = [one for one in session.observers if not _skips(one, inputs)]
+            if observers:
+                row = inputs.row(number)
+                of_row = mask.row(number, inputs.rows.lengths.keys[number])
+                for observe in observers:
+                    observe(row, of_row, output[number : number + 1])
 
     def _index(
         self, number: int, owner: Hashable, build: Callable[[Tensor, Tensor], KeyIndex]
@@ -277,6 +281,11 @@ class StackedSession:
                 "StackableIndex; add `side_by_side`, or remove `batched`"
             )
         return type(first).side_by_side(_chained(first, found), layer.lengths, layer.room)
+
+
+def _skips(observe: Observer, inputs: AttentionInputs) -> bool:
+    skips: Callable[[int, int], bool] | None = getattr(observe, "skips", None)
+    return skips is not None and skips(inputs.layer_idx, 1)
 
 
 def _chained(first: Any, others: Any) -> Any:
