@@ -61,9 +61,11 @@ install_import_hook(
         "sah.metric_logging.metrics",
         "sah.attention.eviction.context_layer",
         "sah.attention.eviction.kept",
+        "sah.attention.eviction.query_step",
         "sah.attention.eviction.received",
         "sah.attention.eviction.rewriter",
         "sah.attention.eviction.rotary",
+        "sah.attention.stacked.stacked_evictions",
         *(
             ".".join(path.relative_to(ROOT).with_suffix("").parts)
             for folder in ("sah/evictors", "sah/evictors/streaming")

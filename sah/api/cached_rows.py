@@ -62,7 +62,7 @@ class RowSession(AttentionSession):
         assert isinstance(self.attention, SparseAttention)
         other = RowSession(self.attention, seed=self.seed, config=self._config)
         other._context_length, other._example_id = self._context_length, self._example_id
-        for name in ("_indexes", "_held", "_kept", "_later"):
+        for name in ("_indexes", "_held", "_kept", "evictions"):
             setattr(other, name, copy.deepcopy(getattr(self, name), memo))
         return other
 

@@ -270,9 +270,12 @@ class SparseAttention:
             )
 
     def batched_at(self, layer: int) -> bool:
-        """Whether all maskers of a layer work on sequences of different lengths at once."""
-        maskers = self.maskers_at(layer) or {}
-        return all(vars(type(masker)).get("batched", False) for masker in maskers.values())
+        """Whether a layer's maskers and decoding evictor work on several sequences at once."""
+        maskers = self.maskers_at(layer)
+        methods: list[object] = [] if maskers is None else list(maskers.values())
+        if maskers is not None and isinstance(self.evictor, DecodingEvictor):
+            methods.append(self.evictor)
+        return all(vars(type(method)).get("batched", False) for method in methods)
 
     def nothing_to_do(self) -> ConfigurationError:
         """Return the error of an attention without a layer to work on."""

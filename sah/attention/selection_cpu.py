@@ -2,6 +2,8 @@
 
 # B batch, H query heads, Q queries, K keys, R rows: B·H·Q
 
+from itertools import groupby
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -24,12 +26,13 @@ def threshold(
     """
     rows = scores.detach().numpy().reshape(-1, scores.shape[-1])
     budgets = budget.expand(*scores.shape[:3], 1).flatten().tolist()
-    if len(set(budgets)) == 1:
-        last, ties = _threshold_of_rows(rows, budgets[0])
-    else:
-        single = [_threshold_of_rows(rows[n : n + 1], count) for n, count in enumerate(budgets)]
-        last, ties = np.concatenate([found[0] for found in single]), any(f[1] for f in single)
-    return torch.from_numpy(last).view(*scores.shape[:3], 1), ties
+    found, begin = [], 0
+    for budget_of_rows, equal in groupby(budgets):
+        end = begin + len(list(equal))
+        found.append(_threshold_of_rows(rows[begin:end], budget_of_rows))
+        begin = end
+    last = np.concatenate([thresholds for thresholds, _ in found])
+    return torch.from_numpy(last).view(*scores.shape[:3], 1), any(ties for _, ties in found)
 
 
 def _threshold_of_rows(

@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 Observer = Callable[[AttentionInputs, AttentionMask, Tensor], None]
 """Called with a sparse layer's inputs, mask and output. Where keys were evicted, inputs and mask
-are of the rows that are held; see `sah.attention.eviction.whole`."""
+are of the rows that are held; see `sah.attention.eviction.whole`. An observer may have a method
+`skips(layer, queries)`, which a batch calls first, and which says that the call can be left out."""
 
 
 class AttentionSession:
@@ -69,11 +70,12 @@ class AttentionSession:
         self._visibility = StepVisibility()
         self._full_layers: frozenset[int] | None = None
         """Layers that attend to every earlier token; None stands for all of them."""
-        self._layers = 0
+        self.layers = 0
+        """Number of layers of the model, once `learn` has been called."""
         self._selections = IndexerSelections()
         evictor = attention.evictor if isinstance(attention, SparseAttention) else None
-        self._later = LaterEvictions(evictor) if isinstance(evictor, DecodingEvictor) else None
-        """Evictions after the context; never shared."""
+        self.evictions = LaterEvictions(evictor) if isinstance(evictor, DecodingEvictor) else None
+        """Evictions after the context, if the evictor works there, too; never shared."""
 
     def begin_context(self, length: int, kept: Mapping[int, KeptKeys] | None = None) -> None:
         """Start a context and drop the indexes of the previous one.
@@ -104,8 +106,8 @@ class AttentionSession:
         self.calls = 0
 
     def _rewind_evictions(self) -> None:
-        if self._later is not None:
-            self._later.rewind()
+        if self.evictions is not None:
+            self.evictions.rewind()
 
     def rewind(self, layer: int) -> None:
         """Rewind one layer's indexes to the end of the context."""
@@ -150,11 +152,6 @@ class AttentionSession:
         """Return what a layer keeps of the context; None if all keys stay."""
         return self._kept.get(layer)
 
-    @property
-    def evicts_later(self) -> bool:
-        """Whether keys are evicted after the context, too."""
-        return self._later is not None
-
     def context_rows(self, layer: int) -> int:
         """Return the rows that a layer holds of the context."""
         kept = self._kept.get(layer)
@@ -183,7 +180,7 @@ class AttentionSession:
 
         None unless the evictor also works while decoding.
         """
-        return None if self._later is None else self._later.evicted()
+        return None if self.evictions is None else self.evictions.evicted()
 
     def keys_read(self) -> KeysRead | None:
         """Return what the queries of the example read so far.
@@ -226,7 +223,7 @@ class AttentionSession:
 
         With that share if keys are evicted while decoding, of evicted keys too.
         """
-        return bytes_of(self._indexes, None if self.evicts_later else self.context_rows)
+        return bytes_of(self._indexes, self.context_rows if self.evictions is None else None)
 
     @contextmanager
     def attached(self, model: PreTrainedModel, *, is_question: bool = False) -> Iterator[None]:
@@ -263,7 +260,7 @@ class AttentionSession:
         if isinstance(self.attention, SparseAttention):
             self.attention.check_named_layers(config)
         self._full_layers = full_attention_layers(config)
-        self._layers = config.get_text_config(decoder=True).num_hidden_layers
+        self.layers = config.get_text_config(decoder=True).num_hidden_layers
 
     def attend(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
@@ -352,8 +349,8 @@ class AttentionSession:
             held=None if self._is_question else self._held.setdefault(layer, {}),
             kept=kept,
         )
-        if self._later is not None and not is_dense:
-            singles = self._later.queries(inputs, module, layers=self._layers)
+        if self.evictions is not None and not is_dense:
+            singles = self.evictions.queries(inputs, module, layers=self.layers)
             outputs = [self._attend(attention, single) for single in singles]
             return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
         if not is_dense and softcap is None and s_aux is None and not attention.maskers_at(layer):

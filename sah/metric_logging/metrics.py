@@ -3,7 +3,7 @@
 # B batch, H query heads, G key-value heads, Q queries, K keys, V value dimension
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +105,10 @@ class DenseOutputs:
         return output
 
 
+def _units(queries: int) -> int:
+    return -(-queries // _UNIT_QUERIES)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampledMeans:
     """Means over the queries of an example that were drawn, in its sparse layers."""
@@ -123,14 +127,34 @@ class AttentionMetrics:
         self.dense_outputs: DenseOutputs | None = None
         """Shared with the other arms, for one context at a time; None if there are no others."""
         self._first_layer: int | None = None
+        self._drawn: Sequence[int] | None = None
+        """Drawn for the next call."""
+
+    def skips(self, layer: int, queries: int) -> bool:
+        """Draw for the next call, which may be left out if it is skipped.
+
+        Args:
+            layer: number of its layer.
+            queries: number of its queries.
+
+        Returns:
+            Whether none of its queries is measured.
+        """
+        if self._first_layer is None:
+            self._first_layer = layer
+        drawn = self.logger.draw(_units(queries))
+        self._drawn = drawn or None
+        return not drawn
 
     def __call__(self, inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
         """Draw some of a call's queries, and measure the enabled metrics on them."""
         if self._first_layer is None:
             self._first_layer = inputs.layer_idx
         queries = inputs.query.shape[2]
-        units = -(-queries // _UNIT_QUERIES)
-        drawn = self.logger.draw(units)
+        units = _units(queries)
+        drawn, self._drawn = self._drawn, None
+        if drawn is None:
+            drawn = self.logger.draw(units)
         if len(drawn) == units:
             self._measure(inputs, mask, output)
             return

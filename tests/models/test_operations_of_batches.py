@@ -19,10 +19,7 @@ from sah.models.language_model import LanguageModel
 CONTEXT = [1 + (7 * n) % 390 for n in range(120)]
 QUESTION = [5 + (11 * n) % 380 for n in range(5)]
 STEPS = 4
-ROW_BY_ROW = ("decoding", "h2o_decoding", "r_kv", "tova_decoding")
-EVICTING = [
-    name for name in presets.EVICTING if name not in ("kvzip", "duo_attention", *ROW_BY_ROW)
-]
+EVICTING = [name for name in presets.EVICTING if name not in ("kvzip", "duo_attention")]
 
 
 class Given:

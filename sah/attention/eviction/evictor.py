@@ -43,6 +43,14 @@ class DecodingEvictor(Evictor, Protocol):
 
     Queries come one at a time, in order. All state is in what the methods return, so that it is
     rewound with the answer.
+
+    `batched: ClassVar = True` says that `after_query` also works on several sequences of different
+    lengths at once (`step.inputs.rows`). It then uses `contexts`, `after_contexts`, `last`, `best`
+    and `sequence` of the step, but not `context`, `after_context` or `positions`, which are of a
+    single sequence, and reads no number of the device. Each tensor of its memory has the batch in
+    front; where dimension 2 differs between sequences, it begins padded with zeros at its end. R
+    is less than before when the longest sequence has left. Without `batched`, the rows of a batch
+    are computed one by one. A subclass does not inherit it.
     """
 
     def begin(self, layer: ContextLayer, kept: KeptKeys) -> tuple[Tensor, ...]:

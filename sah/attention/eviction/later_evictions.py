@@ -5,7 +5,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -55,8 +55,7 @@ class LaterEvictions:
             layers: number of layers of the model.
         """
         kept = KeptKeys.nothing(inputs.key, inputs.value) if inputs.kept is None else inputs.kept
-        known = self._layers.get(inputs.layer_idx)
-        held = _at_context(kept, inputs) if known is None else known.held
+        held = self.held(inputs.layer_idx, kept)
         queries = inputs.query.shape[2]
         for number in range(queries):
             rows = inputs.first_position + number + 1
@@ -79,8 +78,27 @@ class LaterEvictions:
             self._layers[inputs.layer_idx] = _Layer(
                 held=held,
                 sequence=rows + kept.dropped,
-                row_bytes=_row_bytes(inputs.key) + _row_bytes(inputs.value),
+                row_bytes=row_bytes(inputs),
             )
+
+    def held(self, layer: int, kept: KeptKeys) -> HeldKeys:
+        """Return what a layer holds before the next query, given what it keeps of the context."""
+        known = self._layers.get(layer)
+        return HeldKeys(alive=kept.occupied, memory=kept.memory) if known is None else known.held
+
+    def end(
+        self, layer: int, alive: Bool[Tensor, "B G R"], *, sequence: int, row_bytes: int
+    ) -> None:
+        """Take over what a layer holds after the last query, which was computed in a batch.
+
+        Args:
+            layer: its number.
+            alive: as in `HeldKeys`.
+            sequence: keys of the sequence, evicted ones included.
+            row_bytes: bytes of a key and its value in one head.
+        """
+        held = HeldKeys(alive=alive)
+        self._layers[layer] = _Layer(held=held, sequence=sequence, row_bytes=row_bytes)
 
     def evicted(self) -> tuple[int, int] | None:
         """Return the bytes that are not held at this point, and the length of the sequence.
@@ -97,14 +115,6 @@ class LaterEvictions:
         return gone, max(layer.sequence for layer in self._layers.values())
 
 
-def _at_context(kept: KeptKeys, inputs: AttentionInputs) -> HeldKeys:
-    if kept.valid is None:
-        shape = (*inputs.key.shape[:2], kept.rows)
-        alive = torch.ones(shape, dtype=torch.bool, device=inputs.key.device)
-    else:
-        alive = kept.valid
-    return HeldKeys(alive=alive, memory=kept.memory)
-
-
-def _row_bytes(states: Tensor) -> int:
-    return states.shape[-1] * states.element_size()
+def row_bytes(inputs: AttentionInputs) -> int:
+    """Return the bytes of a key and its value in one head."""
+    return sum(states.shape[-1] * states.element_size() for states in (inputs.key, inputs.value))

@@ -5,7 +5,6 @@
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -39,7 +38,7 @@ class BatchRows:
         def count() -> Tensor:
             keys = self.lengths.count
             if any(dropped):
-                keys = keys + torch.tensor(dropped, device=keys.device)
+                keys = keys + self.lengths.constant(dropped)
             return keys.view(-1, 1, 1, 1)
 
         return self.lengths.cached(("sequence", dropped), count)

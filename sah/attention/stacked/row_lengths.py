@@ -26,6 +26,7 @@ class RowLengths:
         """Decode steps so far."""
         self.device = device
         self._made: dict[Hashable, object] = {}
+        self._constants: dict[tuple[int, ...], Tensor] = {}
         self._count = self._on_device()
         self._rows = torch.arange(len(keys), device=device)
 
@@ -55,6 +56,7 @@ class RowLengths:
         """Continue with some of the rows, in this order."""
         self.keys = [self.keys[row] for row in order]
         self._made.clear()
+        self._constants.clear()
         self._count = self._on_device()
         self._rows = self._rows[: len(order)]
 
@@ -65,6 +67,13 @@ class RowLengths:
             return self._count.unsqueeze(1) + torch.arange(-count, 0, device=self.device)
 
         return self.cached(("last", count), positions)
+
+    def constant(self, numbers: Sequence[int]) -> Int[Tensor, " B"]:
+        """Return numbers of the rows that stay the same for many steps, copied once."""
+        key = tuple(numbers)
+        if key not in self._constants:
+            self._constants[key] = torch.tensor(key, device=self.device)
+        return self._constants[key]
 
     def cached(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """Return the result of `make`, computed once a step and shared by the layers."""

@@ -18,8 +18,9 @@ from sah.attention.interface import layer_number
 from sah.attention.keywords import check_keywords
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import SparseAttention, all_visible
-from sah.attention.session import AttentionSession
+from sah.attention.session import AttentionSession, Observer
 from sah.attention.stacked.batch_rows import BatchRows
+from sah.attention.stacked.stacked_evictions import StackedEvictions
 from sah.attention.stacked.stacked_layer import StackedLayer
 from sah.attention.stacked.stacked_reads import StackedReads
 
@@ -36,8 +37,8 @@ class _Indexed:
 class StackedSession:
     """Computes decode steps of several rows at once, as their sessions would one by one.
 
-    A layer whose maskers are not `batched`, or whose keys are evicted while decoding, is computed
-    row by row.
+    A layer is computed row by row if one of its maskers is not `batched`, or an evictor that works
+    while decoding is not.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class StackedSession:
         self._begin_turns = list(begin_turns)
         self.attention = sessions[0].attention
         self._reads = StackedReads(len(sessions))
+        self._evictions = StackedEvictions.of(sessions)
         self._rows: dict[int, tuple[Sequence[int], Sequence[int]]] = {}
         self._indexes: dict[int, dict[Hashable, _Indexed]] = {}
         self._held: dict[int, dict[Hashable, HeldSelection]] = {}
@@ -64,6 +66,7 @@ class StackedSession:
         self._whole_layers: dict[int, int] = {}
         """Number of steps in layers that evict and have no maskers."""
         self._calls = 0
+        self._computed_by_row: dict[int, bool] = {}
 
     def attend(
         self,
@@ -95,7 +98,7 @@ class StackedSession:
         number, attention = layer_number(module), self.attention
         self._layers[number] = layer
         check_keywords(module, 1, None, kwargs)
-        if isinstance(attention, SparseAttention) and self._is_by_row(attention, number):
+        if self._is_by_row(number):
             return self._by_row(
                 module,
                 query,
@@ -125,7 +128,7 @@ class StackedSession:
             if not is_local and attention.maskers_at(number) is None:
                 self._dense_layers[number] = self._dense_layers.get(number, 0) + 1
             elif not is_local:
-                return self._sparse(attention, inputs)
+                return self._sparse(attention, inputs, module)
         return _dense(inputs).transpose(1, 2)
 
     def end_step(self) -> None:
@@ -144,6 +147,8 @@ class StackedSession:
             keys = held.lengths.keys[number]
             session.counter.add_all_kept(layer, held.kept[number], queries=steps, keys=keys)
         self._reads.move_to(session.counter, number)
+        if self._evictions is not None:
+            self._evictions.retire(number)
         session.adopt_indexes(
             {
                 layer: {
@@ -164,6 +169,8 @@ class StackedSession:
         self._begin_turns = [self._begin_turns[row] for row in order]
         self._reads.keep(order)
         self._rows.clear()
+        if self._evictions is not None:
+            self._evictions.keep(moves, rows)
         for indexes in self._indexes.values():
             for one in indexes.values():
                 one.index.keep(moves, rows)
@@ -171,10 +178,12 @@ class StackedSession:
             for owner, selection in held.items():
                 held[owner] = replace(selection, keys=selection.keys[order])
 
-    def _is_by_row(self, attention: SparseAttention, layer: int) -> bool:
-        if self._sessions[0].evicts_later and attention.maskers_at(layer) is not None:
-            return True
-        return not attention.batched_at(layer)
+    def _is_by_row(self, layer: int) -> bool:
+        if layer not in self._computed_by_row:
+            attention = self.attention
+            by_row = isinstance(attention, SparseAttention) and not attention.batched_at(layer)
+            self._computed_by_row[layer] = by_row
+        return self._computed_by_row[layer]
 
     def _by_row(
         self, module: torch.nn.Module, query: Tensor, layer: StackedLayer, **kwargs: Any
@@ -205,9 +214,13 @@ class StackedSession:
             index=lambda owner, build: self._index(number, owner, build),
         )
 
-    def _sparse(self, attention: SparseAttention, inputs: AttentionInputs) -> Tensor:
+    def _sparse(
+        self, attention: SparseAttention, inputs: AttentionInputs, module: torch.nn.Module
+    ) -> Tensor:
         number = inputs.layer_idx
-        if not attention.maskers_at(number):
+        if self._evictions is not None:
+            inputs = self._evictions.before_query(inputs)
+        if self._evictions is None and not attention.maskers_at(number):
             mask = all_visible(inputs) if self._is_observed else None
             output = _dense(inputs)
             self._whole_layers[number] = self._whole_layers.get(number, 0) + 1
@@ -217,6 +230,8 @@ class StackedSession:
             self._reads.add(inputs, mask)
         if mask is not None and self._is_observed:
             self._observe(inputs, mask, output)
+        if self._evictions is not None:
+            self._evictions.after_query(inputs, module)
         return output.transpose(1, 2)
 
     @property
@@ -232,9 +247,13 @@ class StackedSession:
             if not session.observers:
                 continue
             begin_turn()
-            one = mask.row(number, inputs.rows.lengths.keys[number])
-            for observe in session.observers:
-                observe(inputs.row(number), one, output[number : number + 1])
+            # Most metrics measure few queries: a row is taken out of the batch only for those.
+            observers = [one for one in session.observers if not _skips(one, inputs)]
+            if observers:
+                row = inputs.row(number)
+                of_row = mask.row(number, inputs.rows.lengths.keys[number])
+                for observe in observers:
+                    observe(row, of_row, output[number : number + 1])
 
     def _index(
         self, number: int, owner: Hashable, build: Callable[[Tensor, Tensor], KeyIndex]
@@ -271,6 +290,11 @@ class StackedSession:
             )
         room = max(layer.room, layer.lengths.longest)
         return type(first).side_by_side(_chained(first, found), layer.lengths, room)
+
+
+def _skips(observe: Observer, inputs: AttentionInputs) -> bool:
+    skips: Callable[[int, int], bool] | None = getattr(observe, "skips", None)
+    return skips is not None and skips(inputs.layer_idx, 1)
 
 
 def _chained(first: Any, others: Any) -> Any:

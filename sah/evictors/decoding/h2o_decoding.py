@@ -3,6 +3,7 @@
 # B batch, H query heads, G key-value heads, C keys of the context, R rows
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,8 @@ class H2ODecoding(H2O):
     context is read by dense attention and ranked once, at its end, by the same sums.
     """
 
+    batched: ClassVar = True
+
     recent: float = 0.5
     """Share of the budget for the last keys of the sequence, rounded down; 0.5 as in the paper."""
 
@@ -34,7 +37,10 @@ class H2ODecoding(H2O):
 
     def scores(self, layer: ContextLayer) -> Float[Tensor, "B G C"]:
         """Return the sums; infinite for the recent keys."""
-        return self._before_recent(_received(layer), self.budget(layer))
+        sums = _received(layer)
+        first = layer.length - self._recent_keys(self.budget(layer))
+        recent = torch.full_like(sums[..., first:], torch.inf)
+        return torch.cat([sums[..., :first], recent], dim=-1)
 
     def begin(self, layer: ContextLayer, kept: KeptKeys) -> tuple[Tensor, ...]:
         """Remember the sums of the kept keys."""
@@ -42,16 +48,16 @@ class H2ODecoding(H2O):
 
     def after_query(self, held: HeldKeys, step: QueryStep) -> HeldKeys:
         """Add this query's weights, and drop the key with the least sum above the budget."""
-        weights = step.mean_over_group(step.weights)  # B G R
+        weights = step.mean_over_group(step.weights)  # B G R; 0 beyond a sequence's end
         before = held.memory[0] if held.memory else weights[..., :0]
         sums = pad(before, (0, weights.shape[-1] - before.shape[-1])) + weights
-        budget = self.capacity(step.context)
-        alive = step.best(held, self._before_recent(sums, budget), budget)
+        budgets = [self.capacity(context) for context in step.contexts]
+        is_recent = step.last([self._recent_keys(budget) for budget in budgets])
+        alive = step.best(held, sums.masked_fill(is_recent, torch.inf), budgets)
         return HeldKeys(alive=alive, memory=(sums,))
 
-    def _before_recent(self, sums: Float[Tensor, "B G R"], budget: int) -> Float[Tensor, "B G R"]:
-        first = max(0, sums.shape[-1] - int(budget * self.recent + 1e-9))
-        return torch.cat([sums[..., :first], torch.full_like(sums[..., first:], torch.inf)], dim=-1)
+    def _recent_keys(self, budget: int) -> int:
+        return int(budget * self.recent + 1e-9)
 
 
 def _received(layer: ContextLayer) -> Float[Tensor, "B G C"]:

@@ -3,6 +3,7 @@
 # B batch, H query heads, G key-value heads, W window queries, K keys, D head dimension
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from torch.nn.functional import max_pool1d, normalize
 from sah.attention.eviction.context_layer import ContextLayer
 from sah.attention.eviction.kept import KeptKeys
 from sah.attention.eviction.query_step import HeldKeys, QueryStep
-from sah.evictors.decoding.rescoring import require_every, rescored
+from sah.evictors.decoding.rescoring import last_queries, require_every, rescored
 from sah.evictors.scoring import recent_first
 from sah.evictors.snapkv import SnapKV
 
@@ -28,6 +29,8 @@ class RKV(SnapKV):
     query heads, here it is the mean of their attention; it leaves the window out of the softmax;
     and it does not count each key's similarity to the latest key that is similar to it.
     """
+
+    batched: ClassVar = True
 
     window: int = 8
     """Queries that vote; 8 as in the authors' code."""
@@ -59,7 +62,7 @@ class RKV(SnapKV):
 
     def begin(self, layer: ContextLayer, kept: KeptKeys) -> tuple[Tensor, ...]:
         """Remember the last queries."""
-        return (layer.witnessed.queries,)
+        return (last_queries(layer.witnessed.queries, self.window),)
 
     def after_query(self, held: HeldKeys, step: QueryStep) -> HeldKeys:
         """Score the keys again when it is time, and keep the best within the budget."""

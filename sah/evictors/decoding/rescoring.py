@@ -3,10 +3,12 @@
 # B batch, H query heads, G key-value heads, W window queries, N held keys, R rows
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sah.attention.eviction.context_layer import ContextLayer
 from sah.attention.eviction.evictor import DecodingEvictor
@@ -25,6 +27,8 @@ class Decoding:
     Between two times, all new keys stay. As in kvpress (DecodingPress), where `every` is
     compression_interval, and the budget target_size.
     """
+
+    batched: ClassVar = True
 
     of: ScoringEvictor
     """The evictor that scores the keys, and whose budget holds for the whole sequence."""
@@ -70,7 +74,7 @@ class Decoding:
 
     def begin(self, layer: ContextLayer, kept: KeptKeys) -> tuple[Tensor, ...]:
         """Remember the last queries."""
-        return (layer.witnessed.queries,)
+        return (last_queries(layer.witnessed.queries, self.of.witness.last_queries),)
 
     def after_query(self, held: HeldKeys, step: QueryStep) -> HeldKeys:
         """Score the keys again when it is time, and keep the best within the budget."""
@@ -84,19 +88,49 @@ _CHOOSE = (
 
 
 def rescored(evictor: ScoringEvictor, every: int, held: HeldKeys, step: QueryStep) -> HeldKeys:
-    """Remember the query; after every `every` queries, keep the best of the keys that are left."""
+    """Remember the query; after every `every` queries, keep the best of the keys that are left.
+
+    In a batch, sequences reach that point at different steps, and are scored one by one.
+    """
     window, query = evictor.witness.last_queries, step.inputs.query
     before = held.memory[0] if held.memory else query[:, :, :0]
-    queries = torch.cat([before, query], dim=2)
-    queries = queries[:, :, max(0, queries.shape[2] - window) :]  # B H W D
-    alive, budget = held.alive, evictor.capacity(step.context)
-    if step.after_context % every == 0:
-        count = _held_by_each_head(every, budget, step)
-        if count > budget:
-            left = KeptKeys.of(alive, step.inputs.key, step.inputs.value, each=count)
-            stays = keep_best(evictor.scores(_layer(left, queries, step)), budget)  # B G N
-            alive = torch.zeros_like(alive).scatter(2, left.position, stays)
+    queries = last_queries(torch.cat([before, query], dim=2), window)
+    due = [row for row, after in enumerate(step.after_contexts) if after % every == 0]
+    if not due:
+        return HeldKeys(alive=held.alive, memory=(queries,))
+    if step.inputs.rows is None:
+        alive = _scored_again(evictor, every, held.alive, queries, step)
+        return HeldKeys(alive=alive, memory=(queries,))
+    alive = held.alive.clone()
+    for row in due:
+        one, this = step.sequence(row), slice(row, row + 1)
+        own = alive[this, :, : one.inputs.key.shape[2]]
+        own.copy_(_scored_again(evictor, every, own, queries[this], one))
     return HeldKeys(alive=alive, memory=(queries,))
+
+
+def last_queries(queries: Float[Tensor, "B H N D"], window: int) -> Float[Tensor, "B H W D"]:
+    """Return the last `window` queries; zeros before the first one, if there are fewer."""
+    return pad(queries, (0, 0, window - queries.shape[2], 0))
+
+
+def _scored_again(
+    evictor: ScoringEvictor,
+    every: int,
+    alive: Bool[Tensor, "B G R"],
+    queries: Tensor,
+    step: QueryStep,
+) -> Bool[Tensor, "B G R"]:
+    budget = evictor.capacity(step.context)
+    count = _held_by_each_head(every, budget, step)
+    if count <= budget:
+        return alive
+    # The first ones are zeros in a sequence that is shorter than the window.
+    seen = min(queries.shape[2], step.context + step.after_context)
+    left = KeptKeys.of(alive, step.inputs.key, step.inputs.value, each=count)
+    layer = _layer(left, queries[:, :, queries.shape[2] - seen :], step)
+    stays = keep_best(evictor.scores(layer), budget)  # B G N
+    return torch.zeros_like(alive).scatter(2, left.position, stays)
 
 
 def _held_by_each_head(every: int, budget: int, step: QueryStep) -> int:

@@ -3,6 +3,7 @@
 # B batch, H query heads, G key-value heads, R rows
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,6 +22,8 @@ class TOVADecoding(TOVA):
     paper, its keys go one by one, and later ones attend to what was left.
     """
 
+    batched: ClassVar = True
+
     def begin(self, layer: ContextLayer, kept: KeptKeys) -> tuple[Tensor, ...]:
         """Remember nothing."""
         return ()
@@ -28,4 +31,5 @@ class TOVADecoding(TOVA):
     def after_query(self, held: HeldKeys, step: QueryStep) -> HeldKeys:
         """Drop the key with the least weight of this query, above the budget."""
         votes = step.weights.mean(1, keepdim=True)  # B 1 R
-        return HeldKeys(alive=step.best(held, votes, self.capacity(step.context)))
+        budgets = [self.capacity(context) for context in step.contexts]
+        return HeldKeys(alive=step.best(held, votes, budgets))
