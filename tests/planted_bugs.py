@@ -54,7 +54,7 @@ BUGS = (
     ),
     Bug(
         "left padding counts as the first keys",
-        "sah/attention/inputs.py",
+        "sah/attention/visibility.py",
         "return self.keys.cumsum(-1)",
         "return torch.ones_like(self.keys).cumsum(-1)",
     ),
@@ -84,19 +84,19 @@ BUGS = (
     ),
     Bug(
         "a fraction of the visible keys is rounded down",
-        "sah/attention/inputs.py",
+        "sah/attention/visibility.py",
         "(self.count.double() * fraction - 1e-9).ceil()",
         "(self.count.double() * fraction + 1e-9).floor()",
     ),
     Bug(
         "a fraction of the visible keys is rounded up from floating-point noise",
-        "sah/attention/inputs.py",
+        "sah/attention/visibility.py",
         "(self.count.double() * fraction - 1e-9)",
         "(self.count.double() * fraction)",
     ),
     Bug(
         "a fraction is one of all keys instead of the visible ones",
-        "sah/attention/inputs.py",
+        "sah/attention/visibility.py",
         "(self.count.double() * fraction - 1e-9)",
         "(torch.full_like(self.count, self.keys.shape[-1]).double() * fraction - 1e-9)",
     ),
@@ -175,14 +175,14 @@ BUGS = (
     Bug(
         "Quest reads the last page instead of the one that holds the query",
         "sah/maskers/quest.py",
-        "own = (inputs.first_position + position) // self.page_size",
-        "own = (inputs.key.shape[2] - 1 + 0 * position) // self.page_size",
+        "own = (inputs.query_position // self.page_size)",
+        "own = ((inputs.key.shape[2] - 1 + 0 * inputs.query_position) // self.page_size)",
     ),
     Bug(
         "Quest appends to a page that is already full",
         "sah/maskers/quest.py",
-        "room = -self.length % self._page_size",
-        "room = self._page_size - self.length % self._page_size",
+        "room = -self.length % self.page_size",
+        "room = self.page_size - self.length % self.page_size",
     ),
     Bug(
         "sampled keys weigh n/b with n the visible keys instead of the candidates",
@@ -229,8 +229,8 @@ BUGS = (
     Bug(
         "MagicPIG samples nothing of the keys after the context",
         "sah/maskers/magic_pig.py",
-        "mask = mask.add(is_later.view(1, 1, 1, -1))",
-        "mask = mask.add(is_later.view(1, 1, 1, -1) & False)",
+        "mask = mask.add(tables.are_later(inputs.key.shape[2]))",
+        "mask = mask.add(tables.are_later(inputs.key.shape[2]) & False)",
     ),
     Bug(
         "MagicPIG hashes keys with their mean and computes angles without it",
@@ -283,7 +283,7 @@ BUGS = (
     Bug(
         "an index is not rewound to the context",
         "sah/attention/session.py",
-        "index.rewind(self._context_rows(layer))",
+        "index.rewind(self.context_rows(layer))",
         "index.rewind(index.length)",
     ),
     Bug(
