@@ -25,7 +25,7 @@ from sah.attention.stacked.stacked_layer import Part, StackedLayer
 from sah.attention.stacked.stacked_session import StackedSession
 from sah.models.cache import BufferedLayer
 from sah.models.decoding import Answer, AnswerInProgress
-from sah.models.generation import Sampler, TokenChooser, best_tokens, naming_example
+from sah.models.generation import Sampler, TokenChooser, naming_example, next_tokens
 from sah.models.language_model import AfterQuestion, LanguageModel, PrefilledContext
 from sah.models.thoughts import Thinking
 
@@ -57,20 +57,14 @@ class Row:
     cache: "_RowCache" = field(init=False)
 
     @property
-    def takes_the_best(self) -> bool:
-        """Whether the next token is the one with the highest logit."""
-        greedy = isinstance(self.sampler, Sampler) and self.sampler.greedy
-        return greedy and self.answer.next_forced() is None
-
-    @property
     def room(self) -> int:
         """Tokens for which memory is reserved."""
         return max(1, self.context.cache.capacity - self.cache.length)
 
-    def advance(self, logits: Tensor) -> bool:
-        """Take the next token; return whether the answer continues."""
+    def choose(self, logits: Tensor) -> bool:
+        """Choose the next token and take it; return whether the answer continues."""
         with naming_example(self.example_id):
-            return self.answer.advance(logits)
+            return self.answer.choose(logits)
 
 
 @torch.inference_mode()
@@ -169,23 +163,30 @@ def _read(model: LanguageModel, row: Row, dense_question: bool, shared: Collecti
         eos_token_ids=model.eos_token_ids,
         thinking=row.thinking,
     )
-    goes_on = row.advance(logits)
+    (goes_on,) = _advanced([row], logits)
     row.seconds += time.perf_counter() - started
     return goes_on
 
 
 def _advanced(rows: Sequence[Row], logits: Tensor) -> list[bool]:
     """Take the next token of each row; return which answers continue."""
-    best: list[int | None] = [None] * len(rows)
-    if any(row.takes_the_best for row in rows):
-        best = best_tokens(logits)
-    going = []
-    for number, (row, token) in enumerate(zip(rows, best, strict=True)):
-        if token is not None and row.takes_the_best:
-            going.append(row.answer.take(token))
-        else:
-            going.append(row.advance(logits[number : number + 1]))
-    return going
+    going = [row.answer.take_forced() for row in rows]
+    # Other samplers do more than to choose.
+    samplers = {
+        number: row.sampler
+        for number, row in enumerate(rows)
+        if going[number] is None and isinstance(row.sampler, Sampler)
+    }
+    if samplers:
+        some = logits if len(samplers) == len(rows) else logits[list(samplers)]
+        tokens = next_tokens(list(samplers.values()), some)
+        for number, token in zip(samplers, tokens, strict=True):
+            if token is not None:
+                going[number] = rows[number].answer.take(token)
+    return [
+        row.choose(logits[number : number + 1]) if goes_on is None else goes_on
+        for number, (row, goes_on) in enumerate(zip(rows, going, strict=True))
+    ]
 
 
 class _InTurn:

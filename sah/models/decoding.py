@@ -70,13 +70,24 @@ class AnswerInProgress:
         Raises:
             NonFiniteLogits: if the token is chosen and the best logit is NaN or infinite.
         """
-        forced = self.next_forced()
-        token = self._chooser.choose(logits) if forced is None else forced
-        return self.take(token, is_forced=forced is not None)
+        return self.choose(logits) if (forced := self.take_forced()) is None else forced
 
-    def next_forced(self) -> int | None:
-        """Return the next token if a thinking budget forces it; None if it is to be chosen."""
-        return None if self._tracker is None else self._tracker.next_forced()
+    def take_forced(self) -> bool | None:
+        """Take the next token if a thinking budget forces it.
+
+        Returns:
+            Whether the answer continues; None if the token is to be chosen.
+        """
+        forced = None if self._tracker is None else self._tracker.next_forced()
+        return None if forced is None else self.take(forced, is_forced=True)
+
+    def choose(self, logits: Float[Tensor, "1 vocabulary"]) -> bool:
+        """Choose the next token and take it; return whether the answer continues.
+
+        Raises:
+            NonFiniteLogits: if the best logit is NaN or infinite.
+        """
+        return self.take(self._chooser.choose(logits))
 
     def take(self, token: int, *, is_forced: bool = False) -> bool:
         """Take a token that has been chosen or is forced; return whether the answer continues."""

@@ -1,6 +1,6 @@
 """Generation settings, and the choice of the next token."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -156,10 +156,14 @@ class Sampler:
         best = best_token(logits)
         if self.greedy:
             return best
+        drawn = torch.multinomial(self.probability(logits), 1, generator=self.generator)
+        return int(drawn.item())
+
+    def probability(self, logits: Float[Tensor, "B vocabulary"]) -> Float[Tensor, "B vocabulary"]:
+        """Return the probabilities by which tokens are drawn."""
         # These warpers look only at the scores, so that the input ids may be empty.
-        warped = self.warpers(torch.empty(1, 0, dtype=torch.long), logits.float())  # type: ignore[arg-type]
-        probability = torch.softmax(warped, dim=-1)
-        return int(torch.multinomial(probability, 1, generator=self.generator).item())
+        ids = torch.empty(logits.shape[0], 0, dtype=torch.long)
+        return torch.softmax(self.warpers(ids, logits.float()), dim=-1)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -178,14 +182,31 @@ def naming_example(example_id: str) -> Iterator[None]:
         ) from error
 
 
-def best_tokens(logits: Float[Tensor, "B vocabulary"]) -> list[int | None]:
-    """Return the token with the highest logit of each row; None where it is NaN or infinite.
+def next_tokens(
+    samplers: Sequence[Sampler], logits: Float[Tensor, "B vocabulary"]
+) -> list[int | None]:
+    """Choose the next token of several answers, as each sampler would by itself.
 
     The host waits for the device once.
+
+    Args:
+        samplers: one for each row, all of the same settings.
+        logits: of each row.
+
+    Returns:
+        None where the best logit is NaN or infinite.
     """
     best, token = logits.float().max(dim=-1)
-    found = torch.where(torch.isfinite(best), token, -1).tolist()
-    return [None if token < 0 else token for token in found]
+    finite = torch.isfinite(best)
+    if not samplers[0].greedy:
+        probability = samplers[0].probability(logits.where(finite.unsqueeze(-1), 0.0))
+        drawn = [
+            torch.multinomial(probability[row : row + 1], 1, generator=sampler.generator)
+            for row, sampler in enumerate(samplers)
+        ]
+        token = torch.cat(drawn).squeeze(-1)
+    found = torch.where(finite, token, -1).tolist()
+    return [None if number < 0 else number for number in found]
 
 
 def best_token(logits: Float[Tensor, "1 vocabulary"]) -> int:

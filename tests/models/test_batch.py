@@ -8,6 +8,7 @@ from sah.attention.session import AttentionSession
 from sah.maskers.oracle_top_k import OracleTopK
 from sah.models.batch import Row, answer_rows
 from sah.models.generation import Generation
+from sah.models.thoughts import Thinking, ThoughtMarks
 
 CONTEXT = [1 + (7 * n) % 390 for n in range(300)]
 QUESTIONS = {
@@ -87,6 +88,44 @@ def test_a_batch_gives_the_answers_of_single_questions(tiny, preset, name, gener
     assert (
         one_by_one(tiny, context, session, generation)["A"][0].token_ids == single["A"][0].token_ids
     )
+
+
+@pytest.mark.parametrize("generation", [Generation(), Generation(temperature=1.5)])
+def test_each_token_that_ends_a_thought_is_forced_once(tiny, generation):
+    """The mark has three tokens, and the thoughts of the rows begin and end together."""
+    mark = [7, 300, 7]
+    thinking = Thinking(
+        marks=ThoughtMarks(begin="<think>", end=tiny.prompts.decode(mark)),
+        decode=tiny.prompts.decode,
+        is_open=True,
+        budget=2,
+        end_ids=mark,
+    )
+    context, session = start(tiny, DenseAttention())
+    rows = [
+        Row(
+            example_id=name,
+            context=context,
+            question_ids=ids,
+            session=session.fork(),
+            sampler=generation.sampler(0, name, tiny.device),
+            max_new_tokens=4,
+            thinking=thinking,
+        )
+        for name, (ids, _) in QUESTIONS.items()
+    ]
+    for row, answer in zip(rows, answer_rows(tiny, rows), strict=True):
+        assert answer.token_ids[2:5] == mark
+        assert answer.thought.tokens == 2
+        alone = tiny.answer(
+            context,
+            row.question_ids,
+            session=session.fork(),
+            sampler=generation.sampler(0, row.example_id, tiny.device),
+            max_new_tokens=4,
+            thinking=thinking,
+        )
+        assert answer.token_ids == alone.token_ids
 
 
 def test_questions_of_a_batch_reuse_their_own_selections(tiny):

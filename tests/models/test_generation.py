@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sah.errors import NonFiniteLogits
-from sah.models.generation import Generation
+from sah.models.generation import Generation, next_tokens
 
 CPU = torch.device("cpu")
 
@@ -124,3 +124,32 @@ def test_logits_that_are_not_finite_are_an_error(logits: list[float], temperatur
 def test_a_token_with_a_logit_of_minus_infinity_is_never_chosen(temperature: float) -> None:
     logits = torch.tensor([[-math.inf, 0.0, -math.inf]])
     assert set(drawn(Generation(temperature=temperature), logits, 30)) == {1}
+
+
+@pytest.mark.parametrize(
+    "generation",
+    [Generation(), Generation(temperature=1.5), Generation(temperature=0.7, top_k=5, top_p=0.9)],
+    ids=["greedy", "sampled", "top-k and top-p"],
+)
+def test_the_tokens_of_several_answers_are_those_of_each_alone(generation: Generation) -> None:
+    logits = 3 * torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
+    device = torch.device("cpu")
+    alone, together = (
+        [generation.sampler(0, f"row {row}", device) for row in range(4)] for _ in range(2)
+    )
+    for _ in range(20):
+        chosen = [sampler.choose(logits[row : row + 1]) for row, sampler in enumerate(alone)]
+        assert next_tokens(together, logits) == chosen
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_of_several_answers_only_those_with_broken_logits_get_no_token(
+    broken: float, temperature: float
+) -> None:
+    generation = Generation(temperature=temperature)
+    logits = torch.zeros(3, 8)
+    logits[1, 2] = broken
+    logits[:, 5] += 100
+    samplers = [generation.sampler(0, str(row), torch.device("cpu")) for row in range(3)]
+    assert next_tokens(samplers, logits) == [5, None, 5]
