@@ -139,8 +139,10 @@ def configuration(
     model: str, attention: str, number: int, root: Path, tokens: int, answer_tokens: int
 ) -> DictConfig:
     overrides = [f"model={model}", f"attention={attention}", f"output_root={root}"]
+    # One answer at a time, as the bare model computes them: what is compared are prefills.
+    overrides += ["metric_logging=off", "generation.batch_rows=1"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = hydra.compose("config", [*overrides, "metric_logging=off"])
+        config = hydra.compose("config", overrides)
     with open_dict(config):
         config.sparse_attention.name = f"{attention}-{number}"
         config.benchmark = {

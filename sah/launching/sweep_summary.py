@@ -145,7 +145,7 @@ def _prefill_saved(outcomes: Sequence[CellOutcome]) -> tuple[float, float]:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{1000 * seconds:.2g} ms"
+    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{1000 * seconds:.1f} ms"
 
 
 def _row(outcome: CellOutcome) -> dict[str, Any]:

@@ -27,6 +27,7 @@ LONG = (
     "benchmark.samples=40",
     "benchmark.context_tokens=800",
     "metric_logging=off",
+    "generation.batch_rows=1",
 )
 
 

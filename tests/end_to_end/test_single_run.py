@@ -22,6 +22,7 @@ LONG = (
     "benchmark.samples=6",
     "benchmark.context_tokens=800",
     "metric_logging=full",
+    "generation.batch_rows=1",
 )
 
 

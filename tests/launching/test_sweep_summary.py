@@ -47,7 +47,7 @@ def test_interrupted_cells_are_rows_of_their_own_and_run_again(capsys, tmp_path,
     ("taken", "saved", "shown"),
     [
         (0.2, 0.3, "prefill took 0.2 s; separately it would have taken 0.5 s"),
-        (0.0473, 1.2, "prefill took 47 ms; separately it would have taken 1.2 s"),
+        (0.0473, 1.2, "prefill took 47.3 ms; separately it would have taken 1.2 s"),
         (0.0021, 0.0063, "prefill took 2.1 ms; separately it would have taken 8.4 ms"),
     ],
 )

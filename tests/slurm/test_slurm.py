@@ -20,9 +20,10 @@ TINY = ("model=tiny", "benchmark=mock")
 LONG = (
     "model=tiny",
     "benchmark=ruler",
-    "benchmark.samples=60",
+    "benchmark.samples=80",
     "benchmark.context_tokens=800",
     "metric_logging=off",
+    "generation.batch_rows=1",
 )
 
 
