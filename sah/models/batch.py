@@ -241,8 +241,9 @@ class _SideBySide:
             [row.session for row in rows], [row.begin_turn for row in rows]
         )
         self._layers: dict[int, StackedLayer] = {}
-        self._lengths: dict[tuple[int, ...], RowLengths] = {}
-        """By the numbers of keys at the first step: layers with the same ones share them."""
+        self._lengths: dict[tuple[torch.device, tuple[int, ...]], RowLengths] = {}
+        """By device and the numbers of keys at the first step: layers with the same ones share
+        them."""
 
     def step(self) -> Tensor:
         """Feed the last token of each row; return the logits, [B, vocabulary]."""
@@ -298,13 +299,14 @@ class _SideBySide:
     def _stacked(self, number: int, window: int | None) -> StackedLayer:
         parts = [row.cache.parts(number) for row in self.rows]
         cached = [sum(key.shape[2] for key, _ in of_row) for of_row in parts]
-        known = tuple(keys + 1 for keys in cached)
-        if known not in self._lengths:
-            self._lengths[known] = RowLengths(known, self._model.device)
+        # A model may be spread over several devices.
+        device, keys = parts[0][0][0].device, tuple(count + 1 for count in cached)
+        if (device, keys) not in self._lengths:
+            self._lengths[device, keys] = RowLengths(keys, device)
         return StackedLayer(
             parts,
-            self._lengths[known],
-            room=max(keys + row.room for keys, row in zip(cached, self.rows, strict=True)),
+            self._lengths[device, keys],
+            room=max(count + row.room for count, row in zip(cached, self.rows, strict=True)),
             kept=[row.session.kept_at(number) for row in self.rows],
             window=window,
         )

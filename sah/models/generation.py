@@ -153,11 +153,9 @@ class Sampler:
         Raises:
             NonFiniteLogits: if the best logit is NaN or infinite.
         """
-        best = best_token(logits)
-        if self.greedy:
-            return best
-        drawn = torch.multinomial(self.probability(logits), 1, generator=self.generator)
-        return int(drawn.item())
+        (token,) = next_tokens([self], logits)
+        # Without a token, the logits are not finite, which raises.
+        return best_token(logits) if token is None else token
 
     def probability(self, logits: Float[Tensor, "B vocabulary"]) -> Float[Tensor, "B vocabulary"]:
         """Return the probabilities by which tokens are drawn."""

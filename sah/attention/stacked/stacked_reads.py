@@ -15,9 +15,12 @@ from sah.attention.keys_read import ReadCounter
 from sah.attention.mask import AttentionMask
 
 
-class _Heads(NamedTuple):
-    query: int
-    key_value: int
+class _Kind(NamedTuple):
+    """Calls whose counts can be put together."""
+
+    device: torch.device
+    heads: int
+    groups: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,26 +39,26 @@ class StackedReads:
 
     def __init__(self, rows: int) -> None:
         self._rows = tuple(range(rows))
-        self._step: dict[_Heads, list[tuple[Tensor, Tensor, Tensor]]] = {}
-        self._counts: dict[_Heads, list[_Counts]] = {}
+        self._step: dict[_Kind, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._counts: dict[_Kind, list[_Counts]] = {}
         self._layers: set[int] = set()
 
     def add(self, inputs: AttentionInputs, mask: AttentionMask) -> None:
         """Count one call of a layer."""
-        heads = _Heads(inputs.query.shape[1], inputs.key.shape[1])
+        kind = _Kind(inputs.query.device, inputs.query.shape[1], inputs.key.shape[1])
         selected = mask.selected_count.sum((1, 2))  # B
         # With one query head for each key-value head, rows are read once.
-        alike = heads.query == heads.key_value
-        read = selected if alike else mask.rows_read(heads.key_value).sum((1, 2))
+        alike = kind.heads == kind.groups
+        read = selected if alike else mask.rows_read(kind.groups).sum((1, 2))
         visible = inputs.sequence_count.view(-1).expand(selected.shape)
-        self._step.setdefault(heads, []).append((selected, read, visible))
+        self._step.setdefault(kind, []).append((selected, read, visible))
         self._layers.add(inputs.layer_idx)
 
     def end_step(self) -> None:
         """Put the counts of the step's layers together."""
-        for heads, calls in self._step.items():
+        for kind, calls in self._step.items():
             selected, read, visible = (torch.stack(part) for part in zip(*calls, strict=True))
-            self._counts.setdefault(heads, []).append(
+            self._counts.setdefault(kind, []).append(
                 _Counts(rows=self._rows, selected=selected, read=read, visible=visible)
             )
         self._step.clear()
@@ -67,7 +70,7 @@ class StackedReads:
     def move_to(self, counter: ReadCounter, number: int) -> None:
         """Add what a row read to its counter; `number` is its place now."""
         row = self._rows[number]
-        for heads, steps in self._counts.items():
+        for kind, steps in self._counts.items():
             places = [counts.rows.index(row) for counts in steps]
             selected, read, visible = (
                 torch.cat([part[:, place] for part, place in zip(parts, places, strict=True)])
@@ -77,8 +80,8 @@ class StackedReads:
             )
             counter.add_counts(
                 self._layers,
-                heads=heads.query,
-                groups=heads.key_value,
+                heads=kind.heads,
+                groups=kind.groups,
                 selected=selected,
                 read=read,
                 visible=visible,

@@ -98,7 +98,7 @@ class StackedSession:
         number, attention = layer_number(module), self.attention
         self._layers[number] = layer
         check_keywords(module, 1, None, kwargs)
-        if self._is_by_row(number):
+        if self._is_by_row(number, sliding_window):
             return self._by_row(
                 module,
                 query,
@@ -178,10 +178,12 @@ class StackedSession:
             for owner, selection in held.items():
                 held[owner] = replace(selection, keys=selection.keys[order])
 
-    def _is_by_row(self, layer: int) -> bool:
+    def _is_by_row(self, layer: int, sliding_window: int | None) -> bool:
         if layer not in self._computed_by_row:
             attention = self.attention
             by_row = isinstance(attention, SparseAttention) and not attention.batched_at(layer)
+            # Local layers keep the model's attention, whatever the maskers are.
+            by_row = by_row and not self._sessions[0].is_local(layer, sliding_window)
             self._computed_by_row[layer] = by_row
         return self._computed_by_row[layer]
 
