@@ -9,23 +9,18 @@ import presets
 import pytest
 import torch
 from device_path import as_on_a_device
-from operation_counts import Counting
+from operation_counts import Counting, counted
 from presets import PREFILLING, REWRITING, SELECTING
 from torch import Tensor
 from torch.testing import assert_close
 
 from sah.attention import AttentionInputs, AttentionMask, DenseAttention, SparseAttention, compute
-from sah.attention.session import AttentionSession
 from sah.evictors.decoding.r_kv import RKV
 from sah.evictors.decoding.rescoring import Decoding
 from sah.evictors.snapkv import SnapKV
-from sah.models.batch import Row, answer_rows
-from sah.models.eviction import evicted
 from sah.models.language_model import LanguageModel
 
 CONTEXT = [1 + (7 * n) % 390 for n in range(150)]
-QUESTION = [5 + (11 * n) % 380 for n in range(5)]
-STEPS = 4
 # Both evict at the context's end only, like adakv: KVzip by another pass over the context,
 # DuoAttention by scores of another shape than this model's.
 EVICTING = [name for name in presets.EVICTING if name not in ("kvzip", "duo_attention")]
@@ -65,39 +60,14 @@ class Given:
 def answered(model: LanguageModel, attention: Any, count: int, *, on_a_device: bool) -> Answered:
     """Answer questions about contexts of different lengths; count all steps but the first."""
     masks: list[Tensor] = []
-    sampler, counting = Given(), Counting()
-    rows: list[Row] = []
-    steps = iter(range(STEPS))
+    sampler = Given()
 
     def observe(inputs: AttentionInputs, mask: AttentionMask, output: Tensor) -> None:
         masks.append(mask.selected)
 
-    def between() -> None:
-        if next(steps) == 1:
-            counting.__enter__()
-
-    witness = attention.witness if isinstance(attention, SparseAttention) else None
+    contexts = [CONTEXT[20 * number :] for number in range(count)]
     with as_on_a_device() if on_a_device else nullcontext():
-        for number in range(count):
-            context = model.prefill(CONTEXT[20 * number :], reserve_tokens=20, witness=witness)
-            if witness is not None:
-                context = evicted(context, attention, model.model.config, seed=0)
-            session = AttentionSession(attention, seed=0, observers=(observe,))
-            session.begin_context(context.length, context.kept)
-            rows.append(
-                Row(
-                    example_id=f"row {number}",
-                    context=context,
-                    question_ids=QUESTION,
-                    session=session,
-                    sampler=sampler,
-                    max_new_tokens=STEPS,
-                )
-            )
-        try:
-            answer_rows(model, rows, between_tokens=between)
-        finally:
-            counting.__exit__(None, None, None)
+        counting = counted(model, attention, contexts, sampler, observe)
     return Answered(torch.cat(sampler.seen), masks, counting.waited, counting.operations)
 
 
