@@ -39,24 +39,6 @@ class RowSession(AttentionSession):
         self._config = config
         self.learn(config)
 
-    def begin_step(self, *, is_question: bool) -> None:
-        """Start a forward pass; after a question, decode steps select anew."""
-        self._is_question = is_question
-        if is_question:
-            self._held.clear()
-
-    def attend(
-        self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
-    ) -> Tensor:
-        """Compute one layer as `attached` does: [B, H, Q, D] in, [B, Q, H, D] out."""
-        assert isinstance(self.attention, SparseAttention)
-        mask, queries, keys = None, query.shape[2], key.shape[2]
-        if queries > 1 and self.attention.maskers_at(layer_number(module)) is None:
-            # Without a mask, sdpa would take the queries for the first ones.
-            mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device)
-            mask = mask.tril(keys - queries)[None, None]  # 1 1 Q K
-        return self._forward(module, query, key, value, mask, **kwargs)[0]
-
     def __deepcopy__(self, memo: dict[int, Any]) -> "RowSession":
         """Copy the state of the row; what was read so far counts for the original only."""
         assert isinstance(self.attention, SparseAttention)

@@ -2,12 +2,17 @@
 
 # B batch, H query heads, Q queries, K keys, R rows: B·H·Q
 
-from itertools import groupby
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+# Minus infinity marks keys that are not candidates, which never tie.
+_LOWEST = np.finfo(np.float32).min
+
+# With fewer rows for each budget than this, sorting all rows takes less time than a partition for
+# each budget.
+_ROWS_PER_PARTITION = 8
 
 
 def threshold(
@@ -25,33 +30,50 @@ def threshold(
     Without ties, `scores >= threshold` selects exactly the budget.
     """
     rows = scores.detach().numpy().reshape(-1, scores.shape[-1])
-    budgets = budget.expand(*scores.shape[:3], 1).flatten().tolist()
-    found, begin = [], 0
-    for budget_of_rows, equal in groupby(budgets):
-        end = begin + len(list(equal))
-        found.append(_threshold_of_rows(rows[begin:end], budget_of_rows))
-        begin = end
-    last = np.concatenate([thresholds for thresholds, _ in found])
-    return torch.from_numpy(last).view(*scores.shape[:3], 1), any(ties for _, ties in found)
+    budgets = budget.expand(*scores.shape[:3], 1).numpy().reshape(-1)
+    different, which = np.unique(budgets, return_inverse=True)
+    if len(different) == 1:
+        last, ties = _threshold_of_rows(rows, int(different[0]))
+    elif len(different) * _ROWS_PER_PARTITION > len(rows):
+        last, ties = _thresholds_in_order(np.sort(rows, axis=-1), budgets)
+    else:
+        last, ties = np.empty(len(rows), dtype=np.float32), False
+        for number, one in enumerate(different):
+            having = np.flatnonzero(which == number)
+            last[having], tied = _threshold_of_rows(rows[having], int(one))
+            ties = ties or tied
+    return torch.from_numpy(last).view(*scores.shape[:3], 1), ties
 
 
 def _threshold_of_rows(
     rows: Float[np.ndarray, "R K"], budget: int
 ) -> tuple[Float[np.ndarray, " R"], bool]:
     """Do the same for rows that share a budget."""
-    lowest = np.finfo(np.float32).min
     place = rows.shape[-1] - budget
     if budget == 0:
         return np.full(len(rows), np.nan, dtype=np.float32), False  # no score is >= NaN
     if place <= 0:
-        return np.full(len(rows), lowest, dtype=np.float32), bool(np.isnan(rows).any())
+        return np.full(len(rows), _LOWEST, dtype=np.float32), bool(np.isnan(rows).any())
     # Partitioning around two places at once would be five times slower.
     in_order = np.partition(rows, place, axis=-1)  # NaN last
-    # Minus infinity marks keys that are not candidates, which never tie.
-    last = np.maximum(in_order[:, place], lowest)
+    last = np.maximum(in_order[:, place], _LOWEST)
     next_best = in_order[:, :place].max(-1)
     has_nan = np.isnan(in_order[:, place:].max(-1))
     return last, bool((last == next_best).any() or has_nan.any())
+
+
+def _thresholds_in_order(
+    in_order: Float[np.ndarray, "R K"], budgets: Int[np.ndarray, " R"]
+) -> tuple[Float[np.ndarray, " R"], bool]:
+    """Do the same for rows with budgets of their own, given in ascending order, NaN last."""
+    keys = in_order.shape[-1]
+    place = np.clip(keys - budgets, 0, keys - 1)[:, None]
+    last = np.maximum(np.take_along_axis(in_order, place, axis=-1)[:, 0], _LOWEST)
+    last = np.where(budgets >= keys, _LOWEST, last)
+    next_best = np.take_along_axis(in_order, np.maximum(place - 1, 0), axis=-1)[:, 0]
+    tied = (last == next_best) & (budgets < keys)
+    ties = (tied | np.isnan(in_order[:, -1])) & (budgets > 0)
+    return np.where(budgets > 0, last, np.float32(np.nan)), bool(ties.any())
 
 
 def sort_descending(values: Float[Tensor, "*rest N"]) -> Float[Tensor, "*rest N"]:

@@ -27,6 +27,7 @@ from sah.attention.layers import full_attention_layers
 from sah.attention.mask import AttentionMask
 from sah.attention.methods import DenseAttention, SparseAttention, all_visible
 from sah.attention.native.indexer import IndexerSelections
+from sah.attention.own_attention import own_attention
 from sah.attention.visibility import StepVisibility, Visibility
 from sah.seeding import derive
 
@@ -262,35 +263,51 @@ class AttentionSession:
         self._full_layers = full_attention_layers(config)
         self.layers = config.get_text_config(decoder=True).num_hidden_layers
 
+    def begin_step(self, *, is_question: bool) -> None:
+        """Start a forward pass whose layers are computed by `attend`.
+
+        Args:
+            is_question: whether it reads a question, whose queries reuse no selection.
+        """
+        self._is_question = is_question
+        if is_question:
+            self._held.clear()
+
     def attend(
-        self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
+        self,
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        visible: Tensor | None = None,
+        **kwargs: Any,
     ) -> Tensor:
-        """Compute what `attached` computes, for queries [B, H, Q, D] that see all of the keys.
+        """Compute what `attached` computes, for queries [B, H, Q, D] at the last positions.
 
         `learn` must have been called. A layer with a sliding window gets the keys in it.
 
+        Args:
+            module: the layer's attention module.
+            query: see above.
+            key: [B, G, K, D].
+            value: [B, G, K, V].
+            visible: what each query may read, [B, 1, Q, K]; None: what comes before it.
+            kwargs: what transformers passes to its attention function.
+
         Returns:
-            [B, Q, H, D].
+            [B, Q, H, V].
         """
-        if isinstance(self.attention, SparseAttention):
-            return self._forward(module, query, key, value, None, **kwargs)[0]
-        scaling, softcap, sinks = (
-            kwargs.pop(name, None) for name in ("scaling", "softcap", "s_aux")
-        )
-        kwargs.pop("sliding_window", None)
-        check_keywords(module, query.shape[2], None, kwargs)
-        if softcap is None and sinks is None:
-            return sdpa_attention_forward(module, query, key, value, None, scaling=scaling)[0]
-        inputs = AttentionInputs(
-            query=query,
-            key=key,
-            value=value,
-            visibility=Visibility.of_call(query, key, None),
-            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-            softcap=softcap,
-            sinks=sinks,
-        )
-        return dense_attention(inputs, all_visible(inputs)).transpose(1, 2).contiguous()
+        attention = self.attention
+        if isinstance(attention, SparseAttention):
+            maskers = attention.maskers_at(layer_number(module))
+        else:
+            maskers = None
+        if visible is None and query.shape[2] > 1 and maskers is None:
+            # Without a mask, sdpa would take the queries for the first ones.
+            visible = Visibility.of_call(query, key, None).keys
+        if isinstance(attention, SparseAttention):
+            return self._forward(module, query, key, value, visible, **kwargs)[0]
+        return own_attention(module, query, key, value, visible, **kwargs)
 
     def is_local(self, layer: int, sliding_window: int | None) -> bool:
         """Whether a layer attends to recent tokens only, by its configuration or its arguments."""

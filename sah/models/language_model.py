@@ -1,6 +1,7 @@
 """A loaded model: prefill a context once, then answer any number of questions about it."""
 
 import inspect
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -322,6 +323,35 @@ class LanguageModel:
             logits_to_keep=1,
         ).logits
         return logits[:, -1]
+
+    def read_rows(self, token_ids: Sequence[Sequence[int]], positions: Sequence[int]) -> Tensor:
+        """Read new tokens of several rows, one row after the other as in a single sequence.
+
+        The attention function in place gets them so, too, and has the other keys and values.
+
+        Args:
+            token_ids: of each row, at least one.
+            positions: of each row's first new token in its sequence.
+
+        Returns:
+            The logits of each row's last token, [B, vocabulary].
+        """
+        ids = [token for of_row in token_ids for token in of_row]
+        self._check_ids(ids)
+        own = [
+            position
+            for of_row, begin in zip(token_ids, positions, strict=True)
+            for position in range(begin, begin + len(of_row))
+        ]
+        ends = list(itertools.accumulate(map(len, token_ids)))
+        logits: Tensor = self.model(
+            input_ids=torch.tensor([ids], device=self.device),
+            position_ids=torch.tensor([own], device=self.device),
+            past_key_values=PassThroughCache(),
+            use_cache=True,
+            logits_to_keep=torch.tensor(ends, device=self.device) - 1,
+        ).logits
+        return logits[0]
 
     def accepts(self, argument: str) -> bool:
         """Whether the model's forward pass has an argument of this name."""

@@ -16,6 +16,7 @@ from sah.errors import Busy, ExperimentTimeout
 from sah.execution import accounting as clock_module
 from sah.execution.attempts import compute, compute_arms
 from sah.metric_logging import metrics as metrics_module
+from sah.models.batch.in_turn import InTurn
 from sah.models.cache import RewindableCache
 from sah.models.language_model import LanguageModel
 from sah.models.tiny import TinyModel
@@ -156,19 +157,21 @@ def test_the_caches_and_indexes_of_one_group_and_one_arm_at_a_time(bundle, calls
 # -- each arm on its own ---------------------------------------------------------------
 
 
-def fail_in(name, error, *, times=1):
-    """Make a wrapper of `read_question` that raises in the arm of this name, `times` times."""
-    raised = itertools.count()
+@pytest.fixture
+def fail_in(monkeypatch):
+    """Make the questions of an arm fail, `times` times."""
 
-    def answer(real):
-        def wrapper(self, context, question_ids, *, session, **options):
-            if session.attention.name == name and next(raised) < times:
+    def fail(name, error, *, times=1):
+        real, raised = InTurn.read, itertools.count()
+
+        def read(self, *arguments):
+            if self.rows[0].session.attention.name == name and next(raised) < times:
                 raise error
-            return real(self, context, question_ids, session=session, **options)
+            return real(self, *arguments)
 
-        return wrapper
+        monkeypatch.setattr(InTurn, "read", read)
 
-    return answer
+    return fail
 
 
 @pytest.mark.parametrize(
@@ -180,10 +183,9 @@ def fail_in(name, error, *, times=1):
     ],
 )
 def test_a_failed_arm_does_not_end_the_others(
-    bundle, separately, outcome, monkeypatch, error, kind
+    bundle, separately, outcome, fail_in, monkeypatch, error, kind
 ):
-    answer = fail_in("sparse", error, times=99)
-    monkeypatch.setattr(LanguageModel, "read_question", answer(LanguageModel.read_question))
+    fail_in("sparse", error, times=99)
     ended, folders = bundle(THREE, "retries=0")
     monkeypatch.undo()
     assert [arm.error for arm in ended] == [None, error, None]
@@ -195,11 +197,10 @@ def test_a_failed_arm_does_not_end_the_others(
 
 
 def test_a_retryable_error_is_retried_without_the_other_arms(
-    bundle, separately, outcome, calls, monkeypatch
+    bundle, separately, outcome, calls, fail_in
 ):
     error = torch.OutOfMemoryError("CUDA out of memory")
-    answer = fail_in("sparse", error)
-    monkeypatch.setattr(LanguageModel, "read_question", answer(LanguageModel.read_question))
+    fail_in("sparse", error)
     prefills = calls(LanguageModel, "prefill")
     ended, folders = bundle(THREE, "metric_logging=full", "retries=1")
     assert [arm.error for arm in ended] == [None, None, None]
@@ -217,9 +218,8 @@ def test_an_error_of_the_shared_prefill_is_the_error_of_every_arm(bundle, calls)
     assert [error_of(folder)["category"] for folder in folders] == ["gpu"] * 3
 
 
-def test_a_failed_arm_releases_its_claim_while_the_others_run(bundle, calls, monkeypatch):
-    answer = fail_in("dense", RuntimeError("bug"))
-    monkeypatch.setattr(LanguageModel, "read_question", answer(LanguageModel.read_question))
+def test_a_failed_arm_releases_its_claim_while_the_others_run(bundle, calls, fail_in):
+    fail_in("dense", RuntimeError("bug"))
     held = []
 
     def look(store, prediction):
@@ -261,9 +261,8 @@ def test_an_arm_that_another_process_computes_is_left_alone(bundle, configure):
         assert not (theirs / "predictions.jsonl").exists()
 
 
-def test_each_arm_has_its_own_log(bundle, monkeypatch):
-    answer = fail_in("sparse", OSError(5, "flaky"))
-    monkeypatch.setattr(LanguageModel, "read_question", answer(LanguageModel.read_question))
+def test_each_arm_has_its_own_log(bundle, fail_in):
+    fail_in("sparse", OSError(5, "flaky"))
     logging.getLogger("sah").setLevel(logging.INFO)
     try:
         _, folders = bundle(THREE)

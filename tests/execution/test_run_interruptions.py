@@ -4,6 +4,7 @@ import orjson
 import pytest
 import torch
 
+from sah.attention.session import AttentionSession
 from sah.errors import Busy, DamagedResults
 from sah.execution import run as experiment_module
 from sah.models.language_model import LanguageModel
@@ -163,7 +164,7 @@ def test_an_interrupted_batch_is_decoded_again_and_only_its_missing_answers_are_
     path = directory(configure(*overrides)) / "predictions.jsonl"
     before = path.read_bytes()
     assert len(before.splitlines()) == answered
-    questions = calls(LanguageModel, "read_question")
+    questions = calls(AttentionSession, "begin_example")
     start(*overrides)
     assert len(questions) == 5 - answered + (1 if answered == 1 else 0)
     assert path.read_bytes().startswith(before)

@@ -128,10 +128,15 @@ def test_each_token_that_ends_a_thought_is_forced_once(tiny, generation):
         assert answer.token_ids == alone.token_ids
 
 
-def test_questions_of_a_batch_reuse_their_own_selections(tiny):
+class RowByRow(OracleTopK):
+    """Not `batched` itself."""
+
+
+@pytest.mark.parametrize("kind", [OracleTopK, RowByRow])
+def test_questions_of_a_batch_reuse_their_own_selections(tiny, kind):
     answers = {}
     for every in (1, 4):
-        masker = OracleTopK(fraction=0.1, every=every)
+        masker = kind(fraction=0.1, every=every)
         context, session = start(tiny, SparseAttention(name="top", maskers={"top": masker}))
         answers[every] = one_by_one(tiny, context, session, Generation())
         batch = together(tiny, context, session, Generation())
@@ -175,10 +180,10 @@ def test_rows_take_turns_in_a_context_too_long_to_copy(tiny, preset):
     context, session = start(tiny, preset("sparse"))
     turns = []
     together(tiny, context, session, Generation(), turns, stacked_tokens=4 * context.length)
-    # Questions are read one by one, then take turns in every layer until their answers end.
+    # A turn begins the question; then there is one in every layer until the answer ends.
     assert turns[:4] == ["A", "B", "C", "D"]
-    assert turns[4:].count("C") == 0
-    assert turns.count("B") == 1 + 4 * 2
+    assert turns.count("C") == 1 + 1 * 2
+    assert turns.count("B") == 1 + 5 * 2
 
 
 def test_every_row_of_the_copy_has_room_for_the_longest(tiny):
@@ -199,8 +204,59 @@ def test_every_row_of_the_copy_has_room_for_the_longest(tiny):
         answer_rows(tiny, rows, stacked_tokens=stacked_tokens)
         return turns
 
-    assert turns_of(3 * (280 + 20)) == [280, 30, 30]
-    assert len(turns_of(3 * (280 + 20) - 1)) > 3
+    # Questions take turns in both layers, and so do answers if they are not copied.
+    assert len(turns_of(3 * (280 + 20))) == 3 + 3 * 2
+    assert len(turns_of(3 * (280 + 20) - 1)) == 3 + 3 * 2 * 3
+
+
+def test_questions_of_a_batch_pass_through_the_model_together(tiny, preset, calls):
+    context, session = start(tiny, preset("sparse"))
+    passes = calls(tiny.model.get_input_embeddings(), "forward")
+    together(tiny, context, session, Generation())
+    lengths = [ids.numel() for (ids,) in passes]
+    # D is decoded longest, B not at all after its fifth token.
+    assert lengths == [30 + 7 + 1 + 3, 3, *[3] * 3, *[2] * 7]
+
+
+def test_a_few_questions_pass_through_the_model_together_if_they_are_long(tiny, calls):
+    contexts = [tiny.prefill([3, 5, 7], reserve_tokens=800) for _ in range(4)]
+    rows = [
+        Row(
+            example_id=str(number),
+            context=context,
+            question_ids=CONTEXT[:1] * length,
+            session=AttentionSession(DenseAttention(), seed=0),
+            sampler=Generation().sampler(0, str(number), tiny.device),
+            max_new_tokens=1,
+        )
+        for number, (context, length) in enumerate(zip(contexts, (700, 324, 1, 700), strict=True))
+    ]
+    passes = calls(tiny.model.get_input_embeddings(), "forward")
+    answers = answer_rows(tiny, rows)
+    assert [ids.numel() for (ids,) in passes] == [1024, 701]
+    assert sum(answer.seconds for answer in answers) > 0
+
+
+@pytest.mark.parametrize("name", ["dense", "sparse"])
+def test_dense_questions_are_computed_by_the_model(tiny, preset, name):
+    context, session = start(tiny, preset(name))
+    batch = together(tiny, context, session, Generation(), dense_question=True)
+    for question, (ids, limit) in QUESTIONS.items():
+        session.begin_example(question)
+        sampler = RecordingSampler(Generation().sampler(0, question, tiny.device))
+        answer = tiny.answer(
+            context,
+            ids,
+            session=session,
+            sampler=sampler,
+            max_new_tokens=limit,
+            dense_question=True,
+        )
+        other, density, logits = batch[question]
+        assert other.token_ids == answer.token_ids
+        assert density == session.density()
+        for one, same in zip(sampler.logits, logits, strict=True):
+            torch.testing.assert_close(same, one, rtol=1e-4, atol=1e-4)
 
 
 def test_rows_of_a_model_with_sliding_windows_get_their_own_answers(sliding):

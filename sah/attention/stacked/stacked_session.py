@@ -52,6 +52,8 @@ class StackedSession:
             sessions: one for each row, of equal attention.
             begin_turns: called before each computation for the row alone.
         """
+        for session in sessions:
+            session.begin_step(is_question=False)
         self._sessions = list(sessions)
         self._begin_turns = list(begin_turns)
         self.attention = sessions[0].attention
