@@ -4,8 +4,9 @@
 
 For each attention, rows of about --tokens tokens of context, each of a length of its own, are
 answered by SmolLM2: one after the other, and in one batch. Prints the tokens per second of the
-batch divided by those of a single row (medians over decode steps; questions and indexes are left
-out), how many rows get the same tokens, and the largest relative difference of their logits.
+batch divided by those of a single row (medians over decode steps), the time of reading all
+questions one by one divided by that of reading them together (16 tokens each; key indexes are built
+then, too), how many rows get the same tokens, and the largest relative difference of their logits.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from sah.attention import DenseAttention, SparseAttention
 from sah.attention.session import AttentionSession
 from sah.execution.building import build, compose
 from sah.models.batch import Row, answer_rows
+from sah.models.decoding import Answer
 from sah.models.eviction import evicted
 from sah.models.gate import relative_difference
 from sah.models.language_model import LanguageModel, PrefilledContext
@@ -47,7 +49,10 @@ def main() -> None:
     model = SmolLM2().load()
     for tokens in options.tokens:
         print(f"{options.rows} rows of about {tokens:,} tokens against one row")
-        print(f"{'':18s}{'alone':>10}{'step':>10}{'tokens/s':>10}{'equal':>8}{'logits':>10}")
+        print(
+            f"{'':18s}{'alone':>10}{'step':>10}{'tokens/s':>10}{'questions':>11}{'equal':>8}"
+            f"{'logits':>10}"
+        )
         ids = text_ids(model, tokens + QUESTION)
         attentions = [attention_of(name) for name in options.presets]
         sparse = [one for one in attentions if isinstance(one, SparseAttention)]
@@ -104,45 +109,48 @@ def measure(
         if attention.witness is not None:
             own = [evicted(one, attention, model.model.config, seed=0) for one in contexts]
         attention = attention.after_context
-    sessions = []
-    for context in own:
+
+    def row(number: int) -> Row:
+        context = own[number]
         session = AttentionSession(attention, seed=0)
         session.begin_context(context.length, context.kept)
-        sessions.append(session)
+        return Row(
+            example_id=f"row {number}",
+            context=context,
+            question_ids=ids[number : number + QUESTION],
+            session=session,
+            sampler=Given(model),
+            max_new_tokens=ANSWER,
+        )
 
-    def rows() -> list[Row]:
-        return [
-            Row(
-                example_id=f"row {number}",
-                context=context,
-                question_ids=ids[number : number + QUESTION],
-                session=session.fork(),
-                sampler=Given(model),
-                max_new_tokens=ANSWER,
-            )
-            for number, (context, session) in enumerate(zip(own, sessions, strict=True))
-        ]
+    def timed(rows: list[Row]) -> tuple[list[Answer], float, list[float]]:
+        """Answer rows; return their answers, and the seconds of questions and decode steps."""
+        times = [now()]
+        answers = answer_rows(model, rows, between_tokens=lambda: times.append(now()))
+        question, *steps = (end - begin for begin, end in itertools.pairwise(times))
+        return answers, question, steps
 
-    alone, seconds = [], []
-    for row in rows():
-        (answer,) = answer_rows(model, [row], between_tokens=lambda: seconds.append(now()))
-        alone.append((answer, row.sampler.logits))
-    steps = [end - begin for begin, end in itertools.pairwise(seconds)]
-    # The largest are between two rows.
-    single = statistics.median(steps)
-    together, seconds = rows(), []
-    answers = answer_rows(model, together, between_tokens=lambda: seconds.append(now()))
-    step = statistics.median(end - begin for begin, end in itertools.pairwise(seconds))
+    alone, single, questions = [], [], 0.0
+    for number in range(len(own)):
+        one = row(number)
+        (answer,), question, steps = timed([one])
+        alone.append((answer, one.sampler.logits))
+        single += steps
+        questions += question
+    together = [row(number) for number in range(len(own))]
+    answers, question, steps = timed(together)
+    step, step_alone = statistics.median(steps), statistics.median(single)
     equal = sum(
-        one.token_ids == other.token_ids for (one, _), other in zip(alone, answers, strict=False)
+        one.token_ids == other.token_ids for (one, _), other in zip(alone, answers, strict=True)
     )
     differences = [
-        relative_difference(model, torch.cat(row.sampler.logits), torch.cat(logits))
-        for row, (_, logits) in zip(together, alone, strict=True)
+        relative_difference(model, torch.cat(one.sampler.logits), torch.cat(logits))
+        for one, (_, logits) in zip(together, alone, strict=True)
     ]
     print(
-        f"{name:18s}{1000 * single:8.1f}ms{1000 * step:8.1f}ms"
-        f"{len(together) * single / step:10.2f}{equal:>5}/{len(together)}{max(differences):>10.1e}",
+        f"{name:18s}{1000 * step_alone:8.1f}ms{1000 * step:8.1f}ms"
+        f"{len(own) * step_alone / step:10.2f}{questions / question:11.2f}{equal:>5}/{len(own)}"
+        f"{max(differences):>10.1e}",
         flush=True,
     )
 

@@ -145,8 +145,8 @@ BUGS = (
     Bug(
         "a selection outlives its answer",
         "sah/attention/session.py",
-        "self._held.clear()",
-        "pass",
+        "self._held.clear()\n        self._rewind_evictions()",
+        "self._rewind_evictions()",
     ),
     Bug(
         "OracleTopP stops one key before the mass is reached",

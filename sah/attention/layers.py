@@ -41,6 +41,11 @@ def attention_layers(config: PreTrainedConfig) -> frozenset[int]:
     )
 
 
+def has_chunks(config: PreTrainedConfig) -> bool:
+    """Whether queries of some layers attend to the tokens of their own chunk only (Llama 4)."""
+    return any(kind == "chunked_attention" for kind, _ in _kinds(config))
+
+
 def selecting_layers(config: PreTrainedConfig) -> tuple[str, ...]:
     """Return the kinds of layers that select or compress keys in a way that cannot be switched off.
 

@@ -142,7 +142,7 @@ class RewindableCache(DynamicCache):
 
         Measured on the keys and values held, of which there must be some.
         """
-        return sum(_bytes_per_key(layer) for layer in self.layers if _window(layer) is None)
+        return sum(_bytes_per_key(layer) for layer in self.layers if window_of(layer) is None)
 
     def bytes_at(self, tokens: int) -> int:
         """Return the size of a cache of this many tokens: keys, values and other states.
@@ -150,7 +150,7 @@ class RewindableCache(DynamicCache):
         Measured on what this cache holds, which must be at least one token.
         """
         by_layer = sum(
-            _bytes_per_key(layer) * min(tokens, _window(layer) or tokens) + _state_bytes(layer)
+            _bytes_per_key(layer) * min(tokens, window_of(layer) or tokens) + _state_bytes(layer)
             for layer in self.layers
         )
         return by_layer + self.indexer_bytes() * tokens // max(1, self.length)
@@ -232,6 +232,15 @@ def held_bytes(layer: Any) -> int:
     return sum(int(part.nbytes) for part in parts if part is not None) + _state_bytes(layer)
 
 
+def window_of(layer: Any) -> int | None:
+    """Return the sliding window of a layer, if it has one.
+
+    Some models, such as Qwen2-MoE, do not hand it to their attention function.
+    """
+    window: int | None = getattr(layer, "sliding_window", None)
+    return window
+
+
 def _indexer_bytes(layer: Any) -> int:
     states = [getattr(layer, name, None) for name in _INDEXER_STATES]
     return sum(int(state.nbytes) for state in states if state is not None)
@@ -242,11 +251,6 @@ def _bytes_per_key(layer: Any) -> int:
     if keys is None or values is None or keys.shape[2] == 0:
         return 0
     return int(keys.nbytes + values.nbytes) // int(keys.shape[2])
-
-
-def _window(layer: Any) -> int | None:
-    window: int | None = getattr(layer, "sliding_window", None)
-    return window
 
 
 def _state_bytes(layer: Any) -> int:

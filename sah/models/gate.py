@@ -15,6 +15,7 @@ from sah.attention import AttentionInputs, AttentionMask, DenseAttention, Sparse
 from sah.attention.layers import (
     attention_layers,
     full_attention_layers,
+    has_chunks,
     indexed_layers,
     selecting_layers,
 )
@@ -246,6 +247,8 @@ def _compare_rows(model: LanguageModel, ids: Sequence[int], cache: RewindableCac
     model.decodes_alone = (
         not model.accepts("position_ids")
         or not cache.has_rows
+        # They are cached like sliding windows, and only the model's own mask tells the difference.
+        or has_chunks(model.model.config)
         or model.has_indexer
         or model.rope.depends_on_length
     )

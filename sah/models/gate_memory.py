@@ -22,6 +22,7 @@ _FINDINGS = ("reads_single_tokens", "decodes_alone")
 """What the checks find out about a model."""
 _SAMPLES = 16
 """Values of each weight that identify a model."""
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def require_measurable(model: LanguageModel) -> None:
@@ -57,7 +58,7 @@ def _content(model: LanguageModel) -> str:
     config.pop("_name_or_path", None)
     about = [
         {library: importlib.metadata.version(library) for library in _LIBRARIES},
-        {"device": model.device.type, "code": _code()},
+        {"device": model.device.type, "code": _code(_PACKAGE)},
         config,
         {"attention": model.model.config._attn_implementation},
         [[name, list(w.shape), str(w.dtype)] for name, w in model.model.named_parameters()],
@@ -81,11 +82,10 @@ def _sample(weight: torch.Tensor) -> bytes:
 
 
 @functools.cache
-def _code() -> str:
+def _code(package: Path) -> str:
     """Digest the code that the checks exercise, so that a change of it repeats them."""
     digest = hashlib.blake2b(digest_size=16)
-    package = Path(__file__).resolve().parents[1]
     for folder in ("attention", "models"):
-        for path in sorted((package / folder).glob("*.py")):
+        for path in sorted((package / folder).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()

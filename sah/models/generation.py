@@ -33,7 +33,7 @@ class Generation:
     top_p: float | None = None
     seed: int | None = None
     """Seed of the sampling only; null uses the experiment's seed."""
-    batch_rows: int = 8
+    batch_rows: int = 32
     """Decode up to this many answers in one batch: to questions of one context and of several.
 
     Matrix products of another shape round differently, so that a token may occasionally differ.

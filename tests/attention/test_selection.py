@@ -149,7 +149,7 @@ def many_ties(shape: tuple[int, ...], kind: str, seed: int) -> Tensor:
 @pytest.mark.parametrize("select", [select_top, by_topk])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["distinct", "ties", "all_equal", "special"])
-@pytest.mark.parametrize("budgets", ["one", "one_per_query"])
+@pytest.mark.parametrize("budgets", ["one", "two", "one_per_query"])
 def test_every_path_selects_what_a_stable_sort_puts_first(
     budgets: str, kind: str, dtype: torch.dtype, select: Callable[..., Tensor]
 ) -> None:
@@ -161,7 +161,9 @@ def test_every_path_selects_what_a_stable_sort_puts_first(
             candidates = torch.rand(shape, generator=generator) < share
             for largest in {0, 1, keys // 3, keys - 1, keys, keys + 3}:
                 budget = torch.full((1, 1, 1, 1), largest)
-                if budgets == "one_per_query":
+                if budgets == "two":
+                    budget = torch.tensor([largest, largest // 2]).view(2, 1, 1, 1)
+                elif budgets == "one_per_query":
                     budget = torch.randint(largest + 1, (2, 1, 4, 1), generator=generator)
                 selected = select(scores, candidates, budget, min(largest, keys))
                 expected = first_of_stable_sort(scores, candidates, budget)

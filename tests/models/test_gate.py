@@ -1,6 +1,7 @@
 """The gate passes what can be measured, and names what is wrong with anything else."""
 
 import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,26 @@ def test_a_model_that_failed_is_checked_again(
     for _ in range(2):
         with pytest.raises(ConfigurationError, match="encoder-decoder"):
             require_measurable(llama)
+
+
+@pytest.mark.parametrize("changed", ["models/gate.py", "attention/stacked/row_lengths.py"])
+def test_a_model_is_checked_again_after_a_change_of_the_code(
+    llama: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: str
+) -> None:
+    package = tmp_path / "sah"
+    shutil.copytree(Path(gate.__file__).parents[1], package)
+    monkeypatch.setenv("SAH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(gate_memory, "_PACKAGE", package)
+    checked: list[LanguageModel] = []
+    monkeypatch.setattr(gate_memory, "check_model", checked.append)
+    require_measurable(llama)
+    require_measurable(llama)
+    assert len(checked) == 1
+    with (package / changed).open("a") as file:
+        file.write("# changed")
+    gate_memory._code.cache_clear()  # as in another process
+    require_measurable(llama)
+    assert len(checked) == 2
 
 
 def test_a_cache_that_cannot_be_written_costs_only_the_check(

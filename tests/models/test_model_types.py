@@ -91,6 +91,14 @@ def test_a_measured_type_answers_as_generate_does(
         assert answers_together(model, attention, begins=[0, 9]) == [expected, other]
 
 
+def test_a_model_with_chunked_layers_decodes_alone() -> None:
+    """What the check reads is shorter than a chunk, and could not tell."""
+    model = LanguageModel(small_model("llama4_text"), PromptEncoder(tiny_tokenizer(), None))
+    model.model.config.attention_chunk_size = 8192
+    check_model(model)
+    assert model.decodes_alone
+
+
 @pytest.mark.parametrize("model_type", MEASURED)
 def test_the_size_of_a_measured_type_s_cache_is_that_of_its_tensors(
     model_type: str, models: Callable[[str], LanguageModel]

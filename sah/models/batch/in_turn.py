@@ -69,7 +69,8 @@ class InTurn:
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
         # query is 1 H N D, key and value are 1 G N D: the new tokens of all rows
-        layer, window = layer_number(module), kwargs.get("sliding_window")
+        layer = layer_number(module)
+        window = kwargs.get("sliding_window") or self.rows[0].cache.window(layer)
         outputs = []
         of_rows = (part.split(self._new_tokens, dim=2) for part in (query, key, value))
         for row, queries, new_keys, new_values in zip(self.rows, *of_rows, strict=True):

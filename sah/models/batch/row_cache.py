@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sah.attention.session import AttentionSession
 from sah.attention.stacked.stacked_layer import Part
-from sah.models.cache import BufferedLayer
+from sah.models.cache import BufferedLayer, window_of
 from sah.models.language_model import PrefilledContext
 
 
@@ -46,6 +46,10 @@ class RowCache:
             else:
                 # Keys and values of sliding windows are replaced, and never written into.
                 self._layers[number] = copy.copy(layer)
+
+    def window(self, layer: int) -> int | None:
+        """Return the sliding window of a layer, if it has one."""
+        return window_of(self._layers[layer])
 
     def parts(self, layer: int) -> list[Part]:
         """Return the keys and values of a layer: of the context, and what comes after it."""

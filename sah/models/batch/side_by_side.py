@@ -80,7 +80,8 @@ class SideBySide:
         # query is B H 1 D, key and value are B G 1 D: the last token of each row
         number = layer_number(module)
         if number not in self._layers:
-            self._layers[number] = self._stacked(number, kwargs.get("sliding_window"))
+            window = kwargs.get("sliding_window") or self.rows[0].cache.window(number)
+            self._layers[number] = self._stacked(number, window)
         layer = self._layers[number]
         layer.append(key, value)
         return self._session.attend(module, query, layer, **kwargs), None

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from small_shape import SMALL
-from transformers import Gemma2Config, GptOssConfig
+from transformers import Gemma2Config, GptOssConfig, Qwen2MoeConfig
 
 from sah.attention import DenseAttention, SparseAttention
 from sah.maskers.local import Local
@@ -69,14 +69,21 @@ def test_answers_may_be_longer_than_the_room_that_was_reserved(tiny, preset, ans
 ALTERNATING = ["sliding_attention", "full_attention"]
 
 
-@pytest.fixture(scope="module", params=["gemma2", "gpt_oss"])
+@pytest.fixture(scope="module", params=["gemma2", "gpt_oss", "qwen2_moe"])
 def windowed(request, build_model):
-    """A model with a sliding window in layer 0, and soft-capped scores or attention sinks."""
+    """A model with a sliding window in layer 0, and soft-capped scores or attention sinks.
+
+    Qwen2-MoE has neither, and does not tell its attention function of the window.
+    """
     shape = {**SMALL, "sliding_window": 8, "layer_types": ALTERNATING}
     if request.param == "gemma2":
         config = Gemma2Config(**shape, attn_logit_softcapping=3.0, query_pre_attn_scalar=5)
-    else:
+    elif request.param == "gpt_oss":
         config = GptOssConfig(**shape, num_local_experts=2, num_experts_per_tok=1)
+    else:
+        config = Qwen2MoeConfig(
+            **shape, use_sliding_window=True, num_experts=2, num_experts_per_tok=1
+        )
     model = build_model(config, attention="eager")
     for number, layer in enumerate(model.model.model.layers):
         if hasattr(layer.self_attn, "sinks"):
