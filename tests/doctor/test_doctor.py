@@ -322,7 +322,7 @@ def test_the_estimate_is_compared_with_free_memory(
     from sah.execution.experiment import Experiment
 
     monkeypatch.setattr(memory, "_free_bytes", lambda device: free)
-    experiment = Experiment.from_config(compose(*BASE))
+    experiment = Experiment.from_config(compose(*BASE, "generation.batch_rows=8"))
     finding = check_memory(experiment, tiny, [tiny.prompts.encode(example)], 32, arms=3)
     assert finding.status == status
     assert "3 arms" in finding.message

@@ -28,7 +28,7 @@ def parts(model, **limits):
 
 def test_a_batch_has_caches_and_a_copy_of_its_rows(tiny):
     one = tiny.cache_bytes(1000)
-    assert parts(tiny) == (8 * one, 8 * one)
+    assert parts(tiny) == (32 * one, 32 * one)
     assert parts(tiny, batch_tokens=4500) == (4 * one, 4 * one)
     # A single row is decoded in its own cache.
     assert parts(tiny, batch_rows=1) == parts(tiny, batch_tokens=1999) == (one, 0)
